@@ -1,0 +1,43 @@
+"""agentzoo: reinforcement-learning agents in JAX for Gymnasium environments.
+
+    from agentzoo import DQN
+
+    agent = DQN("CartPole-v1").learn(1e5)
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from agentzoo.algos.dqn import DQN
+    from agentzoo.algos.loading import load
+    from agentzoo.config import Linear
+    from agentzoo.envs import make_env
+    from agentzoo.evaluation import evaluate_policy
+    from agentzoo.types import ConfigurationError
+
+# What is public, and where it lives. Nothing is imported before it is used, so that `import agentzoo` costs nothing.
+_HOMES = {
+    "DQN": "agentzoo.algos.dqn",
+    "ConfigurationError": "agentzoo.types",
+    "Linear": "agentzoo.config",
+    "evaluate_policy": "agentzoo.evaluation",
+    "load": "agentzoo.algos.loading",
+    "make_env": "agentzoo.envs",
+}
+
+__all__ = ["DQN", "ConfigurationError", "Linear", "evaluate_policy", "load", "make_env"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in ("algos", "callbacks", "core", "envs", "networks", "replay", "runners"):
+        return importlib.import_module(f"agentzoo.{name}")
+    raise AttributeError(f"module 'agentzoo' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

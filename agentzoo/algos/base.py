@@ -1,0 +1,390 @@
+"""The shell around an algorithm: everything of `learn`, `predict`, `save` and `load` that is the same for all of them."""
+
+import contextlib
+import functools
+import json
+import math
+import os
+import random
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+import jax
+import numpy as np
+
+from agentzoo import checkpoint
+from agentzoo import config as configs
+from agentzoo.callbacks import BaseCallback, CallbackLike, CallbackList, ProgressBarCallback, make_callback
+from agentzoo.envs import EnvLike, Envs, make_envs, spaces
+from agentzoo.logging import Logger, next_folder, versions
+from agentzoo.runners import HostRunner, Programs, RunState, compile_agent
+from agentzoo.types import Agent, ConfigurationError, EnvSpec, PyTree
+
+Config = TypeVar("Config")
+
+RUNNERS = ("auto", "host")
+
+
+class Algorithm(Generic[Config]):
+    """An agent that learns in Gymnasium environments.
+
+    Args:
+      env: a Gymnasium id, a `gym.Env`, a function that makes one, or a `VectorEnv`.
+      n_envs: how many environments to make of an id or a function.
+      seed: of networks, exploration and environments; None draws one.
+      runner: how to train; "auto" and "host" step Python environments in this process.
+      log_dir: folder in which each run gets a folder of its own (`DQN_1`, ...) with TensorBoard and CSV logs, the
+        hyperparameters, and the trained agent. None writes nothing.
+      network: a Haiku function from a batch of observations to features `[N, F]`, in place of the layers before the head.
+      preset: the name of a set of hyperparameters to start from instead of the defaults, see `presets`.
+      **hyperparameters: fields of the algorithm's config.
+
+    Raises:
+      ConfigurationError: if any of this cannot work; the message says what to write instead.
+    """
+
+    Config: ClassVar[type]
+    make_agent: ClassVar[Callable[..., Agent]]
+    action_spaces: ClassVar[tuple[str, ...]]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    def __init__(
+        self,
+        env: EnvLike,
+        *misplaced: Any,
+        n_envs: int = 1,
+        seed: int | None = 0,
+        runner: str = "auto",
+        log_dir: str | os.PathLike | None = None,
+        network: Callable[[PyTree], Any] | None = None,
+        preset: str | None = None,
+        **hyperparameters: Any,
+    ):
+        name = type(self).__name__
+        if misplaced:
+            policy = isinstance(env, str) and env.endswith("Policy")
+            advice = f"{name}({misplaced[0]!r})" if policy else f"{name}(env, learning_rate=...)"
+            reason = "the environment comes first and the network follows from its spaces" if policy else "only env goes without a name"
+            raise ConfigurationError(f"Write {advice}: {reason}.")
+        if runner not in RUNNERS:
+            raise ConfigurationError(f"runner={runner!r} is unknown; choose one of {', '.join(RUNNERS)}.")
+        if preset is not None and preset not in self.presets:
+            raise ConfigurationError(f"{name} has no preset {preset!r}; choose from {', '.join(self.presets) or 'none'}.")
+        if n_envs < 1:
+            raise ConfigurationError(f"n_envs={n_envs}; expected at least 1.")
+        hyperparameters = {**(self.presets[preset] if preset else {}), **hyperparameters}
+        self.config: Config = configs.make_config(self.Config, hyperparameters)
+        self.seed = random.SystemRandom().randrange(2**31) if seed is None else int(seed)
+        self._envs: Envs | None = make_envs(env, n_envs)
+        self._setup(self._envs.spec, network, log_dir)
+        self.env_id = env if isinstance(env, str) else _id_of(self._envs)
+
+    def _setup(self, spec: EnvSpec, network: Callable | None, log_dir: str | os.PathLike | None) -> None:
+        """What is common to making an agent and loading one."""
+        action_space = type(spec.action_space).__name__
+        if action_space not in self.action_spaces:
+            raise ConfigurationError(
+                f"{type(self).__name__} needs a {' or '.join(self.action_spaces)} action space, but the environment has {spec.action_space}."
+            )
+        self.spec, self.network, self.log_dir = spec, network, log_dir
+        self._agent, self._programs = _build(type(self).make_agent, self.config, _spec_to_json(spec), network)
+        init_key, act_key, self._predict_key = jax.random.split(jax.random.key(self.seed), 3)
+        self._run = RunState(self._programs.init(init_key), act_key, 0, 0)
+        self._predictions = 0
+        self._runner = HostRunner(self._agent, self._programs, self._envs) if self._envs is not None else None
+        self._seed_next_reset = True
+        self._episodes: deque = deque(maxlen=100)
+        self._metrics: dict[str, Any] = {}
+        self.logger = Logger()
+        self.run_dir: Path | None = None
+
+    @property
+    def num_timesteps(self) -> int:
+        """Environment steps of the current run."""
+        return self._run.step
+
+    @property
+    def n_envs(self) -> int:
+        """How many environments the agent trains in at once."""
+        return self.spec.num_envs
+
+    @property
+    def params(self) -> PyTree:
+        """What acting needs: network parameters and the like."""
+        return self._run.agent.params
+
+    @property
+    def ep_rew_mean(self) -> float:
+        """Mean return of the last 100 training episodes; NaN before the first."""
+        return float(np.mean([episode.reward for episode in self._episodes])) if self._episodes else math.nan
+
+    def learn(
+        self,
+        total_timesteps: float,
+        callback: CallbackLike = None,
+        log_interval: int = 1_000,
+        progress_bar: bool = True,
+        reset_num_timesteps: bool = True,
+    ) -> Self:
+        """Trains the agent.
+
+        A run ends with the training cycle in which the budget is used up. It can be interrupted (Ctrl-C): the agent keeps what it
+        has learned.
+
+        Args:
+          total_timesteps: environment steps to take, over all environments together; `1e5` is fine.
+          callback: a `BaseCallback`, a function of the agent, or a list of those.
+          log_interval: environment steps between two entries of the log.
+          progress_bar: show a bar with return, speed and time left.
+          reset_num_timesteps: begin a new run, with schedules and step counter at their start. False goes on with the last one,
+            for `total_timesteps` more, in its log and its episodes.
+
+        Returns:
+          The agent.
+
+        Raises:
+          ConfigurationError: if an argument is out of range, or the agent was loaded without an environment.
+        """
+        if not (isinstance(total_timesteps, int | float | np.number) and math.isfinite(total_timesteps) and total_timesteps >= 1):
+            raise ConfigurationError(f"total_timesteps={total_timesteps!r}; expected a number of environment steps, at least 1.")
+        if log_interval < 1:
+            raise ConfigurationError(f"log_interval={log_interval}; expected at least 1 environment step.")
+        if self._runner is None:
+            raise ConfigurationError("The agent was loaded without an environment; give it one with set_env(env) or load(path, env=...).")
+        if reset_num_timesteps or self._seed_next_reset:
+            self._runner.reset(self.seed if self._seed_next_reset else None)
+            self._seed_next_reset = False
+        if reset_num_timesteps:
+            self._run = self._run._replace(step=0)
+            self._episodes.clear()
+        total = self._run.step + int(total_timesteps)
+        callbacks = [make_callback(callback), *([ProgressBarCallback()] if progress_bar else [])]
+        self._open_log(new=reset_num_timesteps or self.run_dir is None)
+        try:
+            self._train(total, CallbackList(callbacks), log_interval)
+        finally:
+            if self.run_dir is not None:
+                self.save(self.run_dir / "model")
+            self.logger.close()
+        return self
+
+    def _train(self, total: int, callback: BaseCallback, log_interval: int) -> None:
+        assert self._runner is not None
+        self._started, self._first_step = time.perf_counter(), self._run.step
+        callback.init_callback(self)
+        callback.on_training_start({"total_timesteps": total, "episodes": []}, {})
+        logged = self._run.step // log_interval
+        try:
+            with _interrupt_between_cycles() as interrupted:
+                callback.on_rollout_start()
+                for cycle in self._runner.run(self._run, total):
+                    self._run, self._metrics = cycle.run, cycle.metrics
+                    self._episodes.extend(cycle.episodes)
+                    callback.update_locals({"episodes": cycle.episodes})
+                    callback.on_rollout_end()
+                    proceed = callback.on_step()
+                    if self._run.step // log_interval > logged:
+                        logged = self._run.step // log_interval
+                        self.dump_logs()
+                    if interrupted():
+                        raise KeyboardInterrupt
+                    if not proceed:
+                        break
+                    callback.on_rollout_start()
+        finally:
+            self.dump_logs()
+            callback.on_training_end()
+
+    def dump_logs(self) -> None:
+        """Writes an entry of the log now."""
+        if self._episodes:
+            self.logger.record("rollout/ep_rew_mean", self.ep_rew_mean)
+            self.logger.record("rollout/ep_len_mean", float(np.mean([episode.length for episode in self._episodes])))
+        elapsed = time.perf_counter() - self._started
+        self.logger.record("time/fps", (self._run.step - self._first_step) / elapsed)
+        self.logger.record("time/time_elapsed", elapsed)
+        for tag, value in jax.device_get(self._metrics).items():
+            if not np.isnan(value):  # nothing was learned yet
+                self.logger.record(tag, float(value))
+        self.logger.dump(self._run.step)
+
+    def predict(
+        self, observation: Any, state: PyTree = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[np.ndarray, PyTree]:
+        """Chooses an action for an observation, or for each of a batch.
+
+        Args:
+          observation: an element of the observation space, or a batch of them.
+          state: what the last call returned, for agents with memory.
+          episode_start: whether the observation begins an episode (an array for a batch); memory is reset there.
+          deterministic: leave out exploration.
+
+        Returns:
+          The action (or a batch of them), as the environment takes it, and the state for the next call.
+
+        Raises:
+          ConfigurationError: if the observation does not fit the observation space.
+        """
+        space = self.spec.observation_space
+        batched = spaces.is_batched(space, observation)
+        obs = spaces.copy(space, observation) if batched else spaces.stack(space, [observation])
+        num = jax.tree.leaves(obs)[0].shape[0]
+        memory = self._agent.initial_memory(num) if state is None else state
+        start = np.zeros(num, bool) if episode_start is None else np.broadcast_to(np.asarray(episode_start, bool), (num,))
+        key = jax.random.fold_in(self._predict_key, self._predictions) if not deterministic else self._predict_key
+        self._predictions += not deterministic
+        action, memory = self._programs.predict(self.params, memory, obs, start, key, deterministic)
+        action = np.asarray(action) + getattr(self.spec.action_space, "start", 0)
+        return (action if batched else action[0]), (memory if jax.tree.leaves(memory) else None)
+
+    def get_env(self) -> Envs | None:
+        """The environments that the agent trains in."""
+        return self._envs
+
+    def set_env(self, env: EnvLike) -> None:
+        """Trains in other environments from now on. An id or a function is made as many times as before.
+
+        Raises:
+          ConfigurationError: if their number or spaces differ.
+        """
+        known = isinstance(env, str) or (callable(env) and not hasattr(env, "step"))
+        envs = make_envs(env, self.n_envs if known else 1)
+        if envs.spec != self.spec:
+            raise ConfigurationError(
+                f"The agent was made for {_describe(self.spec)}, but the new environment is {_describe(envs.spec)}; make a new agent."
+            )
+        self._envs, self.env_id = envs, env if isinstance(env, str) else _id_of(envs)
+        self._runner, self._seed_next_reset = HostRunner(self._agent, self._programs, envs), True
+
+    def save(self, path: str | os.PathLike, exclude: tuple[str, ...] | list[str] = ()) -> Path:
+        """Saves the agent as one safetensors file, all or nothing.
+
+        Args:
+          path: where to; `.safetensors` is added if it is missing.
+          exclude: parts of the agent's state to leave out, such as "replay"; they are empty after loading.
+
+        Returns:
+          The path of the file.
+
+        Raises:
+          ConfigurationError: if there is no such part.
+        """
+        for part in exclude:
+            if part not in self._run.agent._fields or part == "params":
+                raise ConfigurationError(f"exclude={part!r}; choose from {', '.join(self._run.agent._fields[1:])}.")
+        run = self._run._replace(agent=self._run.agent._asdict())
+        run = run._replace(agent={part: value for part, value in run.agent.items() if part not in exclude})
+        manifest = {**self._describe_run(), "excluded": sorted(exclude), "predictions": self._predictions, "versions": versions()}
+        return checkpoint.save(path, run._asdict(), manifest)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike,
+        env: EnvLike | None = None,
+        *,
+        log_dir: str | os.PathLike | None = None,
+        network: Callable[[PyTree], Any] | None = None,
+        **hyperparameters: Any,
+    ) -> Self:
+        """Loads an agent; without an environment it can predict but not learn.
+
+        Args:
+          path: the file that `save` wrote.
+          env: the environment to go on in.
+          log_dir: as for a new agent.
+          network: the network that the agent was made with, if it was a user's.
+          **hyperparameters: those to be replaced, and those that were functions.
+
+        Raises:
+          FileNotFoundError: if there is no such file.
+          ConfigurationError: if the file is damaged, belongs to another algorithm, or does not fit what is given.
+        """
+        manifest = checkpoint.read_manifest(path)
+        if manifest["algorithm"] != cls.__name__:
+            raise ConfigurationError(f"{path} holds a {manifest['algorithm']}; load it with agentzoo.load(path).")
+        if manifest["network"] is not None and network is None:
+            raise ConfigurationError(
+                f"The agent was made with your network {manifest['network']!r}, which is not stored in the file (no code is); "
+                f"pass it again: load(path, network=...)."
+            )
+        agent = cls.__new__(cls)
+        agent.config = configs.from_json(cls.Config, manifest["hyperparameters"], hyperparameters)
+        agent.seed, agent.env_id = manifest["seed"], manifest["env_id"]
+        agent._envs = None
+        agent._setup(_spec_from_json(json.dumps(manifest["spec"])), network, log_dir)
+        template = agent._run._replace(agent=agent._run.agent._asdict())._asdict()
+        missing = tuple(f"['agent']['{part}']" for part in manifest["excluded"])
+        loaded = checkpoint.load(path, template, missing)
+        agent._run = RunState(**loaded | {"agent": type(agent._run.agent)(**loaded["agent"])})
+        agent._predictions = manifest["predictions"]
+        if env is not None:
+            agent.set_env(env)
+        return agent
+
+    def _describe_run(self) -> dict[str, Any]:
+        network = getattr(self.network, "__name__", type(self.network).__name__) if self.network is not None else None
+        return {
+            "algorithm": type(self).__name__,
+            "env_id": self.env_id,
+            "seed": self.seed,
+            "hyperparameters": configs.to_json(self.config),
+            "network": network,
+            "spec": json.loads(_spec_to_json(self.spec)),
+        }
+
+    def _open_log(self, new: bool) -> None:
+        if self.log_dir is not None and new:
+            self.run_dir = next_folder(self.log_dir, type(self).__name__)
+        self.logger = Logger(self.run_dir)
+        self.logger.write_config(self._describe_run())
+
+
+@functools.lru_cache(maxsize=16)
+def _build(make_agent: Callable[..., Agent], config: Any, spec: str, network: Callable | None) -> tuple[Agent, Programs]:
+    """Agents are pure functions, so that those with the same settings share them, and their compiled programs."""
+    agent = make_agent(config, _spec_from_json(spec), network)
+    return agent, compile_agent(agent)
+
+
+def _spec_to_json(spec: EnvSpec) -> str:
+    return json.dumps([spaces.to_json(spec.observation_space), spaces.to_json(spec.action_space), spec.num_envs])
+
+
+def _spec_from_json(text: str) -> EnvSpec:
+    observation_space, action_space, num_envs = json.loads(text)
+    return EnvSpec(spaces.from_json(observation_space), spaces.from_json(action_space), num_envs)
+
+
+def _describe(spec: EnvSpec) -> str:
+    return f"{spec.num_envs} environment(s) with observations {spec.observation_space} and actions {spec.action_space}"
+
+
+def _id_of(envs: Envs) -> str | None:
+    env: Any = getattr(envs, "env", None) or getattr(envs, "envs", [None])[0]
+    return env.spec.id if getattr(env, "spec", None) is not None else None
+
+
+@contextlib.contextmanager
+def _interrupt_between_cycles() -> Iterator[Callable[[], bool]]:
+    """Lets Ctrl-C wait for the end of a cycle, since JAX overwrites the agent's state within it. A second one does not wait."""
+    pressed = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed.is_set
+        return
+    previous = signal.getsignal(signal.SIGINT)
+
+    def press(*_: Any) -> None:
+        pressed.set()
+        signal.signal(signal.SIGINT, previous)
+
+    signal.signal(signal.SIGINT, press)
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -1,0 +1,419 @@
+"""Callbacks, in the shape that users of Stable-Baselines3 know.
+
+They run between training cycles, which are `train_freq` steps long for DQN: `on_step` is called once per cycle, when the agent has
+learned from it. Frequencies (`eval_freq`, `save_freq`, `n_steps`) count environment steps, whatever the number of environments.
+"""
+
+import inspect
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from agentzoo.envs import EnvLike
+from agentzoo.evaluation import evaluate_policy
+from agentzoo.types import ConfigurationError
+
+
+class BaseCallback:
+    """Override the methods that begin with an underscore. `_on_step` returns False to end the training.
+
+    Attributes:
+      model: the agent.
+      parent: the callback that calls this one, if there is one.
+      n_calls: how often `on_step` was called.
+      num_timesteps: environment steps of the run.
+      locals: `total_timesteps`, and after each cycle `episodes`, those that ended in it.
+      globals: empty; kept for callbacks that were written for Stable-Baselines3.
+    """
+
+    def __init__(self, verbose: int = 0):
+        self.verbose = verbose
+        self.model: Any = None
+        self.parent: BaseCallback | None = None
+        self.n_calls = 0
+        self.num_timesteps = 0
+        self.locals: dict[str, Any] = {}
+        self.globals: dict[str, Any] = {}
+
+    @property
+    def logger(self) -> Any:
+        """The agent's logger: `self.logger.record("group/name", value)`."""
+        return self.model.logger
+
+    @property
+    def training_env(self) -> Any:
+        """The environments that the agent trains in."""
+        return self.model.get_env()
+
+    def init_callback(self, model: Any) -> None:
+        """Tells the callback its agent."""
+        self.model = model
+        self._init_callback()
+
+    def on_training_start(self, locals_: dict[str, Any], globals_: dict[str, Any]) -> None:
+        """Called when `learn` begins."""
+        self.locals, self.globals = locals_, globals_
+        self.num_timesteps = self.model.num_timesteps
+        self._on_training_start()
+
+    def on_rollout_start(self) -> None:
+        """Called before each cycle."""
+        self._on_rollout_start()
+
+    def on_step(self) -> bool:
+        """Called after each cycle; False ends the training."""
+        self.n_calls += 1
+        self.num_timesteps = self.model.num_timesteps
+        return self._on_step() is not False
+
+    def on_rollout_end(self) -> None:
+        """Called at the end of each cycle, before `on_step`."""
+        self.num_timesteps = self.model.num_timesteps
+        self._on_rollout_end()
+
+    def on_training_end(self) -> None:
+        """Called when `learn` ends."""
+        self._on_training_end()
+
+    def update_locals(self, locals_: dict[str, Any]) -> None:
+        """Hands over what has changed in `locals`."""
+        self.locals.update(locals_)
+
+    def _init_callback(self) -> None: ...
+
+    def _on_training_start(self) -> None: ...
+
+    def _on_rollout_start(self) -> None: ...
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None: ...
+
+    def _on_training_end(self) -> None: ...
+
+
+class ConvertCallback(BaseCallback):
+    """A plain function as a callback: `f(agent)`, or `f(locals, globals)` as in Stable-Baselines3 with the agent as `locals["self"]`."""
+
+    def __init__(self, function: Callable[..., Any], verbose: int = 0):
+        super().__init__(verbose)
+        self.function = function
+        self._arguments = len(inspect.signature(function).parameters)
+        if self._arguments not in (1, 2):
+            raise ConfigurationError("A callback function takes either one argument, the agent, or two, locals and globals.")
+
+    def _on_step(self) -> bool:
+        arguments = (self.model,) if self._arguments == 1 else ({"self": self.model, **self.locals}, self.globals)
+        return self.function(*arguments) is not False
+
+
+class CallbackList(BaseCallback):
+    """Several callbacks, called in order. Training ends as soon as one of them says so."""
+
+    def __init__(self, callbacks: Sequence[BaseCallback]):
+        super().__init__()
+        self.callbacks = list(callbacks)
+
+    def init_callback(self, model: Any) -> None:
+        """Tells the callbacks their agent."""
+        super().init_callback(model)
+        for callback in self.callbacks:
+            callback.init_callback(model)
+
+    def update_locals(self, locals_: dict[str, Any]) -> None:
+        """Hands over what has changed in `locals`."""
+        super().update_locals(locals_)
+        for callback in self.callbacks:
+            callback.update_locals(locals_)
+
+    def _on_training_start(self) -> None:
+        for callback in self.callbacks:
+            callback.on_training_start(self.locals, self.globals)
+
+    def _on_rollout_start(self) -> None:
+        for callback in self.callbacks:
+            callback.on_rollout_start()
+
+    def _on_step(self) -> bool:
+        return all([callback.on_step() for callback in self.callbacks])
+
+    def _on_rollout_end(self) -> None:
+        for callback in self.callbacks:
+            callback.on_rollout_end()
+
+    def _on_training_end(self) -> None:
+        for callback in self.callbacks:
+            callback.on_training_end()
+
+
+class EventCallback(BaseCallback):
+    """Calls another callback when something happens."""
+
+    def __init__(self, callback: "CallbackLike" = None, verbose: int = 0):
+        super().__init__(verbose)
+        self.callback = make_callback(callback)
+        self.callback.parent = self
+
+    def init_callback(self, model: Any) -> None:
+        """Tells both callbacks their agent."""
+        super().init_callback(model)
+        self.callback.init_callback(model)
+
+    def update_locals(self, locals_: dict[str, Any]) -> None:
+        """Hands over what has changed in `locals`."""
+        super().update_locals(locals_)
+        self.callback.update_locals(locals_)
+
+    def _on_training_start(self) -> None:
+        self.callback.on_training_start(self.locals, self.globals)
+
+    def _on_event(self) -> bool:
+        return self.callback.on_step()
+
+
+class _Every:
+    """Tells when another `period` environment steps are over."""
+
+    def __init__(self, name: str, period: float):
+        if not period >= 1:
+            raise ConfigurationError(f"{name}={period}; expected at least 1 environment step.")
+        self.period = int(period)
+        self._last = 0
+
+    def start(self, step: int) -> None:
+        self._last = step // self.period
+
+    def is_due(self, step: int) -> bool:
+        last, self._last = self._last, step // self.period
+        return self._last > last
+
+
+class EveryNTimesteps(EventCallback):
+    """Calls a callback every `n_steps` environment steps."""
+
+    def __init__(self, n_steps: float, callback: "CallbackLike"):
+        super().__init__(callback)
+        self._every = _Every("n_steps", n_steps)
+
+    def _on_training_start(self) -> None:
+        super()._on_training_start()
+        self._every.start(self.num_timesteps)
+
+    def _on_step(self) -> bool:
+        return self._on_event() if self._every.is_due(self.num_timesteps) else True
+
+
+class LogEveryNTimesteps(EveryNTimesteps):
+    """Writes the log every `n_steps` environment steps, beside `log_interval`."""
+
+    def __init__(self, n_steps: float):
+        super().__init__(n_steps, lambda agent: agent.dump_logs())
+
+
+class CheckpointCallback(BaseCallback):
+    """Saves the agent every `save_freq` environment steps, as `<save_path>/<name_prefix>_<step>_steps.safetensors`."""
+
+    def __init__(
+        self, save_freq: float, save_path: str | os.PathLike, name_prefix: str = "rl_model", save_replay_buffer: bool = False, verbose: int = 0
+    ):
+        super().__init__(verbose)
+        self.save_path, self.name_prefix, self.save_replay_buffer = Path(save_path), name_prefix, save_replay_buffer
+        self._every = _Every("save_freq", save_freq)
+
+    def _on_training_start(self) -> None:
+        self._every.start(self.num_timesteps)
+
+    def _on_step(self) -> bool:
+        if self._every.is_due(self.num_timesteps):
+            path = self.save_path / f"{self.name_prefix}_{self.num_timesteps}_steps"
+            path = self.model.save(path, exclude=() if self.save_replay_buffer else ("replay",))
+            if self.verbose:
+                tqdm.write(f"Saved {path}")
+        return True
+
+
+class EvalCallback(EventCallback):
+    """Evaluates the agent in an environment of its own every `eval_freq` environment steps, and keeps the best.
+
+    Args:
+      eval_env: an id, a factory, an environment or a vector environment; not the one that the agent trains in.
+      callback_on_new_best: called when the mean reward is a new best.
+      callback_after_eval: called after each evaluation.
+      n_eval_episodes: episodes per evaluation.
+      eval_freq: environment steps between evaluations.
+      log_path: folder for `evaluations.npz` (arrays `timesteps`, `results`, `ep_lengths`).
+      best_model_save_path: folder for `best_model.safetensors`, without the replay.
+      deterministic: whether to leave out exploration.
+      render: whether to render the episodes.
+      verbose: 1 prints each result.
+
+    Attributes:
+      best_mean_reward: of all evaluations so far.
+      last_mean_reward: of the latest.
+    """
+
+    def __init__(
+        self,
+        eval_env: EnvLike,
+        callback_on_new_best: "CallbackLike" = None,
+        callback_after_eval: "CallbackLike" = None,
+        n_eval_episodes: int = 5,
+        eval_freq: float = 10_000,
+        log_path: str | os.PathLike | None = None,
+        best_model_save_path: str | os.PathLike | None = None,
+        deterministic: bool = True,
+        render: bool = False,
+        verbose: int = 1,
+    ):
+        super().__init__(callback_after_eval, verbose)
+        self.callback_on_new_best = make_callback(callback_on_new_best)
+        self.callback_on_new_best.parent = self
+        self.eval_env, self.n_eval_episodes, self.deterministic, self.render = eval_env, n_eval_episodes, deterministic, render
+        self.log_path = Path(log_path) if log_path is not None else None
+        self.best_model_save_path = Path(best_model_save_path) if best_model_save_path is not None else None
+        self.best_mean_reward = self.last_mean_reward = -np.inf
+        self._every = _Every("eval_freq", eval_freq)
+        self._history: dict[str, list[Any]] = {"timesteps": [], "results": [], "ep_lengths": []}
+
+    def init_callback(self, model: Any) -> None:
+        """Tells the callbacks their agent."""
+        super().init_callback(model)
+        self.callback_on_new_best.init_callback(model)
+
+    def _on_training_start(self) -> None:
+        super()._on_training_start()
+        self._every.start(self.num_timesteps)
+
+    def _on_step(self) -> bool:
+        if not self._every.is_due(self.num_timesteps):
+            return True
+        rewards, lengths = evaluate_policy(
+            self.model, self.eval_env, self.n_eval_episodes, self.deterministic, self.render, return_episode_rewards=True
+        )
+        mean, std = float(np.mean(rewards)), float(np.std(rewards))
+        self.last_mean_reward = mean
+        self.logger.record("eval/mean_reward", mean)
+        self.logger.record("eval/mean_ep_length", float(np.mean(lengths)))
+        self.model.dump_logs()
+        if self.verbose:
+            tqdm.write(f"Evaluation at step {self.num_timesteps}: mean reward {mean:.2f} +- {std:.2f} of {len(rewards)} episodes")
+        if self.log_path is not None:
+            self._append_history(rewards, lengths)
+        proceed = True
+        if mean > self.best_mean_reward:
+            self.best_mean_reward = mean
+            if self.best_model_save_path is not None:
+                self.model.save(self.best_model_save_path / "best_model", exclude=("replay",))
+            proceed = self.callback_on_new_best.on_step()
+        return self._on_event() and proceed
+
+    def _append_history(self, rewards: list[float], lengths: list[int]) -> None:
+        assert self.log_path is not None
+        for name, value in zip(self._history, (self.num_timesteps, rewards, lengths), strict=True):
+            self._history[name].append(value)
+        self.log_path.mkdir(parents=True, exist_ok=True)
+        np.savez(self.log_path / "evaluations.npz", **{name: np.array(values) for name, values in self._history.items()})
+
+
+class StopTrainingOnRewardThreshold(BaseCallback):
+    """Ends the training when the best mean reward reaches a threshold; use as `callback_on_new_best` of `EvalCallback`."""
+
+    def __init__(self, reward_threshold: float, verbose: int = 0):
+        super().__init__(verbose)
+        self.reward_threshold = reward_threshold
+
+    def _on_step(self) -> bool:
+        best = _evaluation_of(self).best_mean_reward
+        if best >= self.reward_threshold and self.verbose:
+            tqdm.write(f"Stopping: the mean reward {best:.2f} reached the threshold {self.reward_threshold}")
+        return best < self.reward_threshold
+
+
+class StopTrainingOnNoModelImprovement(BaseCallback):
+    """Ends the training after more than `max_no_improvement_evals` evaluations in a row without a new best.
+
+    Use as `callback_after_eval` of `EvalCallback`; the first `min_evals` evaluations do not count.
+    """
+
+    def __init__(self, max_no_improvement_evals: int, min_evals: int = 0, verbose: int = 0):
+        super().__init__(verbose)
+        self.max_no_improvement_evals, self.min_evals = max_no_improvement_evals, min_evals
+        self.no_improvement_evals = 0
+        self._best = -np.inf
+
+    def _on_step(self) -> bool:
+        best = _evaluation_of(self).best_mean_reward
+        improved, self._best = best > self._best, best
+        if self.n_calls > self.min_evals:
+            self.no_improvement_evals = 0 if improved else self.no_improvement_evals + 1
+        proceed = self.no_improvement_evals <= self.max_no_improvement_evals
+        if not proceed and self.verbose:
+            tqdm.write(f"Stopping: no new best in the last {self.no_improvement_evals} evaluations")
+        return proceed
+
+
+def _evaluation_of(callback: BaseCallback) -> EvalCallback:
+    parent = callback.parent
+    while parent is not None and not isinstance(parent, EvalCallback):
+        parent = parent.parent
+    if parent is None:
+        raise ConfigurationError(f"{type(callback).__name__} must be given to an EvalCallback, not to learn() itself.")
+    return parent
+
+
+class StopTrainingOnMaxEpisodes(BaseCallback):
+    """Ends the training after `max_episodes` episodes in each environment, counted over all of them together."""
+
+    def __init__(self, max_episodes: int, verbose: int = 0):
+        super().__init__(verbose)
+        self.max_episodes, self.n_episodes = max_episodes, 0
+
+    def _on_step(self) -> bool:
+        self.n_episodes += len(self.locals["episodes"])
+        proceed = self.n_episodes < self.max_episodes * self.model.n_envs
+        if not proceed and self.verbose:
+            tqdm.write(f"Stopping: {self.n_episodes} episodes are over")
+        return proceed
+
+
+class ProgressBarCallback(BaseCallback):
+    """A bar with the mean return of the last 100 episodes, the speed, and the time left."""
+
+    def _on_training_start(self) -> None:
+        total = self.locals["total_timesteps"]
+        self._bar = tqdm(total=total, initial=self.num_timesteps, unit="step", dynamic_ncols=True, desc=type(self.model).__name__)
+
+    def _on_step(self) -> bool:
+        returns = self.model.ep_rew_mean
+        if self.locals["episodes"]:
+            self._bar.set_postfix_str(f"return {returns:.1f}", refresh=False)
+        self._bar.update(self.num_timesteps - self._bar.n)
+        return True
+
+    def _on_training_end(self) -> None:
+        self._bar.close()
+
+
+CallbackLike = BaseCallback | Callable[..., Any] | Sequence["BaseCallback | Callable[..., Any]"] | None
+
+
+def make_callback(callback: CallbackLike) -> BaseCallback:
+    """A callback from what users may give: one, a function, a list of those, or nothing.
+
+    Raises:
+      ConfigurationError: if it is something else.
+    """
+    if callback is None:
+        return CallbackList([])
+    if isinstance(callback, BaseCallback):
+        return callback
+    if isinstance(callback, list | tuple):
+        return CallbackList([make_callback(one) for one in callback])
+    if callable(callback):
+        return ConvertCallback(callback)
+    raise ConfigurationError(f"callback is {type(callback).__name__}; expected a BaseCallback, a function, or a list of those.")

@@ -1,0 +1,164 @@
+"""Hyperparameters: schedules, ranges, checks, and their form in JSON.
+
+An algorithm's config is a frozen dataclass of plain values. A range is written beside the type:
+`gamma: Annotated[float, Range(0, 1)] = 0.99`.
+"""
+
+import dataclasses
+import difflib
+import types
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from agentzoo.types import Array, ConfigurationError
+
+Config = TypeVar("Config")
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear:
+    """A schedule that goes in a straight line from `start` to `end` over a run.
+
+    Attributes:
+      start: the value at the beginning.
+      end: the value at the end.
+    """
+
+    start: float
+    end: float = 0.0
+
+    def __call__(self, remaining: Array) -> Array:
+        """The value when `remaining` (from 1 to 0) of the run is left."""
+        return self.end + (self.start - self.end) * remaining
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Bounds of a number; an open bound is not allowed itself."""
+
+    low: float = float("-inf")
+    high: float = float("inf")
+    open_low: bool = False
+
+    def allows(self, value: float) -> bool:
+        """Whether a number lies within the bounds."""
+        return (self.low < value if self.open_low else self.low <= value) and value <= self.high
+
+    def __str__(self) -> str:
+        low = f"above {self.low:g}" if self.open_low else f"at least {self.low:g}"
+        if self.high == float("inf"):
+            return low
+        return f"{low} and at most {self.high:g}"
+
+
+POSITIVE = Range(0, open_low=True)
+FRACTION = Range(0, 1)
+
+Schedule = float | Linear | Callable[[Array], Array]
+"""A number, or a function of the remaining progress (1 to 0): `Linear`, or your own on JAX scalars."""
+
+
+def value_at(schedule: Schedule, remaining: Array) -> Any:
+    """The value of a schedule when `remaining` of the run is left."""
+    return schedule(remaining) if callable(schedule) else schedule
+
+
+def make_config(cls: type[Config], values: Mapping[str, Any]) -> Config:
+    """Builds a config from hyperparameters by name, and checks it.
+
+    Raises:
+      ConfigurationError: if a name is unknown, or a value has the wrong type or is out of range.
+    """
+    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for name in values:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+            hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(names)}."
+            raise ConfigurationError(f"There is no hyperparameter {name!r}; {hint}")
+    hints = get_type_hints(cls, include_extras=True)
+    config = cls(**{name: _convert(hints[name], value) for name, value in values.items()})
+    for name in names:
+        _check(name, hints[name], getattr(config, name))
+    return config
+
+
+def _convert(hint: Any, value: Any) -> Any:
+    """Lists become tuples and NumPy scalars numbers, and integral floats (1e6) serve where an integer is asked for."""
+    if hasattr(value, "item") and getattr(value, "shape", None) == ():
+        value = value.item()
+    kind = _plain(hint)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return tuple(value) if get_origin(kind) is tuple and isinstance(value, list | tuple) else value
+
+
+def _plain(hint: Any) -> Any:
+    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
+
+
+def _check(name: str, hint: Any, value: Any) -> None:
+    kind = _plain(hint)
+    if not _is_a(value, kind):
+        raise ConfigurationError(f"{name}={value!r} has the wrong type; expected {_describe(kind)}.")
+    ranges = [extra for extra in get_args(hint)[1:] if isinstance(extra, Range)] if get_origin(hint) is Annotated else []
+    if isinstance(value, Linear):
+        numbers = [value.start]
+    else:
+        numbers = [n for n in (value if isinstance(value, tuple) else (value,)) if isinstance(n, int | float)]
+    for allowed in ranges:
+        for number in numbers:
+            if not allowed.allows(number):
+                raise ConfigurationError(f"{name}={value!r} is out of range; expected {allowed}.")
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    if get_origin(kind) in (Union, types.UnionType):
+        return any(_is_a(value, option) for option in get_args(kind))
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_is_a(item, get_args(kind)[0]) for item in value)
+    if get_origin(kind) is Callable or getattr(kind, "__origin__", None) is not None and callable(value):
+        return callable(value)
+    if kind is None or kind is type(None):
+        return value is None
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def _describe(kind: Any) -> str:
+    if get_origin(kind) in (Union, types.UnionType):
+        return " or ".join(_describe(option) for option in get_args(kind))
+    names = {float: "a number", int: "an integer", bool: "True or False", str: "a string", type(None): "None", Linear: "Linear(start, end)"}
+    if get_origin(kind) is tuple:
+        return "a tuple of integers"
+    return names.get(kind, "a function of the remaining progress")
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """A config as plain JSON. A function cannot be written: only its name is, and `from_json` asks for it."""
+
+    def plain(value):
+        if isinstance(value, Linear):
+            return {"linear": [value.start, value.end]}
+        return {"function": getattr(value, "__name__", type(value).__name__)} if callable(value) else value
+
+    return {field.name: plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def from_json(cls: type[Config], data: Mapping[str, Any], replaced: Mapping[str, Any]) -> Config:
+    """The config that `to_json` wrote, with some values replaced.
+
+    Raises:
+      ConfigurationError: if a value was a function of the user's and is not among the replaced ones.
+    """
+    values = {}
+    for name, value in {**data, **replaced}.items():
+        if isinstance(value, dict) and "linear" in value:
+            value = Linear(*value["linear"])
+        elif isinstance(value, dict):
+            raise ConfigurationError(
+                f"The hyperparameter {name!r} was your function {value.get('function')!r}, which is not stored in the file (no code is); "
+                f"pass it again: load(path, {name}=...)."
+            )
+        values[name] = value
+    return make_config(cls, values)

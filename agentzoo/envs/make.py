@@ -1,0 +1,98 @@
+"""From what a user calls an environment to environments that a runner can step."""
+
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+
+from agentzoo.envs.vector import Envs, GymEnvs, VectorEnvs
+from agentzoo.types import ConfigurationError
+
+EnvLike = str | gym.Env | gym.vector.VectorEnv | Callable[[], gym.Env]
+
+# The extra that brings an environment, by the beginning of its id or by the package that is found missing.
+_EXTRAS = {
+    "ALE/": "atari",
+    "LunarLander": "box2d",
+    "Bipedal": "box2d",
+    "CarRacing": "box2d",
+    "Box2D": "box2d",
+    "mujoco": "mujoco",
+    "MuJoCo": "mujoco",
+    "pygame": "classic",
+    "moviepy": "video",
+}
+
+
+def make_envs(env: EnvLike, n_envs: int = 1) -> Envs:
+    """Makes the environments that an agent trains in.
+
+    Args:
+      env: a Gymnasium id, an environment, a factory of environments, or a vector environment.
+      n_envs: how many to make of an id or a factory. An environment is always one; a vector environment knows its number.
+
+    Raises:
+      ConfigurationError: if there is no such environment, a package for it is missing, or `n_envs` cannot be had.
+    """
+    if isinstance(env, gym.vector.VectorEnv):
+        if n_envs not in (1, env.num_envs):
+            raise ConfigurationError(f"n_envs={n_envs}, but the vector environment holds {env.num_envs}; leave n_envs out.")
+        return VectorEnvs(env)
+    if isinstance(env, gym.Env):
+        if n_envs != 1:
+            raise ConfigurationError(f"n_envs={n_envs} needs {n_envs} environments; give an id or a factory (lambda: ...) instead of one.")
+        return GymEnvs([env])
+    if isinstance(env, str):
+        return GymEnvs([make_env(env) for _ in range(n_envs)])
+    if callable(env):
+        made = [env() for _ in range(n_envs)]
+        if n_envs == 1 and isinstance(made[0], gym.vector.VectorEnv):
+            return VectorEnvs(made[0])
+        for one in made:
+            if not isinstance(one, gym.Env):
+                raise ConfigurationError(f"The environment factory returned {type(one).__name__}, not a gymnasium.Env.")
+        return GymEnvs(made)
+    raise ConfigurationError(
+        f"env is {type(env).__name__}; expected a Gymnasium id, a gymnasium.Env, a function that makes one, or a gymnasium VectorEnv."
+    )
+
+
+def make_env(env_id: str, **kwargs: Any) -> gym.Env:
+    """`gymnasium.make` with errors that say what to do.
+
+    Args:
+      env_id: a Gymnasium id.
+      **kwargs: arguments of the environment, such as `render_mode`.
+
+    Raises:
+      ConfigurationError: if there is no such environment, or a package for it is missing.
+    """
+    _import_namespace(env_id)
+    try:
+        return gym.make(env_id, **kwargs)
+    except (gym.error.DependencyNotInstalled, ModuleNotFoundError) as error:
+        raise ConfigurationError(_missing(env_id, str(error))) from error
+    except gym.error.UnregisteredEnv as error:
+        if env_id.startswith("ALE/"):
+            raise ConfigurationError(_missing(env_id, "ale-py is not installed")) from error
+        close = difflib.get_close_matches(env_id, gym.registry, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]!r}?" if close else "list the known ones with gymnasium.pprint_registry()."
+        raise ConfigurationError(f"There is no environment {env_id!r}; {hint}") from error
+
+
+def _import_namespace(env_id: str) -> None:
+    """Registers the environments of the packages that have to be imported for it."""
+    if env_id.startswith("ALE/"):
+        try:
+            import ale_py
+        except ImportError:
+            return  # `gymnasium.make` fails next, and the error names the extra
+        gym.register_envs(ale_py)
+
+
+def _missing(env_id: str, reason: str) -> str:
+    for sign, extra in _EXTRAS.items():
+        if env_id.startswith(sign) or sign in reason:
+            return f"{env_id!r} needs a package that is not installed; run: pip install 'agentzoo[{extra}]'"
+    return f"{env_id!r} needs a package that is not installed: {reason}"

@@ -1,0 +1,118 @@
+"""Spaces: which ones agents can see, how their elements become arrays, and how they are written to JSON."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from gymnasium import spaces
+
+from agentzoo.types import ConfigurationError, PyTree
+
+_LEAVES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+
+
+def check_observation_space(space: spaces.Space) -> None:
+    """Raises `ConfigurationError` unless agents can see observations of this space."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        for part in space.values() if isinstance(space, spaces.Dict) else space:
+            check_observation_space(part)
+    elif not isinstance(space, _LEAVES):
+        raise ConfigurationError(
+            f"Observation space {space} is not supported; agents see Box, Discrete, MultiDiscrete, MultiBinary, and Dict and "
+            f"Tuple of those. Convert it with a wrapper, for example gymnasium.wrappers.TransformObservation."
+        )
+
+
+def dtype(space: spaces.Space) -> np.dtype:
+    """The dtype in which elements of a space reach an agent: 64 bits become 32, unless JAX is set to keep them."""
+    return np.dtype(jax.dtypes.canonicalize_dtype(space.dtype))
+
+
+def stack(space: spaces.Space, elements: Sequence[Any]) -> PyTree:
+    """Copies elements of a space into arrays with a leading axis."""
+    if isinstance(space, spaces.Dict):
+        return {name: stack(part, [element[name] for element in elements]) for name, part in space.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(stack(part, [element[i] for element in elements]) for i, part in enumerate(space))
+    return np.array(elements, dtype(space))
+
+
+def copy(space: spaces.Space, batch: PyTree) -> PyTree:
+    """Copies a batch of elements of a space into arrays of the dtypes that agents see."""
+    if isinstance(space, spaces.Dict):
+        return {name: copy(part, batch[name]) for name, part in space.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(copy(part, batch[i]) for i, part in enumerate(space))
+    return np.array(batch, dtype(space))
+
+
+def check_batch(space: spaces.Space, batch: PyTree, name: str) -> None:
+    """Raises `ConfigurationError` unless the arrays of a batch have the shapes that the space promises."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        for key, part in space.items() if isinstance(space, spaces.Dict) else enumerate(space):
+            check_batch(part, batch[key], f"{name}[{key!r}]")
+    elif batch.shape[1:] != space.shape:
+        raise ConfigurationError(
+            f"{name} has shape {batch.shape[1:]}, but the environment's observation_space promises {space.shape}; "
+            f"correct the environment or its observation_space."
+        )
+
+
+def is_batched(space: spaces.Space, element: Any) -> bool:
+    """Whether an observation has a leading batch axis.
+
+    Raises:
+      ConfigurationError: if it fits the space neither with nor without one.
+    """
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        key, part = next(iter(space.items() if isinstance(space, spaces.Dict) else enumerate(space)))
+        return is_batched(part, element[key])
+    shape = np.shape(element)
+    if shape == space.shape:
+        return False
+    if shape[1:] == space.shape and shape:
+        return True
+    raise ConfigurationError(f"The observation has shape {shape}; expected {space.shape}, or a batch of those, for {space}.")
+
+
+def to_json(space: spaces.Space) -> dict[str, Any]:
+    """A space as plain JSON."""
+    if isinstance(space, spaces.Dict):
+        return {"type": "Dict", "spaces": {name: to_json(part) for name, part in space.items()}}
+    if isinstance(space, spaces.Tuple):
+        return {"type": "Tuple", "spaces": [to_json(part) for part in space]}
+    kind = {"type": type(space).__name__, "dtype": str(space.dtype)}
+    if isinstance(space, spaces.Discrete):
+        return kind | {"n": int(space.n), "start": int(space.start)}
+    if isinstance(space, spaces.MultiDiscrete):
+        return kind | {"nvec": space.nvec.tolist(), "start": space.start.tolist()}
+    if isinstance(space, spaces.MultiBinary):
+        return kind | {"shape": list(space.shape)}
+    assert isinstance(space, spaces.Box)
+    return kind | {"shape": list(space.shape), "low": _bound(space.low), "high": _bound(space.high)}
+
+
+def from_json(data: dict[str, Any]) -> spaces.Space:
+    """The space that `to_json` wrote."""
+    kind = data["type"]
+    if kind == "Dict":
+        return spaces.Dict({name: from_json(part) for name, part in data["spaces"].items()})
+    if kind == "Tuple":
+        return spaces.Tuple([from_json(part) for part in data["spaces"]])
+    if kind == "Discrete":
+        return spaces.Discrete(data["n"], start=data["start"])
+    if kind == "MultiDiscrete":
+        return spaces.MultiDiscrete(np.array(data["nvec"]), dtype=np.dtype(data["dtype"]), start=np.array(data["start"]))
+    if kind == "MultiBinary":
+        return spaces.MultiBinary(data["shape"])
+    shape = tuple(data["shape"])
+    low, high = (np.broadcast_to(np.array(data[bound], np.dtype(data["dtype"])), shape) for bound in ("low", "high"))
+    return spaces.Box(low, high, shape, np.dtype(data["dtype"]).type)
+
+
+def _bound(bound: np.ndarray) -> Any:
+    """A bound as one number where all are equal, and infinities as the strings that NumPy reads back."""
+    values = np.asarray(bound)
+    values = values.flat[0] if values.size and (values == values.flat[0]).all() else values
+    return jax.tree.map(lambda x: x if np.isfinite(x) else str(x), values.tolist())

@@ -1,0 +1,60 @@
+"""From feature vectors to what an algorithm asks for."""
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from agentzoo.networks.encoders import ACTIVATIONS
+from agentzoo.types import Array
+
+
+class NoisyLinear(hk.Module):
+    """A linear layer with factorised Gaussian noise on its parameters; without a random key the noise is zero.
+
+    `y = (mu_w + sigma_w * f(p) f(q)^T) x + mu_b + sigma_b * f(q)` with `f(z) = sign(z) sqrt(|z|)`, the same noise for a whole
+    batch. See "Noisy Networks for Exploration" by Fortunato et al. (https://arxiv.org/abs/1706.10295), equations 9 to 11.
+    """
+
+    def __init__(self, output_size: int, sigma_0: float = 0.5, name: str | None = None):
+        super().__init__(name=name)
+        self.output_size, self.sigma_0 = output_size, sigma_0
+
+    def __call__(self, x: Array) -> Array:
+        input_size, output_size = x.shape[-1], self.output_size
+        bound = input_size**-0.5
+        uniform, constant = hk.initializers.RandomUniform(-bound, bound), hk.initializers.Constant(self.sigma_0 * bound)
+        mu_w = hk.get_parameter("mu_w", (input_size, output_size), init=uniform)
+        mu_b = hk.get_parameter("mu_b", (output_size,), init=uniform)
+        sigma_w = hk.get_parameter("sigma_w", (input_size, output_size), init=constant)
+        sigma_b = hk.get_parameter("sigma_b", (output_size,), init=constant)
+        key = hk.maybe_next_rng_key()
+        if key is None:
+            return x @ mu_w + mu_b
+        noise = jax.random.normal(key, (input_size + output_size,))
+        noise = jnp.sign(noise) * jnp.sqrt(jnp.abs(noise))
+        noise_in, noise_out = noise[:input_size], noise[input_size:]
+        return x @ mu_w + mu_b + ((x * noise_in) @ sigma_w + sigma_b) * noise_out
+
+
+def q_head(features: Array, num_actions: int, hidden: tuple[int, ...], activation: str, dueling: bool, noisy: bool) -> Array:
+    """Action values `[N, A]` from features `[N, F]`.
+
+    Args:
+      features: `[N, F]`.
+      num_actions: A.
+      hidden: sizes of the layers between features and output (of each stream if dueling).
+      activation: between those layers.
+      dueling: form `q = v + adv - mean(adv)` from two streams, see "Dueling Network Architectures for Deep Reinforcement Learning"
+        by Wang et al. (https://arxiv.org/abs/1511.06581), equation 9.
+      noisy: use `NoisyLinear` layers.
+    """
+    linear = NoisyLinear if noisy else hk.Linear
+
+    def stream(output_size: int) -> Array:
+        x = features
+        for size in hidden:
+            x = ACTIVATIONS[activation](linear(size)(x))
+        return linear(output_size)(x)
+
+    adv = stream(num_actions)
+    return stream(1) + adv - adv.mean(axis=-1, keepdims=True) if dueling else adv
