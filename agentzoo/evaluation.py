@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import gymnasium as gym
+import jax
 import numpy as np
 
-from agentzoo.envs import EnvLike, make_envs
+from agentzoo.envs import EnvLike, make_buffers, make_envs
 from agentzoo.types import ConfigurationError
 
 
@@ -60,20 +61,21 @@ def evaluate_policy(
     rewards, lengths, done = np.zeros(num_envs), np.zeros(num_envs, int), np.zeros(num_envs, int)
     episode_rewards, episode_lengths = [], []
     offset = getattr(envs.spec.action_space, "start", 0)
+    out = make_buffers(envs.spec, 1)
     obs, state, episode_start = envs.reset(seed), None, np.ones(num_envs, bool)
     try:
         while (done < wanted).any():
             actions, state = model.predict(obs, state=state, episode_start=episode_start, deterministic=deterministic)
-            step = envs.step(np.asarray(actions) - offset)
-            rewards += step.r_t * step.mask
-            lengths += step.mask
-            for n in np.flatnonzero(step.terminated | step.truncated):
+            envs.step(np.asarray(actions) - offset, out, 0)
+            rewards += out.r_t[0] * out.mask[0]
+            lengths += out.mask[0]
+            for n in np.flatnonzero(out.last_t[0]):
                 if done[n] < wanted[n]:
                     episode_rewards.append(float(rewards[n]))
                     episode_lengths.append(int(lengths[n]))
                     done[n] += 1
                 rewards[n], lengths[n] = 0.0, 0
-            obs, episode_start = step.next_obs, step.first
+            obs, episode_start = jax.tree.map(lambda rows: rows[1].copy(), (out.obs_tm1, out.first_tm1))
             if callback is not None:
                 callback(locals(), globals())
             if render:

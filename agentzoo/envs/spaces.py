@@ -47,6 +47,24 @@ def copy(space: spaces.Space, batch: PyTree) -> PyTree:
     return np.array(batch, dtype(space))
 
 
+def empty(space: spaces.Space, *leading: int) -> PyTree:
+    """Uninitialised NumPy arrays for elements of a space, behind `leading` axes."""
+    if isinstance(space, spaces.Dict):
+        return {name: empty(part, *leading) for name, part in space.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(empty(part, *leading) for part in space)
+    return np.empty((*leading, *space.shape), dtype(space))
+
+
+def write(space: spaces.Space, arrays: PyTree, index: Any, element: Any) -> None:
+    """Writes an element of a space (or a batch) into arrays made by `empty`, at an index of their leading axes."""
+    if isinstance(arrays, np.ndarray):
+        arrays[index] = element
+    else:
+        for key, part in space.items() if isinstance(space, spaces.Dict) else enumerate(space):
+            write(part, arrays[key], index, element[key])
+
+
 def check_batch(space: spaces.Space, batch: PyTree, name: str) -> None:
     """Raises `ConfigurationError` unless the arrays of a batch have the shapes that the space promises."""
     if isinstance(space, spaces.Dict | spaces.Tuple):

@@ -1,30 +1,33 @@
 """Any Gymnasium environment as N environments with one meaning of `step`.
 
-A `Step` always holds the true successor observation, tells termination from truncation, and marks the dummy step with which
-Gymnasium's NEXT_STEP vector environments begin an episode.
+Steps are written into the arrays of a `Trajectory`, always with the true successor observation, with termination and truncation
+apart, and with the dummy step marked with which Gymnasium's NEXT_STEP vector environments begin an episode.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from agentzoo.envs import spaces
-from agentzoo.types import ConfigurationError, EnvSpec, PyTree
+from agentzoo.types import ConfigurationError, EnvSpec, PyTree, Trajectory
 
 
-class Step(NamedTuple):
-    """What N environments answered; leading axis `[N]`."""
-
-    obs_t: PyTree  # the true successor, also where the episode ended
-    r_t: np.ndarray
-    terminated: np.ndarray
-    truncated: np.ndarray
-    mask: np.ndarray  # False where the step never happened
-    next_obs: PyTree  # what to act on next: the new episode's first observation where one began
-    first: np.ndarray  # True where `next_obs` begins an episode
+def make_buffers(spec: EnvSpec, length: int) -> Trajectory:
+    """NumPy arrays `[T, N, ...]` for `step` to write into; `obs_tm1` and `first_tm1` have one row more, for what comes next."""
+    shape = (length, spec.num_envs)
+    return Trajectory(
+        obs_tm1=spaces.empty(spec.observation_space, length + 1, spec.num_envs),
+        a_tm1=spaces.empty(spec.action_space, *shape),
+        r_t=np.empty(shape, np.float32),
+        discount_t=np.empty(shape, np.float32),
+        obs_t=spaces.empty(spec.observation_space, *shape),
+        last_t=np.empty(shape, bool),
+        first_tm1=np.empty((length + 1, spec.num_envs), bool),
+        mask=np.ones(shape, bool),
+    )
 
 
 class Envs(Protocol):
@@ -36,8 +39,11 @@ class Envs(Protocol):
         """Begins new episodes; returns the observations `[N, ...]`."""
         ...
 
-    def step(self, actions: np.ndarray) -> Step:
-        """Takes one action in each environment."""
+    def step(self, actions: np.ndarray, out: Trajectory, t: int) -> None:
+        """Takes one action in each environment, and writes what follows into row t of `out` (made by `make_buffers`).
+
+        The observations to act on next, and whether they begin an episode, go to row t + 1 of `obs_tm1` and `first_tm1`.
+        """
         ...
 
     def render(self) -> None:
@@ -70,17 +76,16 @@ class GymEnvs:
         spaces.check_batch(space, obs, "The observation")
         return obs
 
-    def step(self, actions: np.ndarray) -> Step:
-        """Takes one action in each environment."""
-        results = [env.step(action) for env, action in zip(self.envs, actions + self._offset, strict=True)]
-        obs, rewards, terminated, truncated, _ = zip(*results, strict=True)
-        terminated, truncated = np.array(terminated, bool), np.array(truncated, bool)
-        obs_t = next_obs = spaces.stack(self.spec.observation_space, obs)
-        first = terminated | truncated
-        if first.any():
-            obs = [env.reset()[0] if ended else o for env, ended, o in zip(self.envs, first, obs, strict=True)]
-            next_obs = spaces.stack(self.spec.observation_space, obs)
-        return Step(obs_t, np.array(rewards, float), terminated, truncated, np.ones_like(first), next_obs, first)
+    def step(self, actions: np.ndarray, out: Trajectory, t: int) -> None:
+        """Takes one action in each environment; see `Envs`."""
+        space, write = self.spec.observation_space, spaces.write
+        for n, env in enumerate(self.envs):
+            obs, reward, terminated, truncated, _ = env.step(actions[n] + self._offset)
+            ended = terminated or truncated
+            write(space, out.obs_t, (t, n), obs)
+            out.r_t[t, n], out.discount_t[t, n], out.last_t[t, n] = reward, not terminated, ended
+            write(space, out.obs_tm1, (t + 1, n), env.reset()[0] if ended else obs)
+            out.first_tm1[t + 1, n] = ended
 
     def render(self) -> None:
         """Renders the environments."""
@@ -119,22 +124,22 @@ class VectorEnvs:
         spaces.check_batch(self.spec.observation_space, obs, "The observation")
         return obs
 
-    def step(self, actions: np.ndarray) -> Step:
-        """Takes one action in each environment."""
-        space = self.spec.observation_space
+    def step(self, actions: np.ndarray, out: Trajectory, t: int) -> None:
+        """Takes one action in each environment; see `Envs`."""
+        space, write = self.spec.observation_space, spaces.write
         obs, reward, terminated, truncated, info = self.env.step(actions + self._offset)
-        terminated, truncated = np.array(terminated, bool), np.array(truncated, bool)
-        ended, dummy = terminated | truncated, self._ended
-        obs_t = next_obs = spaces.copy(space, obs)
-        first, mask = ended, np.ones_like(ended)
+        ended = np.logical_or(terminated, truncated)
+        write(space, out.obs_t, t, obs)
+        out.r_t[t], out.discount_t[t], out.last_t[t] = reward, np.logical_not(terminated), ended
+        out.first_tm1[t + 1] = ended
         if self.mode == AutoresetMode.NEXT_STEP:
-            first, mask, self._ended = dummy, ~dummy, ended
+            out.mask[t], out.first_tm1[t + 1], self._ended = ~self._ended, self._ended, ended
         elif ended.any() and self.mode == AutoresetMode.SAME_STEP:
-            obs_t = _with_final(space, next_obs, info, ended)
+            for n in np.flatnonzero(ended):
+                write(space, out.obs_t, (t, n), _final_obs(info, n))
         elif ended.any():
-            obs, _ = self.env.reset(options={"reset_mask": ended.copy()})
-            next_obs = spaces.copy(space, obs)
-        return Step(obs_t, np.array(reward, float), terminated, truncated, mask, next_obs, first)
+            obs, _ = self.env.reset(options={"reset_mask": ended})
+        write(space, out.obs_tm1, t + 1, obs)
 
     def render(self) -> None:
         """Renders the environments."""
@@ -145,17 +150,17 @@ class VectorEnvs:
         self.env.close()
 
 
-def _with_final(space: gym.Space, obs: PyTree, info: dict[str, Any], ended: np.ndarray) -> PyTree:
-    """Puts the last observations of ended episodes in the place of the first ones of the next."""
+def _final_obs(info: dict[str, Any], n: int) -> Any:
+    """The last observation of environment n, whose episode has ended."""
     if "final_obs" not in info:
         raise ConfigurationError(
             "The vector environment resets in the same step but gives no info['final_obs'], so the last observation of an episode is "
             "lost; add it, or use another autoreset mode."
         )
 
-    def element(tree, i):
+    def pick(tree):
         if isinstance(tree, dict):
-            return {name: element(part, i) for name, part in tree.items()}
-        return tuple(element(part, i) for part in tree) if isinstance(tree, tuple) else tree[i]
+            return {name: pick(part) for name, part in tree.items()}
+        return tuple(pick(part) for part in tree) if isinstance(tree, tuple) else tree[n]
 
-    return spaces.stack(space, [element(info["final_obs"] if last else obs, i) for i, last in enumerate(ended)])
+    return pick(info["final_obs"])

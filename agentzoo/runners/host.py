@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from agentzoo.envs import Envs
+from agentzoo.envs import Envs, make_buffers
 from agentzoo.types import Agent, Array, Clock, Trajectory
 
 
@@ -44,24 +45,30 @@ class Programs(NamedTuple):
 
 
 def compile_agent(agent: Agent) -> Programs:
-    """Compiles an agent. Memory is reset where an episode begins; learning overwrites the state that it is given."""
+    """Compiles an agent. Memory is reset where an episode begins; learning overwrites the state that it is given.
+
+    Numbers arrive packed in one array, since each argument that is passed to a compiled function costs time.
+    """
 
     def reset(memory, first):
         def choose(initial, old):
-            return jax.numpy.where(first.reshape(first.shape + (1,) * (old.ndim - first.ndim)), initial, old)
+            return jnp.where(first.reshape(first.shape + (1,) * (old.ndim - first.ndim)), initial, old)
 
         return jax.tree.map(choose, agent.initial_memory(first.shape[0]), memory)
 
-    def act(params, memory, obs, first, key, clock, moves):
+    def act(params, memory, obs, first, key, numbers):
+        step, total, moves = numbers
         memory = reset(memory, first)
+        clock = Clock(step, jnp.zeros_like(step), total)
         return memory, *agent.act(params, memory, obs, jax.random.fold_in(key, moves), clock)
 
     def predict(params, memory, obs, first, key, deterministic):
         return agent.predict(params, reset(memory, first), obs, key, deterministic)
 
-    return Programs(
-        jax.jit(agent.init), jax.jit(act), jax.jit(predict, static_argnums=5), jax.jit(agent.learn, donate_argnums=0)
-    )
+    def learn(state, trajectory, numbers):
+        return agent.learn(state, trajectory, Clock(*numbers))
+
+    return Programs(jax.jit(agent.init), jax.jit(act), jax.jit(predict, static_argnums=5), jax.jit(learn, donate_argnums=0))
 
 
 class HostRunner:
@@ -83,49 +90,39 @@ class HostRunner:
         if self._obs is None:
             self.reset()
         while run.step < total:
-            trajectory, episodes, steps = self._rollout(run, total)
+            trajectory = self._rollout(run, total)
+            steps = int(trajectory.mask.sum())
             step = run.step + steps
-            clock = Clock(np.int32(step), np.int32(steps), np.int32(total))
-            state, metrics = self.programs.learn(run.agent, trajectory, clock)
+            state, metrics = self.programs.learn(run.agent, trajectory, np.array([step, steps, total], np.int32))
             run = RunState(state, run.key, step, run.moves + self.agent.unroll_length)
-            yield Cycle(run, episodes, metrics)
+            yield Cycle(run, self._finished_episodes(trajectory), metrics)
 
-    def _rollout(self, run: RunState, total: int) -> tuple[Trajectory, list[Episode], int]:
+    def _rollout(self, run: RunState, total: int) -> Trajectory:
         """Takes T steps in N environments."""
-        length, params, step = self.agent.unroll_length, run.agent.params, run.step
-        buffers, structure, first_memory, episodes = [], None, None, []
+        length, num_envs = self.agent.unroll_length, self.envs.spec.num_envs
+        out = make_buffers(self.envs.spec, length)  # new ones each time, since JAX may read them while we go on
+        jax.tree.map(lambda rows, row: rows.__setitem__(0, row), (out.obs_tm1, out.first_tm1), (self._obs, self._first))
+        obs, first, first_memory, extras = self._obs, self._first, None, []
         for t in range(length):
-            clock = Clock(np.int32(step), np.int32(0), np.int32(total))
-            memory, action, self._memory, extras = self.programs.act(
-                params, self._memory, self._obs, self._first, run.key, clock, np.uint32(run.moves + t)
-            )
+            numbers = np.array([run.step + t * num_envs, total, run.moves + t], np.int32)
+            memory, action, self._memory, extra = self.programs.act(run.agent.params, self._memory, obs, first, run.key, numbers)
             first_memory = memory if t == 0 else first_memory
-            action, extras = jax.device_get((action, extras))
-            result = self.envs.step(action)
-            last = result.terminated | result.truncated
-            row = Trajectory(
-                obs_tm1=self._obs,
-                a_tm1=action,
-                r_t=result.r_t,
-                discount_t=1.0 - result.terminated,
-                obs_t=result.obs_t,
-                last_t=last,
-                first_tm1=self._first,
-                mask=result.mask,
-                extras=extras,
-            )
-            leaves, structure = jax.tree.flatten(row)
-            if t == 0:  # New arrays for each trajectory, since JAX may read them while we go on.
-                buffers = [np.empty((length, *leaf.shape), np.float32 if leaf.dtype == np.float64 else leaf.dtype) for leaf in leaves]
-            for buffer, leaf in zip(buffers, leaves, strict=True):
-                buffer[t] = leaf
-            step += int(result.mask.sum())
-            self._rewards += result.r_t * result.mask
-            self._lengths += result.mask
-            if last.any():
-                for n in np.flatnonzero(last):
-                    episodes.append(Episode(float(self._rewards[n]), int(self._lengths[n])))
-                self._rewards[last], self._lengths[last] = 0.0, 0
-            self._obs, self._first = result.next_obs, result.first
-        trajectory: Trajectory = jax.tree.unflatten(structure, buffers)
-        return trajectory._replace(memory=first_memory), episodes, step - run.step
+            extras.append(extra)
+            out.a_tm1[t] = action
+            self.envs.step(out.a_tm1[t], out, t)
+            obs, first = jax.tree.map(lambda rows, t=t: rows[t + 1], (out.obs_tm1, out.first_tm1))
+        self._obs, self._first = obs, first
+        obs_tm1, first_tm1 = jax.tree.map(lambda rows: rows[:-1], (out.obs_tm1, out.first_tm1))
+        extras = jax.tree.map(lambda *rows: np.stack(rows), *extras)
+        return out._replace(obs_tm1=obs_tm1, first_tm1=first_tm1, extras=extras, memory=first_memory)
+
+    def _finished_episodes(self, trajectory: Trajectory) -> list[Episode]:
+        """Counts up rewards and lengths, and returns those of the episodes that ended."""
+        rewards = self._rewards + np.cumsum(trajectory.r_t * trajectory.mask, axis=0, dtype=float)  # [T, N]
+        lengths = self._lengths + np.cumsum(trajectory.mask, axis=0)
+        episodes, before_rewards, before_lengths = [], np.zeros(rewards.shape[1]), np.zeros(rewards.shape[1], int)
+        for t, n in np.argwhere(trajectory.last_t):
+            episodes.append(Episode(float(rewards[t, n] - before_rewards[n]), int(lengths[t, n] - before_lengths[n])))
+            before_rewards[n], before_lengths[n] = rewards[t, n], lengths[t, n]
+        self._rewards, self._lengths = rewards[-1] - before_rewards, lengths[-1] - before_lengths
+        return episodes
