@@ -85,6 +85,7 @@ class Agent(NamedTuple):
       learn: `(state, trajectory, clock) -> (state, metrics)`. One training cycle; metrics are scalars by TensorBoard tag.
       unroll_length: T of the trajectories that `learn` wants.
       initial_memory: `(num_envs) -> memory`, the recurrent state at the beginning of an episode.
+      values: `(params, obs) -> q`, action values `[N, A]` of a value-based agent.
     """
 
     init: Callable[[Array], Any]
@@ -93,6 +94,7 @@ class Agent(NamedTuple):
     learn: Callable[[Any, Trajectory, Clock], tuple[Any, dict[str, Array]]]
     unroll_length: int
     initial_memory: Callable[[int], PyTree] = lambda num_envs: ()
+    values: Callable[[PyTree, PyTree], Array] | None = None
 
 
 def zeros(space: spaces.Space, *leading: int) -> PyTree:

@@ -230,9 +230,7 @@ class Algorithm(Generic[Config]):
         Raises:
           ConfigurationError: if the observation does not fit the observation space.
         """
-        space = self.spec.observation_space
-        batched = spaces.is_batched(space, observation)
-        obs = spaces.copy(space, observation) if batched else spaces.stack(space, [observation])
+        obs, batched = self._batch(observation)
         num = jax.tree.leaves(obs)[0].shape[0]
         memory = self._agent.initial_memory(num) if state is None else state
         start = np.zeros(num, bool) if episode_start is None else np.broadcast_to(np.asarray(episode_start, bool), (num,))
@@ -241,6 +239,24 @@ class Algorithm(Generic[Config]):
         action, memory = self._programs.predict(self.params, memory, obs, start, key, deterministic)
         action = np.asarray(action) + getattr(self.spec.action_space, "start", 0)
         return (action if batched else action[0]), (memory if jax.tree.leaves(memory) else None)
+
+    def values(self, observation: Any) -> np.ndarray:
+        """The values `[A]` that a value-based agent gives to the actions in an observation, or `[N, A]` for a batch.
+
+        Raises:
+          ConfigurationError: if the observation does not fit the observation space, or the agent has no action values.
+        """
+        if self._programs.values is None:
+            raise ConfigurationError(f"{type(self).__name__} has no action values.")
+        obs, batched = self._batch(observation)
+        values = np.asarray(self._programs.values(self.params, obs))
+        return values if batched else values[0]
+
+    def _batch(self, observation: Any) -> tuple[PyTree, bool]:
+        """The observation as a batch of arrays, and whether it was a batch before."""
+        space = self.spec.observation_space
+        batched = spaces.is_batched(space, observation)
+        return (spaces.copy(space, observation) if batched else spaces.stack(space, [observation])), batched
 
     def get_env(self) -> Envs | None:
         """The environments that the agent trains in."""

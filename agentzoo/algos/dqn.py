@@ -162,9 +162,13 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
         key, update_key = jax.random.split(state.key)
         state = state._replace(replay=replay_buffer.add(state.replay, trajectory), key=key)
 
-        syncs = clock.step // config.target_update_interval - (clock.step - clock.cycle) // config.target_update_interval
+        interval = config.target_update_interval
+        syncs = clock.step // interval - (clock.step - clock.cycle) // interval
         step_size = 1.0 - (1.0 - config.tau) ** syncs
-        target_params = optax.incremental_update(state.params, state.target_params, step_size)
+        params, target_params = state.params, state.target_params
+        target_params = jax.lax.cond(
+            syncs > 0, lambda: optax.incremental_update(params, target_params, step_size), lambda: target_params
+        )
         state = state._replace(target_params=target_params)
 
         def train(state: DQNState) -> tuple[DQNState, Array]:
@@ -182,7 +186,7 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
         }
         return state, metrics
 
-    return Agent(init, act, predict, learn, config.train_freq)
+    return Agent(init, act, predict, learn, config.train_freq, values=lambda params, obs: q_values(params, None, obs))
 
 
 class DQN(base.Algorithm[DQNConfig]):

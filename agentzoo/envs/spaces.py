@@ -106,7 +106,7 @@ def to_json(space: spaces.Space) -> dict[str, Any]:
     if isinstance(space, spaces.MultiDiscrete):
         return kind | {"nvec": space.nvec.tolist(), "start": space.start.tolist()}
     if isinstance(space, spaces.MultiBinary):
-        return kind | {"shape": list(space.shape)}
+        return kind | {"n": space.n if isinstance(space.n, int) else [int(n) for n in space.n]}
     assert isinstance(space, spaces.Box)
     return kind | {"shape": list(space.shape), "low": _bound(space.low), "high": _bound(space.high)}
 
@@ -123,7 +123,7 @@ def from_json(data: dict[str, Any]) -> spaces.Space:
     if kind == "MultiDiscrete":
         return spaces.MultiDiscrete(np.array(data["nvec"]), dtype=np.dtype(data["dtype"]), start=np.array(data["start"]))
     if kind == "MultiBinary":
-        return spaces.MultiBinary(data["shape"])
+        return spaces.MultiBinary(data["n"])
     shape = tuple(data["shape"])
     low, high = (np.broadcast_to(np.array(data[bound], np.dtype(data["dtype"])), shape) for bound in ("low", "high"))
     return spaces.Box(low, high, shape, np.dtype(data["dtype"]).type)

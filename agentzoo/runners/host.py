@@ -42,6 +42,7 @@ class Programs(NamedTuple):
     act: Any
     predict: Any
     learn: Any
+    values: Any
 
 
 def compile_agent(agent: Agent) -> Programs:
@@ -68,7 +69,13 @@ def compile_agent(agent: Agent) -> Programs:
     def learn(state, trajectory, numbers):
         return agent.learn(state, trajectory, Clock(*numbers))
 
-    return Programs(jax.jit(agent.init), jax.jit(act), jax.jit(predict, static_argnums=5), jax.jit(learn, donate_argnums=0))
+    return Programs(
+        init=jax.jit(agent.init),
+        act=jax.jit(act),
+        predict=jax.jit(predict, static_argnums=5),
+        learn=jax.jit(learn, donate_argnums=0),
+        values=jax.jit(agent.values) if agent.values is not None else None,
+    )
 
 
 class HostRunner:

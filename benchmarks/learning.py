@@ -1,0 +1,74 @@
+"""Does it learn? Trains with several seeds and evaluates each in 100 fresh episodes with the deterministic policy.
+
+    python benchmarks/learning.py dqn-cartpole-defaults --seeds 10
+    python benchmarks/learning.py dqn-acrobot --seeds 5
+
+Each task states the score to reach. One line of JSON per seed goes to standard output, then a summary.
+"""
+
+import argparse
+import json
+import time
+
+import numpy as np
+
+import agentzoo
+from agentzoo.algos.loading import find
+
+# Tuned values as in the tables of rl-baselines3-zoo, which the scores to reach come from as well.
+LUNAR = dict(
+    learning_rate=6.3e-4, batch_size=128, buffer_size=50_000, learning_starts=0, target_update_interval=250, train_freq=4,
+    gradient_steps=-1, exploration_fraction=0.12, exploration_final_eps=0.1, net_arch=(256, 256),
+)  # fmt: skip
+MOUNTAIN_CAR = dict(
+    learning_rate=4e-3, batch_size=128, buffer_size=10_000, learning_starts=1_000, gamma=0.98, target_update_interval=600, train_freq=16,
+    gradient_steps=8, exploration_fraction=0.2, exploration_final_eps=0.07, net_arch=(256, 256),
+)  # fmt: skip
+CARTPOLE = dict(
+    learning_rate=2.3e-3, batch_size=64, buffer_size=100_000, learning_starts=1_000, target_update_interval=10, train_freq=256,
+    gradient_steps=128, exploration_fraction=0.16, exploration_final_eps=0.04, net_arch=(256, 256),
+)  # fmt: skip
+
+# name: (algorithm, environment, steps, hyperparameters, score to reach, whether by every seed or by their mean)
+TASKS = {
+    "dqn-cartpole-defaults": ("DQN", "CartPole-v1", 100_000, {}, 475, "every"),
+    "dqn-cartpole": ("DQN", "CartPole-v1", 50_000, CARTPOLE, 475, "every"),
+    "dqn-acrobot": ("DQN", "Acrobot-v1", 100_000, LUNAR, -85, "mean"),
+    "dqn-mountaincar": ("DQN", "MountainCar-v0", 120_000, MOUNTAIN_CAR, -115, "mean"),
+    "dqn-lunarlander": ("DQN", "LunarLander-v3", 300_000, LUNAR, 200, "mean"),
+}
+
+
+def _value(text: str) -> object:
+    value = json.loads(text)
+    return agentzoo.Linear(*value["linear"]) if isinstance(value, dict) else value
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=TASKS)
+    parser.add_argument("--seeds", type=int, default=5, help="how many seeds")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--episodes", type=int, default=100, help="evaluation episodes per seed")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="hyperparameters to change, as JSON values")
+    arguments = parser.parse_args()
+    algorithm, env, steps, hyperparameters, goal, by = TASKS[arguments.task]
+    changes = {name: _value(value) for name, value in (change.split("=", 1) for change in arguments.set)}
+    scores = []
+    for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
+        start = time.perf_counter()
+        agent = find(algorithm)(env, seed=seed, **{**hyperparameters, **changes})
+        agent.learn(steps, progress_bar=False)
+        seconds = time.perf_counter() - start
+        mean, std = agentzoo.evaluate_policy(agent, env, arguments.episodes, seed=1_000_000 + 1_000 * seed)
+        scores.append(mean)
+        print(json.dumps({"task": arguments.task, "seed": seed, "mean": round(mean, 2), "std": round(std, 2), "seconds": round(seconds, 1)}), flush=True)
+    reached = min(scores) >= goal if by == "every" else np.mean(scores) >= goal
+    print(
+        f"{algorithm} on {env}, {steps} steps, {len(scores)} seeds: mean {np.mean(scores):.1f}, deviation between seeds {np.std(scores):.1f}, "
+        f"worst {min(scores):.1f}; to reach {goal} ({'every seed' if by == 'every' else 'mean'}): {'reached' if reached else 'NOT reached'}"
+    )
+
+
+if __name__ == "__main__":
+    main()

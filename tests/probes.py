@@ -1,0 +1,129 @@
+"""Environments whose action values are known, in the manner of Andy Jones' debugging advice."""
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+
+class Probe(gym.Env):
+    """Episodes of `length` steps with observations `obs(t)`; subclasses say what is rewarded and how an episode ends."""
+
+    observation_space = spaces.Box(-1, 1, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+    length = 1
+    truncates = False
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        self.cue = float(self.np_random.choice([-1.0, 1.0]))
+        return self.observe(), {}
+
+    def observe(self):
+        return np.array([0.0], np.float32)
+
+    def reward(self, action):
+        return 1.0
+
+    def step(self, action):
+        assert self.action_space.contains(np.int64(action)), action
+        reward = self.reward(int(action))
+        self.t += 1
+        over = self.t >= self.length
+        return self.observe(), reward, over and not self.truncates, over and self.truncates, {}
+
+
+class ConstantReward(Probe):
+    """q = 1."""
+
+
+class ObservationReward(Probe):
+    """q(obs) = obs."""
+
+    def observe(self):
+        return np.array([self.cue], np.float32)
+
+    def reward(self, action):
+        return self.cue
+
+
+class DelayedReward(Probe):
+    """Reward 1 at the second of two steps: q(0) = gamma, q(1) = 1."""
+
+    length = 2
+
+    def observe(self):
+        return np.array([float(self.t)], np.float32)
+
+    def reward(self, action):
+        return float(self.t == 1)
+
+
+class ActionReward(Probe):
+    """q(a) = 1 for a = 1, -1 for a = 0."""
+
+    def reward(self, action):
+        return 1.0 if action == 1 else -1.0
+
+
+class CueReward(Probe):
+    """q(obs, a) = 1 where the action fits the cue, else -1."""
+
+    def observe(self):
+        return np.array([self.cue], np.float32)
+
+    def reward(self, action):
+        return 1.0 if (action == 1) == (self.cue > 0) else -1.0
+
+
+class Truncated(Probe):
+    """Reward 1 a step, cut off after 5 by a time limit, with the same observation throughout: q = 1 / (1 - gamma)."""
+
+    length = 5
+    truncates = True
+
+
+class TimedOut(Probe):
+    """One step with reward 1 from observation 0 to -1, cut off there; from -1 to itself with reward 0.
+
+    A target that bootstraps from the first observation of the next episode, or not at all, gives other values than these:
+    q(0) = 1 + gamma * q(-1), and q(-1) is reached only by bootstrapping.
+    """
+
+    truncates = True
+
+    def observe(self):
+        return np.array([-float(self.t)], np.float32)
+
+
+class Counter(gym.Env):
+    """Deterministic: observes (episode, t), reward t; episodes of 3 steps, the odd ones truncated, the even ones terminated."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self):
+        self.episode = -1
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.episode += 1
+        self.t = 0
+        return np.array([self.episode, 0], np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        over, odd = self.t == 3, self.episode % 2 == 1
+        return np.array([self.episode, self.t], np.float32), float(self.t), over and not odd, over and odd, {}
+
+
+class Spaced(Probe):
+    """Observes random elements of any space."""
+
+    length = 4
+
+    def __init__(self, space):
+        self.observation_space = space
+
+    def observe(self):
+        return self.observation_space.sample()

@@ -1,0 +1,50 @@
+import json
+
+import pytest
+
+from agentzoo.cli import main
+
+
+def test_train_evaluate_and_record(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    main("train dqn --env CartPole-v1 --steps 200 --learning-rate linear:1e-3,1e-4 --net-arch 16 16 --no-double-q --eval-episodes 2".split())
+    out = capsys.readouterr().out
+    assert "Saved in runs/DQN_1" in out and "Mean return of 2 fresh episodes" in out
+    config = json.loads((tmp_path / "runs" / "DQN_1" / "config.json").read_text())["hyperparameters"]
+    assert (config["learning_rate"], config["net_arch"], config["double_q"]) == ({"linear": [1e-3, 1e-4]}, [16, 16], False)
+    main("eval runs/DQN_1 --episodes 3".split())
+    assert "Mean return of 3 episodes of CartPole-v1" in capsys.readouterr().out
+
+
+def test_help_is_made_from_the_comments_of_the_config(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "dqn", "--help"])
+    out = " ".join(capsys.readouterr().out.replace("│", "").split())
+    assert stop.value.code == 0 and "--target-update-interval" in out and "Steps between two updates of the target network." in out
+    for command in (["--help"], ["train", "--help"], ["eval", "--help"], ["video", "--help"]):
+        with pytest.raises(SystemExit) as stop:
+            main(command)
+        assert stop.value.code == 0
+
+
+def test_a_preset_changes_the_defaults(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "dqn", "--preset", "pixels", "--help"])
+    assert "0.0001" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("train dqm --env CartPole-v1", "no algorithm 'dqm'"),
+        ("train dqn --env CartPoll-v1", "did you mean 'CartPole-v1'"),
+        ("train dqn --env CartPole-v1 --gamma 3", "gamma=3.0 is out of range"),
+        ("train dqn --env CartPole-v1 --preset big", "no preset 'big'"),
+        ("eval nowhere", "no saved agent at nowhere"),
+    ],
+)
+def test_bad_requests_end_with_one_sentence(command, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(command.split())
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and message in error and error.startswith("agentzoo: ") and error.count("\n") == 1

@@ -1,0 +1,40 @@
+"""The code in README, docs and examples runs, with tiny budgets."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+from agentzoo import callbacks
+from agentzoo.algos.base import Algorithm
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = [
+    pytest.param(block, id=f"{path.name}-{i}")
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    for i, block in enumerate(re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL))
+]
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    learn, evaluate = Algorithm.learn, callbacks.EvalCallback.__init__
+    monkeypatch.setattr(Algorithm, "learn", lambda self, total, *args, **kwargs: learn(self, min(total, 300), *args, **kwargs))
+    monkeypatch.setattr(callbacks.EvalCallback, "__init__", lambda self, env, **kw: evaluate(self, env, **{**kw, "eval_freq": 100}))
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_code_blocks_run(block, tiny):
+    exec(compile(block, "block", "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
+def test_examples_run(path, tiny):
+    runpy.run_path(str(path), run_name="__main__")
+
+
+def test_commands_of_the_readme_exist():
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    for target in re.findall(r"make ([a-z]+)", (ROOT / "README.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text()):
+        assert target in targets

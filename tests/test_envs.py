@@ -1,0 +1,135 @@
+import gymnasium as gym
+import jax
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from agentzoo import ConfigurationError, make_env
+from agentzoo.envs import make_buffers, make_envs
+from agentzoo.envs import spaces as zoo_spaces
+from tests.probes import ConstantReward, Counter, Spaced
+
+ALL_SPACES = [
+    spaces.Box(-1, 1, (3,), np.float64),
+    spaces.Box(0, 255, (5, 6, 3), np.uint8),
+    spaces.Box(np.array([-np.inf, 0.0], np.float32), np.array([1.0, np.inf], np.float32), dtype=np.float32),
+    spaces.Discrete(4),
+    spaces.Discrete(3, start=-1),
+    spaces.MultiDiscrete([2, 3]),
+    spaces.MultiDiscrete([[2, 3], [4, 5]]),
+    spaces.MultiBinary((2, 2)),
+    spaces.Dict(a=spaces.Discrete(2), b=spaces.Box(0, 1, (2,)), c=spaces.Dict(d=spaces.MultiBinary(3))),
+    spaces.Tuple((spaces.Discrete(2), spaces.Dict(x=spaces.Box(0, 1, (2,))))),
+]
+
+
+def rollout(envs, steps):
+    """The steps that happened, per environment, as tuples."""
+    obs = envs.reset(0)
+    num_envs = envs.spec.num_envs
+    rows, first = [[] for _ in range(num_envs)], np.ones(num_envs, bool)
+    for _ in range(steps):
+        out = make_buffers(envs.spec, 1)
+        envs.step(np.zeros(num_envs, int), out, 0)
+        for n in range(num_envs):
+            if out.mask[0, n]:
+                rows[n].append((*obs[n], out.r_t[0, n], out.discount_t[0, n], *out.obs_t[0, n], out.last_t[0, n], first[n]))
+        obs, first = out.obs_tm1[1], out.first_tm1[1]
+    return rows
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_all_autoreset_modes_give_the_same_steps(mode):
+    expected = []
+    for episode in range(4):
+        for t in range(3):
+            over = t == 2
+            expected.append((episode, t, t + 1, not (over and episode % 2 == 0), episode, t + 1, over, t == 0))
+    ours = rollout(make_envs(Counter, 2), 12)
+    theirs = rollout(make_envs(SyncVectorEnv([Counter] * 2, autoreset_mode=mode)), 16)
+    for n in range(2):
+        assert ours[n] == expected
+        assert theirs[n][:12] == expected
+
+
+def test_an_environments_own_vector_class():
+    vector = gym.make_vec("CartPole-v1", 3, vectorization_mode="vector_entry_point")
+    rows = rollout(make_envs(vector), 60)
+    for steps in rows:
+        for before, after in zip(steps, steps[1:], strict=False):
+            if before[-2]:  # the episode ended: the next row begins another
+                assert after[-1]
+            else:  # consecutive rows are consecutive steps
+                assert before[6:10] == after[:4] and not after[-1]
+
+
+@pytest.mark.parametrize("space", ALL_SPACES, ids=str)
+def test_spaces_survive_json_and_all_modes(space):
+    assert zoo_spaces.from_json(zoo_spaces.to_json(space)) == space
+    for envs in [make_envs(lambda: Spaced(space), 2), *(make_envs(SyncVectorEnv([lambda: Spaced(space)] * 2, autoreset_mode=m)) for m in AutoresetMode)]:
+        space.seed(0)
+        obs = envs.reset(0)
+        for _ in range(6):
+            out = make_buffers(envs.spec, 1)
+            envs.step(np.zeros(2, int), out, 0)
+            for stored, seen in zip(jax.tree.leaves(out.obs_t), jax.tree.leaves(obs), strict=True):
+                assert stored.shape == (1, *seen.shape) and stored.dtype == seen.dtype
+                assert stored.dtype.itemsize <= 4
+
+
+def test_discrete_actions_that_do_not_start_at_zero():
+    class Shifted(ConstantReward):
+        action_space = spaces.Discrete(2, start=5)
+
+        def reward(self, action):
+            return float(action)
+
+    for envs in (make_envs(Shifted), make_envs(SyncVectorEnv([Shifted]))):
+        envs.reset(0)
+        out = make_buffers(envs.spec, 1)
+        envs.step(np.array([1]), out, 0)
+        assert out.r_t[0, 0] == 6
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: make_envs("CartPole-v11"), "did you mean 'CartPole-v1'"),
+        (lambda: make_envs("NoSuchThing-v0"), "There is no environment"),
+        (lambda: make_envs(3), "expected a Gymnasium id"),
+        (lambda: make_envs(ConstantReward(), 2), "n_envs=2 needs 2 environments"),
+        (lambda: make_envs(lambda: None), "factory returned NoneType"),
+        (lambda: make_envs(SyncVectorEnv([ConstantReward] * 2), 3), "holds 2"),
+        (lambda: make_envs(lambda: Spaced(spaces.Text(3))), "not supported"),
+        (lambda: make_envs(lambda env=ConstantReward(): env, 2), "same environment twice"),
+    ],
+)
+def test_what_is_no_environment_is_refused(make, message):
+    with pytest.raises(ConfigurationError, match=message):
+        make()
+
+
+def test_a_missing_package_names_the_extra(monkeypatch):
+    def missing(*_, **__):
+        raise gym.error.DependencyNotInstalled("Box2D is not installed, run `pip install ...`")
+
+    monkeypatch.setattr(gym, "make", missing)
+    with pytest.raises(ConfigurationError, match=r"pip install 'agentzoo\[box2d\]'"):
+        make_env("LunarLander-v3")
+
+
+def test_an_observation_of_another_shape_than_promised():
+    class Wrong(ConstantReward):
+        def observe(self):
+            return np.zeros(2, np.float32)
+
+    with pytest.raises(ConfigurationError, match=r"shape \(2,\), but"):
+        make_envs(Wrong).reset()
+
+
+def test_a_vector_environment_without_autoreset_mode():
+    vector = SyncVectorEnv([ConstantReward])
+    vector.metadata = {}
+    with pytest.raises(ConfigurationError, match="autoreset_mode"):
+        make_envs(vector)
