@@ -1,8 +1,8 @@
 """agentzoo: reinforcement-learning agents in JAX for Gymnasium environments.
 
-    from agentzoo import DQN
+from agentzoo import DQN
 
-    agent = DQN("CartPole-v1").learn(1e5)
+agent = DQN("CartPole-v1").learn(1e5)
 """
 
 import importlib

@@ -219,7 +219,12 @@ class CheckpointCallback(BaseCallback):
     """Saves the agent every `save_freq` environment steps, as `<save_path>/<name_prefix>_<step>_steps.safetensors`."""
 
     def __init__(
-        self, save_freq: float, save_path: str | os.PathLike, name_prefix: str = "rl_model", save_replay_buffer: bool = False, verbose: int = 0
+        self,
+        save_freq: float,
+        save_path: str | os.PathLike,
+        name_prefix: str = "rl_model",
+        save_replay_buffer: bool = False,
+        verbose: int = 0,
     ):
         super().__init__(verbose)
         self.save_path, self.name_prefix, self.save_replay_buffer = Path(save_path), name_prefix, save_replay_buffer
@@ -317,7 +322,8 @@ class EvalCallback(EventCallback):
         for name, value in zip(self._history, (self.num_timesteps, rewards, lengths), strict=True):
             self._history[name].append(value)
         self.log_path.mkdir(parents=True, exist_ok=True)
-        np.savez(self.log_path / "evaluations.npz", **{name: np.array(values) for name, values in self._history.items()})
+        history: dict[str, Any] = {name: np.array(values) for name, values in self._history.items()}
+        np.savez(self.log_path / "evaluations.npz", **history)
 
 
 class StopTrainingOnRewardThreshold(BaseCallback):

@@ -165,7 +165,9 @@ def _video(options: Video) -> None:
         )
     except Exception as error:
         if "moviepy" in str(error):
-            raise ConfigurationError("Recording videos needs a package that is not installed; run: pip install 'agentzoo[video]'") from error
+            raise ConfigurationError(
+                "Recording videos needs a package that is not installed; run: pip install 'agentzoo[video]'"
+            ) from error
         raise
     for episode in range(options.episodes):
         obs, _ = env.reset(seed=options.seed + episode)

@@ -116,7 +116,7 @@ def _is_a(value: Any, kind: Any) -> bool:
         return any(_is_a(value, option) for option in get_args(kind))
     if get_origin(kind) is tuple:
         return isinstance(value, tuple) and all(_is_a(item, get_args(kind)[0]) for item in value)
-    if get_origin(kind) is Callable or getattr(kind, "__origin__", None) is not None and callable(value):
+    if get_origin(kind) is Callable or (getattr(kind, "__origin__", None) is not None and callable(value)):
         return callable(value)
     if kind is None or kind is type(None):
         return value is None

@@ -63,12 +63,12 @@ class Trajectory(NamedTuple):
 
     obs_tm1: PyTree
     a_tm1: PyTree
-    r_t: Array
-    discount_t: Array
+    r_t: Any
+    discount_t: Any
     obs_t: PyTree
-    last_t: Array
-    first_tm1: Array
-    mask: Array
+    last_t: Any
+    first_tm1: Any
+    mask: Any
     extras: PyTree = ()
     memory: PyTree = ()
 

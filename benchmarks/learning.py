@@ -62,12 +62,13 @@ def main() -> None:
         seconds = time.perf_counter() - start
         mean, std = agentzoo.evaluate_policy(agent, env, arguments.episodes, seed=1_000_000 + 1_000 * seed)
         scores.append(mean)
-        print(json.dumps({"task": arguments.task, "seed": seed, "mean": round(mean, 2), "std": round(std, 2), "seconds": round(seconds, 1)}), flush=True)
+        print(
+            json.dumps({"task": arguments.task, "seed": seed, "mean": round(mean, 2), "std": round(std, 2), "seconds": round(seconds, 1)}),
+            flush=True,
+        )
     reached = min(scores) >= goal if by == "every" else np.mean(scores) >= goal
-    print(
-        f"{algorithm} on {env}, {steps} steps, {len(scores)} seeds: mean {np.mean(scores):.1f}, deviation between seeds {np.std(scores):.1f}, "
-        f"worst {min(scores):.1f}; to reach {goal} ({'every seed' if by == 'every' else 'mean'}): {'reached' if reached else 'NOT reached'}"
-    )
+    print(f"{algorithm} on {env}, {steps} steps, {len(scores)} seeds: mean {np.mean(scores):.1f}, worst {min(scores):.1f}", end="; ")
+    print(f"to reach: {goal} ({'every seed' if by == 'every' else 'mean'}): {'reached' if reached else 'NOT reached'}")
 
 
 if __name__ == "__main__":

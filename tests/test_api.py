@@ -17,7 +17,9 @@ import agentzoo
 from agentzoo import DQN, ConfigurationError, callbacks, checkpoint, evaluate_policy
 from tests import probes
 
-FAST = dict(learning_starts=20, train_freq=4, net_arch=(16,), buffer_size=1_000, batch_size=8)
+FAST = dict(
+    learning_rate=1e-3, learning_starts=20, train_freq=4, gradient_steps=1, n_steps=1, net_arch=(16,), buffer_size=1_000, batch_size=8
+)
 
 
 def agent(**kwargs):
@@ -25,7 +27,9 @@ def agent(**kwargs):
 
 
 def leaves(agent):
-    return jax.tree.leaves(jax.device_get(agent._run._replace(key=jax.random.key_data(agent._run.key), agent=agent._run.agent._replace(key=()))))
+    return jax.tree.leaves(
+        jax.device_get(agent._run._replace(key=jax.random.key_data(agent._run.key), agent=agent._run.agent._replace(key=())))
+    )
 
 
 def assert_same_state(a, b):
@@ -163,7 +167,8 @@ def test_saving_and_loading_keeps_everything(tmp_path):
         assert_same_state(a, b)
         np.testing.assert_array_equal(jax.random.key_data(a._run.agent.key), jax.random.key_data(b._run.agent.key))
         np.testing.assert_array_equal(a.values(np.ones(4)), b.values(np.ones(4)))
-        assert [int(a.predict(np.zeros(4))[0]) for _ in range(3)] is not None
+        for _ in range(20):
+            assert a.predict(np.zeros(4))[0] == b.predict(np.zeros(4))[0]
 
 
 def test_a_loaded_agent_learns_on_exactly(tmp_path):
@@ -240,7 +245,13 @@ def test_a_crash_while_saving_keeps_the_old_file(tmp_path, monkeypatch):
 def test_every_dtype_survives(tmp_path, dtype):
     import jax.numpy as jnp
 
-    tree = {"a": jnp.ones((2, 3), dtype), "empty": jnp.zeros((0, 2), dtype), "scalar": jnp.ones((), dtype), "n": 3, "key": jax.random.key(1)}
+    tree = {
+        "a": jnp.ones((2, 3), dtype),
+        "empty": jnp.zeros((0, 2), dtype),
+        "scalar": jnp.ones((), dtype),
+        "n": 3,
+        "key": jax.random.key(1),
+    }
     tree["transposed"] = np.asfortranarray(np.arange(6.0).reshape(2, 3))
     path = checkpoint.save(tmp_path / "x", tree, {})
     loaded = checkpoint.load(path, tree)
@@ -264,8 +275,6 @@ def test_set_env():
 
 
 def test_tags_csv_and_config_of_a_run(tmp_path):
-    from tensorboardX.proto import event_pb2  # noqa: F401 (the writer is installed)
-
     a = agent(log_dir=tmp_path)
     evaluation = callbacks.EvalCallback("CartPole-v1", eval_freq=200, n_eval_episodes=2, verbose=0)
     a.learn(400, progress_bar=False, log_interval=100, callback=evaluation)
@@ -407,7 +416,9 @@ def test_numbers_in_other_guises_are_taken():
 
 
 def test_import_is_lazy_and_complete():
-    code = "import sys, agentzoo; assert 'jax' not in sys.modules; [getattr(agentzoo, n) for n in agentzoo.__all__]; agentzoo.core.q_learning"
+    code = (
+        "import sys, agentzoo; assert 'jax' not in sys.modules; [getattr(agentzoo, n) for n in agentzoo.__all__]; agentzoo.core.q_learning"
+    )
     subprocess.run([sys.executable, "-W", "error", "-c", code + "; assert 'tensorboardX' not in sys.modules"], check=True)
     with pytest.raises(AttributeError, match="no attribute 'DDQN'"):
         agentzoo.DDQN  # noqa: B018
@@ -415,5 +426,7 @@ def test_import_is_lazy_and_complete():
 
 def test_every_public_name_has_a_docstring():
     for module in (agentzoo, agentzoo.core, callbacks):
-        for name in getattr(module, "__all__", [n for n, v in vars(module).items() if isinstance(v, type) and v.__module__ == module.__name__]):
+        for name in getattr(
+            module, "__all__", [n for n, v in vars(module).items() if isinstance(v, type) and v.__module__ == module.__name__]
+        ):
             assert getattr(module, name).__doc__, f"{module.__name__}.{name}"

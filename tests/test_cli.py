@@ -7,12 +7,29 @@ from agentzoo.cli import main
 
 def test_train_evaluate_and_record(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
-    main("train dqn --env CartPole-v1 --steps 200 --learning-rate linear:1e-3,1e-4 --net-arch 16 16 --no-double-q --eval-episodes 2".split())
+    main(
+        [
+            "train",
+            "dqn",
+            "--env",
+            "CartPole-v1",
+            "--steps",
+            "200",
+            "--learning-rate",
+            "linear:1e-3,1e-4",
+            "--net-arch",
+            "16",
+            "16",
+            "--no-double-q",
+            "--eval-episodes",
+            "2",
+        ]
+    )
     out = capsys.readouterr().out
     assert "Saved in runs/DQN_1" in out and "Mean return of 2 fresh episodes" in out
     config = json.loads((tmp_path / "runs" / "DQN_1" / "config.json").read_text())["hyperparameters"]
     assert (config["learning_rate"], config["net_arch"], config["double_q"]) == ({"linear": [1e-3, 1e-4]}, [16, 16], False)
-    main("eval runs/DQN_1 --episodes 3".split())
+    main(["eval", "runs/DQN_1", "--episodes", "3"])
     assert "Mean return of 3 episodes of CartPole-v1" in capsys.readouterr().out
 
 

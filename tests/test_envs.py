@@ -1,3 +1,5 @@
+import itertools
+
 import gymnasium as gym
 import jax
 import numpy as np
@@ -57,7 +59,7 @@ def test_an_environments_own_vector_class():
     vector = gym.make_vec("CartPole-v1", 3, vectorization_mode="vector_entry_point")
     rows = rollout(make_envs(vector), 60)
     for steps in rows:
-        for before, after in zip(steps, steps[1:], strict=False):
+        for before, after in itertools.pairwise(steps):
             if before[-2]:  # the episode ended: the next row begins another
                 assert after[-1]
             else:  # consecutive rows are consecutive steps
@@ -67,7 +69,10 @@ def test_an_environments_own_vector_class():
 @pytest.mark.parametrize("space", ALL_SPACES, ids=str)
 def test_spaces_survive_json_and_all_modes(space):
     assert zoo_spaces.from_json(zoo_spaces.to_json(space)) == space
-    for envs in [make_envs(lambda: Spaced(space), 2), *(make_envs(SyncVectorEnv([lambda: Spaced(space)] * 2, autoreset_mode=m)) for m in AutoresetMode)]:
+    for envs in [
+        make_envs(lambda: Spaced(space), 2),
+        *(make_envs(SyncVectorEnv([lambda: Spaced(space)] * 2, autoreset_mode=m)) for m in AutoresetMode),
+    ]:
         space.seed(0)
         obs = envs.reset(0)
         for _ in range(6):
@@ -102,7 +107,7 @@ def test_discrete_actions_that_do_not_start_at_zero():
         (lambda: make_envs(lambda: None), "factory returned NoneType"),
         (lambda: make_envs(SyncVectorEnv([ConstantReward] * 2), 3), "holds 2"),
         (lambda: make_envs(lambda: Spaced(spaces.Text(3))), "not supported"),
-        (lambda: make_envs(lambda env=ConstantReward(): env, 2), "same environment twice"),
+        (lambda: make_envs(itertools.repeat(ConstantReward()).__next__, 2), "same environment twice"),
     ],
 )
 def test_what_is_no_environment_is_refused(make, message):

@@ -7,7 +7,21 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "agentzoo"
 OWN = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()} - {"__init__", "__pycache__", "py"}
-OUTER = {"jax", "haiku", "optax", "distrax", "gymnasium", "chex", "tensorboardX", "tqdm", "tyro", "safetensors", "ml_dtypes", "ale_py", "numpy"}
+OUTER = {
+    "jax",
+    "haiku",
+    "optax",
+    "distrax",
+    "gymnasium",
+    "chex",
+    "tensorboardX",
+    "tqdm",
+    "tyro",
+    "safetensors",
+    "ml_dtypes",
+    "ale_py",
+    "numpy",
+}
 
 # Of ours and of others'; `gymnasium.spaces` is no more than a type, and open to those that read spaces.
 MAY_IMPORT = {

@@ -77,7 +77,9 @@ def test_samples_against_a_brute_force_oracle(num_envs, length, rows, n_step, pr
             at = [step[0] for step in kept[n]].index(batch.obs_tm1[b, 0])
             r_t, discount_t, obs_t = n_step_oracle(kept[n], at, n_step, 0.9)
             assert batch.a_tm1[b] == kept[n][at][1]
-            np.testing.assert_allclose([batch.r_t[b], batch.discount_t[b], batch.obs_t[b, 0]], [r_t, discount_t, obs_t], rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(
+                [batch.r_t[b], batch.discount_t[b], batch.obs_t[b, 0]], [r_t, discount_t, obs_t], rtol=1e-4, atol=1e-5
+            )
 
 
 def full_buffer(prioritised, rows=64, num_envs=2):

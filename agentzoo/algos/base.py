@@ -60,7 +60,7 @@ class Algorithm(Generic[Config]):
         n_envs: int = 1,
         seed: int | None = 0,
         runner: str = "auto",
-        log_dir: str | os.PathLike | None = None,
+        log_dir: str | os.PathLike[str] | None = None,
         network: Callable[[PyTree], Any] | None = None,
         preset: str | None = None,
         **hyperparameters: Any,
@@ -84,12 +84,13 @@ class Algorithm(Generic[Config]):
         self._setup(self._envs.spec, network, log_dir)
         self.env_id = env if isinstance(env, str) else _id_of(self._envs)
 
-    def _setup(self, spec: EnvSpec, network: Callable | None, log_dir: str | os.PathLike | None) -> None:
+    def _setup(self, spec: EnvSpec, network: Callable | None, log_dir: str | os.PathLike[str] | None) -> None:
         """What is common to making an agent and loading one."""
         action_space = type(spec.action_space).__name__
         if action_space not in self.action_spaces:
             raise ConfigurationError(
-                f"{type(self).__name__} needs a {' or '.join(self.action_spaces)} action space, but the environment has {spec.action_space}."
+                f"{type(self).__name__} needs a {' or '.join(self.action_spaces)} action space, "
+                f"but the environment has {spec.action_space}."
             )
         self.spec, self.network, self.log_dir = spec, network, log_dir
         self._agent, self._programs = _build(type(self).make_agent, self.config, _spec_to_json(spec), network)
@@ -304,7 +305,7 @@ class Algorithm(Generic[Config]):
         path: str | os.PathLike,
         env: EnvLike | None = None,
         *,
-        log_dir: str | os.PathLike | None = None,
+        log_dir: str | os.PathLike[str] | None = None,
         network: Callable[[PyTree], Any] | None = None,
         **hyperparameters: Any,
     ) -> Self:
@@ -356,7 +357,7 @@ class Algorithm(Generic[Config]):
 
     def _open_log(self, new: bool) -> None:
         if self.log_dir is not None and new:
-            self.run_dir = next_folder(self.log_dir, type(self).__name__)
+            self.run_dir = next_folder(Path(self.log_dir), type(self).__name__)
         self.logger = Logger(self.run_dir)
         self.logger.write_config(self._describe_run())
 

@@ -13,7 +13,8 @@ https://arxiv.org/abs/1511.05952. Noisy networks: https://arxiv.org/abs/1706.102
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from types import MappingProxyType
+from typing import Annotated, NamedTuple
 
 import haiku as hk
 import jax
@@ -22,9 +23,9 @@ import optax
 
 from agentzoo import core, networks
 from agentzoo.algos import base
-from agentzoo.config import FRACTION, POSITIVE, Range, Schedule, value_at
+from agentzoo.config import FRACTION, POSITIVE, Linear, Range, Schedule, value_at
 from agentzoo.replay import Batch, Replay, make_replay
-from agentzoo.types import Agent, Array, Clock, EnvSpec, Trajectory
+from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, Trajectory
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class DQNConfig:
     """Hyperparameters of DQN. Steps are environment steps."""
 
     # Step size of Adam; a number or a schedule.
-    learning_rate: Annotated[Schedule, POSITIVE] = 1e-3
+    learning_rate: Annotated[Schedule, POSITIVE] = Linear(1e-3)
     # Adam's epsilon.
     adam_eps: Annotated[float, POSITIVE] = 1e-8
     # The norm that gradients are clipped to.
@@ -46,9 +47,9 @@ class DQNConfig:
     # Discount per step.
     gamma: Annotated[float, FRACTION] = 0.99
     # Steps of each environment between two phases of learning.
-    train_freq: Annotated[int, Range(1)] = 4
+    train_freq: Annotated[int, Range(1)] = 16
     # Gradient steps per phase of learning; -1 for one per environment step.
-    gradient_steps: Annotated[int, Range(-1)] = 1
+    gradient_steps: Annotated[int, Range(-1)] = 8
     # Steps between two updates of the target network.
     target_update_interval: Annotated[int, Range(1)] = 500
     # How far the target network moves towards the online one at an update; 1 copies it.
@@ -58,9 +59,9 @@ class DQNConfig:
     # Epsilon at the beginning.
     exploration_initial_eps: Annotated[float, FRACTION] = 1.0
     # Epsilon from then on.
-    exploration_final_eps: Annotated[float, FRACTION] = 0.05
+    exploration_final_eps: Annotated[float, FRACTION] = 0.02
     # Steps that a transition spans.
-    n_steps: Annotated[int, Range(1)] = 1
+    n_steps: Annotated[int, Range(1)] = 10
     # Choose the next action by the online network and value it by the target network.
     double_q: bool = True
     # Split the network into a value and an advantage stream.
@@ -76,12 +77,14 @@ class DQNConfig:
     # Added to errors, so that nothing has priority 0.
     prioritized_replay_eps: Annotated[float, POSITIVE] = 1e-6
     # Sizes of the hidden layers.
-    net_arch: Annotated[tuple[int, ...], Range(1)] = (256, 256)
+    net_arch: Annotated[tuple[int, ...], Range(1)] = (128, 128)
     # Between layers: relu, tanh, silu or gelu.
     activation: str = "relu"
 
 
 class DQNState(NamedTuple):
+    """All that DQN carries from one cycle to the next."""
+
     params: hk.Params
     target_params: hk.Params
     opt_state: optax.OptState
@@ -95,6 +98,8 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
     num_actions = int(spec.action_space.n)  # type: ignore[attr-defined]
     gradient_steps = config.train_freq * spec.num_envs if config.gradient_steps == -1 else config.gradient_steps
     networks.check_activation(config.activation)
+    if gradient_steps == 0:
+        raise ConfigurationError("gradient_steps=0 would never learn; use 1 or more, or -1 for one per environment step.")
 
     @hk.transform
     def q_network(obs):
@@ -102,9 +107,7 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
         return networks.q_head(features, num_actions, config.net_arch[-1:], config.activation, config.dueling, config.noisy)
 
     q_values = q_network.apply  # (params, key, obs) -> [N, A]; the noise of noisy networks is zero if key is None
-    replay_buffer = make_replay(
-        spec, config.buffer_size, config.train_freq, config.gamma, config.n_steps, config.prioritized_replay
-    )
+    replay_buffer = make_replay(spec, config.buffer_size, config.train_freq, config.gamma, config.n_steps, config.prioritized_replay)
 
     def optimizer(clock: Clock) -> optax.GradientTransformation:
         learning_rate = value_at(config.learning_rate, clock.remaining)
@@ -166,9 +169,7 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
         syncs = clock.step // interval - (clock.step - clock.cycle) // interval
         step_size = 1.0 - (1.0 - config.tau) ** syncs
         params, target_params = state.params, state.target_params
-        target_params = jax.lax.cond(
-            syncs > 0, lambda: optax.incremental_update(params, target_params, step_size), lambda: target_params
-        )
+        target_params = jax.lax.cond(syncs > 0, lambda: optax.incremental_update(params, target_params, step_size), lambda: target_params)
         state = state._replace(target_params=target_params)
 
         def train(state: DQNState) -> tuple[DQNState, Array]:
@@ -195,9 +196,19 @@ class DQN(base.Algorithm[DQNConfig]):
     Config = DQNConfig
     make_agent = staticmethod(make_agent)
     action_spaces = ("Discrete",)
-    presets = {
-        # The settings of Nature DQN for Atari, as they are widely used since: Adam, and a buffer that fits in memory.
-        "pixels": dict(
-            learning_rate=1e-4, batch_size=32, learning_starts=100_000, target_update_interval=1_000, exploration_final_eps=0.01, net_arch=(512,)
-        )
-    }
+    # Nature DQN for Atari as it is widely used since: with Adam, and a buffer that fits in memory.
+    presets = MappingProxyType(
+        {
+            "pixels": {
+                "learning_rate": 1e-4,
+                "n_steps": 1,
+                "batch_size": 32,
+                "learning_starts": 100_000,
+                "train_freq": 4,
+                "gradient_steps": 1,
+                "target_update_interval": 1_000,
+                "exploration_final_eps": 0.01,
+                "net_arch": (512,),
+            }
+        }
+    )

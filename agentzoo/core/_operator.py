@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 
 class ShapeError(ValueError, AssertionError):
-    """Arguments whose shapes do not fit together. (RLax raises `AssertionError` in these cases, hence the second base.)"""
+    """Arguments whose shapes do not fit together. RLax raises `AssertionError` in these cases, hence the second base."""
 
 
 def operator(function: Callable | None = None, *, static: tuple[str, ...] = ()) -> Callable:

@@ -2,12 +2,13 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from agentzoo.core._operator import floats, operator, same_shape
 
 
 @operator
-def l2_loss(predictions: jax.Array, targets: jax.Array | None = None) -> jax.Array:
+def l2_loss(predictions: ArrayLike, targets: ArrayLike | None = None) -> jax.Array:
     """Half the squared error, `0.5 * (predictions - targets)^2`, whose gradient is the error itself.
 
     See "Pattern Recognition and Machine Learning" by Bishop, equation 1.2.
@@ -29,7 +30,7 @@ def l2_loss(predictions: jax.Array, targets: jax.Array | None = None) -> jax.Arr
 
 
 @operator
-def huber_loss(x: jax.Array, delta: float = 1.0) -> jax.Array:
+def huber_loss(x: ArrayLike, delta: ArrayLike = 1.0) -> jax.Array:
     """Quadratic within `delta` of zero and linear beyond: `0.5 x^2` if `|x| <= delta`, else `delta (|x| - 0.5 delta)`.
 
     See "Robust Estimation of a Location Parameter" by Huber (1964). Its gradient is `x` clipped to `[-delta, delta]`, which is

@@ -85,7 +85,7 @@ def _import_namespace(env_id: str) -> None:
     """Registers the environments of the packages that have to be imported for it."""
     if env_id.startswith("ALE/"):
         try:
-            import ale_py
+            import ale_py  # pyright: ignore[reportMissingImports] (an extra)
         except ImportError:
             return  # `gymnasium.make` fails next, and the error names the extra
         gym.register_envs(ale_py)

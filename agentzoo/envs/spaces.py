@@ -1,6 +1,6 @@
 """Spaces: which ones agents can see, how their elements become arrays, and how they are written to JSON."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ _LEAVES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary
 def check_observation_space(space: spaces.Space) -> None:
     """Raises `ConfigurationError` unless agents can see observations of this space."""
     if isinstance(space, spaces.Dict | spaces.Tuple):
-        for part in space.values() if isinstance(space, spaces.Dict) else space:
+        for _, part in parts(space):
             check_observation_space(part)
     elif not isinstance(space, _LEAVES):
         raise ConfigurationError(
@@ -27,6 +27,20 @@ def check_observation_space(space: spaces.Space) -> None:
 def dtype(space: spaces.Space) -> np.dtype:
     """The dtype in which elements of a space reach an agent: 64 bits become 32, unless JAX is set to keep them."""
     return np.dtype(jax.dtypes.canonicalize_dtype(space.dtype))
+
+
+def shape(space: spaces.Space) -> tuple[int, ...]:
+    """The shape of an element of a space that is neither a Dict nor a Tuple."""
+    assert space.shape is not None
+    return space.shape
+
+
+def parts(space: spaces.Space) -> Iterable[tuple[Any, spaces.Space]]:
+    """The parts of a Dict or Tuple with the keys that find their elements."""
+    if isinstance(space, spaces.Dict):
+        return space.items()
+    assert isinstance(space, spaces.Tuple)
+    return enumerate(space)
 
 
 def stack(space: spaces.Space, elements: Sequence[Any]) -> PyTree:
@@ -53,7 +67,7 @@ def empty(space: spaces.Space, *leading: int) -> PyTree:
         return {name: empty(part, *leading) for name, part in space.items()}
     if isinstance(space, spaces.Tuple):
         return tuple(empty(part, *leading) for part in space)
-    return np.empty((*leading, *space.shape), dtype(space))
+    return np.empty((*leading, *shape(space)), dtype(space))
 
 
 def write(space: spaces.Space, arrays: PyTree, index: Any, element: Any) -> None:
@@ -61,14 +75,14 @@ def write(space: spaces.Space, arrays: PyTree, index: Any, element: Any) -> None
     if isinstance(arrays, np.ndarray):
         arrays[index] = element
     else:
-        for key, part in space.items() if isinstance(space, spaces.Dict) else enumerate(space):
+        for key, part in parts(space):
             write(part, arrays[key], index, element[key])
 
 
 def check_batch(space: spaces.Space, batch: PyTree, name: str) -> None:
     """Raises `ConfigurationError` unless the arrays of a batch have the shapes that the space promises."""
     if isinstance(space, spaces.Dict | spaces.Tuple):
-        for key, part in space.items() if isinstance(space, spaces.Dict) else enumerate(space):
+        for key, part in parts(space):
             check_batch(part, batch[key], f"{name}[{key!r}]")
     elif batch.shape[1:] != space.shape:
         raise ConfigurationError(
@@ -84,14 +98,14 @@ def is_batched(space: spaces.Space, element: Any) -> bool:
       ConfigurationError: if it fits the space neither with nor without one.
     """
     if isinstance(space, spaces.Dict | spaces.Tuple):
-        key, part = next(iter(space.items() if isinstance(space, spaces.Dict) else enumerate(space)))
+        key, part = next(iter(parts(space)))
         return is_batched(part, element[key])
-    shape = np.shape(element)
-    if shape == space.shape:
+    found = np.shape(element)
+    if found == space.shape:
         return False
-    if shape[1:] == space.shape and shape:
+    if found and found[1:] == space.shape:
         return True
-    raise ConfigurationError(f"The observation has shape {shape}; expected {space.shape}, or a batch of those, for {space}.")
+    raise ConfigurationError(f"The observation has shape {found}; expected {space.shape}, or a batch of those, for {space}.")
 
 
 def to_json(space: spaces.Space) -> dict[str, Any]:
@@ -124,9 +138,9 @@ def from_json(data: dict[str, Any]) -> spaces.Space:
         return spaces.MultiDiscrete(np.array(data["nvec"]), dtype=np.dtype(data["dtype"]), start=np.array(data["start"]))
     if kind == "MultiBinary":
         return spaces.MultiBinary(data["n"])
-    shape = tuple(data["shape"])
-    low, high = (np.broadcast_to(np.array(data[bound], np.dtype(data["dtype"])), shape) for bound in ("low", "high"))
-    return spaces.Box(low, high, shape, np.dtype(data["dtype"]).type)
+    size = tuple(data["shape"])
+    low, high = (np.broadcast_to(np.array(data[bound], np.dtype(data["dtype"])), size) for bound in ("low", "high"))
+    return spaces.Box(low, high, size, np.dtype(data["dtype"]).type)
 
 
 def _bound(bound: np.ndarray) -> Any:

@@ -64,7 +64,9 @@ class GymEnvs:
         spaces.check_observation_space(self.spec.observation_space)
         for i, env in enumerate(self.envs):
             if env in self.envs[:i]:
-                raise ConfigurationError("The environment factory returned the same environment twice; it must make a new one at each call.")
+                raise ConfigurationError(
+                    "The environment factory returned the same environment twice; it must make a new one at each call."
+                )
             if (env.observation_space, env.action_space) != self.spec[:2]:
                 raise ConfigurationError("The environments differ in their spaces; an agent needs them to be alike.")
         self._offset = getattr(self.spec.action_space, "start", 0)
@@ -136,7 +138,7 @@ class VectorEnvs:
             out.mask[t], out.first_tm1[t + 1], self._ended = ~self._ended, self._ended, ended
         elif ended.any() and self.mode == AutoresetMode.SAME_STEP:
             for n in np.flatnonzero(ended):
-                write(space, out.obs_t, (t, n), _final_obs(info, n))
+                write(space, out.obs_t, (t, n), _final_obs(info, int(n)))
         elif ended.any():
             obs, _ = self.env.reset(options={"reset_mask": ended})
         write(space, out.obs_tm1, t + 1, obs)

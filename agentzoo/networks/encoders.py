@@ -38,7 +38,7 @@ def encode(space: spaces.Space, obs: PyTree) -> Array:
         digits = (obs - space.start).reshape(obs.shape[0], -1)
         return jnp.concatenate([jax.nn.one_hot(digits[:, i], int(n)) for i, n in enumerate(space.nvec.reshape(-1))], axis=-1)
     if is_image(space):
-        return convolutions(obs, channels_first=int(np.argmin(space.shape)) == 0)
+        return convolutions(obs, channels_first=min(obs.shape[1:]) == obs.shape[1])
     return obs.reshape(obs.shape[0], -1).astype(jnp.float32)  # Box, MultiBinary
 
 

@@ -20,6 +20,7 @@ class NoisyLinear(hk.Module):
         self.output_size, self.sigma_0 = output_size, sigma_0
 
     def __call__(self, x: Array) -> Array:
+        """Maps `[N, F]` to `[N, output_size]`."""
         input_size, output_size = x.shape[-1], self.output_size
         bound = input_size**-0.5
         uniform, constant = hk.initializers.RandomUniform(-bound, bound), hk.initializers.Constant(self.sigma_0 * bound)

@@ -69,10 +69,11 @@ def make_replay(spec: EnvSpec, capacity: int, unroll_length: int, gamma: float, 
     """
     num_envs = spec.num_envs
     rows = capacity // num_envs
-    if rows < max(unroll_length, n_step):
+    needed = max(unroll_length, n_step)
+    if rows < needed:
         raise ConfigurationError(
-            f"buffer_size={capacity} leaves {rows} transitions for each of {num_envs} environments, but at least "
-            f"{max(unroll_length, n_step)} are needed (train_freq or n_steps); use a buffer_size of {max(unroll_length, n_step) * num_envs} or more."
+            f"buffer_size={capacity} leaves {rows} transitions for each of {num_envs} environments, but one training cycle or n-step "
+            f"return needs {needed}; use a buffer_size of {needed * num_envs} or more."
         )
 
     def init() -> Replay:
@@ -102,9 +103,7 @@ def make_replay(spec: EnvSpec, capacity: int, unroll_length: int, gamma: float, 
 
         storage = jax.tree.map(write, replay.storage, trajectory._replace(mask=(), extras=(), memory=()))
         added = kept.sum(axis=0)
-        replay = replay._replace(
-            storage=storage, cursor=(replay.cursor + added) % rows, size=jnp.minimum(replay.size + added, rows)
-        )
+        replay = replay._replace(storage=storage, cursor=(replay.cursor + added) % rows, size=jnp.minimum(replay.size + added, rows))
         if not prioritised:
             return replay
         leaves = jnp.where(slot < rows * num_envs, slot, -1)
