@@ -1,0 +1,129 @@
+"""How fast is it? Whole `learn` of DQN on CartPole beside Stable-Baselines3 and SBX, with the same hyperparameters, compilation included.
+
+Make an environment for the peers, and give its interpreter:
+
+    python -m venv peers && peers/bin/pip install sbx-rl
+    python benchmarks/speed.py --peers peers/bin/python
+
+Every run is a process of its own; the libraries take turns, and the ratio of medians is printed. Let nothing else run meanwhile. The floor is
+the longer of stepping the environment alone and of the gradient steps alone.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+
+TUNED = {
+    "learning_rate": 2.3e-3, "batch_size": 64, "buffer_size": 100_000, "learning_starts": 1_000, "gamma": 0.99, "target_update_interval": 10,
+    "train_freq": 256, "gradient_steps": 128, "exploration_fraction": 0.16, "exploration_final_eps": 0.04,
+}  # fmt: skip
+FREQUENT = {
+    "learning_rate": 1e-4, "batch_size": 32, "buffer_size": 1_000_000, "learning_starts": 100, "gamma": 0.99, "target_update_interval": 10_000,
+    "train_freq": 4, "gradient_steps": 1, "exploration_fraction": 0.1, "exploration_final_eps": 0.05,
+}  # fmt: skip
+# name: (hyperparameters, hidden layers, peers)
+TASKS = {
+    "tuned": (TUNED, [256, 256], ["sbx", "sb3"]),
+    "train_freq 4, SBX's network": (FREQUENT, [256, 256], ["sbx"]),
+    "train_freq 4, SB3's network": (FREQUENT, [64, 64], ["sb3"]),
+}
+
+
+def learn(library: str, hyperparameters: dict, net_arch: list[int], steps: int) -> float:
+    """Seconds that `learn` takes."""
+    if library == "ours":
+        from agentzoo import DQN
+
+        agent = DQN("CartPole-v1", net_arch=net_arch, double_q=False, n_steps=1, **hyperparameters)
+        start = time.perf_counter()
+        agent.learn(steps, progress_bar=False)
+    else:
+        if library == "sb3":
+            from stable_baselines3 import DQN
+        else:
+            from sbx import DQN
+        agent = DQN("MlpPolicy", "CartPole-v1", policy_kwargs={"net_arch": net_arch}, seed=0, **hyperparameters)
+        start = time.perf_counter()
+        agent.learn(steps)
+    return time.perf_counter() - start
+
+
+def floor(hyperparameters: dict, net_arch: list[int], steps: int) -> dict[str, float]:
+    """Seconds for the environment's steps alone, and for the gradient steps alone in one compiled loop."""
+    import gymnasium as gym
+    import jax
+    import numpy as np
+
+    from agentzoo.algos.dqn import DQNConfig, make_agent
+    from agentzoo.types import Clock, EnvSpec, Trajectory
+
+    env = gym.make("CartPole-v1")
+    env.reset(seed=0)
+    start = time.perf_counter()
+    for i in range(steps):
+        _, _, terminated, truncated, _ = env.step(i % 2)
+        if terminated or truncated:
+            env.reset()
+    env_seconds = time.perf_counter() - start
+
+    updates = (steps - hyperparameters["learning_starts"]) // hyperparameters["train_freq"] * hyperparameters["gradient_steps"]
+    chunk = 500
+    config = DQNConfig(**{**hyperparameters, "gradient_steps": chunk}, net_arch=tuple(net_arch), double_q=False, n_steps=1)
+    agent = make_agent(config, EnvSpec(env.observation_space, env.action_space, 1))
+    shape, rng = (config.train_freq, 1), np.random.default_rng(0)
+    obs = rng.normal(size=(2, *shape, 4)).astype(np.float32)
+    ones, zeros = np.ones(shape, np.float32), np.zeros(shape, bool)
+    trajectory = Trajectory(obs[0], zeros.astype(np.int32), ones, ones, obs[1], zeros, zeros, ~zeros)
+    learn_chunk = jax.jit(agent.learn, donate_argnums=0)
+    state = jax.jit(agent.init)(jax.random.key(0))
+    clock = Clock(*np.array([5_000, config.train_freq, steps], np.int32))
+    state, _ = learn_chunk(state, trajectory, clock)
+    jax.block_until_ready(state)
+    start = time.perf_counter()
+    for _ in range(10):
+        state, _ = learn_chunk(state, trajectory, clock)
+    jax.block_until_ready(state)
+    return {"environment": env_seconds, "updates": (time.perf_counter() - start) / (10 * chunk) * updates}
+
+
+def in_process_of_its_own(python: str, *arguments: object) -> dict:
+    command = [python, __file__, "--one", json.dumps(arguments)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peers", help="Python interpreter that has Stable-Baselines3 and SBX")
+    parser.add_argument("--steps", type=float, default=5e4)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        kind, *rest = json.loads(arguments.one)
+        print(json.dumps(floor(*rest) if kind == "floor" else {"seconds": learn(kind, *rest)}))
+        return
+    if not arguments.peers:
+        parser.error("--peers is needed; see --help")
+    steps = int(arguments.steps)
+    for name, (hyperparameters, net_arch, peers) in TASKS.items():
+        seconds: dict[str, list[float]] = {library: [] for library in ("ours", *peers)}
+        for _ in range(arguments.repeats):
+            for library, times in seconds.items():
+                python = sys.executable if library == "ours" else arguments.peers
+                times.append(in_process_of_its_own(python, library, hyperparameters, net_arch, steps)["seconds"])
+        medians = {library: statistics.median(times) for library, times in seconds.items()}
+        floors = in_process_of_its_own(sys.executable, "floor", hyperparameters, net_arch, steps)
+        for library, median in medians.items():
+            times = " ".join(f"{t:.1f}" for t in seconds[library])
+            print(f"{name:28} {library:5} {median:6.1f} s ({times}), {median / medians['ours']:.2f} times ours", flush=True)
+        ratio = medians["ours"] / max(floors.values())
+        print(
+            f"{name:28} floor: environment {floors['environment']:.1f} s, updates {floors['updates']:.1f} s; ours is {ratio:.2f} times it"
+        )
+
+
+if __name__ == "__main__":
+    main()
