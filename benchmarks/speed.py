@@ -5,8 +5,8 @@ Make an environment for the peers, and give its interpreter:
     python -m venv peers && peers/bin/pip install sbx-rl
     python benchmarks/speed.py --peers peers/bin/python
 
-Every run is a process of its own; the libraries take turns, and the ratio of medians is printed. Let nothing else run meanwhile. The floor is
-the longer of stepping the environment alone and of the gradient steps alone.
+Every run is a process of its own; the libraries take turns, and the ratio of medians is printed. Let nothing else run meanwhile.
+The floor is the longer of stepping the environment alone and of the gradient steps alone.
 """
 
 import argparse
@@ -17,12 +17,12 @@ import sys
 import time
 
 TUNED = {
-    "learning_rate": 2.3e-3, "batch_size": 64, "buffer_size": 100_000, "learning_starts": 1_000, "gamma": 0.99, "target_update_interval": 10,
-    "train_freq": 256, "gradient_steps": 128, "exploration_fraction": 0.16, "exploration_final_eps": 0.04,
+    "learning_rate": 2.3e-3, "batch_size": 64, "buffer_size": 100_000, "learning_starts": 1_000, "gamma": 0.99,
+    "target_update_interval": 10, "train_freq": 256, "gradient_steps": 128, "exploration_fraction": 0.16, "exploration_final_eps": 0.04,
 }  # fmt: skip
 FREQUENT = {
-    "learning_rate": 1e-4, "batch_size": 32, "buffer_size": 1_000_000, "learning_starts": 100, "gamma": 0.99, "target_update_interval": 10_000,
-    "train_freq": 4, "gradient_steps": 1, "exploration_fraction": 0.1, "exploration_final_eps": 0.05,
+    "learning_rate": 1e-4, "batch_size": 32, "buffer_size": 1_000_000, "learning_starts": 100, "gamma": 0.99,
+    "target_update_interval": 10_000, "train_freq": 4, "gradient_steps": 1, "exploration_fraction": 0.1, "exploration_final_eps": 0.05,
 }  # fmt: skip
 # name: (hyperparameters, hidden layers, peers)
 TASKS = {

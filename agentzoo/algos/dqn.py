@@ -162,8 +162,8 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
         return state._replace(params=params, opt_state=opt_state, replay=replay, n_updates=state.n_updates + 1), loss
 
     def learn(state: DQNState, trajectory: Trajectory, clock: Clock) -> tuple[DQNState, dict[str, Array]]:
-        key, update_key = jax.random.split(state.key)
-        state = state._replace(replay=replay_buffer.add(state.replay, trajectory), key=key)
+        keys = jax.random.split(state.key, 1 + gradient_steps)
+        state = state._replace(replay=replay_buffer.add(state.replay, trajectory), key=keys[0])
 
         interval = config.target_update_interval
         syncs = clock.step // interval - (clock.step - clock.cycle) // interval
@@ -173,8 +173,7 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
         state = state._replace(target_params=target_params)
 
         def train(state: DQNState) -> tuple[DQNState, Array]:
-            keys = jax.random.split(update_key, gradient_steps)
-            state, losses = jax.lax.scan(lambda state, key: update(state, key, clock), state, keys)
+            state, losses = jax.lax.scan(lambda state, key: update(state, key, clock), state, keys[1:])
             return state, losses.mean()
 
         ready = clock.step > config.learning_starts
