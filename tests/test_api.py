@@ -56,7 +56,7 @@ def test_learning_in_two_parts_is_learning_in_one():
     assert_same_state(whole, parts)
 
 
-@pytest.mark.parametrize("total", [0, -5, float("nan"), "1e5"])
+@pytest.mark.parametrize("total", [0, -5, float("nan"), float("inf"), 1e12, "1e5"])
 def test_bad_budgets_are_refused(total):
     with pytest.raises(ConfigurationError, match="total_timesteps"):
         agent().learn(total)
@@ -78,6 +78,8 @@ def test_what_was_learned_survives_an_environment_that_fails(tmp_path):
     assert a.num_timesteps == 100
     assert np.isfinite(a.values(np.zeros(1))).all()
     assert DQN.load(tmp_path / "DQN_1" / "model").num_timesteps == 100
+    a.learn(20, progress_bar=False, reset_num_timesteps=False)  # the environment is back, and new episodes begin
+    assert a.num_timesteps == 120
 
 
 def test_an_interrupt_waits_for_the_end_of_the_cycle():

@@ -31,7 +31,7 @@ def test_train_evaluate_and_record(tmp_path, capsys, monkeypatch):
     assert (config["learning_rate"], config["net_arch"], config["double_q"]) == ({"linear": [1e-3, 1e-4]}, [16, 16], False)
     main(["eval", "runs/DQN_1", "--episodes", "3"])
     assert "Mean return of 3 episodes of CartPole-v1" in capsys.readouterr().out
-    main("video runs/DQN_1 --episodes 2".split())
+    main(["video", "runs/DQN_1", "--episodes", "2"])
     assert len(list((tmp_path / "runs" / "DQN_1" / "videos").glob("*.mp4"))) == 2
 
 

@@ -151,8 +151,8 @@ class Algorithm(Generic[Config]):
         Raises:
           ConfigurationError: if an argument is out of range, or the agent was loaded without an environment.
         """
-        if not (isinstance(total_timesteps, int | float | np.number) and math.isfinite(total_timesteps) and total_timesteps >= 1):
-            raise ConfigurationError(f"total_timesteps={total_timesteps!r}; expected a number of environment steps, at least 1.")
+        if not (isinstance(total_timesteps, int | float | np.number) and 1 <= total_timesteps < 2**31):
+            raise ConfigurationError(f"total_timesteps={total_timesteps!r}; expected a number of environment steps, 1 to 2^31 - 1.")
         if log_interval < 1:
             raise ConfigurationError(f"log_interval={log_interval}; expected at least 1 environment step.")
         if self._runner is None:
@@ -164,6 +164,8 @@ class Algorithm(Generic[Config]):
             self._run = self._run._replace(step=0)
             self._episodes.clear()
         total = self._run.step + int(total_timesteps)
+        if total >= 2**31:
+            raise ConfigurationError(f"The run would be {total} steps long, and a run has 2^31 - 1 at most; begin a new one.")
         callbacks = [make_callback(callback), *([ProgressBarCallback()] if progress_bar else [])]
         self._open_log(new=reset_num_timesteps or self.run_dir is None)
         try:

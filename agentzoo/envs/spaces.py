@@ -79,6 +79,11 @@ def write(space: spaces.Space, arrays: PyTree, index: Any, element: Any) -> None
             write(part, arrays[key], index, element[key])
 
 
+def at(arrays: PyTree, index: Any) -> PyTree:
+    """The rows of arrays made by `empty` at an index, without copying."""
+    return arrays[index] if isinstance(arrays, np.ndarray) else jax.tree.map(lambda array: array[index], arrays)
+
+
 def check_batch(space: spaces.Space, batch: PyTree, name: str) -> None:
     """Raises `ConfigurationError` unless the arrays of a batch have the shapes that the space promises."""
     if isinstance(space, spaces.Dict | spaces.Tuple):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from agentzoo.envs import Envs, make_buffers
+from agentzoo.envs import Envs, make_buffers, spaces
 from agentzoo.types import Agent, Array, Clock, Trajectory
 
 
@@ -108,19 +108,21 @@ class HostRunner:
         """Takes T steps in N environments."""
         length, num_envs = self.agent.unroll_length, self.envs.spec.num_envs
         out = make_buffers(self.envs.spec, length)  # new ones each time, since JAX may read them while we go on
-        jax.tree.map(lambda rows, row: rows.__setitem__(0, row), (out.obs_tm1, out.first_tm1), (self._obs, self._first))
         obs, first, first_memory, extras = self._obs, self._first, None, []
+        self._obs = None  # until the rollout is complete: if an environment fails, the next run begins new episodes
+        spaces.write(self.envs.spec.observation_space, out.obs_tm1, 0, obs)
+        out.first_tm1[0] = first
         for t in range(length):
-            numbers = np.array([run.step + t * num_envs, total, run.moves + t], np.int32)
+            numbers = np.array([run.step + t * num_envs, total, (run.moves + t) % 2**31], np.int32)
             memory, action, self._memory, extra = self.programs.act(run.agent.params, self._memory, obs, first, run.key, numbers)
             first_memory = memory if t == 0 else first_memory
             extras.append(extra)
             out.a_tm1[t] = action
             self.envs.step(out.a_tm1[t], out, t)
-            obs, first = jax.tree.map(lambda rows, t=t: rows[t + 1], (out.obs_tm1, out.first_tm1))
+            obs, first = spaces.at(out.obs_tm1, t + 1), out.first_tm1[t + 1]
         self._obs, self._first = obs, first
-        obs_tm1, first_tm1 = jax.tree.map(lambda rows: rows[:-1], (out.obs_tm1, out.first_tm1))
         extras = jax.tree.map(lambda *rows: np.stack(rows), *extras)
+        obs_tm1, first_tm1 = spaces.at(out.obs_tm1, slice(length)), out.first_tm1[:length]
         return out._replace(obs_tm1=obs_tm1, first_tm1=first_tm1, extras=extras, memory=first_memory)
 
     def _finished_episodes(self, trajectory: Trajectory) -> list[Episode]:
