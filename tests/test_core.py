@@ -110,8 +110,11 @@ def test_static_arguments_say_so():
         jax.jit(lambda stop: core.q_learning(Q_TM1, A_TM1, R_T, DISCOUNT_T, Q_T, stop_target_gradients=stop))(True)
 
 
-def test_compiled_outside_jit_and_inlined_inside():
-    compiled = core.q_learning.__closure__
-    assert any(hasattr(cell.cell_contents, "lower") for cell in compiled)  # a jitted function
-    jaxpr = str(jax.make_jaxpr(core.q_learning)(Q_TM1, A_TM1, R_T, DISCOUNT_T, Q_T))
-    assert "q_learning" not in jaxpr
+def test_compiled_once_per_shape():
+    (compiled,) = (cell.cell_contents for cell in core.q_learning.__closure__ if hasattr(cell.cell_contents, "lower"))
+    compiled.clear_cache()
+    for _ in range(3):
+        core.q_learning(Q_TM1, A_TM1, R_T, DISCOUNT_T, Q_T)
+    assert compiled._cache_size() == 1
+    core.q_learning(Q_TM1[0], A_TM1[0], R_T[0], DISCOUNT_T[0], Q_T[0])
+    assert compiled._cache_size() == 2
