@@ -101,8 +101,10 @@ def _check(name: str, hint: Any, value: Any) -> None:
     if not _is_a(value, kind):
         raise ConfigurationError(f"{name}={value!r} has the wrong type; expected {_describe(kind)}.")
     ranges = [extra for extra in get_args(hint)[1:] if isinstance(extra, Range)] if get_origin(hint) is Annotated else []
-    if isinstance(value, Linear):
+    if isinstance(value, Linear):  # it may end on an open bound, such as a learning rate on 0
         numbers = [value.start]
+        if any(not (allowed.low <= value.end <= allowed.high) for allowed in ranges):
+            raise ConfigurationError(f"{name}={value!r} is out of range; expected a start {ranges[0]} and an end within the same bounds.")
     else:
         numbers = [n for n in (value if isinstance(value, tuple) else (value,)) if isinstance(n, int | float)]
     for allowed in ranges:
@@ -116,7 +118,7 @@ def _is_a(value: Any, kind: Any) -> bool:
         return any(_is_a(value, option) for option in get_args(kind))
     if get_origin(kind) is tuple:
         return isinstance(value, tuple) and all(_is_a(item, get_args(kind)[0]) for item in value)
-    if get_origin(kind) is Callable or (getattr(kind, "__origin__", None) is not None and callable(value)):
+    if get_origin(kind) is Callable:
         return callable(value)
     if kind is None or kind is type(None):
         return value is None

@@ -83,19 +83,6 @@ class Truncated(Probe):
     truncates = True
 
 
-class TimedOut(Probe):
-    """One step with reward 1 from observation 0 to -1, cut off there; from -1 to itself with reward 0.
-
-    A target that bootstraps from the first observation of the next episode, or not at all, gives other values than these:
-    q(0) = 1 + gamma * q(-1), and q(-1) is reached only by bootstrapping.
-    """
-
-    truncates = True
-
-    def observe(self):
-        return np.array([-float(self.t)], np.float32)
-
-
 class Counter(gym.Env):
     """Deterministic: observes (episode, t), reward t; episodes of 3 steps, the odd ones truncated, the even ones terminated."""
 

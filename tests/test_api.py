@@ -14,7 +14,7 @@ import safetensors.numpy
 from gymnasium import spaces
 
 import agentzoo
-from agentzoo import DQN, ConfigurationError, callbacks, checkpoint, evaluate_policy
+from agentzoo import DQN, ConfigurationError, Linear, callbacks, checkpoint, evaluate_policy
 from tests import probes
 
 FAST = dict(
@@ -60,6 +60,16 @@ def test_learning_in_two_parts_is_learning_in_one():
 def test_bad_budgets_are_refused(total):
     with pytest.raises(ConfigurationError, match="total_timesteps"):
         agent().learn(total)
+
+
+def test_a_refused_run_leaves_the_last_one_as_it_was():
+    a = agent().learn(40, progress_bar=False)
+    for arguments in (dict(total_timesteps=8, callback=3), dict(total_timesteps=8, log_interval=0)):
+        with pytest.raises(ConfigurationError):
+            a.learn(**arguments)
+    with pytest.raises(ConfigurationError, match="begin a new one"):
+        a.learn(2**31 - 10, reset_num_timesteps=False)
+    assert a.num_timesteps == 40
 
 
 def test_what_was_learned_survives_an_environment_that_fails(tmp_path):
@@ -175,7 +185,10 @@ def test_saving_and_loading_keeps_everything(tmp_path):
 
 def test_a_loaded_agent_learns_on_exactly(tmp_path):
     """In an environment that every `reset` finds in the same state, loading makes no difference to what is learned."""
-    make = lambda: DQN(probes.Truncated, **{**FAST, "train_freq": 5, "exploration_fraction": 0.0})  # noqa: E731
+
+    def make():
+        return DQN(probes.Truncated, **{**FAST, "train_freq": 5, "exploration_fraction": 0.0})
+
     whole = make().learn(200, progress_bar=False)
     path = make().learn(100, progress_bar=False).save(tmp_path / "half")
     resumed = DQN.load(path, probes.Truncated).learn(100, progress_bar=False, reset_num_timesteps=False)
@@ -391,6 +404,7 @@ def test_stopping_without_improvement_and_after_episodes():
         (lambda: DQN("CartPole-v1", gamma=1.5), "gamma=1.5 is out of range; expected at least 0 and at most 1"),
         (lambda: DQN("CartPole-v1", batch_size=0), "batch_size=0 is out of range; expected at least 1"),
         (lambda: DQN("CartPole-v1", learning_rate=-1.0), "learning_rate=-1.0 is out of range; expected above 0"),
+        (lambda: DQN("CartPole-v1", learning_rate=Linear(1e-3, -1.0)), "expected a start above 0"),
         (lambda: DQN("CartPole-v1", batch_size=3.5), "batch_size=3.5 has the wrong type; expected an integer"),
         (lambda: DQN("CartPole-v1", double_q=1), "expected True or False"),
         (lambda: DQN("CartPole-v1", net_arch=(64, "a")), "expected a tuple of integers"),

@@ -157,16 +157,16 @@ class Algorithm(Generic[Config]):
             raise ConfigurationError(f"log_interval={log_interval}; expected at least 1 environment step.")
         if self._runner is None:
             raise ConfigurationError("The agent was loaded without an environment; give it one with set_env(env) or load(path, env=...).")
+        callbacks = [make_callback(callback), *([ProgressBarCallback()] if progress_bar else [])]
+        total = (0 if reset_num_timesteps else self._run.step) + int(total_timesteps)
+        if total >= 2**31:
+            raise ConfigurationError(f"The run would be {total} steps long, and a run has 2^31 - 1 at most; begin a new one.")
         if reset_num_timesteps or self._seed_next_reset:
             self._runner.reset(self.seed if self._seed_next_reset else None)
             self._seed_next_reset = False
         if reset_num_timesteps:
             self._run = self._run._replace(step=0)
             self._episodes.clear()
-        total = self._run.step + int(total_timesteps)
-        if total >= 2**31:
-            raise ConfigurationError(f"The run would be {total} steps long, and a run has 2^31 - 1 at most; begin a new one.")
-        callbacks = [make_callback(callback), *([ProgressBarCallback()] if progress_bar else [])]
         self._open_log(new=reset_num_timesteps or self.run_dir is None)
         try:
             self._train(total, CallbackList(callbacks), log_interval)
