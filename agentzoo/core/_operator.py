@@ -62,3 +62,52 @@ def actions(operator_name: str, shape: tuple[int, ...], **arrays) -> None:
             raise TypeError(f"{operator_name}: {name!r} must hold integer action indices, but has dtype {jnp.result_type(value)}.")
         if jnp.shape(value) != shape:
             raise ShapeError(f"{operator_name}: {name!r} must have shape {shape}, but has shape {jnp.shape(value)}.")
+
+
+def values_of(operator_name: str, **arrays) -> tuple[int, ...]:
+    """Checks that all arguments share one shape `[..., A]`, and returns its leading axes."""
+    first_name, first = next(iter(arrays.items()))
+    for name, value in arrays.items():
+        if jnp.ndim(value) < 1:
+            raise ShapeError(f"{operator_name}: {name!r} must hold one value per action on its last axis, but is a scalar.")
+        if jnp.shape(value) != jnp.shape(first):
+            raise ShapeError(
+                f"{operator_name}: {name!r} must have the shape of {first_name!r}, {jnp.shape(first)}, but has {jnp.shape(value)}."
+            )
+    return jnp.shape(first)[:-1]
+
+
+def pick(values: jax.Array, indices: jax.Array) -> jax.Array:
+    """`values[..., indices]` for values `[..., A]` and indices `[...]`; NaN where an index is out of range."""
+    indices = jnp.asarray(indices)[..., None]
+    in_range = (indices >= 0) & (indices < values.shape[-1])
+    return jnp.take_along_axis(values, jnp.where(in_range, indices, values.shape[-1]), axis=-1, mode="fill", fill_value=jnp.nan)[..., 0]
+
+
+def stop_gradient_if(stop: bool, x: jax.Array) -> jax.Array:
+    """`x`, through which no gradient passes if `stop`."""
+    return jax.lax.stop_gradient(x) if stop else x
+
+
+def reduce_loss(operator_name: str, loss: jax.Array, weights: jax.Array | None, reduction: str) -> jax.Array:
+    """Weighs a loss `[...]` and reduces it.
+
+    Args:
+      operator_name: for messages.
+      loss: the loss of each step.
+      weights: of the same shape or scalar; None for ones.
+      reduction: "mean" divides by the number of steps, "masked_mean" by the sum of the weights, "sum" and "none" by nothing.
+    """
+    weights = jnp.ones((), loss.dtype) if weights is None else jnp.asarray(weights, loss.dtype)
+    same_shape(operator_name, loss.shape, weights=weights)
+    loss = loss * weights
+    if reduction == "mean":
+        return jnp.mean(loss)
+    if reduction == "masked_mean":
+        total = jnp.sum(jnp.broadcast_to(weights, loss.shape))
+        return jnp.sum(loss) / jnp.where(total == 0, 1, total)
+    if reduction == "sum":
+        return jnp.sum(loss)
+    if reduction == "none":
+        return loss
+    raise ValueError(f"{operator_name}: reduction={reduction!r} is unknown; choose 'mean', 'masked_mean', 'sum' or 'none'.")

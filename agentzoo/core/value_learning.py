@@ -8,27 +8,7 @@ indices in `[0, A)`. As under any `jax.jit`, an index out of range raises nothin
 import jax
 import jax.numpy as jnp
 
-from agentzoo.core._operator import ShapeError, actions, floats, operator, same_shape
-
-
-def _pick(values: jax.Array, indices: jax.Array) -> jax.Array:
-    """`values[..., indices]` for values `[..., A]` and indices `[...]`; NaN where an index is out of range."""
-    indices = jnp.asarray(indices)[..., None]
-    in_range = (indices >= 0) & (indices < values.shape[-1])
-    return jnp.take_along_axis(values, jnp.where(in_range, indices, values.shape[-1]), axis=-1, mode="fill", fill_value=jnp.nan)[..., 0]
-
-
-def _check_values(operator_name: str, **arrays) -> tuple[int, ...]:
-    """Checks that all action values share one shape `[..., A]`, and returns its leading axes."""
-    first_name, first = next(iter(arrays.items()))
-    for name, value in arrays.items():
-        if jnp.ndim(value) < 1:
-            raise ShapeError(f"{operator_name}: {name!r} must hold action values on its last axis, but is a scalar.")
-        if jnp.shape(value) != jnp.shape(first):
-            raise ShapeError(
-                f"{operator_name}: {name!r} must have the shape of {first_name!r}, {jnp.shape(first)}, but has {jnp.shape(value)}."
-            )
-    return jnp.shape(first)[:-1]
+from agentzoo.core._operator import actions, floats, operator, pick, same_shape, stop_gradient_if, values_of
 
 
 @operator(static=("stop_target_gradients",))
@@ -59,13 +39,12 @@ def q_learning(
       ShapeError: if shapes do not fit together.
       TypeError: if the actions are not integers.
     """
-    leading = _check_values("q_learning", q_tm1=q_tm1, q_t=q_t)
+    leading = values_of("q_learning", q_tm1=q_tm1, q_t=q_t)
     actions("q_learning", leading, a_tm1=a_tm1)
     same_shape("q_learning", leading, r_t=r_t, discount_t=discount_t)
     q_tm1, r_t, discount_t, q_t = floats(q_tm1=q_tm1, r_t=r_t, discount_t=discount_t, q_t=q_t)
     target_tm1 = r_t + discount_t * jnp.max(q_t, axis=-1)
-    target_tm1 = jax.lax.stop_gradient(target_tm1) if stop_target_gradients else target_tm1
-    return target_tm1 - _pick(q_tm1, a_tm1)
+    return stop_gradient_if(stop_target_gradients, target_tm1) - pick(q_tm1, a_tm1)
 
 
 @operator(static=("stop_target_gradients",))
@@ -99,10 +78,9 @@ def double_q_learning(
       ShapeError: if shapes do not fit together.
       TypeError: if the actions are not integers.
     """
-    leading = _check_values("double_q_learning", q_tm1=q_tm1, q_t_value=q_t_value, q_t_selector=q_t_selector)
+    leading = values_of("double_q_learning", q_tm1=q_tm1, q_t_value=q_t_value, q_t_selector=q_t_selector)
     actions("double_q_learning", leading, a_tm1=a_tm1)
     same_shape("double_q_learning", leading, r_t=r_t, discount_t=discount_t)
     q_tm1, r_t, discount_t, q_t_value = floats(q_tm1=q_tm1, r_t=r_t, discount_t=discount_t, q_t_value=q_t_value)
-    target_tm1 = r_t + discount_t * _pick(q_t_value, jnp.argmax(q_t_selector, axis=-1))
-    target_tm1 = jax.lax.stop_gradient(target_tm1) if stop_target_gradients else target_tm1
-    return target_tm1 - _pick(q_tm1, a_tm1)
+    target_tm1 = r_t + discount_t * pick(q_t_value, jnp.argmax(q_t_selector, axis=-1))
+    return stop_gradient_if(stop_target_gradients, target_tm1) - pick(q_tm1, a_tm1)
