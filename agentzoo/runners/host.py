@@ -127,11 +127,13 @@ class HostRunner:
 
     def _finished_episodes(self, trajectory: Trajectory) -> list[Episode]:
         """Counts up rewards and lengths, and returns those of the episodes that ended."""
-        rewards = self._rewards + np.cumsum(trajectory.r_t * trajectory.mask, axis=0, dtype=float)  # [T, N]
-        lengths = self._lengths + np.cumsum(trajectory.mask, axis=0)
-        episodes, before_rewards, before_lengths = [], np.zeros(rewards.shape[1]), np.zeros(rewards.shape[1], int)
-        for t, n in np.argwhere(trajectory.last_t):
-            episodes.append(Episode(float(rewards[t, n] - before_rewards[n]), int(lengths[t, n] - before_lengths[n])))
-            before_rewards[n], before_lengths[n] = rewards[t, n], lengths[t, n]
-        self._rewards, self._lengths = rewards[-1] - before_rewards, lengths[-1] - before_lengths
+        episodes, start = [], 0
+        for end in sorted({*(np.flatnonzero(trajectory.last_t.any(axis=1)) + 1), len(trajectory.mask)}):
+            mask = trajectory.mask[start:end]
+            self._rewards += (trajectory.r_t[start:end] * mask).sum(axis=0, dtype=float)
+            self._lengths += mask.sum(axis=0)
+            for n in np.flatnonzero(trajectory.last_t[end - 1]):
+                episodes.append(Episode(float(self._rewards[n]), int(self._lengths[n])))
+                self._rewards[n], self._lengths[n] = 0.0, 0
+            start = end
         return episodes
