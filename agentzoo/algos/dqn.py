@@ -165,8 +165,7 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
         keys = jax.random.split(state.key, 1 + gradient_steps)
         state = state._replace(replay=replay_buffer.add(state.replay, trajectory), key=keys[0])
 
-        interval = config.target_update_interval
-        syncs = clock.step // interval - (clock.step - clock.cycle) // interval
+        syncs = clock.step // config.target_update_interval - (clock.step - clock.cycle) // config.target_update_interval
         step_size = 1.0 - (1.0 - config.tau) ** syncs
         params, target_params = state.params, state.target_params
         target_params = jax.lax.cond(syncs > 0, lambda: optax.incremental_update(params, target_params, step_size), lambda: target_params)

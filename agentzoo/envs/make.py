@@ -6,7 +6,8 @@ from typing import Any
 
 import gymnasium as gym
 
-from agentzoo.envs.vector import Envs, GymEnvs, VectorEnvs
+from agentzoo.envs.gym_envs import Envs, GymEnvs
+from agentzoo.envs.vector_envs import VectorEnvs
 from agentzoo.types import ConfigurationError
 
 EnvLike = str | gym.Env | gym.vector.VectorEnv | Callable[[], gym.Env]

@@ -129,9 +129,8 @@ class HostRunner:
         """Counts up rewards and lengths, and returns those of the episodes that ended."""
         episodes, start = [], 0
         for end in sorted({*(np.flatnonzero(trajectory.last_t.any(axis=1)) + 1), len(trajectory.mask)}):
-            mask = trajectory.mask[start:end]
-            self._rewards += (trajectory.r_t[start:end] * mask).sum(axis=0, dtype=float)
-            self._lengths += mask.sum(axis=0)
+            self._rewards += (trajectory.r_t * trajectory.mask)[start:end].sum(axis=0, dtype=float)
+            self._lengths += trajectory.mask[start:end].sum(axis=0)
             for n in np.flatnonzero(trajectory.last_t[end - 1]):
                 episodes.append(Episode(float(self._rewards[n]), int(self._lengths[n])))
                 self._rewards[n], self._lengths[n] = 0.0, 0
