@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 
 class ShapeError(ValueError, AssertionError):
@@ -77,7 +78,7 @@ def values_of(operator_name: str, **arrays) -> tuple[int, ...]:
     return jnp.shape(first)[:-1]
 
 
-def pick(values: jax.Array, indices: jax.Array) -> jax.Array:
+def pick(values: jax.Array, indices: ArrayLike) -> jax.Array:
     """`values[..., indices]` for values `[..., A]` and indices `[...]`; NaN where an index is out of range."""
     indices = jnp.asarray(indices)[..., None]
     in_range = (indices >= 0) & (indices < values.shape[-1])
@@ -89,7 +90,7 @@ def stop_gradient_if(stop: bool, x: jax.Array) -> jax.Array:
     return jax.lax.stop_gradient(x) if stop else x
 
 
-def reduce_loss(operator_name: str, loss: jax.Array, weights: jax.Array | None, reduction: str) -> jax.Array:
+def reduce_loss(operator_name: str, loss: jax.Array, weights: ArrayLike | None, reduction: str) -> jax.Array:
     """Weighs a loss `[...]` and reduces it.
 
     Args:

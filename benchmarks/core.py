@@ -1,0 +1,179 @@
+"""How fast is `agentzoo.core`? Beside RLax 0.1.9, in one process, the two libraries taking turns.
+
+Make an environment that has both, and run this file with its interpreter; let nothing else run meanwhile:
+
+    python -m venv peer && peer/bin/pip install rlax==0.1.9 .
+    peer/bin/python benchmarks/core.py
+
+Times are the least of many short rounds. Inputs are float32 and random, 32 trajectories of length T unless a row says otherwise: as
+`[B, T]` through `jax.vmap`, or with time first as `[T, B]`, over whose second axis RLax is mapped. A gradient is that of the sum of
+sines of the results with respect to the values, through the targets. `ratio` is RLax's time over ours: above 1, ours is faster.
+"""
+
+import argparse
+import functools
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from agentzoo import core
+
+try:
+    import rlax
+except ImportError:
+    sys.exit("This needs RLax beside agentzoo, in an environment of its own: pip install rlax==0.1.9")
+
+LIBRARIES = {"rlax": rlax, "ours": core}
+B, A, LAMBDA = 32, 6, 0.95
+# Each as a function of a library and the arguments that `inputs` makes for it; the first is what gradients are taken of.
+TRACED = {
+    "lambda_returns": lambda lib, v, r, d: lib.lambda_returns(r, d, v, LAMBDA, stop_target_gradients=False),
+    "discounted_returns": lambda lib, v, r, d: lib.discounted_returns(r, d, v, stop_target_gradients=False),
+    "GAE": lambda lib, v, r, d: lib.truncated_generalized_advantage_estimation(r, d, LAMBDA, v, stop_target_gradients=False),
+    "vtrace_td_error_and_advantage": lambda lib, v_t, v_tm1, r, d, rho: lib.vtrace_td_error_and_advantage(
+        v_tm1, v_t, r, d, rho, stop_target_gradients=False
+    )[:2],
+    "retrace": lambda lib, q_t, q_tm1, a_tm1, a_t, r, d, pi, mu: lib.retrace(
+        q_tm1, q_t, a_tm1, a_t, r, d, pi, mu, LAMBDA, stop_target_gradients=False
+    ),
+}
+Row = tuple[str, str, float, float, str]  # what, sizes, RLax's seconds, ours, bar
+
+
+def inputs(name: str, length: int, batch: tuple[int, ...] = ()) -> list[jax.Array]:
+    """Arguments of one of `TRACED`, time first, then the batch."""
+    rng = np.random.default_rng(0)
+    steps = (length, *batch)
+    r, d, rho = rng.normal(size=steps), 0.99 * (rng.random(steps) > 0.02), rng.uniform(0.1, 1, steps)
+    states = (length + 1, *batch)
+    v, q, actions = rng.normal(size=states), rng.normal(size=(*states, A)), rng.integers(A, size=states)
+    arrays = {
+        "GAE": (v, r, d),
+        "vtrace_td_error_and_advantage": (v[1:], v[:-1], r, d, rho),
+        "retrace": (q[1:], q[:-1], actions[:-1], actions[1:], r, d, rng.dirichlet(np.ones(A), steps), rho),
+    }.get(name, (v[1:], r, d))
+    return [jnp.asarray(x, jnp.int32 if np.issubdtype(x.dtype, np.integer) else jnp.float32) for x in arrays]
+
+
+def gradient(function: Callable) -> Callable:
+    return jax.grad(lambda *arguments: sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(function(*arguments))))
+
+
+def interleaved(functions: dict[str, Callable], arguments: list[jax.Array], rounds: int, seconds: float = 1e-3) -> list[float]:
+    """Least seconds of a call of each function, over rounds in which they take turns; a turn takes about `seconds`.
+
+    Each round has arguments at new addresses: where arrays happen to lie changes the time by up to a half.
+    """
+    turns = {}
+    for name, function in functions.items():
+        jax.block_until_ready(function(*arguments))
+        start = time.perf_counter()
+        jax.block_until_ready(function(*arguments))
+        turns[name] = max(1, int(seconds / (time.perf_counter() - start)))
+    least = dict.fromkeys(functions, float("inf"))
+    order, kept = list(functions.items()), []
+    for _ in range(rounds):
+        copies = jax.block_until_ready([jnp.array(x) for x in arguments])
+        kept = [*kept[-3:], copies]
+        order.reverse()  # so that neither library is always the first to touch them
+        for name, function in order:
+            start = time.perf_counter()
+            for _ in range(turns[name]):
+                result = function(*copies)
+            jax.block_until_ready(result)
+            least[name] = min(least[name], (time.perf_counter() - start) / turns[name])
+    return list(least.values())
+
+
+def compiled(functions: dict[str, Callable], arguments: list[jax.Array]) -> tuple[dict[str, Callable], list[float]]:
+    """Executables of the same function from each library, checked to agree, and the seconds that compiling them took."""
+    executables, seconds = {}, []
+    for name, function in functions.items():
+        start = time.perf_counter()
+        executables[name] = jax.jit(function).lower(*arguments).compile()
+        seconds.append(time.perf_counter() - start)
+    results = [jax.tree.leaves(executable(*arguments)) for executable in executables.values()]
+    for theirs, ours in zip(*results, strict=True):
+        np.testing.assert_allclose(theirs, ours, rtol=2e-3, atol=2e-3)
+    return executables, seconds
+
+
+def import_rows(rounds: int) -> Iterator[Row]:
+    """A process that imports, less one that does not, where `import jax` stands in for RLax in the first row."""
+    least = {}
+    for _ in range(rounds):
+        for module in ("sys", "jax", "agentzoo.core", "rlax"):
+            start = time.perf_counter()
+            subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
+            least[module] = min(least.get(module, float("inf")), time.perf_counter() - start)
+    jax_seconds, ours, theirs = (least[module] - least["sys"] for module in ("jax", "agentzoo.core", "rlax"))
+    yield "import, beside `import jax`", "", jax_seconds, ours, ">= 0.77"
+    yield "import, beside RLax", "", theirs, ours, ""
+
+
+def eager_rows(rounds: int) -> Iterator[Row]:
+    for name in ("lambda_returns", "GAE", "vtrace_td_error_and_advantage", "retrace"):
+        functions = {key: functools.partial(TRACED[name], library) for key, library in LIBRARIES.items()}
+        yield f"{name}, eager", "T=100", *interleaved(functions, inputs(name, 100), rounds), ">= 100"
+    points = [jax.random.normal(jax.random.key(0), shape) for shape in ((500, 32), (8, 32))]
+    functions = {key: functools.partial(library.knn_query, num_neighbors=10) for key, library in LIBRARIES.items()}
+    yield "knn_query, eager", "8 queries of 500 rows, D=32, k=10", *interleaved(functions, points, rounds), ">= 100"
+
+
+def n_step_rows(rounds: int) -> Iterator[Row]:
+    bars = {("", 100): ">= 15", (" gradient", 100): ">= 100"}
+    for length in (200, 1000):
+        for n in (5, 20, 100):
+
+            def returns(lib, v, r, d, n=n):
+                return lib.n_step_bootstrapped_returns(r, d, v, n, stop_target_gradients=False)
+
+            for mode, layout, functions, arguments in batched(returns, inputs("n_step", length, (B,))):
+                what, sizes = f"n_step_bootstrapped_returns{mode}", f"n={n}, T={length}, {layout}"
+                executables, seconds = compiled(functions, arguments)
+                yield what, sizes, *interleaved(executables, arguments, rounds), bars.get((mode, n), "")
+                yield f"{what}, compilation", sizes, *seconds, ""
+
+
+def traced_rows(rounds: int) -> Iterator[Row]:
+    for name, function in TRACED.items():
+        for length in (20, 200, 1000):
+            for mode, layout, functions, arguments in batched(function, inputs(name, length, (B,))):
+                executables, _ = compiled(functions, arguments)
+                yield f"{name}{mode}", f"T={length}, {layout}", *interleaved(executables, arguments, rounds), ">= 0.9"
+
+
+def batched(function: Callable, arguments: list[jax.Array]) -> Iterator[tuple[str, str, dict[str, Callable], list[jax.Array]]]:
+    """A function of a library and arguments `[T, B]`, in both layouts, and its gradient: (mode, layout, functions, arguments)."""
+    single = {name: functools.partial(function, library) for name, library in LIBRARIES.items()}
+    mapped = {name: jax.vmap(f) for name, f in single.items()}
+    for mode, wrap in (("", lambda f: f), (" gradient", gradient)):
+        yield mode, "vmap [B, T]", {name: wrap(f) for name, f in mapped.items()}, [jnp.swapaxes(x, 0, 1) for x in arguments]
+        time_first = {"rlax": jax.vmap(single["rlax"], 1, 1), "ours": single["ours"]}
+        yield mode, "[T, B]", {name: wrap(f) for name, f in time_first.items()}, arguments
+
+
+SECTIONS = {"import": import_rows, "eager": eager_rows, "n_step": n_step_rows, "traced": traced_rows}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sections", nargs="*", default=list(SECTIONS), choices=[*SECTIONS, []], help="which tables; all by default")
+    parser.add_argument("--rounds", type=int, default=100, help="rounds per row; imports take a tenth")
+    arguments = parser.parse_args()
+    print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}, B={B}")
+    print(f"{'':47} {'sizes':34} {'RLax':>12} {'ours':>12} {'ratio':>8}  bar")
+    for name in arguments.sections:
+        rounds = max(3, arguments.rounds // 10) if name in ("import", "eager") else arguments.rounds
+        for what, sizes, theirs, ours, bar in SECTIONS[name](rounds):
+            missed = " MISSED" if bar and theirs / ours < float(bar.split()[1]) else ""
+            print(f"{what:47} {sizes:34} {theirs * 1e6:9.1f} us {ours * 1e6:9.1f} us {theirs / ours:8.2f}  {bar}{missed}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
