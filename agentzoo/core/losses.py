@@ -1,10 +1,15 @@
-"""Element-wise loss functions."""
+"""Element-wise losses, of arrays of any shape, and the clipping of gradients."""
+
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from agentzoo.core import _clip_gradient
 from agentzoo.core._operator import floats, operator, same_shape
+
+__all__ = ["clip_gradient", "expectile_loss", "huber_loss", "l2_loss", "likelihood", "log_loss"]
 
 
 @operator
@@ -51,3 +56,107 @@ def huber_loss(x: ArrayLike, delta: ArrayLike = 1.0) -> jax.Array:
     # Written with the clipped error, so that neither branch can overflow for errors of any size.
     clipped = jnp.clip(x, -delta, delta)
     return clipped * (x - 0.5 * clipped)
+
+
+@operator
+def expectile_loss(predictions: ArrayLike, targets: ArrayLike, expectile: ArrayLike) -> jax.Array:
+    """Asymmetric squared error, `|expectile - (delta < 0)| * delta^2` with `delta = targets - predictions`.
+
+    Its minimum is the expectile of the targets: their mean at 0.5, where the loss is that of `l2_loss`, their greatest value towards 1. See
+    "Offline Reinforcement Learning with Implicit Q-Learning" by Kostrikov et al. (2021, https://arxiv.org/abs/2110.06169), equation 4.
+
+    Args:
+      predictions: any shape.
+      targets: the same shape or a scalar.
+      expectile: level in [0, 1]; the same shape or a scalar.
+
+    Returns:
+      The loss of each element, in the shape of `predictions`.
+
+    Raises:
+      ShapeError: if the shapes differ.
+    """
+    same_shape("expectile_loss", jnp.shape(predictions), targets=targets, expectile=expectile)
+    predictions, targets, expectile = floats(predictions=predictions, targets=targets, expectile=expectile)
+    delta = targets - predictions
+    return jnp.abs(expectile - (delta < 0)) * jnp.square(delta)
+
+
+@operator
+def likelihood(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
+    """Likelihood of a Bernoulli distribution, `predictions^targets * (1 - predictions)^(1 - targets)`, with `0^0 = 1`.
+
+    Args:
+      predictions: probabilities of a 1, any shape.
+      targets: 0 or 1, or in between for soft targets; the same shape or a scalar.
+
+    Returns:
+      The likelihood of each element, in the shape of `predictions`.
+
+    Raises:
+      ShapeError: if the shapes differ.
+    """
+    same_shape("likelihood", jnp.shape(predictions), targets=targets)
+    predictions, targets = floats(predictions=predictions, targets=targets)
+    one, zero = _uncertain(predictions, targets)
+    return jnp.power(one, targets) * jnp.power(1 - zero, 1 - targets)
+
+
+@operator
+def log_loss(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
+    """Binary cross-entropy, `-targets * log(predictions) - (1 - targets) * log(1 - predictions)`, with `0 * log(0) = 0`.
+
+    It is `-log(likelihood(predictions, targets))`. A prediction that is certain and right costs 0 and has a finite gradient; one that is
+    certain and wrong costs infinity.
+
+    Args:
+      predictions: probabilities of a 1, any shape.
+      targets: 0 or 1, or in between for soft targets; the same shape or a scalar.
+
+    Returns:
+      The loss of each element, in the shape of `predictions`.
+
+    Raises:
+      ShapeError: if the shapes differ.
+    """
+    same_shape("log_loss", jnp.shape(predictions), targets=targets)
+    predictions, targets = floats(predictions=predictions, targets=targets)
+    one, zero = _uncertain(predictions, targets)
+    return -targets * jnp.log(one) - (1 - targets) * jnp.log1p(-zero)
+
+
+def _uncertain(p: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`p`, once as the probability of 1 and once as that of not 0, but 1 and 0 where `0^0` or `0 * log(0)` would make gradients NaN."""
+    return jnp.where((p == 0) & (t == 0), 1, p), jnp.where((p == 1) & (t == 1), 0, p)
+
+
+Tree = TypeVar("Tree")
+
+
+def clip_gradient(x: Tree, gradient_min: ArrayLike, gradient_max: ArrayLike) -> Tree:
+    """The identity, whose gradient is clipped to `[gradient_min, gradient_max]` in every element on its way back.
+
+    See "Human-level control through deep reinforcement learning" by Mnih et al. (2015, https://doi.org/10.1038/nature14236), methods.
+    Only reverse mode clips: a derivative in forward mode comes from the inputs, knows no gradient of the loss, and passes as it is.
+
+    Args:
+      x: an array, or a tree of arrays.
+      gradient_min: the least gradient, a scalar.
+      gradient_max: the greatest gradient, a scalar.
+
+    Returns:
+      `x`.
+
+    Raises:
+      ShapeError: if a bound is no scalar.
+    """
+    for name, bound in (("gradient_min", gradient_min), ("gradient_max", gradient_max)):
+        same_shape("clip_gradient", (), **{name: bound})
+
+    def clip(leaf: ArrayLike) -> jax.Array:
+        leaf = jnp.asarray(leaf)
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return leaf  # no gradient passes through integers
+        return _clip_gradient.clip_gradient(leaf, *(jnp.full(leaf.shape, bound, leaf.dtype) for bound in (gradient_min, gradient_max)))
+
+    return jax.tree.map(clip, x)

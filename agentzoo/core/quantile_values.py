@@ -1,0 +1,300 @@
+"""Values as quantiles of their distribution: QR-DQN, IQN and FQF.
+
+`dist` `[..., N]` holds quantiles at the levels `tau`, which are `[N]`, shared by all steps, or `[..., N]`. Quantiles come before
+actions: `dist_q` is `[..., N, A]`. Every operator works on a single transition and on any leading axes that its arguments share. An
+action index out of range raises nothing: its loss is NaN.
+
+For targets over n steps pass the n-step `r_t` and `discount_t`, which `agentzoo.core.n_step` computes from sequences.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from agentzoo.core._operator import actions, floats, operator, pick, same_shape, stop_gradient_if
+from agentzoo.core._support import bellman, exact_shape, shared_shape, supports
+
+__all__ = [
+    "fqf_fraction_loss",
+    "iqn_loss",
+    "quantile_cvar",
+    "quantile_expected_sarsa",
+    "quantile_q_learning",
+    "quantile_regression_loss",
+]
+
+
+def _regression_loss(src: jax.Array, tau: jax.Array, target: jax.Array, huber_param: ArrayLike, normalize: bool) -> jax.Array:
+    """Quantile regression loss of `[..., N]` at levels `[..., N]` towards `[..., M]`."""
+    delta = target[..., None, :] - src[..., :, None]
+    kappa = jnp.asarray(huber_param, delta.dtype)
+    clipped = jnp.clip(delta, -kappa, kappa)
+    huber = clipped * (delta - 0.5 * clipped)
+    if normalize:
+        huber = huber / jnp.where(kappa > 0, kappa, 1)
+    error = jnp.where(kappa > 0, huber, jnp.abs(delta))
+    return jnp.sum(jnp.mean(jnp.abs(tau[..., None] - (delta < 0)) * error, axis=-1), axis=-1)
+
+
+@operator(static=("stop_target_gradients", "normalize"))
+def quantile_regression_loss(
+    dist_src: ArrayLike,
+    tau_src: ArrayLike,
+    dist_target: ArrayLike,
+    huber_param: ArrayLike = 0.0,
+    stop_target_gradients: bool = True,
+    normalize: bool = False,
+) -> jax.Array:
+    """Quantile regression: `sum_i mean_j |tau_src[i] - (delta < 0)| * huber(delta)` with `delta = dist_target[j] - dist_src[i]`.
+
+    See "Distributional Reinforcement Learning with Quantile Regression" by Dabney et al. (2018, https://arxiv.org/abs/1710.10044),
+    equations 8 to 10. With `huber_param = 0`, `huber` is the absolute value.
+
+    Args:
+      dist_src: `[..., N]` quantiles to learn.
+      tau_src: `[N]` or `[..., N]` their levels.
+      dist_target: `[..., M]` samples, equally likely, of the distribution to learn from.
+      huber_param: where the Huber loss turns linear; a scalar.
+      stop_target_gradients: whether the target counts as a constant.
+      normalize: whether to divide the Huber loss by `huber_param`, so that it approaches the absolute value as that goes to 0, as
+        in equation 3 of "Implicit Quantile Networks for Distributional Reinforcement Learning". By default small parameters make for
+        small losses.
+
+    Returns:
+      `[...]` losses.
+
+    Raises:
+      ShapeError: if shapes do not fit together.
+    """
+    name = "quantile_regression_loss"
+    leading = shared_shape(name, "N", "N", dist_src=dist_src, dist_target=dist_target)
+    exact_shape(name, (), huber_param=huber_param)
+    dist_src, tau_src, dist_target = floats(dist_src=dist_src, tau_src=tau_src, dist_target=dist_target)
+    (tau_src,) = supports(name, leading, dist_src.shape[-1], tau_src=tau_src)
+    dist_target = stop_gradient_if(stop_target_gradients, dist_target)
+    return _regression_loss(dist_src, tau_src, dist_target, huber_param, normalize)
+
+
+def _q_learning(
+    name, dist_q_tm1, tau_q_tm1, a_tm1, r_t, discount_t, dist_q_t_selector, dist_q_t, huber_param, stop_target_gradients, normalize
+) -> jax.Array:
+    leading = shared_shape(name, "N, A", "N", dist_q_tm1=dist_q_tm1, dist_q_t_selector=dist_q_t_selector, dist_q_t=dist_q_t)[:-1]
+    actions(name, leading, a_tm1=a_tm1)
+    same_shape(name, leading, r_t=r_t, discount_t=discount_t)
+    exact_shape(name, (), huber_param=huber_param)
+    dist_q_tm1, tau_q_tm1, r_t, discount_t, dist_q_t = floats(
+        dist_q_tm1=dist_q_tm1, tau_q_tm1=tau_q_tm1, r_t=r_t, discount_t=discount_t, dist_q_t=dist_q_t
+    )
+    (tau_q_tm1,) = supports(name, leading, dist_q_tm1.shape[-2], tau_q_tm1=tau_q_tm1)
+    a_t = jnp.argmax(jnp.mean(jnp.asarray(dist_q_t_selector), axis=-2), axis=-1)
+    target = stop_gradient_if(stop_target_gradients, bellman(r_t, discount_t, _of_action(dist_q_t, a_t)))
+    return _regression_loss(_of_action(dist_q_tm1, a_tm1), tau_q_tm1, target, huber_param, normalize)
+
+
+def _of_action(dist_q: jax.Array, action: ArrayLike) -> jax.Array:
+    """`dist_q[..., :, action]`; NaN where an index is out of range."""
+    return pick(dist_q, jnp.asarray(action)[..., None])
+
+
+@operator(static=("stop_target_gradients", "normalize"))
+def quantile_q_learning(
+    dist_q_tm1: ArrayLike,
+    tau_q_tm1: ArrayLike,
+    a_tm1: ArrayLike,
+    r_t: ArrayLike,
+    discount_t: ArrayLike,
+    dist_q_t_selector: ArrayLike,
+    dist_q_t: ArrayLike,
+    huber_param: ArrayLike = 0.0,
+    stop_target_gradients: bool = True,
+    normalize: bool = False,
+) -> jax.Array:
+    """QR-DQN's loss: quantile regression of an action's quantiles towards `r_t + discount_t * dist_q_t[:, a_t]`.
+
+    The action `a_t` is the one of the greatest mean of `dist_q_t_selector`. See "Distributional Reinforcement Learning with Quantile
+    Regression" by Dabney et al. (2018, https://arxiv.org/abs/1710.10044), algorithm 1.
+
+    Args:
+      dist_q_tm1: `[..., N, A]` quantiles at the source.
+      tau_q_tm1: `[N]` or `[..., N]` their levels.
+      a_tm1: `[...]` action indices.
+      r_t: `[...]` rewards.
+      discount_t: `[...]` discounts, gamma times 0 at a termination.
+      dist_q_t_selector: `[..., K, A]` quantiles at the destination that the action is chosen by; `values[..., None, :]` chooses by any
+        other values `[..., A]`, such as a CVaR.
+      dist_q_t: `[..., M, A]` quantiles at the destination that the chosen action is valued by.
+      huber_param: where the Huber loss turns linear; a scalar.
+      stop_target_gradients: whether the target counts as a constant.
+      normalize: whether to divide the Huber loss by `huber_param`; see `quantile_regression_loss`.
+
+    Returns:
+      `[...]` losses.
+
+    Raises:
+      ShapeError: if shapes do not fit together.
+      TypeError: if the actions are not integers.
+    """
+    return _q_learning(
+        "quantile_q_learning", dist_q_tm1, tau_q_tm1, a_tm1, r_t, discount_t, dist_q_t_selector, dist_q_t,
+        huber_param, stop_target_gradients, normalize,
+    )  # fmt: skip
+
+
+@operator(static=("stop_target_gradients",))
+def iqn_loss(
+    dist_q_tm1: ArrayLike,
+    tau_q_tm1: ArrayLike,
+    a_tm1: ArrayLike,
+    r_t: ArrayLike,
+    discount_t: ArrayLike,
+    dist_q_t_selector: ArrayLike,
+    dist_q_t: ArrayLike,
+    huber_param: ArrayLike = 1.0,
+    stop_target_gradients: bool = True,
+) -> jax.Array:
+    """Loss of implicit quantile networks: `quantile_q_learning` at sampled levels, with the Huber loss divided by `huber_param`.
+
+    See "Implicit Quantile Networks for Distributional Reinforcement Learning" by Dabney et al. (2018,
+    https://arxiv.org/abs/1806.06923), equation 3. The three sets of quantiles need not be equally many. For a policy that is averse to
+    risk, or seeks it, sample the levels of `dist_q_t_selector` from a distorted distribution (section 4). With the midpoints of
+    proposed fractions as levels this is also FQF's loss of the quantiles.
+
+    Args:
+      dist_q_tm1: `[..., N, A]` quantiles at the source, at levels drawn from U(0, 1).
+      tau_q_tm1: `[N]` or `[..., N]` these levels; they count as constants.
+      a_tm1: `[...]` action indices.
+      r_t: `[...]` rewards.
+      discount_t: `[...]` discounts, gamma times 0 at a termination.
+      dist_q_t_selector: `[..., K, A]` quantiles at the destination that the action is chosen by.
+      dist_q_t: `[..., M, A]` quantiles at the destination, at other levels drawn from U(0, 1).
+      huber_param: where the Huber loss turns linear; a scalar.
+      stop_target_gradients: whether the target counts as a constant.
+
+    Returns:
+      `[...]` losses.
+
+    Raises:
+      ShapeError: if shapes do not fit together.
+      TypeError: if the actions are not integers.
+    """
+    return _q_learning(
+        "iqn_loss", dist_q_tm1, jax.lax.stop_gradient(tau_q_tm1), a_tm1, r_t, discount_t, dist_q_t_selector, dist_q_t,
+        huber_param, stop_target_gradients, True,
+    )  # fmt: skip
+
+
+@operator(static=("stop_target_gradients", "normalize"))
+def quantile_expected_sarsa(
+    dist_q_tm1: ArrayLike,
+    tau_q_tm1: ArrayLike,
+    a_tm1: ArrayLike,
+    r_t: ArrayLike,
+    discount_t: ArrayLike,
+    dist_q_t: ArrayLike,
+    probs_a_t: ArrayLike,
+    huber_param: ArrayLike = 0.0,
+    stop_target_gradients: bool = True,
+    normalize: bool = False,
+) -> jax.Array:
+    """Quantile regression towards all actions at the destination: `sum_a probs_a_t[a] * loss(r_t + discount_t * dist_q_t[:, a])`.
+
+    That is the loss towards the mixture of their distributions. See "Distributional Reinforcement Learning with Quantile Regression"
+    by Dabney et al. (2018, https://arxiv.org/abs/1710.10044), and "A Theoretical and Empirical Analysis of Expected Sarsa" by van
+    Seijen et al. (2009).
+
+    Args:
+      dist_q_tm1: `[..., N, A]` quantiles at the source.
+      tau_q_tm1: `[N]` or `[..., N]` their levels.
+      a_tm1: `[...]` action indices.
+      r_t: `[...]` rewards.
+      discount_t: `[...]` discounts, gamma times 0 at a termination.
+      dist_q_t: `[..., M, A]` quantiles at the destination.
+      probs_a_t: `[..., A]` probabilities of the actions at the destination; constants, if the target counts as one.
+      huber_param: where the Huber loss turns linear; a scalar.
+      stop_target_gradients: whether the target counts as a constant.
+      normalize: whether to divide the Huber loss by `huber_param`; see `quantile_regression_loss`.
+
+    Returns:
+      `[...]` losses.
+
+    Raises:
+      ShapeError: if shapes do not fit together.
+      TypeError: if the actions are not integers.
+    """
+    name = "quantile_expected_sarsa"
+    by_action = shared_shape(name, "N, A", "N", dist_q_tm1=dist_q_tm1, dist_q_t=dist_q_t)
+    leading = by_action[:-1]
+    exact_shape(name, by_action, probs_a_t=probs_a_t)
+    actions(name, leading, a_tm1=a_tm1)
+    same_shape(name, leading, r_t=r_t, discount_t=discount_t)
+    exact_shape(name, (), huber_param=huber_param)
+    dist_q_tm1, tau_q_tm1, r_t, discount_t, dist_q_t, probs_a_t = floats(
+        dist_q_tm1=dist_q_tm1, tau_q_tm1=tau_q_tm1, r_t=r_t, discount_t=discount_t, dist_q_t=dist_q_t, probs_a_t=probs_a_t
+    )
+    (tau_q_tm1,) = supports(name, leading, dist_q_tm1.shape[-2], tau_q_tm1=tau_q_tm1)
+    r_t, discount_t = (jnp.broadcast_to(x, leading)[..., None] for x in (r_t, discount_t))
+    targets = bellman(r_t, discount_t, jnp.swapaxes(dist_q_t, -1, -2))
+    targets, probs_a_t = (stop_gradient_if(stop_target_gradients, x) for x in (targets, probs_a_t))
+    src = _of_action(dist_q_tm1, a_tm1)[..., None, :]
+    return jnp.sum(probs_a_t * _regression_loss(src, tau_q_tm1[..., None, :], targets, huber_param, normalize), axis=-1)
+
+
+@operator
+def fqf_fraction_loss(tau: ArrayLike, dist_at_tau: ArrayLike, dist_at_midpoints: ArrayLike) -> jax.Array:
+    """Loss of FQF's fraction proposals: its gradient in each `tau[i]` is that of the 1-Wasserstein distance to the true quantiles.
+
+    That is `2 F(tau[i]) - F(mid[i]) - F(mid[i - 1])` for the quantile function `F` and `mid[i] = (tau[i] + tau[i + 1]) / 2`. The value
+    of the loss means nothing. See "Fully Parameterized Quantile Function for Distributional Reinforcement Learning" by Yang et al. (2019,
+    https://arxiv.org/abs/1911.02140), proposition 1. The quantiles themselves are taught by `iqn_loss` at the midpoints.
+
+    Args:
+      tau: `[..., N + 1]` ascending fractions from 0 to 1, such as cumulated probabilities.
+      dist_at_tau: `[..., N - 1]` quantiles at `tau[1:-1]`; they count as constants.
+      dist_at_midpoints: `[..., N]` quantiles at the midpoints; they count as constants.
+
+    Returns:
+      `[...]` losses.
+
+    Raises:
+      ShapeError: if shapes do not fit together.
+    """
+    name = "fqf_fraction_loss"
+    leading = shared_shape(name, "N", "N", tau=tau, dist_at_tau=dist_at_tau, dist_at_midpoints=dist_at_midpoints)
+    size = jnp.shape(tau)[-1]
+    exact_shape(name, (*leading, size - 2), dist_at_tau=dist_at_tau)
+    exact_shape(name, (*leading, size - 1), dist_at_midpoints=dist_at_midpoints)
+    tau, at_tau, at_midpoints = floats(tau=tau, dist_at_tau=dist_at_tau, dist_at_midpoints=dist_at_midpoints)
+    slope = 2 * at_tau - at_midpoints[..., :-1] - at_midpoints[..., 1:]
+    return jnp.sum(jax.lax.stop_gradient(slope) * tau[..., 1:-1], axis=-1)
+
+
+@operator
+def quantile_cvar(dist_q: ArrayLike, alpha: ArrayLike, probs: ArrayLike | None = None) -> jax.Array:
+    """Conditional value at risk of each action: the mean of the worst `alpha` of its distribution, for choices averse to risk.
+
+    With `alpha = 1` it is the mean, and with `alpha = 0` the worst case. It is exact for the distribution that the quantiles stand for,
+    also where `alpha` falls within one of them, and where they are not in order. See "Conditional value-at-risk for general loss
+    distributions" by Rockafellar and Uryasev (2002), and the risk measures of section 4 in https://arxiv.org/abs/1806.06923.
+
+    Args:
+      dist_q: `[..., N, A]` quantiles.
+      alpha: `[...]` or scalar fractions in [0, 1].
+      probs: `[N]` or `[..., N]` probabilities of the quantiles, which sum to 1, such as FQF's differences of fractions; equal if None.
+
+    Returns:
+      `[..., A]` values.
+
+    Raises:
+      ShapeError: if shapes do not fit together.
+    """
+    leading, size = shared_shape("quantile_cvar", "N, A", "N", dist_q=dist_q)[:-1], jnp.shape(dist_q)[-2]
+    same_shape("quantile_cvar", leading, alpha=alpha)
+    probs = jnp.full(size, 1 / size) if probs is None else probs
+    dist_q, alpha, probs = floats(dist_q=dist_q, alpha=alpha, probs=probs)
+    (probs,) = supports("quantile_cvar", leading, size, probs=probs)
+    order = jnp.argsort(dist_q, axis=-2)
+    dist_q, probs = (jnp.take_along_axis(x, order, axis=-2) for x in (dist_q, jnp.broadcast_to(probs[..., None], dist_q.shape)))
+    # What each quantile has of the worst alpha. The least number that is not 0 leaves the worst case of the limit.
+    alpha = jnp.maximum(jnp.broadcast_to(alpha, leading), jnp.finfo(alpha.dtype).tiny)[..., None, None]
+    share = jnp.clip(alpha - (jnp.cumsum(probs, axis=-2) - probs), 0, probs)
+    return jnp.sum(share * dist_q, axis=-2) / jnp.sum(share, axis=-2)
