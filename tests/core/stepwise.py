@@ -1,0 +1,91 @@
+"""What every operator on single steps must pass, checked against an oracle for one step that is looped over in float64."""
+
+import inspect
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+LEADING = (2, 3)
+
+
+class Case(NamedTuple):
+    """An operator, its arguments with leading axes `LEADING`, options, and the oracle of one step.
+
+    The oracle is called as `oracle(x, target, held)`, with the arguments of one step in each. They are the same but for gradients:
+    those flow through `x`, through `target` only where they are not stopped, and through `held` never.
+    """
+
+    function: Callable
+    arguments: dict[str, np.ndarray]
+    oracle: Callable
+    options: dict = {}  # noqa: RUF012
+
+    def call(self, arguments, **options):
+        return self.function(**arguments, **self.options, **options)
+
+
+def parametrized(cases: list[Case]) -> dict:
+    return {"argnames": "case", "argvalues": cases, "ids": [case.function.__name__ for case in cases]}
+
+
+def has(case: Case, option: str) -> bool:
+    return option in inspect.signature(case.function).parameters
+
+
+def looped(case: Case, x: dict, target: dict | None = None, held: dict | None = None) -> np.ndarray:
+    results = []
+    for i in np.ndindex(*LEADING):
+        sources = (SimpleNamespace(**{name: value[i] for name, value in source.items()}) for source in (x, target or x, held or x))
+        results.append(case.oracle(*sources))
+    return np.reshape(results, (*LEADING, *np.shape(results[0])))
+
+
+def float32(arguments: dict) -> dict:
+    return {name: value.astype(np.float32) if value.dtype == np.float64 else value for name, value in arguments.items()}
+
+
+TRANSFORMS = {
+    "plain": lambda f: f,
+    "jit": jax.jit,
+    "vmap": lambda f: jax.vmap(jax.vmap(f)),
+    "scan": lambda f: lambda arguments: jax.lax.scan(lambda _, step: ((), f(step)), (), arguments)[1],
+}
+
+
+def check_values(case: Case, transform: str, **options) -> None:
+    # Under --rank-promotion=raise no shape is stretched that was not meant to be.
+    with jax.numpy_rank_promotion("raise"):
+        actual = TRANSFORMS[transform](lambda arguments: case.call(arguments, **options))(float32(case.arguments))
+    np.testing.assert_allclose(actual, looped(case, case.arguments), rtol=1e-4, atol=1e-5)
+
+
+def check_gradients(case: Case, stop: bool, **options) -> None:
+    """Compares each argument's gradient with central differences of the oracle."""
+    names = [name for name, value in case.arguments.items() if value.dtype == np.float64]
+    actual = jax.grad(lambda arguments: case.call({**case.arguments, **arguments}, **options).sum())(
+        {name: case.arguments[name].astype(np.float32) for name in names}
+    )
+    for name in names:
+        expected = np.zeros_like(case.arguments[name])
+        for i in np.ndindex(*expected.shape):
+            values = []
+            for step in (1e-6, -1e-6):
+                moved = case.arguments[name].copy()
+                moved[i] += step
+                x = {**case.arguments, name: moved}
+                values.append(looped(case, x, target=case.arguments if stop else x, held=case.arguments).sum())
+            expected[i] = (values[0] - values[1]) / 2e-6
+        np.testing.assert_allclose(actual[name], expected, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+def check_reductions(case: Case) -> None:
+    """Weights and reductions of a loss."""
+    w_t = np.arange(6.0).reshape(LEADING)  # the first step does not count
+    loss = looped(case, case.arguments) * w_t
+    for reduction, expected in {"none": loss, "sum": loss.sum(), "mean": loss.mean(), "masked_mean": loss.sum() / w_t.sum()}.items():
+        actual = case.call(float32(case.arguments), w_t=w_t, reduction=reduction)
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5, err_msg=reduction)
+    np.testing.assert_allclose(case.call(float32(case.arguments)), looped(case, case.arguments).mean(), rtol=1e-4, atol=1e-5)
