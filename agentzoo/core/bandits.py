@@ -1,0 +1,290 @@
+"""Multi-armed bandits: which of A arms to pull next, when only the rewards of those pulled are seen.
+
+Each algorithm is a `Bandit` of pure functions:
+
+    state = bandit.init()
+    arm = bandit.act(key, state)
+    state = bandit.update(state, arm, reward)
+
+A state is one learner; `jax.vmap` runs many, with different keys or hyperparameters. An arm that does not exist turns the state to NaN.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from agentzoo.core._operator import operator
+from agentzoo.core.distributions import categorical_sample, epsilon_greedy
+
+__all__ = [
+    "Bandit",
+    "BetaPosterior",
+    "GaussianPosterior",
+    "LogWeights",
+    "Preferences",
+    "SampleMeans",
+    "epsilon_greedy_bandit",
+    "exp3_bandit",
+    "gradient_bandit",
+    "thompson_bernoulli_bandit",
+    "thompson_gaussian_bandit",
+    "ucb_bandit",
+]
+
+
+class Bandit(NamedTuple):
+    """A bandit algorithm.
+
+    Attributes:
+      init: `() -> state`, before any pull.
+      act: `(key, state) -> arm`, an index in `[0, A)`.
+      update: `(state, arm, reward) -> state`.
+      probabilities: `(state) -> [A]`, with which `act` pulls each arm; None for Thompson sampling, which has no formula for them.
+    """
+
+    init: Callable[[], Any]
+    act: Callable[[jax.Array, Any], jax.Array]
+    update: Callable[[Any, ArrayLike, ArrayLike], Any]
+    probabilities: Callable[[Any], jax.Array] | None
+
+
+class SampleMeans(NamedTuple):
+    """What has been seen of each arm.
+
+    Attributes:
+      count: `[A]` pulls.
+      mean: `[A]` average rewards.
+    """
+
+    count: jax.Array
+    mean: jax.Array
+
+
+class BetaPosterior(NamedTuple):
+    """Beta distributions of the probabilities of a reward.
+
+    Attributes:
+      alpha: `[A]` prior and rewards.
+      beta: `[A]` prior and missed rewards.
+    """
+
+    alpha: jax.Array
+    beta: jax.Array
+
+
+class GaussianPosterior(NamedTuple):
+    """Gaussian distributions of the mean rewards.
+
+    Attributes:
+      mean: `[A]`.
+      precision: `[A]` one over the variance.
+    """
+
+    mean: jax.Array
+    precision: jax.Array
+
+
+class LogWeights(NamedTuple):
+    """Weights of EXP3.
+
+    Attributes:
+      log_weight: `[A]`; the largest is 0.
+    """
+
+    log_weight: jax.Array
+
+
+class Preferences(NamedTuple):
+    """What a gradient bandit has learned.
+
+    Attributes:
+      preference: `[A]` logits of the policy.
+      baseline: average reward so far.
+      count: number of rewards so far.
+    """
+
+    preference: jax.Array
+    baseline: jax.Array
+    count: jax.Array
+
+
+def epsilon_greedy_bandit(num_arms: int, epsilon: ArrayLike | Callable[[jax.Array], ArrayLike]) -> Bandit:
+    """Pulls the arm of largest average reward, and with probability `epsilon` any. An arm not pulled yet has average 0.
+
+    See "Reinforcement Learning: An Introduction" by Sutton and Barto, section 2.4. With a constant epsilon, regret grows linearly; with
+    `epsilon=lambda t: c * num_arms / (d**2 * t)` it grows as log t, for a large enough c and a gap d between the best arm and the next:
+    "Finite-time Analysis of the Multiarmed Bandit Problem" by Auer et al. (2002, https://doi.org/10.1023/A:1013689704352, figure 3).
+
+    Args:
+      num_arms: A.
+      epsilon: a scalar, or a function of the number of the pull, beginning with 1; what exceeds 1 counts as 1.
+
+    Returns:
+      A `Bandit` with states `SampleMeans`.
+    """
+
+    def probabilities(state):
+        current = epsilon(jnp.sum(state.count) + 1) if callable(epsilon) else epsilon
+        return epsilon_greedy(jnp.minimum(current, 1.0)).probs(state.mean)
+
+    return _bandit(lambda: _no_samples(num_arms), _update_means, probabilities)
+
+
+def ucb_bandit(num_arms: int, exploration: ArrayLike = 2.0) -> Bandit:
+    """Pulls the arm of largest upper confidence bound, `mean + sqrt(exploration * log(t) / count)` after t pulls; each arm once first.
+
+    With rewards in [0, 1] and `exploration=2` it is UCB1, whose expected regret after t pulls is at most
+    `sum_a 8 log(t) / gap_a + (1 + pi^2 / 3) gap_a` over the arms that are worse than the best by `gap_a`: "Finite-time Analysis of the
+    Multiarmed Bandit Problem" by Auer et al. (2002, https://doi.org/10.1023/A:1013689704352, figure 1 and theorem 1). For rewards with
+    Gaussian noise, multiply `exploration` by four times its variance.
+
+    Args:
+      num_arms: A.
+      exploration: the square of the width of the confidence bounds; smaller values explore less.
+
+    Returns:
+      A `Bandit` with states `SampleMeans`.
+    """
+
+    def probabilities(state):
+        width = jnp.sqrt(exploration * jnp.log(jnp.maximum(jnp.sum(state.count), 1)) / jnp.maximum(state.count, 1))
+        bound = jnp.where(state.count == 0, jnp.inf, state.mean + width)
+        return epsilon_greedy(0.0).probs(bound)
+
+    return _bandit(lambda: _no_samples(num_arms), _update_means, probabilities)
+
+
+def thompson_bernoulli_bandit(num_arms: int, prior_alpha: ArrayLike = 1.0, prior_beta: ArrayLike = 1.0) -> Bandit:
+    """Thompson sampling for rewards of 0 or 1: draws each arm's probability from its posterior, and pulls the arm of the largest.
+
+    See "On the Likelihood that One Unknown Probability Exceeds Another in View of the Evidence of Two Samples" by Thompson (1933,
+    https://doi.org/10.2307/2332286), and "Analysis of Thompson Sampling for the Multi-armed Bandit Problem" by Agrawal and Goyal (2012,
+    https://arxiv.org/abs/1111.1797, algorithm 1). A reward between 0 and 1 counts as that part of a success.
+
+    Args:
+      num_arms: A.
+      prior_alpha: of the Beta prior, a scalar or `[A]`; 1 and 1 are uniform.
+      prior_beta: of the Beta prior.
+
+    Returns:
+      A `Bandit` with states `BetaPosterior`.
+    """
+
+    def init():
+        return BetaPosterior(*(jnp.full(num_arms, prior, float) for prior in (prior_alpha, prior_beta)))
+
+    def act(key, state):
+        return jnp.argmax(jax.random.beta(key, state.alpha, state.beta))
+
+    def update(state, arm, reward):
+        pulled = _one_hot(arm, state.alpha)
+        return BetaPosterior(state.alpha + pulled * reward, state.beta + pulled * (1 - reward))
+
+    return Bandit(init, operator(act), operator(update), None)
+
+
+def thompson_gaussian_bandit(num_arms: int, noise_std: ArrayLike = 1.0, prior_mean: ArrayLike = 0.0, prior_std: ArrayLike = 1.0) -> Bandit:
+    """Thompson sampling for rewards with Gaussian noise: draws each arm's mean from its posterior, and pulls the arm of the largest.
+
+    See "Further Optimal Regret Bounds for Thompson Sampling" by Agrawal and Goyal (2013, https://arxiv.org/abs/1209.3353, section 2.2).
+
+    Args:
+      num_arms: A.
+      noise_std: standard deviation of a reward around its arm's mean.
+      prior_mean: of the Gaussian prior of the means, a scalar or `[A]`.
+      prior_std: of the prior.
+
+    Returns:
+      A `Bandit` with states `GaussianPosterior`.
+    """
+
+    def init():
+        return GaussianPosterior(jnp.full(num_arms, prior_mean, float), jnp.full(num_arms, 1 / jnp.square(prior_std), float))
+
+    def act(key, state):
+        return jnp.argmax(state.mean + jax.random.normal(key, state.mean.shape, state.mean.dtype) / jnp.sqrt(state.precision))
+
+    def update(state, arm, reward):
+        gained = _one_hot(arm, state.mean) / jnp.square(noise_std)
+        precision = state.precision + gained
+        return GaussianPosterior(state.mean + gained / precision * (reward - state.mean), precision)
+
+    return Bandit(init, operator(act), operator(update), None)
+
+
+def exp3_bandit(num_arms: int, gamma: ArrayLike) -> Bandit:
+    """EXP3, for rewards in [0, 1] that anything may decide, even an adversary: exponential weights of importance-weighted rewards.
+
+    See "The Nonstochastic Multiarmed Bandit Problem" by Auer et al. (2002, https://doi.org/10.1137/S0097539701398375, figure 1). Regret
+    to the best single arm after t pulls is at most `2.63 * sqrt(t * A * log(A))` with
+    `gamma = min(1, sqrt(A * log(A) / ((e - 1) * t)))` (corollary 3.2).
+
+    Args:
+      num_arms: A.
+      gamma: the part of pulls that is uniform, in (0, 1], and the step size of the weights.
+
+    Returns:
+      A `Bandit` with states `LogWeights`.
+    """
+
+    def probabilities(state):
+        return (1 - gamma) * jax.nn.softmax(state.log_weight) + gamma / num_arms
+
+    def update(state, arm, reward):
+        estimate = _one_hot(arm, state.log_weight) * reward / probabilities(state)
+        log_weight = state.log_weight + gamma / num_arms * estimate
+        return LogWeights(log_weight - jnp.max(log_weight))
+
+    return _bandit(lambda: LogWeights(jnp.zeros(num_arms)), update, probabilities)
+
+
+def gradient_bandit(num_arms: int, step_size: ArrayLike) -> Bandit:
+    """Gradient ascent of the expected reward of a softmax policy, `preference += step_size * (reward - baseline) * (1[arm] - policy)`.
+
+    See "Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning" by Williams (1992,
+    https://doi.org/10.1007/BF00992696), and "Reinforcement Learning: An Introduction" by Sutton and Barto, equation 2.12. The baseline
+    is the average of the rewards before.
+
+    Args:
+      num_arms: A.
+      step_size: of the ascent; too large a one settles on a bad arm.
+
+    Returns:
+      A `Bandit` with states `Preferences`.
+    """
+
+    def probabilities(state):
+        return jax.nn.softmax(state.preference)
+
+    def update(state, arm, reward):
+        advantage = jnp.where(state.count == 0, 0, reward - state.baseline)
+        preference = state.preference + step_size * advantage * (_one_hot(arm, state.preference) - probabilities(state))
+        count = state.count + 1
+        return Preferences(preference, state.baseline + (reward - state.baseline) / count, count)
+
+    return _bandit(lambda: Preferences(jnp.zeros(num_arms), jnp.zeros(()), jnp.zeros(())), update, probabilities)
+
+
+def _bandit(init, update, probabilities):
+    return Bandit(
+        init, operator(lambda key, state: categorical_sample(key, probabilities(state))), operator(update), operator(probabilities)
+    )
+
+
+def _no_samples(num_arms):
+    return SampleMeans(jnp.zeros(num_arms), jnp.zeros(num_arms))
+
+
+def _update_means(state, arm, reward):
+    pulled = _one_hot(arm, state.count)
+    count = state.count + pulled
+    return SampleMeans(count, state.mean + pulled * (reward - state.mean) / jnp.maximum(count, 1))
+
+
+def _one_hot(arm, like):
+    """1 for the arm and 0 for the others; NaN if there is no such arm."""
+    known = (arm >= 0) & (arm < like.shape[0])
+    return jnp.where(known, jax.nn.one_hot(arm, like.shape[0], dtype=like.dtype), jnp.nan)

@@ -1,0 +1,154 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agentzoo.core import ShapeError, episodic_memory
+from agentzoo.core.episodic_memory import knn_query
+
+TRANSFORMS = {
+    "plain": lambda f: f,
+    "jit": jax.jit,
+    "vmap": lambda f: lambda q: jax.tree.map(lambda x: x[0], jax.vmap(f)(q[None])),
+}
+
+
+def oracle(data, query_points, k):
+    """Sorted distances of each query to each row, in float64, and where they are."""
+    data, query_points = np.asarray(data, np.float64), np.asarray(query_points, np.float64)
+    indices, distances = [], []
+    for query in query_points:
+        to_all = np.array([np.sum((query - row) ** 2) for row in data])
+        indices.append(np.argsort(to_all, kind="stable")[:k])
+        distances.append(to_all[indices[-1]])
+    return np.array(indices), np.array(distances)
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("n", [5, 40, 1000])
+def test_values_against_an_oracle(n, transform):
+    rng = np.random.default_rng(n)
+    data, queries = rng.normal(size=(n, 6)).astype(np.float32), rng.normal(size=(7, 6)).astype(np.float32)
+    result = TRANSFORMS[transform](lambda q: knn_query(data, q, 10))(queries)
+    indices, distances = oracle(data, queries, 10)
+    np.testing.assert_array_equal(result.neighbor_indices, indices)
+    np.testing.assert_allclose(result.neighbor_neg_distances, -distances, rtol=1e-5)
+    np.testing.assert_array_equal(result.neighbors, data[indices])
+
+
+def test_by_hand():
+    result = knn_query(np.array([[0.0, 0.0], [7.5, 1.0], [40.0, 40.0]]), np.array([[2.0, 1.3], [7.5, 0.0]]), 2)
+    np.testing.assert_array_equal(result.neighbor_indices, [[0, 1], [1, 0]])
+    np.testing.assert_allclose(result.neighbor_neg_distances, [[-5.69, -30.34], [-1, -56.25]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("offset", [0.0, 10.0, 1000.0])
+@pytest.mark.parametrize("spread", [1e-3, 1.0])
+def test_points_that_are_nearly_the_same_keep_their_digits(offset, spread):
+    """By `|q|^2 + |x|^2 - 2 q.x`, all of these distances would be lost in rounding."""
+    rng = np.random.default_rng(0)
+    data = (offset + spread * rng.normal(size=(300, 8))).astype(np.float32)
+    queries = np.concatenate([data[:20], (offset + spread * rng.normal(size=(20, 8))).astype(np.float32)])
+    indices, distances = oracle(data, queries, 5)
+    result = knn_query(data, queries, 5)
+    np.testing.assert_array_equal(result.neighbor_indices, indices)
+    np.testing.assert_allclose(result.neighbor_neg_distances, -distances, rtol=1e-5)
+    assert (result.neighbor_neg_distances[:20, 0] == 0).all()
+
+
+def test_a_crowd_of_duplicates_far_from_the_origin():
+    """More rows than there are candidates lie within the rounding error of the matrix product."""
+    rng = np.random.default_rng(0)
+    data = np.float32(100 + np.concatenate([1e-4 * rng.normal(size=(200, 4)), rng.normal(size=(50, 4))]))
+    queries = data[::7]
+    indices, distances = oracle(data, queries, 3)
+    result = knn_query(data, queries, 3)
+    np.testing.assert_allclose(result.neighbor_neg_distances, -distances, rtol=1e-5)
+    np.testing.assert_array_equal(result.neighbor_indices, indices)
+
+
+def test_of_equal_distances_the_first_counts():
+    for n in (10, 200):
+        np.testing.assert_array_equal(knn_query(np.zeros((n, 2)), np.ones((3, 2)), 4).neighbor_indices, [[0, 1, 2, 3]] * 3)
+
+
+def test_empty_places_are_infinitely_far():
+    data = np.full((100, 3), np.inf)
+    data[[50, 60]] = [[1.0, 0, 0], [2.0, 0, 0]]
+    for queries in (np.zeros((1, 3)), np.zeros((5, 3))):
+        result = knn_query(data, queries, 3)
+        np.testing.assert_array_equal(result.neighbor_indices[:, :2], [[50, 60]] * len(queries))
+        np.testing.assert_array_equal(result.neighbor_neg_distances, [[-1, -4, -np.inf]] * len(queries))
+
+
+def test_other_metrics():
+    data, queries = np.array([[0.0, 3.0], [2.0, 2.0], [9.0, 9.0]]), np.zeros((2, 2))
+    result = knn_query(data, queries, 2, manhattan)
+    np.testing.assert_array_equal(result.neighbor_indices, [[0, 1]] * 2)
+    np.testing.assert_array_equal(result.neighbor_neg_distances, [[-3, -4]] * 2)
+    np.testing.assert_array_equal(knn_query(data, queries, 2).neighbor_indices, [[1, 0]] * 2)
+
+
+def manhattan(x, y):
+    return jnp.sum(jnp.abs(x - y))
+
+
+def test_gradients_of_distances():
+    rng = np.random.default_rng(0)
+    data, queries = rng.normal(size=(2, 60, 3)).astype(np.float32)
+    indices, _ = oracle(data, queries, 2)
+
+    def total(data, queries):
+        return -knn_query(data, queries, 2).neighbor_neg_distances.sum()
+
+    by_data, by_queries = jax.grad(total, (0, 1))(data, queries)
+    difference = 2 * (queries[:, None] - data[indices])
+    np.testing.assert_allclose(by_queries, difference.sum(1), rtol=1e-4, atol=1e-5)
+    expected = np.zeros_like(data)
+    np.add.at(expected, indices, -difference)
+    np.testing.assert_allclose(by_data, expected, rtol=1e-4, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=8)
+@given(st.lists(st.integers(1, 3), max_size=2), st.sampled_from([(3, 5), (50, 2)]), st.sampled_from([np.int32, np.float16, jnp.bfloat16]))
+def test_shapes_and_dtypes(leading, sizes, dtype):
+    (n, k), leading = sizes, tuple(leading)
+    data, queries = jnp.ones((n, 2), dtype), jnp.ones((*leading, 2), dtype)
+    result = jax.eval_shape(lambda: knn_query(data, queries, k))  # traced, not compiled
+    k = min(n, k)
+    assert result.neighbors.shape == (*leading, k, 2) and result.neighbors.dtype == dtype
+    assert result.neighbor_indices.shape == result.neighbor_neg_distances.shape == (*leading, k)
+    assert result.neighbor_neg_distances.dtype == (jnp.float32 if dtype == np.int32 else dtype)
+
+
+def test_low_precision_is_ranked_in_float32():
+    data = jnp.array([[100.0], [101.0], [102.0]], jnp.bfloat16)  # whose squares, in bfloat16, differ by less than a digit
+    np.testing.assert_array_equal(knn_query(data, jnp.array([[101.0]], jnp.bfloat16), 2).neighbor_indices[0], [1, 0])
+
+
+@pytest.mark.parametrize(
+    ("data", "queries", "message"),
+    [
+        (np.array([]), np.array([]), "'data' must have shape"),
+        (np.ones((3, 2)), np.ones((4, 3)), "'query_points' must have shape"),
+        (np.ones((3, 2)), 1.0, "'query_points' must have shape"),
+    ],
+)
+def test_shapes_that_do_not_fit(data, queries, message):
+    with pytest.raises(ShapeError, match=message):
+        knn_query(data, queries, 2)
+    with pytest.raises(TypeError, match="'num_neighbors' must be a Python value"):
+        jax.jit(lambda k: knn_query(np.ones((3, 2)), np.ones((4, 2)), k))(2)
+
+
+def test_compiled_once_per_shape_and_metric(monkeypatch):
+    traced = []
+    monkeypatch.setattr(episodic_memory, "_measure_all", lambda *args: traced.append(1) or _measure_all(*args))
+    for seed in range(3):
+        knn_query(np.random.default_rng(seed).normal(size=(11, 13)), np.zeros((1, 13)), 2)
+    assert len(traced) == 1
+
+
+_measure_all = episodic_memory._measure_all
