@@ -1,0 +1,345 @@
+"""PopArt: a linear layer learns normalised targets, and its outputs stay what they are when the normalisation moves.
+
+Each of K outputs (tasks, say) has statistics of its own. Targets and values `[...]` come with indices of the same shape that say
+which output they belong to. `popart` and its parts act on statistics and parameters that the caller keeps together; `PopArt` keeps
+them together itself, and is the safer choice. See "Learning values across many orders of magnitude" by van Hasselt et al. (2016,
+https://arxiv.org/abs/1602.07714), and for several outputs "Multi-task Deep Reinforcement Learning with PopArt" by Hessel et al. (2018,
+https://arxiv.org/abs/1809.04474).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from agentzoo.core._moments import AxisName, Moments, hashable, mix, moments
+from agentzoo.core._operator import ShapeError, actions, floats, operator
+from agentzoo.core.arrays import AllSum, batched_index
+
+__all__ = [
+    "PopArt",
+    "PopArtOutput",
+    "PopArtState",
+    "art",
+    "normalize",
+    "pop",
+    "popart",
+    "unnormalize",
+    "unnormalize_linear",
+]
+
+LinearParams = Mapping[str, Any]
+"""Parameters of a linear layer: `w` of `[..., K]` and `b` of `[K]`."""
+
+
+class PopArtState(NamedTuple):
+    """Statistics of the targets of K outputs.
+
+    Attributes:
+      shift: `[K]` means.
+      scale: `[K]` standard deviations, within bounds.
+      second_moment: `[K]` mean squares.
+      moments: what the above are computed from, as `scale` may be at a bound and `second_moment - shift^2` has no digit left where the
+        mean is large. A state made of the first three alone works, with that error.
+    """
+
+    shift: ArrayLike
+    scale: ArrayLike
+    second_moment: ArrayLike
+    moments: Moments | None = None
+
+
+class PopArtOutput(NamedTuple):
+    """An output of the linear layer.
+
+    Attributes:
+      normalized: what the layer computes, and what its loss is about.
+      unnormalized: the same on the scale of the targets.
+    """
+
+    normalized: jax.Array
+    unnormalized: jax.Array
+
+
+@operator
+def normalize(state: PopArtState, unnormalized: ArrayLike, indices: ArrayLike) -> jax.Array:
+    """`(unnormalized - shift[indices]) / scale[indices]`.
+
+    Args:
+      state: statistics of K outputs.
+      unnormalized: `[...]` targets.
+      indices: `[...]` or one for all, the outputs they belong to.
+
+    Returns:
+      `[...]`; NaN where an index is out of range.
+
+    Raises:
+      ShapeError: if the shapes differ.
+      TypeError: if the indices are not integers.
+    """
+    unnormalized, shift, scale = floats(unnormalized=unnormalized, shift=state.shift, scale=state.scale)
+    indices = _indices("normalize", indices, unnormalized.shape)
+    return (unnormalized - _at(shift, indices)) / _at(scale, indices)
+
+
+@operator
+def unnormalize(state: PopArtState, normalized: ArrayLike, indices: ArrayLike) -> jax.Array:
+    """`scale[indices] * normalized + shift[indices]`.
+
+    Args:
+      state: statistics of K outputs.
+      normalized: `[...]` values.
+      indices: `[...]` or one for all, the outputs they belong to.
+
+    Returns:
+      `[...]`; NaN where an index is out of range.
+
+    Raises:
+      ShapeError: if the shapes differ.
+      TypeError: if the indices are not integers.
+    """
+    normalized, shift, scale = floats(normalized=normalized, shift=state.shift, scale=state.scale)
+    indices = _indices("unnormalize", indices, normalized.shape)
+    known = (indices >= 0) & (indices < shift.size)
+    # A choice between product and sum keeps compilers from fusing them, so that the product is rounded as a quotient is.
+    return jnp.where(known, jnp.take(scale, indices, mode="clip") * normalized, jnp.nan) + jnp.take(shift, indices, mode="clip")
+
+
+@operator
+def unnormalize_linear(state: PopArtState, inputs: ArrayLike, indices: ArrayLike) -> PopArtOutput:
+    """Picks an output of the linear layer, and puts it on the scale of its targets.
+
+    Args:
+      state: statistics of K outputs.
+      inputs: `[..., K]` what the linear layer has computed.
+      indices: `[...]` or one for all, the outputs to pick.
+
+    Returns:
+      `[...]` normalized and unnormalized; NaN where an index is out of range.
+
+    Raises:
+      ShapeError: if shapes do not fit together.
+      TypeError: if the indices are not integers.
+    """
+    (inputs,) = floats(inputs=inputs)
+    if inputs.shape[-1:] != jnp.shape(state.shift):
+        raise ShapeError(f"unnormalize_linear: 'inputs' must have shape [..., {jnp.size(state.shift)}], but has shape {inputs.shape}.")
+    normalized = batched_index(inputs, _indices("unnormalize_linear", indices, inputs.shape[:-1]))
+    return PopArtOutput(normalized, unnormalize(state, normalized, indices))
+
+
+def art(
+    state: PopArtState,
+    targets: ArrayLike,
+    indices: ArrayLike,
+    step_size: ArrayLike,
+    scale_lb: ArrayLike,
+    scale_ub: ArrayLike,
+    axis_name: AxisName = None,
+    batch_step: str = "sequential",
+) -> PopArtState:
+    """Adapts the statistics to targets: "ART" of van Hasselt et al., section 2.2.
+
+    For the n targets of an output with mean m, `shift += weight * (m - shift)`, and likewise for the second moment. The variance is
+    updated by itself, as by Chan, Golub and LeVeque (1979), so that it is exact at any mean.
+
+    Args:
+      state: statistics of K outputs.
+      targets: `[...]` of any shape.
+      indices: `[...]` or one for all, the outputs they belong to. Targets of an index out of range do not count.
+      step_size: weight of one target, in [0, 1].
+      scale_lb: lower bound of the scale.
+      scale_ub: upper bound of the scale.
+      axis_name: a mapped axis, or several, over which there are more targets.
+      batch_step: the weight of n targets: "sequential" for `1 - (1 - step_size)^n`, which n updates with one target each would have;
+        "mean" for `step_size`; "sum" for `n * step_size`, which RLax has: the same as the first where it is small, but it overshoots,
+        and the variance turns negative, where it is above 1.
+
+    Returns:
+      The new statistics.
+
+    Raises:
+      ShapeError: if the shapes differ.
+      TypeError: if the indices are not integers.
+      ValueError: if there is no such `batch_step`.
+    """
+    return _art(state, targets, indices, step_size, scale_lb, scale_ub, hashable(axis_name), batch_step)
+
+
+@operator(static=("axis_name", "batch_step"))
+def _art(state, targets, indices, step_size, scale_lb, scale_ub, axis_name, batch_step) -> PopArtState:
+    targets, shift, second_moment = floats(targets=targets, shift=state.shift, second_moment=state.second_moment)
+    indices = _indices("art", indices, targets.shape)
+
+    def total(values):
+        return _cross_replica_scatter_add(jnp.zeros_like(shift), indices, values, axis_name)
+
+    count = total(jnp.ones_like(targets))
+    old = state.moments or Moments(shift, jnp.zeros_like(shift), second_moment - jnp.square(shift))
+    share = _at(1 / jnp.maximum(count, 1), indices)
+    batch = moments(targets, lambda x: total(x * share), lambda mean: _at(mean, indices))
+    weights = {
+        "sequential": jnp.where(count == 0, 0, -jnp.expm1(count * jnp.log1p(-step_size))),
+        "mean": jnp.where(count == 0, 0, step_size),
+        "sum": count * step_size,
+    }
+    if batch_step not in weights:
+        raise ValueError(f"art: batch_step={batch_step!r} is unknown; choose 'sequential', 'mean' or 'sum'.")
+    new = mix(old, batch, weights[batch_step])
+    scale = jnp.clip(jnp.sqrt(jnp.maximum(new.variance, 0)), scale_lb, scale_ub)
+    return PopArtState(new.mean, scale, new.variance + jnp.square(new.mean), state.moments and new)
+
+
+def pop(params: LinearParams, old: PopArtState, new: PopArtState) -> dict[str, Any]:
+    """Moves the parameters of the linear layer with the statistics: "POP" of van Hasselt et al., section 2.1.
+
+    `w <- w * old.scale / new.scale` and `b <- (old.scale * b + old.shift - new.shift) / new.scale`, so that
+    `scale * (x w + b) + shift` is what it was.
+
+    Args:
+      params: `w` of `[..., K]` and `b` of `[K]`.
+      old: the statistics that the parameters belong to.
+      new: the statistics that they are to belong to.
+
+    Returns:
+      Parameters with the new `w` and `b`.
+
+    Raises:
+      ShapeError: if shapes do not fit together.
+    """
+    w, b = _pop(params["w"], params["b"], old, new)
+    return {**params, "w": w, "b": b}
+
+
+@operator
+def _pop(w: ArrayLike, b: ArrayLike, old: PopArtState, new: PopArtState) -> tuple[jax.Array, jax.Array]:
+    shape = jnp.shape(old.shift)
+    for name, found in [("params['w']", jnp.shape(w)[-1:]), ("params['b']", jnp.shape(b)), ("new", jnp.shape(new.shift))]:
+        if found != shape:
+            raise ShapeError(f"pop: {name!r} must have as many outputs as 'old', {shape}, but has {found}.")
+    ratio = jnp.divide(old.scale, new.scale)
+    return jnp.multiply(w, ratio), jnp.multiply(b, ratio) + jnp.subtract(old.shift, new.shift) / new.scale
+
+
+def popart(
+    num_outputs: int,
+    step_size: ArrayLike | None,
+    scale_lb: ArrayLike,
+    scale_ub: ArrayLike,
+    axis_name: AxisName = None,
+    batch_step: str = "sequential",
+) -> tuple[Callable[[], PopArtState], Callable[[LinearParams, PopArtState, ArrayLike, ArrayLike], tuple[LinearParams, PopArtState]]]:
+    """`art` followed by `pop`.
+
+    A learner must go on with both things that it returns: the parameters do not fit other statistics. `PopArt` cannot get that wrong.
+
+    Args:
+      num_outputs: K.
+      step_size: see `art`; None leaves everything as it is.
+      scale_lb: lower bound of the scale.
+      scale_ub: upper bound of the scale.
+      axis_name: a mapped axis, or several, over which there are more targets.
+      batch_step: see `art`.
+
+    Returns:
+      `initial_state() -> state`, shift 0 and scale 1, and `update(params, state, targets, indices) -> (params, state)`.
+    """
+
+    def initial_state() -> PopArtState:
+        zeros, ones = jnp.zeros(num_outputs), jnp.ones(num_outputs)
+        return PopArtState(zeros, ones, ones, Moments(zeros, zeros, ones))
+
+    def update(params: LinearParams, state: PopArtState, targets: ArrayLike, indices: ArrayLike) -> tuple[LinearParams, PopArtState]:
+        if step_size is None:
+            return params, state
+        new = art(state, targets, indices, step_size, scale_lb, scale_ub, axis_name, batch_step)
+        return pop(params, state, new), new
+
+    return initial_state, update
+
+
+class PopArt(NamedTuple):
+    """A linear layer together with the statistics that its parameters belong to.
+
+    Neither moves without the other: `update` moves both and changes no unnormalized output, and a gradient step replaces `params`
+    alone, in the result of `update`:
+
+        pop_art = pop_art.update(targets, indices)
+        grads = jax.grad(lambda params: loss(pop_art._replace(params=params).apply(features, indices)))(pop_art.params)
+        pop_art = pop_art._replace(params=optax.apply_updates(pop_art.params, ...))
+
+    Attributes:
+      params: `w` of `[F, K]` and `b` of `[K]`, to be learned.
+      statistics: of the targets of each output.
+    """
+
+    params: dict[str, jax.Array]
+    statistics: PopArtState
+
+    @classmethod
+    def init(cls, key: jax.Array, num_inputs: int, num_outputs: int = 1) -> "PopArt":
+        """A layer with shift 0 and scale 1.
+
+        Args:
+          key: a random key for `w`, drawn with variance `1 / num_inputs`.
+          num_inputs: F.
+          num_outputs: K.
+        """
+        w = jax.random.normal(key, (num_inputs, num_outputs)) / jnp.sqrt(num_inputs)
+        initial_state, _ = popart(num_outputs, None, 0, 0)
+        return cls({"w": w, "b": jnp.zeros(num_outputs)}, initial_state())
+
+    def apply(self, inputs: ArrayLike, indices: ArrayLike = 0) -> PopArtOutput:
+        """The outputs for features.
+
+        Args:
+          inputs: `[..., F]`.
+          indices: `[...]` or one for all, the outputs wanted.
+
+        Returns:
+          `[...]` normalized and unnormalized.
+        """
+        return unnormalize_linear(self.statistics, jnp.asarray(inputs) @ self.params["w"] + self.params["b"], indices)
+
+    def normalize(self, targets: ArrayLike, indices: ArrayLike = 0) -> jax.Array:
+        """Targets `[...]` as the normalized output is to learn them."""
+        return normalize(self.statistics, targets, indices)
+
+    def update(
+        self,
+        targets: ArrayLike,
+        indices: ArrayLike = 0,
+        step_size: ArrayLike | None = 3e-4,
+        scale_lb: ArrayLike = 1e-4,
+        scale_ub: ArrayLike = 1e6,
+        axis_name: AxisName = None,
+        batch_step: str = "sequential",
+    ) -> "PopArt":
+        """Adapts the statistics to targets and moves the parameters along; see `art` for the arguments.
+
+        The defaults are those of Hessel et al.
+        """
+        _, update = popart(jnp.size(self.statistics.shift), step_size, scale_lb, scale_ub, axis_name, batch_step)
+        params, statistics = update(self.params, self.statistics, targets, indices)
+        return PopArt(dict(params), statistics)
+
+
+def _indices(operator_name: str, indices: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
+    """Indices of the shape of what they belong to; a scalar stands for all."""
+    indices = jnp.asarray(indices)
+    actions(operator_name, shape if indices.ndim else (), indices=indices)
+    return jnp.broadcast_to(indices, shape)
+
+
+def _at(statistic: jax.Array, indices: jax.Array) -> jax.Array:
+    """`statistic[indices]`, NaN where an index is out of range."""
+    return jnp.take(statistic, jnp.where(indices < 0, statistic.size, indices), mode="fill", fill_value=jnp.nan)
+
+
+def _cross_replica_scatter_add(source: ArrayLike, indices: ArrayLike, updates: ArrayLike, axis_name: AxisName) -> jax.Array:
+    """`source[indices] += updates` with the updates of all devices; indices out of range do not count."""
+    source, indices, updates = jnp.asarray(source), jnp.asarray(indices), jnp.asarray(updates)
+    here = indices[..., None] == jnp.arange(source.size)
+    return source + AllSum(hashable(axis_name))(jnp.where(here, updates[..., None], 0), tuple(range(indices.ndim)))
