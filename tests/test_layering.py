@@ -57,7 +57,7 @@ def part_of(module, name):
     """The part of the house, or the package, that an import refers to."""
     parts = module.split(".")
     if parts[0] != "agentzoo":
-        return "gymnasium.spaces" if (module, name) == ("gymnasium", "spaces") else parts[0]
+        return "gymnasium.spaces" if (module, name) == ("gymnasium", "spaces") else parts[0] if parts[0] in OUTER else "another"
     parts = parts[1:] or [name]
     if parts[0] == "algos":
         return ".".join((*parts, name)[:2])

@@ -1,0 +1,67 @@
+"""What code written for RLax 0.1.9 finds in `agentzoo.core`: every public name, with the same arguments in the same order."""
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agentzoo import core
+
+# Not public there, but used by code in the wild.
+HELPERS = """
+IntrinsicRewardState hyperbolic_arcsin hyperbolic_sin get_top_k_weights importance_corrected_td_errors kl_constraint_loss MpoOutputs
+VTraceOutput PopArtOutput KNNQueryResult DiscreteDistribution ContinuousDistribution
+"""
+
+
+def entries(types):
+    """The names of types, with their fields, or of functions, with their arguments."""
+    found = []
+    for line in (Path(__file__).parent / "rlax_names.txt").read_text().splitlines():
+        name, _, arguments = line.rstrip(")").partition("(")
+        if name[0].isupper() == types:
+            found.append(pytest.param(name, [argument for argument in arguments.split(", ") if argument], id=name))
+    return found
+
+
+@pytest.mark.parametrize(("name", "arguments"), entries(types=False))
+def test_functions_take_the_same_arguments(name, arguments):
+    parameters = inspect.signature(getattr(core, name)).parameters
+    assert list(parameters)[: len(arguments)] == arguments
+    own = list(parameters.values())[len(arguments) :]  # what we add must not be needed
+    assert all(p.default is not p.empty or p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in own)
+
+
+@pytest.mark.parametrize(("name", "fields"), entries(types=True))
+def test_types_have_the_same_fields(name, fields):
+    for field in fields:
+        kind = getattr(core, name)
+        assert hasattr(kind, field) or field in inspect.signature(kind).parameters
+
+
+def test_there_are_127():
+    assert len(entries(types=False) + entries(types=True)) == 127
+
+
+@pytest.mark.parametrize("name", HELPERS.split())
+def test_helpers_are_public(name):
+    assert name in core.__all__
+
+
+def test_all_is_sorted_and_found_and_documented():
+    assert core.__all__ == sorted(set(core.__all__))
+    for name in core.__all__:
+        value = getattr(core, name)
+        assert not callable(value) or (value.__doc__ and len(value.__doc__) > 5), name
+
+
+def test_the_import_costs_little_more_than_jax():
+    code = "import sys, agentzoo.core; print([name for name in ('distrax', 'haiku', 'optax', 'gymnasium', 'chex') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_an_unknown_name_is_no_attribute():
+    with pytest.raises(AttributeError, match="no_such_operator"):
+        core.no_such_operator  # noqa: B018
