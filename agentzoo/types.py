@@ -4,7 +4,8 @@ Names follow the field: `_tm1` is the source of a transition, `_t` its destinati
 N environments, B batch, A actions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -85,7 +86,8 @@ class Agent(NamedTuple):
       learn: `(state, trajectory, clock) -> (state, metrics)`. One training cycle; metrics are scalars by TensorBoard tag.
       unroll_length: T of the trajectories that `learn` wants.
       initial_memory: `(num_envs) -> memory`, the recurrent state at the beginning of an episode.
-      values: `(params, obs) -> q`, action values `[N, A]` of a value-based agent.
+      queries: what else can be asked of the agent, as functions `(params, obs) -> array [N, ...]` by name: "values" gives the action
+        values `[N, A]` of a value-based agent.
     """
 
     init: Callable[[Array], Any]
@@ -94,7 +96,7 @@ class Agent(NamedTuple):
     learn: Callable[[Any, Trajectory, Clock], tuple[Any, dict[str, Array]]]
     unroll_length: int
     initial_memory: Callable[[int], PyTree] = lambda num_envs: ()
-    values: Callable[[PyTree, PyTree], Array] | None = None
+    queries: Mapping[str, Callable[[PyTree, PyTree], Array]] = MappingProxyType({})
 
 
 def zeros(space: spaces.Space, *leading: int) -> PyTree:

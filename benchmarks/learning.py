@@ -40,6 +40,11 @@ TASKS = {
     "dqn-acrobot": ("DQN", "Acrobot-v1", 100_000, {**LUNAR, "learning_rate": 6.3e-4}, -85, "mean"),
     "dqn-mountaincar": ("DQN", "MountainCar-v0", 120_000, MOUNTAIN_CAR, -115, "mean"),
     "dqn-lunarlander": ("DQN", "LunarLander-v3", 300_000, LUNAR, 200, "mean"),
+    "qrdqn-cartpole-defaults": ("QRDQN", "CartPole-v1", 100_000, {}, 475, "every"),
+    "qrdqn-cartpole": ("QRDQN", "CartPole-v1", 50_000, {**CARTPOLE, "n_quantiles": 10}, 475, "every"),
+    "qrdqn-acrobot": ("QRDQN", "Acrobot-v1", 100_000, {**LUNAR, "learning_rate": 6.3e-4, "n_quantiles": 25}, -80, "mean"),
+    "qrdqn-mountaincar": ("QRDQN", "MountainCar-v0", 120_000, {**MOUNTAIN_CAR, "n_quantiles": 25}, -115, "mean"),
+    "qrdqn-lunarlander": ("QRDQN", "LunarLander-v3", 300_000, {**LUNAR, "n_quantiles": 170}, 200, "mean"),
 }
 
 

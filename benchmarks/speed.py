@@ -1,8 +1,8 @@
-"""How fast is it? Whole `learn` of DQN on CartPole beside Stable-Baselines3 and SBX, with the same hyperparameters, compilation included.
+"""How fast is it? Whole `learn` on CartPole beside Stable-Baselines3 (and its contrib) and SBX: same hyperparameters, compilation included.
 
 Make an environment for the peers, and give its interpreter:
 
-    python -m venv peers && peers/bin/pip install sbx-rl
+    python -m venv peers && peers/bin/pip install sbx-rl sb3-contrib
     python benchmarks/speed.py --peers peers/bin/python
 
 Every run is a process of its own; the libraries take turns, and the ratio of medians is printed. Let nothing else run meanwhile.
@@ -24,40 +24,48 @@ FREQUENT = {
     "learning_rate": 1e-4, "batch_size": 32, "buffer_size": 1_000_000, "learning_starts": 100, "gamma": 0.99,
     "target_update_interval": 10_000, "train_freq": 4, "gradient_steps": 1, "exploration_fraction": 0.1, "exploration_final_eps": 0.05,
 }  # fmt: skip
-# name: (hyperparameters, hidden layers, peers)
+QUANTILES = 10
+# name: (algorithm, hyperparameters, hidden layers, peers)
 TASKS = {
-    "tuned": (TUNED, [256, 256], ["sbx", "sb3"]),
-    "train_freq 4, SBX's network": (FREQUENT, [256, 256], ["sbx"]),
-    "train_freq 4, SB3's network": (FREQUENT, [64, 64], ["sb3"]),
+    "tuned": ("DQN", TUNED, [256, 256], ["sbx", "sb3"]),
+    "train_freq 4, SBX's network": ("DQN", FREQUENT, [256, 256], ["sbx"]),
+    "train_freq 4, SB3's network": ("DQN", FREQUENT, [64, 64], ["sb3"]),
+    "QR-DQN tuned, 10 quantiles": ("QRDQN", TUNED, [256, 256], ["sb3"]),
 }
 
 
-def learn(library: str, hyperparameters: dict, net_arch: list[int], steps: int) -> float:
+def learn(library: str, algorithm: str, hyperparameters: dict, net_arch: list[int], steps: int) -> float:
     """Seconds that `learn` takes."""
     if library == "ours":
-        from agentzoo import DQN
+        from agentzoo.algos.loading import find
 
-        agent = DQN("CartPole-v1", net_arch=net_arch, double_q=False, n_steps=1, **hyperparameters)
+        own = {"n_quantiles": QUANTILES} if algorithm == "QRDQN" else {}
+        agent = find(algorithm)("CartPole-v1", net_arch=net_arch, double_q=False, n_steps=1, **own, **hyperparameters)
         start = time.perf_counter()
         agent.learn(steps, progress_bar=False)
     else:
-        if library == "sb3":
-            from stable_baselines3 import DQN
+        policy: dict = {"net_arch": net_arch}
+        if algorithm == "QRDQN":
+            from sb3_contrib import QRDQN as Peer
+
+            policy["n_quantiles"] = QUANTILES
+        elif library == "sb3":
+            from stable_baselines3 import DQN as Peer
         else:
-            from sbx import DQN
-        agent = DQN("MlpPolicy", "CartPole-v1", policy_kwargs={"net_arch": net_arch}, seed=0, **hyperparameters)
+            from sbx import DQN as Peer
+        agent = Peer("MlpPolicy", "CartPole-v1", policy_kwargs=policy, seed=0, **hyperparameters)
         start = time.perf_counter()
         agent.learn(steps)
     return time.perf_counter() - start
 
 
-def floor(hyperparameters: dict, net_arch: list[int], steps: int) -> dict[str, float]:
+def floor(algorithm: str, hyperparameters: dict, net_arch: list[int], steps: int) -> dict[str, float]:
     """Seconds for the environment's steps alone, and for the gradient steps alone in one compiled loop."""
     import gymnasium as gym
     import jax
     import numpy as np
 
-    from agentzoo.algos.dqn import DQNConfig, make_agent
+    from agentzoo.algos.loading import find
     from agentzoo.types import Clock, EnvSpec, Trajectory
 
     env = gym.make("CartPole-v1")
@@ -71,8 +79,10 @@ def floor(hyperparameters: dict, net_arch: list[int], steps: int) -> dict[str, f
 
     updates = (steps - hyperparameters["learning_starts"]) // hyperparameters["train_freq"] * hyperparameters["gradient_steps"]
     chunk = 500
-    config = DQNConfig(**{**hyperparameters, "gradient_steps": chunk}, net_arch=tuple(net_arch), double_q=False, n_steps=1)
-    agent = make_agent(config, EnvSpec(env.observation_space, env.action_space, 1))
+    own = {"n_quantiles": QUANTILES} if algorithm == "QRDQN" else {}
+    kind = find(algorithm)
+    config = kind.Config(**{**hyperparameters, "gradient_steps": chunk}, net_arch=tuple(net_arch), double_q=False, n_steps=1, **own)
+    agent = kind.make_agent(config, EnvSpec(env.observation_space, env.action_space, 1))
     shape, rng = (config.train_freq, 1), np.random.default_rng(0)
     obs = rng.normal(size=(2, *shape, 4)).astype(np.float32)
     ones, zeros = np.ones(shape, np.float32), np.zeros(shape, bool)
@@ -97,6 +107,7 @@ def in_process_of_its_own(python: str, *arguments: object) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", help="Python interpreter that has Stable-Baselines3 and SBX")
+    parser.add_argument("--tasks", nargs="*", default=list(TASKS), choices=TASKS, metavar="TASK", help=f"of {', '.join(TASKS)}")
     parser.add_argument("--steps", type=float, default=5e4)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -108,14 +119,15 @@ def main() -> None:
     if not arguments.peers:
         parser.error("--peers is needed; see --help")
     steps = int(arguments.steps)
-    for name, (hyperparameters, net_arch, peers) in TASKS.items():
+    for name in arguments.tasks:
+        algorithm, hyperparameters, net_arch, peers = TASKS[name]
         seconds: dict[str, list[float]] = {library: [] for library in ("ours", *peers)}
         for _ in range(arguments.repeats):
             for library, times in seconds.items():
                 python = sys.executable if library == "ours" else arguments.peers
-                times.append(in_process_of_its_own(python, library, hyperparameters, net_arch, steps)["seconds"])
+                times.append(in_process_of_its_own(python, library, algorithm, hyperparameters, net_arch, steps)["seconds"])
         medians = {library: statistics.median(times) for library, times in seconds.items()}
-        floors = in_process_of_its_own(sys.executable, "floor", hyperparameters, net_arch, steps)
+        floors = in_process_of_its_own(sys.executable, "floor", algorithm, hyperparameters, net_arch, steps)
         for library, median in medians.items():
             times = " ".join(f"{t:.1f}" for t in seconds[library])
             print(f"{name:28} {library:5} {median:6.1f} s ({times}), {median / medians['ours']:.2f} times ours", flush=True)

@@ -249,11 +249,15 @@ class Algorithm(Generic[Config]):
         Raises:
           ConfigurationError: if the observation does not fit the observation space, or the agent has no action values.
         """
-        if self._programs.values is None:
+        if "values" not in self._programs.queries:
             raise ConfigurationError(f"{type(self).__name__} has no action values.")
+        return self._query("values", observation)
+
+    def _query(self, name: str, observation: Any) -> np.ndarray:
+        """What one of the agent's `queries` gives for an observation, or for each of a batch."""
         obs, batched = self._batch(observation)
-        values = np.asarray(self._programs.values(self.params, obs))
-        return values if batched else values[0]
+        answer = np.asarray(self._programs.queries[name](self.params, obs))
+        return answer if batched else answer[0]
 
     def _batch(self, observation: Any) -> tuple[PyTree, bool]:
         """The observation as a batch of arrays, and whether it was a batch before."""

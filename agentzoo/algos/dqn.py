@@ -104,7 +104,7 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
     @hk.transform
     def q_network(obs):
         features = networks.torso(spec.observation_space, config.net_arch[:-1], config.activation, obs, network)
-        return networks.q_head(features, num_actions, config.net_arch[-1:], config.activation, config.dueling, config.noisy)
+        return networks.q_head(features, num_actions, config.net_arch[-1:], config.activation, config.dueling, config.noisy)[:, 0]
 
     q_values = q_network.apply  # (params, key, obs) -> [N, A]; the noise of noisy networks is zero if key is None
     replay_buffer = make_replay(spec, config.buffer_size, config.train_freq, config.gamma, config.n_steps, config.prioritized_replay)
@@ -185,7 +185,7 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
         }
         return state, metrics
 
-    return Agent(init, act, predict, learn, config.train_freq, values=lambda params, obs: q_values(params, None, obs))
+    return Agent(init, act, predict, learn, config.train_freq, queries={"values": lambda params, obs: q_values(params, None, obs)})
 
 
 class DQN(base.Algorithm[DQNConfig]):

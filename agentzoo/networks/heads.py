@@ -37,8 +37,10 @@ class NoisyLinear(hk.Module):
         return x @ mu_w + mu_b + ((x * noise_in) @ sigma_w + sigma_b) * noise_out
 
 
-def q_head(features: Array, num_actions: int, hidden: tuple[int, ...], activation: str, dueling: bool, noisy: bool) -> Array:
-    """Action values `[N, A]` from features `[N, F]`.
+def q_head(
+    features: Array, num_actions: int, hidden: tuple[int, ...], activation: str, dueling: bool, noisy: bool, num_outputs: int = 1
+) -> Array:
+    """Action values `[N, K, A]` from features `[N, F]`.
 
     Args:
       features: `[N, F]`.
@@ -48,14 +50,15 @@ def q_head(features: Array, num_actions: int, hidden: tuple[int, ...], activatio
       dueling: form `q = v + adv - mean(adv)` from two streams, see "Dueling Network Architectures for Deep Reinforcement Learning"
         by Wang et al. (https://arxiv.org/abs/1511.06581), equation 9.
       noisy: use `NoisyLinear` layers.
+      num_outputs: K, how many numbers describe the value of an action.
     """
     linear = NoisyLinear if noisy else hk.Linear
 
-    def stream(output_size: int) -> Array:
+    def stream(width: int) -> Array:
         x = features
         for size in hidden:
             x = ACTIVATIONS[activation](linear(size)(x))
-        return linear(output_size)(x)
+        return linear(num_outputs * width)(x).reshape(-1, num_outputs, width)
 
     adv = stream(num_actions)
     return stream(1) + adv - adv.mean(axis=-1, keepdims=True) if dueling else adv

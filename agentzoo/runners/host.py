@@ -42,7 +42,7 @@ class Programs(NamedTuple):
     act: Any
     predict: Any
     learn: Any
-    values: Any
+    queries: dict[str, Any]
 
 
 def compile_agent(agent: Agent) -> Programs:
@@ -74,7 +74,7 @@ def compile_agent(agent: Agent) -> Programs:
         act=jax.jit(act),
         predict=jax.jit(predict, static_argnums=5),
         learn=jax.jit(learn, donate_argnums=0),
-        values=jax.jit(agent.values) if agent.values is not None else None,
+        queries={name: jax.jit(query) for name, query in agent.queries.items()},
     )
 
 

@@ -1,0 +1,244 @@
+"""QR-DQN: DQN that learns the whole distribution of returns as quantiles, https://arxiv.org/abs/1710.10044.
+
+A network theta with parameters `params` gives K quantiles of the return of each action, at the levels `tau_i = (i + 0.5) / K`, and
+learns by quantile regression towards the distribution that replayed transitions lead to,
+
+    loss = mean(weight * sum_i mean_j abs(tau_i - (delta_ij < 0)) * huber(delta_ij))
+    delta_ij = r_t + discount_t * theta_j(target_params, obs_t)[a_t] - theta_i(params, obs_tm1)[a_tm1]
+    a_t = argmax_a q(target_params, obs_t)[a]       or, with double Q-learning, argmax_a q(params, obs_t)[a]
+    target_params <- params                         every `target_update_interval` steps
+
+where `r_t` and `discount_t` span `n_steps` steps, and `q` is the mean of the quantiles, or of the worst of them for an agent that is
+averse to risk (CVaR, https://arxiv.org/abs/1806.06923, section 4). It acts greedily, but at random with probability epsilon.
+
+Double Q-learning: https://arxiv.org/abs/1509.06461. Dueling networks: https://arxiv.org/abs/1511.06581. Prioritised replay:
+https://arxiv.org/abs/1511.05952. Noisy networks: https://arxiv.org/abs/1706.10295. Rainbow: https://arxiv.org/abs/1710.02298.
+"""
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Annotated, Any, NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import optax
+
+from agentzoo import core, networks
+from agentzoo.algos import base
+from agentzoo.config import FRACTION, POSITIVE, Linear, Range, Schedule, value_at
+from agentzoo.replay import Batch, Replay, make_replay
+from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, Trajectory
+
+
+@dataclass(frozen=True)
+class QRDQNConfig:
+    """Hyperparameters of QR-DQN. Steps are environment steps."""
+
+    # Step size of Adam; a number or a schedule.
+    learning_rate: Annotated[Schedule, POSITIVE] = Linear(1e-3)
+    # Adam's epsilon.
+    adam_eps: Annotated[float, POSITIVE] = 1e-8
+    # The norm that gradients are clipped to.
+    max_grad_norm: Annotated[float, POSITIVE] = 10.0
+    # Transitions that the replay holds.
+    buffer_size: Annotated[int, Range(1)] = 100_000
+    # Steps of uniformly random actions before learning begins.
+    learning_starts: Annotated[int, Range(0)] = 1_000
+    # Transitions per gradient step.
+    batch_size: Annotated[int, Range(1)] = 64
+    # Discount per step.
+    gamma: Annotated[float, FRACTION] = 0.99
+    # Steps of each environment between two phases of learning.
+    train_freq: Annotated[int, Range(1)] = 16
+    # Gradient steps per phase of learning; -1 for one per environment step.
+    gradient_steps: Annotated[int, Range(-1)] = 8
+    # Steps between two updates of the target network.
+    target_update_interval: Annotated[int, Range(1)] = 500
+    # How far the target network moves towards the online one at an update; 1 copies it.
+    tau: Annotated[float, Range(0, 1, open_low=True)] = 1.0
+    # Fraction of the run over which epsilon falls.
+    exploration_fraction: Annotated[float, FRACTION] = 0.1
+    # Epsilon at the beginning.
+    exploration_initial_eps: Annotated[float, FRACTION] = 1.0
+    # Epsilon from then on.
+    exploration_final_eps: Annotated[float, FRACTION] = 0.02
+    # Steps that a transition spans.
+    n_steps: Annotated[int, Range(1)] = 10
+    # Quantiles of the return that are learned for each action.
+    n_quantiles: Annotated[int, Range(1)] = 25
+    # Where the Huber loss turns linear; 0 for plain quantile regression.
+    kappa: Annotated[float, Range(0)] = 1.0
+    # Value an action by the worst fraction of its returns (CVaR); 1 for their mean.
+    cvar_alpha: Annotated[float, Range(0, 1, open_low=True)] = 1.0
+    # Choose the next action by the online network and value it by the target network.
+    double_q: bool = True
+    # Split the network into a value and an advantage stream.
+    dueling: bool = False
+    # Explore by noise on the head's parameters instead of by epsilon.
+    noisy: bool = False
+    # Replay transitions in proportion to (loss + eps)^alpha.
+    prioritized_replay: bool = False
+    # How strongly priorities count: 0 is uniform.
+    prioritized_replay_alpha: Annotated[float, FRACTION] = 0.6
+    # How far importance weights correct for them at first; 1 at the end of the run.
+    prioritized_replay_beta0: Annotated[float, FRACTION] = 0.4
+    # Added to losses, so that nothing has priority 0.
+    prioritized_replay_eps: Annotated[float, POSITIVE] = 1e-6
+    # Sizes of the hidden layers.
+    net_arch: Annotated[tuple[int, ...], Range(1)] = (128, 128)
+    # Between layers: relu, tanh, silu or gelu.
+    activation: str = "relu"
+
+
+class QRDQNState(NamedTuple):
+    """All that QR-DQN carries from one cycle to the next."""
+
+    params: hk.Params
+    target_params: hk.Params
+    opt_state: optax.OptState
+    replay: Replay
+    key: Array
+    n_updates: Array
+
+
+def make_agent(config: QRDQNConfig, spec: EnvSpec, network: networks.Network | None = None) -> Agent:
+    """Builds the pure functions of QR-DQN; `network` may replace the layers before the head."""
+    num_actions = int(spec.action_space.n)  # type: ignore[attr-defined]
+    gradient_steps = config.train_freq * spec.num_envs if config.gradient_steps == -1 else config.gradient_steps
+    networks.check_activation(config.activation)
+    if gradient_steps == 0:
+        raise ConfigurationError("gradient_steps=0 would never learn; use 1 or more, or -1 for one per environment step.")
+
+    @hk.transform
+    def quantile_network(obs):
+        features = networks.torso(spec.observation_space, config.net_arch[:-1], config.activation, obs, network)
+        return networks.q_head(
+            features, num_actions, config.net_arch[-1:], config.activation, config.dueling, config.noisy, config.n_quantiles
+        )
+
+    quantiles = quantile_network.apply  # (params, key, obs) -> [N, K, A]; the noise of noisy networks is zero if key is None
+    tau = (jnp.arange(config.n_quantiles) + 0.5) / config.n_quantiles
+    replay_buffer = make_replay(spec, config.buffer_size, config.train_freq, config.gamma, config.n_steps, config.prioritized_replay)
+
+    def optimizer(clock: Clock) -> optax.GradientTransformation:
+        learning_rate = value_at(config.learning_rate, clock.remaining)
+        return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(learning_rate, eps=config.adam_eps))
+
+    def epsilon(clock: Clock) -> Array:
+        progress = jnp.minimum((1 - clock.remaining) / max(config.exploration_fraction, 1e-9), 1.0)
+        eps = config.exploration_initial_eps + progress * (config.exploration_final_eps - config.exploration_initial_eps)
+        return jnp.where(clock.step < config.learning_starts, 1.0, 0.0 if config.noisy else eps)
+
+    def q_values(dist_q: Array) -> Array:
+        return dist_q.mean(axis=1) if config.cvar_alpha == 1 else core.quantile_cvar(dist_q, config.cvar_alpha)
+
+    def epsilon_greedy(q_t: Array, eps: Array | float, key: Array) -> Array:
+        explore, anywhere = jax.random.uniform(key, (2, q_t.shape[0]))
+        random_a_t = jnp.minimum(anywhere * num_actions, num_actions - 1).astype(jnp.int32)
+        return jnp.where(explore < eps, random_a_t, jnp.argmax(q_t, axis=-1))
+
+    def init(key: Array) -> QRDQNState:
+        network_key, key = jax.random.split(key)
+        params = quantile_network.init(network_key, networks.example(spec.observation_space))
+        clock = Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))
+        return QRDQNState(params, jax.tree.map(jnp.copy, params), optimizer(clock).init(params), replay_buffer.init(), key, jnp.int32(0))
+
+    def act(params, memory, obs, key, clock):
+        noise_key, explore_key = jax.random.split(key) if config.noisy else (None, key)
+        return epsilon_greedy(q_values(quantiles(params, noise_key, obs)), epsilon(clock), explore_key), memory, ()
+
+    def predict(params, memory, obs, key, deterministic):
+        eps = 0.0 if deterministic or config.noisy else config.exploration_final_eps
+        return epsilon_greedy(q_values(quantiles(params, None, obs)), eps, key), memory
+
+    def loss_fn(params: hk.Params, target_params: hk.Params, batch: Batch, key: Array) -> tuple[Array, Array]:
+        keys = jax.random.split(key, 3) if config.noisy else (None, None, None)
+        dist_q_tm1 = quantiles(params, keys[0], batch.obs_tm1)
+        dist_q_t = quantiles(target_params, keys[1], batch.obs_t)
+        dist_q_t_selector = quantiles(params, keys[2], batch.obs_t) if config.double_q else dist_q_t
+        q_t_selector = q_values(dist_q_t_selector)[:, None]
+        losses = core.quantile_q_learning(
+            dist_q_tm1, tau, batch.a_tm1, batch.r_t, batch.discount_t, q_t_selector, dist_q_t, huber_param=config.kappa
+        )
+        return jnp.mean(batch.weight * losses), losses
+
+    def update(state: QRDQNState, key: Array, clock: Clock) -> tuple[QRDQNState, Array]:
+        sample_key, noise_key = jax.random.split(key) if config.noisy else (key, key)
+        beta = 1.0 - clock.remaining * (1.0 - config.prioritized_replay_beta0)
+        batch = replay_buffer.sample(state.replay, sample_key, config.batch_size, beta)
+        (loss, losses), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, state.target_params, batch, noise_key)
+        updates, opt_state = optimizer(clock).update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        replay = state.replay
+        if config.prioritized_replay:
+            priority = (losses + config.prioritized_replay_eps) ** config.prioritized_replay_alpha
+            replay = replay_buffer.update(replay, batch.slot, priority)
+        return state._replace(params=params, opt_state=opt_state, replay=replay, n_updates=state.n_updates + 1), loss
+
+    def learn(state: QRDQNState, trajectory: Trajectory, clock: Clock) -> tuple[QRDQNState, dict[str, Array]]:
+        keys = jax.random.split(state.key, 1 + gradient_steps)
+        state = state._replace(replay=replay_buffer.add(state.replay, trajectory), key=keys[0])
+
+        syncs = clock.step // config.target_update_interval - (clock.step - clock.cycle) // config.target_update_interval
+        step_size = 1.0 - (1.0 - config.tau) ** syncs
+        params, target_params = state.params, state.target_params
+        target_params = jax.lax.cond(syncs > 0, lambda: optax.incremental_update(params, target_params, step_size), lambda: target_params)
+        state = state._replace(target_params=target_params)
+
+        def train(state: QRDQNState) -> tuple[QRDQNState, Array]:
+            state, losses = jax.lax.scan(lambda state, key: update(state, key, clock), state, keys[1:])
+            return state, losses.mean()
+
+        ready = clock.step > config.learning_starts
+        state, loss = jax.lax.cond(ready, train, lambda state: (state, jnp.nan), state)
+        metrics = {
+            "train/loss": loss,
+            "train/learning_rate": value_at(config.learning_rate, clock.remaining),
+            "train/n_updates": state.n_updates,
+            "rollout/exploration_rate": epsilon(clock),
+        }
+        return state, metrics
+
+    queries = {
+        "values": lambda params, obs: q_values(quantiles(params, None, obs)),
+        "quantiles": lambda params, obs: jnp.sort(jnp.swapaxes(quantiles(params, None, obs), 1, 2)),
+    }
+    return Agent(init, act, predict, learn, config.train_freq, queries=queries)
+
+
+class QRDQN(base.Algorithm[QRDQNConfig]):
+    """DQN that learns the distribution of returns, for Discrete actions; see `QRDQNConfig` for the hyperparameters."""
+
+    Config = QRDQNConfig
+    make_agent = staticmethod(make_agent)
+    action_spaces = ("Discrete",)
+    # Published for Atari, with a buffer that fits in memory.
+    presets = MappingProxyType(
+        {
+            "pixels": {
+                "learning_rate": 5e-5,
+                "adam_eps": 0.01 / 32,
+                "n_steps": 1,
+                "double_q": False,
+                "n_quantiles": 200,
+                "batch_size": 32,
+                "learning_starts": 50_000,
+                "train_freq": 4,
+                "gradient_steps": 1,
+                "target_update_interval": 10_000,
+                "exploration_final_eps": 0.01,
+                "net_arch": (512,),
+            }
+        }
+    )
+
+    def quantiles(self, observation: Any) -> Any:
+        """The quantiles `[A, K]` of each action's return in an observation, in order, or `[N, A, K]` for a batch.
+
+        Quantile i stands for the level `(i + 0.5) / K`: plotted against these levels they draw the distribution function.
+
+        Raises:
+          ConfigurationError: if the observation does not fit the observation space.
+        """
+        return self._query("quantiles", observation)
