@@ -163,12 +163,12 @@ SECTIONS = {"import": import_rows, "eager": eager_rows, "n_step": n_step_rows, "
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sections", nargs="*", default=list(SECTIONS), choices=[*SECTIONS, []], help="which tables; all by default")
+    parser.add_argument("sections", nargs="*", metavar="SECTION", choices=[*SECTIONS, []], help=f"of {', '.join(SECTIONS)}; all by default")
     parser.add_argument("--rounds", type=int, default=100, help="rounds per row; imports take a tenth")
     arguments = parser.parse_args()
     print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}, B={B}")
     print(f"{'':47} {'sizes':34} {'RLax':>12} {'ours':>12} {'ratio':>8}  bar")
-    for name in arguments.sections:
+    for name in arguments.sections or SECTIONS:
         rounds = max(3, arguments.rounds // 10) if name in ("import", "eager") else arguments.rounds
         for what, sizes, theirs, ours, bar in SECTIONS[name](rounds):
             missed = " MISSED" if bar and theirs / ours < float(bar.split()[1]) else ""
