@@ -258,7 +258,7 @@ def test_an_empty_trajectory_has_no_returns():
         assert returns.general_off_policy_returns_from_action_values(q, a, x, x, x, q).shape == x.shape
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=6)
 @given(st.integers(1, 4), st.lists(st.integers(1, 2), max_size=2), st.sampled_from([np.int32, np.float32, jnp.bfloat16]))
 def test_any_batch_axes_and_dtypes(steps, batch, dtype):
     x = np.ones((steps, *batch)).astype(dtype)
@@ -292,6 +292,20 @@ def test_called_outside_jit_it_is_compiled_once():
         returns.lambda_returns(scale * R_T, DISCOUNT_T, V_T)
         jax.vmap(returns.lambda_returns)(scale * R_T[None], DISCOUNT_T[None], V_T[None])
     assert compiled._cache_size() == 1
+
+
+def test_inside_a_scan_and_differentiated_twice():
+    def update(v_t, _):
+        return returns.lambda_returns(R_T, DISCOUNT_T, v_t, 0.5), v_t
+
+    expected = returns.lambda_returns(R_T, DISCOUNT_T, returns.lambda_returns(R_T, DISCOUNT_T, V_T, 0.5), 0.5)
+    same(jax.lax.scan(update, V_T, length=2)[0], expected)
+
+    def loss(v_t):
+        return jnp.sum(returns.n_step_bootstrapped_returns(R_T, DISCOUNT_T, v_t, 2, 0.5, stop_target_gradients=False) ** 2)
+
+    jacobian = jax.jacrev(lambda v: returns.n_step_bootstrapped_returns(R_T, DISCOUNT_T, v, 2, 0.5, stop_target_gradients=False))(V_T)
+    same(jax.hessian(loss)(V_T), 2 * jacobian.T @ jacobian)
 
 
 @pytest.mark.parametrize(

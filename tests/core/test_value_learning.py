@@ -1,3 +1,5 @@
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentzoo import core
+from agentzoo.core import value_learning
 
 Q_TM1 = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], np.float32)
 A_TM1 = np.array([2, 0])
@@ -34,19 +37,134 @@ def test_unbatched_equals_batched():
         np.testing.assert_allclose(error, Q_LEARNING[b], rtol=1e-6)
 
 
-@settings(deadline=None, max_examples=20)
-@given(st.lists(st.integers(1, 3), max_size=3), st.integers(1, 5), st.integers(0, 2**31))
-def test_any_leading_axes_against_a_numpy_oracle(leading, num_actions, seed):
+def softmax(x):
+    return np.exp(x - x.max()) / np.exp(x - x.max()).sum()
+
+
+def munchausen(q_tm1, a_tm1, r_t, discount_t, q_t, q_target_tm1, munchausen_scale=0.9, temperature=0.03, log_policy_min=-1.0):
+    bonus = temperature * np.log(softmax(q_target_tm1 / temperature)[a_tm1])
+    pi_t = softmax(q_t / temperature)
+    positive = pi_t[pi_t > 0]
+    soft = (pi_t * q_t).sum() - temperature * (positive * np.log(positive)).sum()
+    return r_t + munchausen_scale * np.clip(bonus, log_policy_min, 0) + discount_t * soft - q_tm1[a_tm1]
+
+
+def expectile(v_tm1, r_t, discount_t, v_t, expectile):
+    error = r_t + discount_t * v_t - v_tm1
+    return (expectile if error > 0 else 1 - expectile) * error**2
+
+
+# Of a single transition. Arguments that start with q or probs are `[A]`, with a are indices, others are scalars.
+ORACLES = {
+    "td_learning": lambda v_tm1, r_t, discount_t, v_t: r_t + discount_t * v_t - v_tm1,
+    "sarsa": lambda q_tm1, a_tm1, r_t, discount_t, q_t, a_t: r_t + discount_t * q_t[a_t] - q_tm1[a_tm1],
+    "expected_sarsa": lambda q_tm1, a_tm1, r_t, discount_t, q_t, probs_a_t: r_t + discount_t * sum(probs_a_t * q_t) - q_tm1[a_tm1],
+    "q_learning": lambda q_tm1, a_tm1, r_t, discount_t, q_t: r_t + discount_t * max(q_t) - q_tm1[a_tm1],
+    "double_q_learning": lambda q_tm1, a_tm1, r_t, discount_t, q_t_value, q_t_selector: (
+        r_t + discount_t * q_t_value[np.argmax(q_t_selector)] - q_tm1[a_tm1]
+    ),
+    "persistent_q_learning": lambda q_tm1, a_tm1, r_t, discount_t, q_t, action_gap_scale: (
+        r_t + discount_t * ((1 - action_gap_scale) * max(q_t) + action_gap_scale * q_t[a_tm1]) - q_tm1[a_tm1]
+    ),
+    "munchausen_q_learning": munchausen,
+    "qv_learning": lambda q_tm1, a_tm1, r_t, discount_t, v_t: r_t + discount_t * v_t - q_tm1[a_tm1],
+    "qv_max": lambda v_tm1, r_t, discount_t, q_t: r_t + discount_t * max(q_t) - v_tm1,
+    "expectile_td_loss": expectile,
+}
+OPERATORS = {name: getattr(value_learning, name) for name in ORACLES}
+PREDICTIONS = ("q_tm1", "v_tm1")
+
+
+def transitions(name, leading, num_actions, seed):
+    """Arguments of an operator, without those that have a default."""
     rng = np.random.default_rng(seed)
-    q_tm1, q_t, selector = rng.normal(size=(3, *leading, num_actions))
-    a_tm1 = rng.integers(num_actions, size=leading)
-    r_t, discount_t = rng.normal(size=(2, *leading))
-    single, double = np.zeros(leading), np.zeros(leading)
+    arguments = {}
+    for argument, parameter in inspect.signature(OPERATORS[name]).parameters.items():
+        if parameter.default is not inspect.Parameter.empty:
+            continue
+        if argument in ("a_tm1", "a_t"):
+            arguments[argument] = rng.integers(num_actions, size=leading)
+        elif argument.startswith(("q_", "probs_")):
+            arguments[argument] = rng.normal(size=(*leading, num_actions)).astype(np.float32)
+        else:
+            arguments[argument] = rng.random(leading).astype(np.float32)
+    return arguments
+
+
+@pytest.mark.parametrize("name", ORACLES)
+@settings(deadline=None, max_examples=4)
+@given(st.lists(st.integers(1, 3), max_size=2), st.integers(1, 4), st.integers(0, 2**31))
+def test_any_leading_axes_against_a_numpy_oracle(name, leading, num_actions, seed):
+    arguments = transitions(name, leading, num_actions, seed)
+    expected = np.zeros(leading)
     for i in np.ndindex(*leading):
-        single[i] = r_t[i] + discount_t[i] * max(q_t[i]) - q_tm1[i][a_tm1[i]]
-        double[i] = r_t[i] + discount_t[i] * q_t[i][int(np.argmax(selector[i]))] - q_tm1[i][a_tm1[i]]
-    np.testing.assert_allclose(core.q_learning(q_tm1, a_tm1, r_t, discount_t, q_t), single, atol=1e-5)
-    np.testing.assert_allclose(core.double_q_learning(q_tm1, a_tm1, r_t, discount_t, q_t, selector), double, atol=1e-5)
+        expected[i] = ORACLES[name](**{k: x[i].astype(float) if x.dtype.kind == "f" else x[i] for k, x in arguments.items()})
+    np.testing.assert_allclose(OPERATORS[name](**arguments), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_jit_vmap_and_grad(name):
+    operator, oracle = OPERATORS[name], ORACLES[name]
+    arguments = transitions(name, (4,), 3, 0)
+    expected = operator(**arguments)
+    np.testing.assert_allclose(jax.jit(operator)(**arguments), expected, rtol=1e-6)
+    np.testing.assert_allclose(jax.vmap(lambda x: operator(**x))(arguments), expected, rtol=1e-6)
+
+    one = {k: x[0] for k, x in arguments.items()}
+    exact = {k: x.astype(float) if x.dtype.kind == "f" else x for k, x in one.items()}
+    floating = {k for k, x in one.items() if x.dtype.kind == "f"}
+    through, stopped = (
+        jax.grad(lambda changed, stop=stop: operator(**{**one, **changed}, stop_target_gradients=stop))({k: one[k] for k in floating})
+        for stop in (False, True)
+    )
+    for k in floating:
+        differences = np.zeros(one[k].shape)
+        for i in np.ndindex(one[k].shape):
+            step = np.zeros(one[k].shape)
+            step[i] = 1e-6
+            differences[i] = (oracle(**{**exact, k: exact[k] + step}) - oracle(**{**exact, k: exact[k] - step})) / 2e-6
+        np.testing.assert_allclose(through[k], differences, atol=1e-3, err_msg=k)
+        if k != "expectile":  # which weighs the loss, and is no part of the target
+            np.testing.assert_allclose(stopped[k], differences if k in PREDICTIONS else 0 * differences, atol=1e-3, err_msg=k)
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_each_argument_of_another_shape_is_named(name):
+    arguments = transitions(name, (4,), 3, 0)
+    for argument, value in arguments.items():
+        if argument in PREDICTIONS:
+            continue  # they set the shape
+        named = "v_tm1" if (name, argument) == ("qv_max", "q_t") else argument  # there q_t sets the shape
+        with pytest.raises(core.ShapeError, match=f"{name}: '{named}'"):
+            OPERATORS[name](**{**arguments, argument: value[:1]})
+        if argument in ("a_tm1", "a_t"):
+            with pytest.raises(TypeError, match=f"{name}: '{argument}'"):
+                OPERATORS[name](**{**arguments, argument: value.astype(float)})
+            for action in (3, -1):
+                assert np.isnan(OPERATORS[name](**{**arguments, argument: np.full(4, action)})).all()
+
+
+def test_munchausen_target_is_exact_for_values_far_apart_and_illegal_actions():
+    q = np.array([1000.0, 0.0, -np.inf], np.float32)
+    error = value_learning.munchausen_q_learning(np.zeros(3), 0, 1.0, 0.5, q, q)
+    np.testing.assert_allclose(error, 1 + 0 + 0.5 * 1000)
+    clipped = value_learning.munchausen_q_learning(np.zeros(3), 1, 1.0, 0.5, q, q)
+    np.testing.assert_allclose(clipped, 1 - 0.9 + 0.5 * 1000)
+    uniform = value_learning.munchausen_q_learning(np.zeros(4), 0, 0.0, 1.0, np.zeros(4), np.zeros(4), 0.5, 2.0, -10.0)
+    np.testing.assert_allclose(uniform, 0.5 * -2 * np.log(4) + 2 * np.log(4), rtol=1e-6)
+    plain = value_learning.munchausen_q_learning(Q_TM1, A_TM1, R_T, DISCOUNT_T, Q_T, Q_T, munchausen_scale=0.0, temperature=1e-3)
+    np.testing.assert_allclose(plain, Q_LEARNING, atol=1e-5)
+
+
+def test_expectile_loss_is_least_at_the_expectile_of_the_target():
+    outcomes = np.array([0.0, 1.0, 5.0], np.float32)
+    for level, best in ((0.5, 2.0), (0.9, (0.1 * (0 + 1) + 0.9 * 5) / (0.1 * 2 + 0.9))):
+
+        def loss(v, level=level):
+            return value_learning.expectile_td_loss(jnp.full(3, v), outcomes, 0.9, 0.0, level).sum()
+
+        np.testing.assert_allclose(jax.grad(loss)(best), 0, atol=1e-5)
+        assert loss(best) < min(loss(best - 0.1), loss(best + 0.1))
 
 
 def test_integers_and_scalars_promote_and_mixed_dtypes_take_the_wider():
