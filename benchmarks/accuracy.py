@@ -98,7 +98,7 @@ def element_wise(count: int) -> Iterator[Case]:
         "signed_expm1", "[-88.7, 88.7]", transforms.signed_expm1,
         lambda x: np.sign(x) * np.expm1(np.abs(x)), lambda x: np.exp(np.abs(x)), (both_signs(TINY, 88.7, count),),
     )  # fmt: skip
-    for eps in (1e-3, 0.0, 0.1):
+    for eps in (1e-3, 0.0):
         e = f64(eps)
         largest = 3e38 * e if e else 1.8e19  # beyond, the result overflows
 
@@ -116,7 +116,7 @@ def element_wise(count: int) -> Iterator[Case]:
             lambda x, t=parabola: np.sign(x) * t(x) * (t(x) + 2),
             lambda x, t=parabola, e=e: (t(x) + 1) / (0.5 + e * (t(x) + 1)), (both_signs(TINY, largest, count),),
         )  # fmt: skip
-    for p in (0.1, 0.5, 1.0, 2.0, 3.0):
+    for p in (0.1, 0.5, 2.0, 3.0):
         p64, largest = f64(p), 10 ** min(38, 38 / p)
         q = np.sqrt(p64)
         yield Case(
@@ -140,7 +140,7 @@ def element_wise(count: int) -> Iterator[Case]:
 
 def encodings(count: int) -> Iterator[Case]:
     count = min(count // 10, 5_000)
-    for low, high, bins in ((-300, 300, 601), (-1, 1, 601), (-0.01, 0.01, 601), (-1, 1, 11), (5, 6, 51)):
+    for low, high, bins in ((-300, 300, 601), (-0.01, 0.01, 601), (5, 6, 51)):
         domain = f"[{low:g}, {high:g}]"
         x = np.concatenate([np.linspace(low, high, count), np.linspace(low, high, bins)]).astype(np.float32)
         x = x[(x > np.float32(low)) & (x < np.float32(high))]  # at the ends there are two gradients

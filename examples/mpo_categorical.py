@@ -19,7 +19,7 @@ from agentzoo.core import losses, mpo, value_learning
 GAMMA, BATCH, TARGET_PERIOD = 0.99, 128, 20
 
 # Transition probabilities [S, A, S], rewards [S, A, S], and whether the episode goes on [S].
-TABLE = gym.make("FrozenLake-v1", is_slippery=True).unwrapped.P  # pyright: ignore[reportAttributeAccessIssue]
+TABLE = gym.make("FrozenLake-v1", is_slippery=True).unwrapped.P
 NUM_STATES, NUM_ACTIONS = len(TABLE), len(TABLE[0])
 PROBS, REWARDS = np.zeros((2, NUM_STATES, NUM_ACTIONS, NUM_STATES), np.float32)
 CONTINUES = np.ones(NUM_STATES, np.float32)

@@ -1,3 +1,4 @@
+import gymnasium as gym
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,6 +45,11 @@ def test_as_a_gym_env():
     for arm in (0, 1):
         obs, reward, terminated, truncated, _ = env.step(arm)
         assert (reward, terminated, truncated) == (arm, True, False)
+
+
+def test_gymnasium_finds_it():
+    env = gym.make("agentzoo/Bandit-v0", means=(0.2, 0.8))
+    assert env.action_space == gym.spaces.Discrete(2)
 
 
 @pytest.mark.parametrize(("means", "std"), [((), None), ((0.5, 1.5), None), ((-0.1,), None)])

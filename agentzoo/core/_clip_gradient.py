@@ -11,7 +11,7 @@ from jax.interpreters import ad, batching, mlir
 _identity_p = Primitive("clip_gradient")
 
 
-def clip_gradient(x: jax.Array, gradient_min: jax.Array, gradient_max: jax.Array) -> jax.Array:
+def with_clipped_gradient(x: jax.Array, gradient_min: jax.Array, gradient_max: jax.Array) -> jax.Array:
     """`x`, whose gradient is clipped to bounds of the same shape and dtype."""
     return _identity_p.bind(x, gradient_min, gradient_max)
 

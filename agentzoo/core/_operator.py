@@ -100,8 +100,8 @@ def reduce_loss(operator_name: str, loss: jax.Array, weights: ArrayLike | None, 
       reduction: "mean" divides by the number of steps, "masked_mean" by the sum of the weights, "sum" and "none" by nothing.
     """
     weights = jnp.ones((), loss.dtype) if weights is None else jnp.asarray(weights, loss.dtype)
-    same_shape(operator_name, loss.shape, weights=weights)
-    loss = loss * weights
+    same_shape(operator_name, loss.shape, w_t=weights)
+    loss = jnp.where(weights == 0, 0, loss * weights)  # a masked step adds nothing, also where its loss is not finite
     if reduction == "mean":
         return jnp.mean(loss)
     if reduction == "masked_mean":

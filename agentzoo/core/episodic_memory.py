@@ -69,7 +69,7 @@ def knn_query(
     k = min(num_neighbors, rows.shape[0])
     if metric is not squared_euclidean:
         nearest = jax.lax.top_k(-jax.vmap(lambda q: jax.vmap(lambda row: metric(q, row))(rows))(queries), k)
-    elif queries.shape[0] == 1 or rows.shape[0] <= 2 * k + _SPARE:  # a matrix product would not pay
+    elif queries.size * rows.shape[0] < _LARGE or rows.shape[0] <= 2 * k + _SPARE:
         nearest = _measure_all(rows, queries, k)
     else:
         nearest = _measure_candidates(rows, queries, k)
@@ -77,6 +77,7 @@ def knn_query(
     return KNNQueryResult(jnp.asarray(data)[indices], indices, neg_distances.astype(dtype))
 
 
+_LARGE = 2**20  # from so many differences on, a matrix product pays
 _SPARE = 8  # the more candidates, the rarer that all rows have to be measured
 
 

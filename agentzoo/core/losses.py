@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from agentzoo.core import _clip_gradient
+from agentzoo.core._clip_gradient import with_clipped_gradient
 from agentzoo.core._operator import floats, operator, same_shape
 
 __all__ = ["clip_gradient", "expectile_loss", "huber_loss", "l2_loss", "likelihood", "log_loss"]
@@ -141,22 +141,22 @@ def clip_gradient(x: Tree, gradient_min: ArrayLike, gradient_max: ArrayLike) -> 
 
     Args:
       x: an array, or a tree of arrays.
-      gradient_min: the least gradient, a scalar.
-      gradient_max: the greatest gradient, a scalar.
+      gradient_min: the least gradient; a scalar, or of the shape of an array `x`.
+      gradient_max: the greatest gradient, likewise.
 
     Returns:
       `x`.
 
     Raises:
-      ShapeError: if a bound is no scalar.
+      ShapeError: if a bound has another shape.
     """
-    for name, bound in (("gradient_min", gradient_min), ("gradient_max", gradient_max)):
-        same_shape("clip_gradient", (), **{name: bound})
 
     def clip(leaf: ArrayLike) -> jax.Array:
         leaf = jnp.asarray(leaf)
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             return leaf  # no gradient passes through integers
-        return _clip_gradient.clip_gradient(leaf, *(jnp.full(leaf.shape, bound, leaf.dtype) for bound in (gradient_min, gradient_max)))
+        same_shape("clip_gradient", leaf.shape, gradient_min=gradient_min, gradient_max=gradient_max)
+        bounds = (jnp.broadcast_to(jnp.asarray(bound, leaf.dtype), leaf.shape) for bound in (gradient_min, gradient_max))
+        return with_clipped_gradient(leaf, *bounds)
 
     return jax.tree.map(clip, x)

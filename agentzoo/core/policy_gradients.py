@@ -34,7 +34,7 @@ __all__ = [
 
 @operator(static=("use_stop_gradient",))
 def dpg_loss(a_t: ArrayLike, dqda_t: ArrayLike, dqda_clipping: ArrayLike | None = None, use_stop_gradient: bool = True) -> jax.Array:
-    """Deterministic policy gradient, `0.5 * (a_t + dqda_t - a_t)^2` with the first sum constant; its gradient in `a_t` is `-dqda_t`.
+    """Deterministic policy gradient, `0.5 * (stop(a_t + dqda_t) - a_t)^2`, whose gradient in `a_t` is `-dqda_t`.
 
     See "Deterministic Policy Gradient Algorithms" by Silver et al. (2014, https://proceedings.mlr.press/v32/silver14.html), equation 9.
 

@@ -264,7 +264,7 @@ class PopArt(NamedTuple):
     """A linear layer together with the statistics that its parameters belong to.
 
     Neither moves without the other: `update` moves both and changes no unnormalized output, and a gradient step replaces `params`
-    alone, in the result of `update`:
+    alone, in the result of `update`::
 
         pop_art = pop_art.update(targets, indices)
         grads = jax.grad(lambda params: loss(pop_art._replace(params=params).apply(features, indices)))(pop_art.params)

@@ -28,11 +28,10 @@ def _regression_loss(src: jax.Array, tau: jax.Array, target: jax.Array, huber_pa
     """Quantile regression loss of `[..., N]` at levels `[..., N]` towards `[..., M]`."""
     delta = target[..., None, :] - src[..., :, None]
     kappa = jnp.asarray(huber_param, delta.dtype)
-    clipped = jnp.clip(delta, -kappa, kappa)
-    huber = clipped * (delta - 0.5 * clipped)
-    if normalize:
-        huber = huber / jnp.where(kappa > 0, kappa, 1)
-    error = jnp.where(kappa > 0, huber, jnp.abs(delta))
+    slope = jnp.where(kappa > 0, kappa, 1)  # of the linear part
+    size = jnp.abs(delta)
+    error = jnp.where(size <= kappa, 0.5 * jnp.square(delta), slope * (size - 0.5 * kappa))
+    error = error / slope if normalize else error
     return jnp.sum(jnp.mean(jnp.abs(tau[..., None] - (delta < 0)) * error, axis=-1), axis=-1)
 
 

@@ -170,10 +170,12 @@ def n_step_bootstrapped_returns(
 
     # Windows of 1, 2, 4, ... steps, of which `n` is the sum of some.
     windows, width = [], 1
-    while width <= n:
+    while True:
         if n & width:
             windows = before(window, windows, width) if windows else window
-        window, width = before(window, window, width) if 2 * width <= n else window, 2 * width
+        if 2 * width > n:
+            break
+        window, width = before(window, window, width), 2 * width
     base, slope = windows
 
     # Those within the trajectory, and those that its end cuts short.

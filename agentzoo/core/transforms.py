@@ -44,10 +44,15 @@ def identity(x: ArrayLike) -> jax.Array:
 @operator
 def sigmoid(x: ArrayLike) -> jax.Array:
     """`1 / (1 + exp(-x))`, which maps the real line to (0, 1)."""
-    (x,) = floats(x=x)
-    sign, magnitude = _split(x)
-    small = jnp.exp(-magnitude)
-    return jnp.where(sign < 0, small, 1) / (1 + small)
+    return _sigmoid(floats(x=x)[0])
+
+
+@jax.custom_jvp
+def _sigmoid(x: jax.Array) -> jax.Array:
+    return jax.lax.logistic(x)
+
+
+_sigmoid.defjvps(lambda tangent, y, x: tangent * (y * jax.lax.logistic(-x)))  # JAX has `y (1 - y)`, which cancels
 
 
 @operator
@@ -93,9 +98,18 @@ def signed_hyperbolic(x: ArrayLike, eps: ArrayLike = 1e-3) -> jax.Array:
     """
     same_shape("signed_hyperbolic", jnp.shape(x), eps=eps)
     x, eps = floats(x=x, eps=eps)
-    sign, magnitude = _split(x)
-    small = jnp.minimum(magnitude, 8)
-    return sign * jnp.where(magnitude < 8, small / (jnp.sqrt(small + 1) + 1), jnp.sqrt(magnitude + 1) - 1) + eps * x
+    return _hyperbola(x, eps)
+
+
+@jax.custom_jvp
+def _hyperbola(x: jax.Array, eps: jax.Array) -> jax.Array:
+    return x / (jnp.sqrt(jnp.abs(x) + 1) + 1) + eps * x
+
+
+_hyperbola.defjvps(
+    lambda tangent, _, x, eps: tangent * (0.5 / jnp.sqrt(jnp.abs(x) + 1) + eps),
+    lambda tangent, _, x, __: tangent * x,
+)
 
 
 @operator
@@ -116,29 +130,29 @@ def signed_parabolic(x: ArrayLike, eps: ArrayLike = 1e-3) -> jax.Array:
     """
     same_shape("signed_parabolic", jnp.shape(x), eps=eps)
     x, eps = floats(x=x, eps=eps)
-    return _parabolic(x, eps)
+    return _parabola(x, eps)
 
 
 @jax.custom_jvp
-def _parabolic(x: jax.Array, eps: jax.Array) -> jax.Array:
-    root = _parabolic_root(x, eps)
+def _parabola(x: jax.Array, eps: jax.Array) -> jax.Array:
+    root = _parabola_root(x, eps)
     return jnp.sign(x) * root * (root + 2)
 
 
-def _parabolic_root(x: jax.Array, eps: jax.Array) -> jax.Array:
+def _parabola_root(x: jax.Array, eps: jax.Array) -> jax.Array:
     """`t >= 0` with `eps t^2 + (1 + 2 eps) t = |x|`, in the form that adds only what is positive."""
     half, magnitude = 0.5 + eps, jnp.abs(x)
     return magnitude / (half + jnp.sqrt(jnp.square(half) + eps * magnitude))
 
 
-def _parabolic_slope(x: jax.Array, eps: jax.Array) -> jax.Array:
-    root = _parabolic_root(x, eps) + 1
+def _parabola_slope(x: jax.Array, eps: jax.Array) -> jax.Array:
+    root = _parabola_root(x, eps) + 1
     return root / (0.5 + eps * root)
 
 
-_parabolic.defjvps(
-    lambda tangent, _, x, eps: tangent * _parabolic_slope(x, eps),
-    lambda tangent, y, x, eps: -tangent * (y * _parabolic_slope(x, eps)),
+_parabola.defjvps(
+    lambda tangent, _, x, eps: tangent * _parabola_slope(x, eps),
+    lambda tangent, y, x, eps: -tangent * (y * _parabola_slope(x, eps)),
 )
 
 

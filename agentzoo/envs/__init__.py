@@ -1,10 +1,11 @@
 """Environments of every kind behind one interface.
 
-Importing this module registers our own with Gymnasium: `agentzoo/Catch-v0`.
+Importing this module registers our own with Gymnasium: `agentzoo/Bandit-v0` and `agentzoo/Catch-v0`.
 """
 
 import gymnasium as gym
 
+from agentzoo.envs.bandit import MultiArmedBandit
 from agentzoo.envs.catch import Catch
 from agentzoo.envs.functional import FunctionalEnv, FunctionalGymEnv, Step
 from agentzoo.envs.gym_envs import Envs, GymEnvs, make_buffers
@@ -18,6 +19,7 @@ __all__ = [
     "FunctionalEnv",
     "FunctionalGymEnv",
     "GymEnvs",
+    "MultiArmedBandit",
     "Step",
     "VectorEnvs",
     "make_buffers",
@@ -25,4 +27,5 @@ __all__ = [
     "make_envs",
 ]
 
+gym.register("agentzoo/Bandit-v0", entry_point="agentzoo.envs.bandit:make")
 gym.register("agentzoo/Catch-v0", entry_point="agentzoo.envs.catch:make")

@@ -1,3 +1,5 @@
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,19 +20,28 @@ TRANSFORMS = {
 def oracle(data, query_points, k):
     """Sorted distances of each query to each row, in float64, and where they are."""
     data, query_points = np.asarray(data, np.float64), np.asarray(query_points, np.float64)
-    indices, distances = [], []
-    for query in query_points:
-        to_all = np.array([np.sum((query - row) ** 2) for row in data])
-        indices.append(np.argsort(to_all, kind="stable")[:k])
-        distances.append(to_all[indices[-1]])
-    return np.array(indices), np.array(distances)
+    distances = np.sum((query_points[:, None] - data) ** 2, axis=-1)
+    indices = np.argsort(distances, axis=-1, kind="stable")[:, :k]
+    return indices, np.take_along_axis(distances, indices, axis=-1)
+
+
+def small_and_large(data, queries, k):
+    """The neighbours by direct measurement, which are the same when so many queries come at once that rows are ranked first."""
+    result = knn_query(data, queries, k)
+    copies = math.ceil(episodic_memory._LARGE / (queries.size * len(data)))
+    assert copies > 1
+    large = knn_query(data, np.tile(queries, (copies, 1)), k)
+    for name, one, many in zip(result._fields, result, large, strict=True):
+        for x in np.split(np.asarray(many), copies):
+            np.testing.assert_array_equal(x, one, err_msg=name)
+    return result
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
-@pytest.mark.parametrize("n", [5, 40, 1000])
-def test_values_against_an_oracle(n, transform):
+@pytest.mark.parametrize(("n", "q", "dimension"), [(5, 7, 6), (40, 7, 6), (1000, 36, 32)])
+def test_values_against_an_oracle(n, q, dimension, transform):
     rng = np.random.default_rng(n)
-    data, queries = rng.normal(size=(n, 6)).astype(np.float32), rng.normal(size=(7, 6)).astype(np.float32)
+    data, queries = rng.normal(size=(n, dimension)).astype(np.float32), rng.normal(size=(q, dimension)).astype(np.float32)
     result = TRANSFORMS[transform](lambda q: knn_query(data, q, 10))(queries)
     indices, distances = oracle(data, queries, 10)
     np.testing.assert_array_equal(result.neighbor_indices, indices)
@@ -52,7 +63,7 @@ def test_points_that_are_nearly_the_same_keep_their_digits(offset, spread):
     data = (offset + spread * rng.normal(size=(300, 8))).astype(np.float32)
     queries = np.concatenate([data[:20], (offset + spread * rng.normal(size=(20, 8))).astype(np.float32)])
     indices, distances = oracle(data, queries, 5)
-    result = knn_query(data, queries, 5)
+    result = small_and_large(data, queries, 5)
     np.testing.assert_array_equal(result.neighbor_indices, indices)
     np.testing.assert_allclose(result.neighbor_neg_distances, -distances, rtol=1e-5)
     assert (result.neighbor_neg_distances[:20, 0] == 0).all()
@@ -64,23 +75,22 @@ def test_a_crowd_of_duplicates_far_from_the_origin():
     data = np.float32(100 + np.concatenate([1e-4 * rng.normal(size=(200, 4)), rng.normal(size=(50, 4))]))
     queries = data[::7]
     indices, distances = oracle(data, queries, 3)
-    result = knn_query(data, queries, 3)
+    result = small_and_large(data, queries, 3)
     np.testing.assert_allclose(result.neighbor_neg_distances, -distances, rtol=1e-5)
     np.testing.assert_array_equal(result.neighbor_indices, indices)
 
 
 def test_of_equal_distances_the_first_counts():
     for n in (10, 200):
-        np.testing.assert_array_equal(knn_query(np.zeros((n, 2)), np.ones((3, 2)), 4).neighbor_indices, [[0, 1, 2, 3]] * 3)
+        np.testing.assert_array_equal(small_and_large(np.zeros((n, 2)), np.ones((3, 2)), 4).neighbor_indices, [[0, 1, 2, 3]] * 3)
 
 
 def test_empty_places_are_infinitely_far():
     data = np.full((100, 3), np.inf)
     data[[50, 60]] = [[1.0, 0, 0], [2.0, 0, 0]]
-    for queries in (np.zeros((1, 3)), np.zeros((5, 3))):
-        result = knn_query(data, queries, 3)
-        np.testing.assert_array_equal(result.neighbor_indices[:, :2], [[50, 60]] * len(queries))
-        np.testing.assert_array_equal(result.neighbor_neg_distances, [[-1, -4, -np.inf]] * len(queries))
+    result = small_and_large(data, np.zeros((5, 3)), 3)
+    np.testing.assert_array_equal(result.neighbor_indices[:, :2], [[50, 60]] * 5)
+    np.testing.assert_array_equal(result.neighbor_neg_distances, [[-1, -4, -np.inf]] * 5)
 
 
 def test_other_metrics():
@@ -97,7 +107,7 @@ def manhattan(x, y):
 
 def test_gradients_of_distances():
     rng = np.random.default_rng(0)
-    data, queries = rng.normal(size=(2, 60, 3)).astype(np.float32)
+    data, queries = rng.normal(size=(2, 700, 3)).astype(np.float32)  # enough to rank rows first
     indices, _ = oracle(data, queries, 2)
 
     def total(data, queries):

@@ -128,3 +128,13 @@ def test_clipping_within_scan_and_with_traced_bounds():
     np.testing.assert_allclose(gradient, 10 * x + np.clip(10 * x, -2, 2), rtol=1e-6)
     bounds = jax.grad(lambda bound: losses.clip_gradient(jnp.float32(3), -bound, bound) ** 2)(1.0)
     assert bounds == 0
+
+
+def test_bounds_of_each_element():
+    bounds = np.array([1.0, 5.0], np.float32)
+    gradient = jax.grad(lambda x: jnp.sum(10 * losses.clip_gradient(x, -bounds, bounds)))(jnp.zeros(2))
+    np.testing.assert_array_equal(gradient, bounds)
+    with pytest.raises(ShapeError, match="'gradient_min'"):
+        losses.clip_gradient(jnp.zeros(3), bounds, 1.0)
+    of_mapped_bounds = jax.vmap(lambda bound: jax.grad(lambda x: 10 * losses.clip_gradient(x, -bound, bound))(0.0))(bounds)
+    np.testing.assert_array_equal(of_mapped_bounds, bounds)

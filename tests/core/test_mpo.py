@@ -556,7 +556,7 @@ def test_learned_temperature_holds_the_improved_policy_at_its_bound():
     assert statistics.alpha < 0.1  # from 1: a KL of 0 needs no penalty
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=10)
 @given(st.lists(st.integers(1, 3), max_size=3), st.integers(1, 3), st.sampled_from(["float32", "bfloat16", "float16", "int32"]))
 def test_any_leading_axes_and_dtypes(leading, size, dtype):
     expected = jnp.promote_types(dtype, jnp.float32) if dtype == "int32" else jnp.dtype(dtype)

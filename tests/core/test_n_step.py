@@ -30,7 +30,7 @@ def loops(r, discount, n, last=None):
 
 
 @pytest.mark.parametrize("how", [lambda f: f, jax.jit, lambda f: jax.vmap(f, 1, 1)], ids=["plain", "jit", "vmap"])
-@pytest.mark.parametrize("n", [1, 3, 5, 20])
+@pytest.mark.parametrize("n", [1, 3, 20])
 @pytest.mark.parametrize("truncated", [False, True])
 def test_against_loops(n, truncated, how):
     r, discount, last = trajectory()

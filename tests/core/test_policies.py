@@ -190,8 +190,8 @@ def tanh_log_prob(u, mean, std, low, high):
 
 def tanh_entropy(mean, std, low=-1.0, high=1.0):
     """By the midpoint rule in float64."""
-    z = (np.arange(200_000) + 0.5) / 200_000 * 24 - 12
-    density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) * 24 / 200_000
+    z = (np.arange(20_000) + 0.5) / 20_000 * 24 - 12
+    density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) * 24 / 20_000
     u = mean + std * z
     return (
         np.log(std * np.sqrt(2 * np.pi * np.e))
@@ -254,8 +254,9 @@ def test_tanh_gaussian_entropy_is_that_of_the_squashed_action():
     stds = np.array([1e-6, 1e-2, 0.1, 0.3, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 20.0, 100.0])
     expected = np.array([[tanh_entropy(mean, std, -1000, 1000) for std in stds] for mean in means])
     mean, std = np.broadcast_arrays(means[:, None, None], stds[:, None])
-    np.testing.assert_allclose(policies.TanhGaussian(mean, std, -1000, 1000).entropy(), expected, rtol=2e-6, atol=2e-6)
-    np.testing.assert_allclose(policies.TanhGaussian(-mean, std, -1000, 1000).entropy(), expected, rtol=2e-6, atol=2e-6)
+    entropy = jax.jit(lambda mean: policies.TanhGaussian(mean, std, -1000, 1000).entropy())
+    np.testing.assert_allclose(entropy(mean), expected, rtol=2e-6, atol=2e-6)
+    np.testing.assert_allclose(entropy(-mean), expected, rtol=2e-6, atol=2e-6)
 
 
 def test_tanh_gaussian_entropy_gradients():

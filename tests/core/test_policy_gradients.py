@@ -153,6 +153,12 @@ def test_masked_steps_do_not_dilute_the_mean():
     np.testing.assert_allclose(pg.entropy_loss(logits, 0 * w_t, reduction="masked_mean"), 0)
 
 
+def test_a_masked_step_adds_nothing_though_its_loss_is_not_finite():
+    adv_t, w_t = np.array([1.0, np.nan, np.inf], np.float32), np.array([1.0, 0.0, 0.0], np.float32)
+    logits, a_t = np.zeros((3, 2), np.float32), np.zeros(3, int)
+    np.testing.assert_allclose(pg.policy_gradient_loss(logits, a_t, adv_t, w_t), np.log(2) / 3, rtol=1e-6)
+
+
 def test_action_values_get_a_gradient_if_asked():
     def gradient(loss, stop):
         return jax.grad(lambda q_t: loss(LOGITS, q_t, use_stop_gradient=stop))(Q.astype(np.float32))

@@ -28,11 +28,8 @@ def test_both_ways_to_evaluate_agree_with_a_loop(steps, reverse):
     expected = np.array([expected[t] for t in range(steps)]).reshape(steps, 2)
     for function in (_recurrence._scan, _recurrence._associative_scan):
         evaluate = functools.partial(function, step, reverse)
-        for result in (
-            evaluate(init, a, b, scale),
-            jax.jit(evaluate)(init, a, b, scale),
-            jax.vmap(evaluate, (0, 1, 1, None), 1)(init, a, b, scale),
-        ):
+        mapped = jax.vmap(evaluate, (0, 1, 1, None), 1)
+        for result in jax.jit(lambda *x, evaluate=evaluate, mapped=mapped: (evaluate(*x), mapped(*x)))(init, a, b, scale):
             np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -45,7 +42,7 @@ def test_both_have_the_same_derivatives(reverse):
 
     scan, associative = (functools.partial(total, f) for f in (_recurrence._scan, _recurrence._associative_scan))
     for derivative in (jax.grad, jax.jacfwd):
-        for left, right in zip(derivative(scan)(arguments), derivative(associative)(arguments), strict=True):
+        for left, right in zip(*(jax.jit(derivative(f))(arguments) for f in (scan, associative)), strict=True):
             np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-4)
 
 

@@ -301,11 +301,11 @@ def test_inside_a_scan_and_differentiated_twice():
     expected = returns.lambda_returns(R_T, DISCOUNT_T, returns.lambda_returns(R_T, DISCOUNT_T, V_T, 0.5), 0.5)
     same(jax.lax.scan(update, V_T, length=2)[0], expected)
 
-    def loss(v_t):
-        return jnp.sum(returns.n_step_bootstrapped_returns(R_T, DISCOUNT_T, v_t, 2, 0.5, stop_target_gradients=False) ** 2)
+    def n_step(v_t):
+        return returns.n_step_bootstrapped_returns(R_T, DISCOUNT_T, v_t, 2, 0.5, stop_target_gradients=False)
 
-    jacobian = jax.jacrev(lambda v: returns.n_step_bootstrapped_returns(R_T, DISCOUNT_T, v, 2, 0.5, stop_target_gradients=False))(V_T)
-    same(jax.hessian(loss)(V_T), 2 * jacobian.T @ jacobian)
+    jacobian = jax.jit(jax.jacrev(n_step))(V_T)
+    same(jax.jit(jax.hessian(lambda v_t: jnp.sum(n_step(v_t) ** 2)))(V_T), 2 * jacobian.T @ jacobian)
 
 
 @pytest.mark.parametrize(
