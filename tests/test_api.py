@@ -109,6 +109,14 @@ def test_an_interrupt_waits_for_the_end_of_the_cycle():
     a.learn(40, progress_bar=False)
 
 
+def test_an_interrupt_that_is_ignored_stays_ignored():
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert agent().learn(40, progress_bar=False, callback=lambda _: signal.raise_signal(signal.SIGINT)).num_timesteps == 40
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
 def test_the_progress_bar_shows_the_return(capsys):
     agent().learn(400)
     text = capsys.readouterr().err

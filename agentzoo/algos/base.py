@@ -396,11 +396,10 @@ def _id_of(envs: Envs) -> str | None:
 @contextlib.contextmanager
 def _interrupt_between_cycles() -> Iterator[Callable[[], bool]]:
     """Lets Ctrl-C wait for the end of a cycle, since JAX overwrites the agent's state within it. A second one does not wait."""
-    pressed = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
+    pressed, previous = threading.Event(), signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or previous in (signal.SIG_IGN, None):
         yield pressed.is_set
         return
-    previous = signal.getsignal(signal.SIGINT)
 
     def press(*_: Any) -> None:
         pressed.set()

@@ -186,14 +186,14 @@ def make_agent(config: QRDQNConfig, spec: EnvSpec, network: networks.Network | N
         target_params = jax.lax.cond(syncs > 0, lambda: optax.incremental_update(params, target_params, step_size), lambda: target_params)
         state = state._replace(target_params=target_params)
 
-        def train(state: QRDQNState) -> tuple[QRDQNState, Array]:
-            state, losses = jax.lax.scan(lambda state, key: update(state, key, clock), state, keys[1:])
-            return state, losses.mean()
+        def train(i: Array, carry: tuple[QRDQNState, Array]) -> tuple[QRDQNState, Array]:
+            state, loss = update(carry[0], keys[1 + i], clock)
+            return state, carry[1] + loss
 
-        ready = clock.step > config.learning_starts
-        state, loss = jax.lax.cond(ready, train, lambda state: (state, jnp.nan), state)
+        updates = jnp.where(clock.step > config.learning_starts, gradient_steps, 0)
+        state, total_loss = jax.lax.fori_loop(0, updates, train, (state, jnp.zeros(())))  # which copies less than cond and scan
         metrics = {
-            "train/loss": loss,
+            "train/loss": total_loss / updates,  # NaN before the first update
             "train/learning_rate": value_at(config.learning_rate, clock.remaining),
             "train/n_updates": state.n_updates,
             "rollout/exploration_rate": epsilon(clock),

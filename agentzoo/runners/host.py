@@ -1,5 +1,6 @@
 """The in-process runner: steps Python environments with `act` and hands trajectories to `learn`."""
 
+import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -9,6 +10,11 @@ import numpy as np
 
 from agentzoo.envs import Envs, make_buffers, spaces
 from agentzoo.types import Agent, Array, Clock, Trajectory
+
+# On the CPU, programs run in the thread that calls them: to hand one over to another thread takes longer than `act` itself. It has an
+# effect only before JAX runs its first program, and gives way to a user's own setting.
+if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
 class Episode(NamedTuple):
