@@ -11,6 +11,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from agentzoo import DQN, ConfigurationError, Linear, evaluate_policy
+from agentzoo.replay import make_replay
 from tests import probes
 
 FAST = dict(
@@ -95,7 +96,9 @@ def test_dummy_steps_are_neither_counted_nor_stored():
     assert agent.num_timesteps == 96
     replay = agent._run.agent.replay
     assert replay.size.tolist() == [48, 48]
-    assert (np.asarray(replay.storage.last_t).reshape(-1, 2)[:48].sum(axis=0) == 24).all()
+    stored = make_replay(agent.spec, agent.config.buffer_size, 6, GAMMA).sample(replay, jax.random.key(0), 512)
+    np.testing.assert_array_equal(stored.obs_t, stored.obs_tm1 + 1)  # and never the way from an episode's end to the next beginning
+    np.testing.assert_array_equal(stored.r_t, stored.obs_tm1[:, 0])
     assert agent.ep_rew_mean == 1.0
 
 

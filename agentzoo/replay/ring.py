@@ -1,7 +1,7 @@
 """Experience replay as pure functions on a pytree, so that it can live inside an agent's state.
 
 Each environment has a ring of its own, in which consecutive rows are consecutive steps: n-step returns are formed when a
-transition is drawn, and need no bookkeeping when it is stored. All arrays are flat over (row, environment); a `slot` is an index
+transition is drawn, and need no bookkeeping when it is stored. Steps are stored flat over (row, environment); a `slot` is an index
 into them.
 """
 
@@ -12,17 +12,18 @@ import jax
 import jax.numpy as jnp
 
 from agentzoo.replay import sum_tree
+from agentzoo.replay.rows import make_rows
 from agentzoo.types import Array, ConfigurationError, EnvSpec, PyTree, Trajectory, zeros
 
 
 class Replay(NamedTuple):
     """The contents of a buffer with L rows for each of N environments."""
 
-    storage: Trajectory  # leaves [L * N, ...]; `mask`, `extras` and `memory` are not stored
+    storage: PyTree  # the steps by slot, as `Rows` keeps them: a Trajectory without `mask`, `extras` and `memory`
     cursor: Array  # [N] the row to be written next
     size: Array  # [N] rows written, at most L
     priorities: PyTree  # sum tree over slots, or () without prioritisation
-    max_priority: Array
+    max_priority: PyTree  # the highest so far, or ()
 
 
 class Batch(NamedTuple):
@@ -76,34 +77,24 @@ def make_replay(spec: EnvSpec, capacity: int, unroll_length: int, gamma: float, 
             f"return needs {needed}; use a buffer_size of {needed * num_envs} or more."
         )
 
+    obs, one = zeros(spec.observation_space, 1), jnp.zeros(1)
+    flag = one.astype(bool)
+    storage = make_rows(Trajectory(obs, zeros(spec.action_space, 1), one, one, obs, flag, flag, mask=()))
+
     def init() -> Replay:
         slots = rows * num_envs
-        obs = zeros(spec.observation_space, slots)
-        storage = Trajectory(
-            obs_tm1=obs,
-            a_tm1=zeros(spec.action_space, slots),
-            r_t=jnp.zeros(slots),
-            discount_t=jnp.zeros(slots),
-            obs_t=jax.tree.map(jnp.copy, obs),
-            last_t=jnp.zeros(slots, bool),
-            first_tm1=jnp.zeros(slots, bool),
-            mask=(),
-        )
         count = jnp.zeros(num_envs, jnp.int32)
-        return Replay(storage, count, jnp.copy(count), sum_tree.init(slots) if prioritised else (), jnp.ones(()))
+        priorities, max_priority = (sum_tree.init(slots), jnp.ones(())) if prioritised else ((), ())
+        return Replay(storage.init(slots), count, jnp.copy(count), priorities, max_priority)
 
     def add(replay: Replay, trajectory: Trajectory) -> Replay:
         kept = trajectory.mask.astype(jnp.int32)  # [T, N]
         row = (replay.cursor + jnp.cumsum(kept, axis=0) - kept) % rows
         slot = row * num_envs + jnp.arange(num_envs)
         slot = jnp.where(kept == 1, slot, rows * num_envs).reshape(-1)  # out of range is dropped
-
-        def write(stored, new):
-            return stored.at[slot].set(new.reshape(slot.shape + stored.shape[1:]), mode="drop")
-
-        storage = jax.tree.map(write, replay.storage, trajectory._replace(mask=(), extras=(), memory=()))
-        added = kept.sum(axis=0)
-        replay = replay._replace(storage=storage, cursor=(replay.cursor + added) % rows, size=jnp.minimum(replay.size + added, rows))
+        steps = jax.tree.map(lambda x: x.reshape(slot.size, *x.shape[2:]), trajectory._replace(mask=(), extras=(), memory=()))
+        stored, added = storage.write(replay.storage, slot, steps), kept.sum(axis=0)
+        replay = replay._replace(storage=stored, cursor=(replay.cursor + added) % rows, size=jnp.minimum(replay.size + added, rows))
         if not prioritised:
             return replay
         leaves = jnp.where(slot < rows * num_envs, slot, -1)
@@ -130,23 +121,21 @@ def make_replay(spec: EnvSpec, capacity: int, unroll_length: int, gamma: float, 
             slot = row * num_envs + env
             weight = jnp.ones(batch_size)
         r_t, discount_t, end = n_step_return(replay, row, env, age)
-        stored = replay.storage
-        obs_tm1, a_tm1 = jax.tree.map(lambda x: x[slot], (stored.obs_tm1, stored.a_tm1))
-        obs_t = jax.tree.map(lambda x: x[end], stored.obs_t)
-        return Batch(obs_tm1, a_tm1, r_t, discount_t, obs_t, weight, slot)
+        first, last = storage.read(replay.storage, slot), storage.read(replay.storage, end)
+        return Batch(first.obs_tm1, first.a_tm1, r_t, discount_t, last.obs_t, weight, slot)
 
     def n_step_return(replay: Replay, row: Array, env: Array, age: Array) -> tuple[Array, Array, Array]:
         """Returns the discounted reward, the discount and the slot of the last step, from each row `[B]` on."""
         steps = jnp.arange(n_step)
         slots = (row[:, None] + steps) % rows * num_envs + env[:, None]  # [B, n]
-        stored = replay.storage
+        stored = storage.read(replay.storage, slots)
         follows = (age[:, None] + steps < replay.size[env][:, None])[:, 1:]  # [B, n - 1]: does the step belong to the window?
-        follows &= ~stored.last_t[slots][:, :-1] & ~stored.first_tm1[slots][:, 1:]
+        follows &= ~stored.last_t[:, :-1] & ~stored.first_tm1[:, 1:]
         used = jnp.concatenate([jnp.ones_like(slots[:, :1]), jnp.cumprod(follows.astype(jnp.int32), axis=1)], axis=1)
-        r_t = jnp.sum(used * gamma**steps * stored.r_t[slots], axis=1)
+        r_t = jnp.sum(used * gamma**steps * stored.r_t, axis=1)
         length = used.sum(axis=1)
-        end = jnp.take_along_axis(slots, length[:, None] - 1, axis=1)[:, 0]
-        return r_t, gamma**length * stored.discount_t[end], end
+        end, discount_t = (jnp.take_along_axis(x, length[:, None] - 1, axis=1)[:, 0] for x in (slots, stored.discount_t))
+        return r_t, gamma**length * discount_t, end
 
     def update(replay: Replay, slot: Array, priority: Array) -> Replay:
         return replay._replace(

@@ -118,9 +118,10 @@ class HostRunner:
         self._obs = None  # until the rollout is complete: if an environment fails, the next run begins new episodes
         spaces.write(self.envs.spec.observation_space, out.obs_tm1, 0, obs)
         out.first_tm1[0] = first
+        params, act = run.agent.params, self.programs.act
         for t in range(length):
             numbers = np.array([run.step + t * num_envs, total, (run.moves + t) % 2**31], np.int32)
-            memory, action, self._memory, extra = self.programs.act(run.agent.params, self._memory, obs, first, run.key, numbers)
+            memory, action, self._memory, extra = act(params, self._memory, obs, first, run.key, numbers)
             first_memory = memory if t == 0 else first_memory
             extras.append(extra)
             out.a_tm1[t] = action
@@ -133,12 +134,12 @@ class HostRunner:
 
     def _finished_episodes(self, trajectory: Trajectory) -> list[Episode]:
         """Counts up rewards and lengths, and returns those of the episodes that ended."""
-        episodes, start = [], 0
-        for end in sorted({*(np.flatnonzero(trajectory.last_t.any(axis=1)) + 1), len(trajectory.mask)}):
-            self._rewards += (trajectory.r_t * trajectory.mask)[start:end].sum(axis=0, dtype=float)
-            self._lengths += trajectory.mask[start:end].sum(axis=0)
-            for n in np.flatnonzero(trajectory.last_t[end - 1]):
-                episodes.append(Episode(float(self._rewards[n]), int(self._lengths[n])))
-                self._rewards[n], self._lengths[n] = 0.0, 0
-            start = end
+        rewards = self._rewards + (trajectory.r_t * trajectory.mask).cumsum(axis=0, dtype=float)
+        lengths = self._lengths + trajectory.mask.cumsum(axis=0)
+        episodes = []
+        for t, n in zip(*trajectory.last_t.nonzero(), strict=True):
+            episodes.append(Episode(float(rewards[t, n]), int(lengths[t, n])))
+            rewards[t:, n] -= rewards[t, n].copy()
+            lengths[t:, n] -= lengths[t, n].copy()
+        self._rewards, self._lengths = rewards[-1], lengths[-1]
         return episodes
