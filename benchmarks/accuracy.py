@@ -85,7 +85,7 @@ def element_wise(count: int) -> Iterator[Case]:
 
     unit = np.concatenate([between(TINY, 0.5, count // 2), 1 - between(2**-24, 0.5, count // 2)])
     yield Case("identity", "all", transforms.identity, lambda x: x, np.ones_like, (line,))
-    yield Case("sigmoid", "[-87, 87]", transforms.sigmoid, sigmoid, lambda x: sigmoid(x) * sigmoid(-x), (both_signs(TINY, 87, count),))
+    yield Case("sigmoid", "all", transforms.sigmoid, sigmoid, lambda x: sigmoid(x) * sigmoid(-x), (line,))
     yield Case(
         "logit", "(0, 1)", transforms.logit,
         lambda x: np.where(x < 0.3, np.log(x / (1 - x)), 2 * np.arctanh(2 * x - 1)), lambda x: 1 / (x * (1 - x)), (unit,),
@@ -128,13 +128,14 @@ def element_wise(count: int) -> Iterator[Case]:
     yield Case("hyperbolic_arcsin", "all", transforms.hyperbolic_arcsin, np.arcsinh, lambda x: 1 / np.hypot(x, 1), (line,))
     discount = nonlinear_bellman.DISCOUNT_TRANSFORM_PAIR
     yield Case("DISCOUNT_TRANSFORM_PAIR", "[0, 1)", discount.apply, lambda x: -np.log1p(-x), lambda x: 1 / (1 - x), (unit,))
-    yield Case(
-        "its inverse", "[0, 87]", discount.apply_inv, lambda x: -np.expm1(-x), lambda x: np.exp(-x), (between(TINY, 87, count),)
-    )  # fmt: skip
-    for target in (0.0, 0.5, 1.0):
+    yield Case("its inverse", "[0, inf)", discount.apply_inv, lambda x: -np.expm1(-x), lambda x: np.exp(-x), (np.abs(line),))
+    for target, domain, certain in ((0.0, "[0, 1)", [0]), (0.5, "(0, 1)", []), (1.0, "(0, 1]", [1])):
+        # A term of weight 0 is 0, also where its logarithm is infinite.
         yield Case(
-            f"log_loss, target {target:g}", "(0, 1)", lambda p, t=target: losses.log_loss(p, t),
-            lambda p, t=target: -t * np.log(p) - (1 - t) * np.log1p(-p), lambda p, t=target: (p - t) / (p * (1 - p)), (unit,), 1.0,
+            f"log_loss, target {target:g}", domain, lambda p, t=target: losses.log_loss(p, t),
+            lambda p, t=target: (-t * np.log(p) if t else 0) - ((1 - t) * np.log1p(-p) if t < 1 else 0),
+            lambda p, t=target: ((1 - t) / (1 - p) if t < 1 else 0) - (t / p if t else 0),
+            (np.append(unit, np.float32(certain)),), 1.0,
         )  # fmt: skip
 
 
@@ -165,6 +166,15 @@ def encodings(count: int) -> Iterator[Case]:
 
         hl_gauss = nonlinear_bellman.hl_gauss_pair(low, high, bins)
         yield Case(f"hl_gauss_pair, {bins} bins", domain, lambda x, tx=hl_gauss: tx.apply_inv(tx.apply(x)), mean, slope, (x,), width)
+    squash, bins = nonlinear_bellman.SIGNED_HYPERBOLIC_PAIR, 601
+    largest = 0.999 * float(squash.apply_inv(300.0))  # at the ends there are two gradients
+    x = both_signs(TINY, largest, count)
+    for make in (nonlinear_bellman.muzero_pair, nonlinear_bellman.unbiased_transform_pair):
+        pair = make(-300.0, 300.0, bins, squash)
+        yield Case(
+            f"{make.__name__}, {bins} bins", f"[{-largest:.1e}, {largest:.1e}]", lambda x, tx=pair: tx.apply_inv(tx.apply(x)),
+            lambda x: x, np.ones_like, (x,), 1.0,
+        )  # fmt: skip
 
 
 def log_probabilities(count: int) -> Iterator[Case]:
@@ -192,6 +202,22 @@ def log_probabilities(count: int) -> Iterator[Case]:
             ("Categorical.log_prob", lambda x, a: policies.Categorical(x).log_prob(a)),
         ):
             yield Case(name, domain, function, chosen, chosen_slope, (x, action), 1.0)
+    for name, function in (
+        ("softmax(0.1).logprob", lambda x, a: distributions.softmax(0.1).logprob(a, x)),
+        ("clipped_entropy_softmax(0.1).logprob", lambda x, a: distributions.clipped_entropy_softmax(0.1).logprob(a, x)),
+        ("Softmax(_, 0.1).log_prob", lambda x, a: policies.Softmax(x, 0.1).log_prob(a)),
+        ("ClippedEntropySoftmax(_, 0.1).log_prob", lambda x, a: policies.ClippedEntropySoftmax(x, 0.1).log_prob(a)),
+    ):
+        yield Case(
+            name, "logits to 1e5", function, lambda x, a: chosen(x / f64(0.1), a), lambda x, a: chosen_slope(x / f64(0.1), a) / f64(0.1),
+            (logits, action), 1.0,
+        )  # fmt: skip
+    labels = rng.dirichlet(np.full(5, 0.3), count).astype(np.float32)
+    yield Case(
+        "categorical_cross_entropy", "logits to 1e5", lambda x, p: distributions.categorical_cross_entropy(p, x),
+        lambda x, p: -(p * log_softmax(x)).sum(-1) / p.sum(-1), lambda x, p: np.exp(log_softmax(x)) - p / p.sum(-1, keepdims=True),
+        (logits, labels), 1.0,
+    )  # fmt: skip
     pairs = np.stack([action % 2, action % 3], -1)
     yield Case(
         "MultiCategorical.log_prob", "logits to 1e5", lambda x, a: policies.MultiCategorical(x, (2, 3)).log_prob(a),
@@ -210,24 +236,36 @@ def log_probabilities(count: int) -> Iterator[Case]:
         best = preferences == preferences.max(-1, keepdims=True)
         return of(best / best.sum(-1, keepdims=True), action)
 
-    yield Case(
-        "epsilon_greedy().logprob", "epsilon in [1e-37, 1]", lambda e, x, a: distributions.epsilon_greedy(e).logprob(a, x),
-        lambda e, x, a: np.log(greedy_share(x, a) * (1 - e) + e / 5),
-        lambda e, x, a: (0.2 - greedy_share(x, a)) / (greedy_share(x, a) * (1 - e) + e / 5), (epsilon, preferences, action), 1.0,
-    )  # fmt: skip
+    for name, function in (
+        ("epsilon_greedy().logprob", lambda e, x, a: distributions.epsilon_greedy(e).logprob(a, x)),
+        ("EpsilonGreedy.log_prob", lambda e, x, a: policies.EpsilonGreedy(x, e).log_prob(a)),
+    ):
+        yield Case(
+            name, "epsilon in [1e-37, 1]", function, lambda e, x, a: np.log(greedy_share(x, a) * (1 - e) + e / 5),
+            lambda e, x, a: (0.2 - greedy_share(x, a)) / (greedy_share(x, a) * (1 - e) + e / 5), (epsilon, preferences, action), 1.0,
+        )  # fmt: skip
+    best = preferences.argmax(-1)
+    for name, function in (
+        ("greedy().logprob", lambda x, a: distributions.greedy().logprob(a, x)),
+        ("Greedy.log_prob", lambda x, a: policies.Greedy(x).log_prob(a)),
+    ):
+        yield Case(
+            name, "best actions", function, lambda x, a: np.log(greedy_share(x, a)), lambda x, a: np.zeros_like(x),
+            (preferences, best), 1.0,
+        )  # fmt: skip
 
     def gaussian(x, mu, sigma):
         return (-0.5 * ((x - mu) / sigma) ** 2 - np.log(sigma) - 0.5 * np.log(2 * np.pi)).sum(-1)
 
-    mu = (rng.normal(size=(count, 3)) * 10 ** rng.uniform(-3, 3, (count, 1))).astype(np.float32)
-    sigma = (10 ** rng.uniform(-3, 3, (count, 3))).astype(np.float32)
+    sigma = (10 ** rng.uniform(-18, 18, (count, 3))).astype(np.float32)
+    mu = (sigma * rng.normal(size=(count, 3)) * 10 ** rng.uniform(-3, 3, (count, 1))).astype(np.float32)
     sample = (mu + 6 * sigma * rng.normal(size=(count, 3))).astype(np.float32)
     for name, function in (
         ("gaussian_diagonal().logprob", lambda mu, x, s: distributions.gaussian_diagonal().logprob(x, mu, s)),
         ("DiagonalGaussian.log_prob", lambda mu, x, s: policies.DiagonalGaussian(mu, s).log_prob(x)),
     ):
         yield Case(
-            name, "sigma in [1e-3, 1e3]", function, lambda mu, x, s: gaussian(x, mu, s), lambda mu, x, s: (x - mu) / s**2,
+            name, "sigma in [1e-18, 1e18]", function, lambda mu, x, s: gaussian(x, mu, s), lambda mu, x, s: (x - mu) / s**2,
             (mu, sample, sigma), 1.0,
         )  # fmt: skip
 
@@ -239,6 +277,17 @@ def log_probabilities(count: int) -> Iterator[Case]:
     yield Case(
         "TanhGaussian.log_prob_pre_tanh", "sigma in [1e-2, 10]", lambda mu, u, s: policies.TanhGaussian(mu, s).log_prob_pre_tanh(u),
         lambda mu, u, s: gaussian(u, mu, s) - tanh_slope(u), lambda mu, u, s: (u - mu) / s**2, (mu, u, sigma), 1.0,
+    )  # fmt: skip
+    noise = np.asarray(jax.random.normal(jax.random.key(0), (1, count, 3))[0])  # of the policies' own samples
+    own_sigma = np.exp(rng.uniform(-20, 5, (count, 3))).astype(np.float32)
+
+    def sample_log_prob(mu, noise, s):
+        return gaussian(noise, 0.0, 1.0) - np.log(s).sum(-1) - tanh_slope(mu + s * noise)
+
+    yield Case(
+        "TanhGaussian.sample_and_log_prob", "sigma in [e^-20, e^5]",
+        lambda mu, noise, s: policies.TanhGaussian(mu, s).sample_and_log_prob(seed=jax.random.key(0))[1],
+        sample_log_prob, lambda mu, noise, s: 2 * np.tanh(mu + s * noise), (mu, noise, own_sigma), 1.0,
     )  # fmt: skip
     inside = np.clip(np.tanh(u), -1 + 2**-24, 1 - 2**-24).astype(np.float32)
     yield Case(

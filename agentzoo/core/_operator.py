@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 import jax
 import jax.numpy as jnp
@@ -30,10 +30,12 @@ def operator(function: Callable | None = None, *, static: tuple[str, ...] = ()) 
         if static:
             bound = signature.bind(*args, **kwargs).arguments
             for name in static:
-                if isinstance(bound.get(name), jax.Array):
+                value = bound.get(name)
+                if isinstance(value, jax.Array) or not isinstance(value, Hashable):
                     raise TypeError(
                         f"{function.__name__}: {name!r} must be a Python value that is known when the function is compiled, "
-                        f"not a JAX array; pass it as a constant or mark it as static in your own jax.jit."
+                        f"not {'a JAX array' if isinstance(value, jax.Array) else repr(type(value).__name__)}; "
+                        f"pass it as a constant or mark it as static in your own jax.jit."
                     )
         return compiled(*args, **kwargs)
 
@@ -51,9 +53,10 @@ def floats(**arrays) -> list[jax.Array]:
 
 def same_shape(operator_name: str, shape: tuple[int, ...], **arrays) -> None:
     """Raises `ShapeError` naming the first argument that is neither of the given shape nor a scalar."""
+    expected = f"have shape {shape} or be a scalar" if shape else "be a scalar"
     for name, value in arrays.items():
         if jnp.ndim(value) and jnp.shape(value) != shape:
-            raise ShapeError(f"{operator_name}: {name!r} must have shape {shape} or be a scalar, but has shape {jnp.shape(value)}.")
+            raise ShapeError(f"{operator_name}: {name!r} must {expected}, but has shape {jnp.shape(value)}.")
 
 
 def actions(operator_name: str, shape: tuple[int, ...], **arrays) -> None:
@@ -79,10 +82,14 @@ def values_of(operator_name: str, **arrays) -> tuple[int, ...]:
 
 
 def pick(values: jax.Array, indices: ArrayLike) -> jax.Array:
-    """`values[..., indices]` for values `[..., A]` and indices `[...]`; NaN where an index is out of range."""
-    indices = jnp.asarray(indices)[..., None]
-    in_range = (indices >= 0) & (indices < values.shape[-1])
-    return jnp.take_along_axis(values, jnp.where(in_range, indices, values.shape[-1]), axis=-1, mode="fill", fill_value=jnp.nan)[..., 0]
+    """`values[..., indices]` for values `[..., A]` and indices `[...]`; NaN where an index is out of range.
+
+    Integer values have no NaN: signed ones are then the least there is, unsigned ones the greatest.
+    """
+    indices = jnp.asarray(indices)
+    indices = indices.astype(jnp.promote_types(indices.dtype, jnp.int32))  # which holds A, where 8 bits may not
+    inside = jnp.where(indices < 0, values.shape[-1], indices)  # a negative index would count from the end
+    return jnp.take_along_axis(values, inside[..., None], axis=-1, mode="fill")[..., 0]
 
 
 def stop_gradient_if(stop: bool, x: jax.Array) -> jax.Array:

@@ -39,7 +39,7 @@ def within_episodes(shape: tuple[int, ...], lambda_: jax.Array, last_t, mask, *s
       lambda_: scalar or of that shape; becomes 0 where the episode ends with the step, and where this or the next step did not happen.
       last_t: of that shape, whether an episode ends with the step; None for nowhere.
       mask: of that shape, whether the step happened; None for everywhere.
-      *steps: rewards and values, each a scalar or of that shape; they become 0 where the step did not happen.
+      *steps: what else a step has, each a scalar or of that shape; they become 0 where the step did not happen, NaN as well.
 
     Returns:
       `lambda_` and then `steps`.

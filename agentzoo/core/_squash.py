@@ -6,9 +6,22 @@ import jax
 import jax.numpy as jnp
 
 
+@jax.custom_jvp
+def tanh(x: jax.Array) -> jax.Array:
+    """`tanh(x)`, whose slope keeps its digits where the function is nearly flat."""
+    return jnp.tanh(x)
+
+
+@tanh.defjvp
+def _tanh_jvp(primals: tuple, tangents: tuple) -> tuple:
+    (x,), (tangent,) = primals, tangents
+    small = jnp.exp(-2 * jnp.abs(x))  # JAX has `1 - tanh(x)^2`, which cancels
+    return tanh(x), tangent * (4 * small / jnp.square(1 + small))
+
+
 def squash(u: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
     """The action in `[low, high]` of a real value, `low + (high - low) * (tanh(u) + 1) / 2`."""
-    return jnp.clip(low + 0.5 * (high - low) * (jnp.tanh(u) + 1), low, high)
+    return jnp.clip(low + 0.5 * (high - low) * (tanh(u) + 1), low, high)
 
 
 def unsquash(action: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""What operators on distributions over values share: shape checks, Bellman targets of samples, and two-hot weights."""
+"""What operators on distributions share: shape checks, Bellman targets of samples, two-hot weights, and entropies."""
 
 import jax
 import jax.numpy as jnp
@@ -74,3 +74,9 @@ def two_hot(x: jax.Array, atoms: jax.Array) -> jax.Array:
 def expectation(probs: jax.Array, atoms: jax.Array) -> jax.Array:
     """`sum_k probs[..., k] atoms[k]`, in which a matrix product would lose digits on an accelerator."""
     return jnp.sum(probs * jnp.expand_dims(atoms, range(probs.ndim - atoms.ndim)), axis=-1)
+
+
+def entropy_of(log_probs: jax.Array) -> jax.Array:
+    """Entropy `[...]` of log-probabilities `[..., A]`; an action that is ruled out adds nothing to it, not 0 * inf."""
+    probs = jnp.exp(log_probs)
+    return -jnp.sum(probs * jnp.where(probs == 0, 0, log_probs), axis=-1)

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from agentzoo.core._operator import ShapeError, actions, floats, operator, pick, reduce_loss, same_shape, stop_gradient_if, values_of
+from agentzoo.core._support import entropy_of
+from agentzoo.core.losses import expectile_loss
 
 __all__ = [
     "advantage_weights",
@@ -50,16 +52,10 @@ def _steps(name: str, **arguments: tuple[ArrayLike, str]) -> tuple[int, ...]:
     return sizes["steps"]
 
 
-def _entropy(log_probs: jax.Array) -> jax.Array:
-    """Entropy `[...]` of log-probabilities `[..., A]`; an action that is ruled out adds nothing to it, not 0 * inf."""
-    probs = jnp.exp(log_probs)
-    return -jnp.sum(probs * jnp.where(probs > 0, log_probs, 0), axis=-1)
-
-
 def _soft_value(logits: jax.Array, q: jax.Array, temperature: jax.Array) -> jax.Array:
     """Expected value plus temperature times entropy, `[...]`, of logits `[..., A]` and action values `[..., E, A]`."""
     log_probs = jax.nn.log_softmax(logits)
-    return jnp.sum(jnp.exp(log_probs) * jnp.min(q, axis=-2), axis=-1) + temperature * _entropy(log_probs)
+    return jnp.sum(jnp.exp(log_probs) * jnp.min(q, axis=-2), axis=-1) + temperature * entropy_of(log_probs)
 
 
 def _ensemble_error(target_tm1: jax.Array, q_tm1: jax.Array, stop_target_gradients: bool) -> jax.Array:
@@ -328,7 +324,7 @@ def sac_discrete_temperature_loss(
     leading = values_of("sac_discrete_temperature_loss", logits_t=logits_t)
     same_shape("sac_discrete_temperature_loss", leading, temperature=temperature, target_entropy=target_entropy)
     logits_t, temperature, target_entropy = floats(logits_t=logits_t, temperature=temperature, target_entropy=target_entropy)
-    entropy_t = jax.lax.stop_gradient(_entropy(jax.nn.log_softmax(logits_t)))
+    entropy_t = jax.lax.stop_gradient(entropy_of(jax.nn.log_softmax(logits_t)))
     return reduce_loss("sac_discrete_temperature_loss", temperature * (entropy_t - target_entropy), w_t, reduction)
 
 
@@ -442,8 +438,7 @@ def iql_value_loss(
     steps = _steps("iql_value_loss", v_t=(v_t, ""), q_t=(q_t, "E"))
     same_shape("iql_value_loss", steps, expectile=expectile)
     v_t, q_t, expectile = floats(v_t=v_t, q_t=q_t, expectile=expectile)
-    difference = stop_gradient_if(use_stop_gradient, jnp.min(q_t, axis=-1)) - v_t
-    loss = jnp.where(difference < 0, 1 - expectile, expectile) * jnp.square(difference)
+    loss = expectile_loss(v_t, stop_gradient_if(use_stop_gradient, jnp.min(q_t, axis=-1)), expectile)
     return reduce_loss("iql_value_loss", loss, w_t, reduction)
 
 
@@ -532,7 +527,7 @@ def cql_penalty(q_tm1: ArrayLike, a_tm1: ArrayLike, temperature: ArrayLike = 1.0
     actions("cql_penalty", values_of("cql_penalty", q_tm1=q_tm1), a_tm1=a_tm1)
     same_shape("cql_penalty", (), temperature=temperature)
     q_tm1, temperature = floats(q_tm1=q_tm1, temperature=temperature)
-    return temperature * jax.nn.logsumexp(q_tm1 / temperature, axis=-1) - pick(q_tm1, jnp.asarray(a_tm1))
+    return temperature * jax.nn.logsumexp(q_tm1 / temperature, axis=-1) - pick(q_tm1, a_tm1)
 
 
 @operator

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
-from agentzoo.core._operator import ShapeError, actions, operator, same_shape
+from agentzoo.core._operator import ShapeError, actions, operator, pick, same_shape
 
 __all__ = ["AllSum", "batched_index", "lhs_broadcast", "one_hot", "replace_masked"]
 
@@ -46,13 +46,12 @@ def batched_index(values: ArrayLike, indices: ArrayLike, keepdims: bool = False)
       ShapeError: if the leading axes differ.
       TypeError: if the indices are not integers.
     """
-    values, indices = jnp.asarray(values), jnp.asarray(indices)
+    values = jnp.asarray(values)
     if values.ndim == 0:
         raise ShapeError("batched_index: 'values' must have at least one axis, but is a scalar.")
     actions("batched_index", values.shape[:-1], indices=indices)
-    inside = jnp.where(indices < 0, values.shape[-1], indices)[..., None]  # a negative index would count from the end
-    picked = jnp.take_along_axis(values, inside, axis=-1, mode="fill")
-    return picked if keepdims else picked[..., 0]
+    picked = pick(values, indices)
+    return picked[..., None] if keepdims else picked
 
 
 @operator
@@ -88,7 +87,10 @@ def one_hot(indices: ArrayLike, num_classes: int, dtype: DTypeLike = jnp.float32
       `[..., num_classes]`.
     """
     indices = jnp.asarray(indices)[..., None]
-    return (indices == jnp.arange(num_classes, dtype=indices.dtype)).astype(dtype)
+    # 8 bits, or half a float's, may not tell all classes apart.
+    wide = jnp.promote_types(indices.dtype, jnp.float32 if jnp.issubdtype(indices.dtype, jnp.floating) else jnp.int32)
+    classes = jnp.expand_dims(jnp.arange(num_classes, dtype=wide), range(indices.ndim - 1))
+    return (indices.astype(wide) == classes).astype(dtype)
 
 
 @operator

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from agentzoo.core._operator import operator
+from agentzoo.core.arrays import one_hot
 from agentzoo.core.distributions import categorical_sample, epsilon_greedy
 
 __all__ = [
@@ -286,5 +287,5 @@ def _update_means(state, arm, reward):
 
 def _one_hot(arm, like):
     """1 for the arm and 0 for the others; NaN if there is no such arm."""
-    known = (arm >= 0) & (arm < like.shape[0])
-    return jnp.where(known, jax.nn.one_hot(arm, like.shape[0], dtype=like.dtype), jnp.nan)
+    hot = one_hot(arm, like.shape[0], like.dtype)
+    return jnp.where(jnp.any(hot), hot, jnp.nan)

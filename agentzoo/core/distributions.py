@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from agentzoo.core._operator import ShapeError, floats, operator, pick, same_shape, values_of
-from agentzoo.core._squash import log_slope, squash, unsquash
+from agentzoo.core._squash import log_slope, squash, tanh, unsquash
+from agentzoo.core._support import entropy_of
 
 __all__ = [
     "ContinuousDistribution",
@@ -102,7 +103,7 @@ def clipped_entropy_softmax(temperature: ArrayLike = 1.0, entropy_clip: ArrayLik
 
     Args:
       temperature: see `softmax`.
-      entropy_clip: the part of the largest possible entropy at which it is cut off, in [0, 1].
+      entropy_clip: the part of the largest possible entropy at which it is cut off, in [0, 1]; a scalar, or one for each leading axis.
     """
     plain = softmax(temperature)
 
@@ -119,6 +120,7 @@ def clipped_entropy_softmax(temperature: ArrayLike = 1.0, entropy_clip: ArrayLik
         return plain.logprob(sample, logits)
 
     def entropy(logits):
+        same_shape("clipped_entropy_softmax", jnp.shape(logits)[:-1], entropy_clip=entropy_clip)
         return jnp.minimum(plain.entropy(logits), entropy_clip * math.log(jnp.shape(logits)[-1]))
 
     return DiscreteDistribution(sample, probs, logprob, entropy, plain.kl)
@@ -378,10 +380,7 @@ def _logprob(sample, log_probs):
     return pick(jnp.broadcast_to(log_probs, (*jnp.shape(sample), log_probs.shape[-1])), sample)
 
 
-@operator
-def _entropy(log_probs):
-    probs = jnp.exp(log_probs)
-    return -jnp.sum(probs * jnp.where(probs == 0, 0, log_probs), axis=-1)
+_entropy = operator(entropy_of)
 
 
 @operator
@@ -414,8 +413,9 @@ def _gaussian(mu, sigma):
 
 @operator
 def _squashed_base(mu, sigma, sigma_min, sigma_max):
+    same_shape("squashed_gaussian", (), sigma_min=sigma_min, sigma_max=sigma_max)
     mu, sigma = _gaussian(mu, sigma)
-    return jnp.tanh(mu), jnp.exp(sigma_min + 0.5 * (sigma_max - sigma_min) * (jnp.tanh(sigma) + 1))
+    return tanh(mu), jnp.exp(sigma_min + 0.5 * (sigma_max - sigma_min) * (tanh(sigma) + 1))
 
 
 @operator

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from agentzoo.core._operator import actions, floats, operator, same_shape, values_of
+from agentzoo.core.arrays import one_hot
 
 __all__ = ["embed_oar"]
 
@@ -34,4 +35,4 @@ def embed_oar(features: ArrayLike, action: ArrayLike, reward: ArrayLike, num_act
     same_shape("embed_oar", leading, reward=reward)
     features, reward = floats(features=features, reward=reward)
     reward = jnp.broadcast_to(jnp.tanh(reward), leading)
-    return jnp.concatenate([features, jax.nn.one_hot(action, num_actions, dtype=features.dtype), reward[..., None]], axis=-1)
+    return jnp.concatenate([features, one_hot(action, num_actions, features.dtype), reward[..., None]], axis=-1)

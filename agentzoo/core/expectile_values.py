@@ -84,13 +84,14 @@ def impute_expectiles(dist: ArrayLike, tau: ArrayLike, num_iterations: int = 8) 
     scale = jax.lax.stop_gradient(jnp.max(jnp.abs(dist - centre), axis=-1, keepdims=True))
     scale = jnp.where(scale > 0, scale, 1)
     expectiles = (dist - centre) / scale
+    damping = jnp.broadcast_to(1e-3 * jnp.eye(size, dtype=dist.dtype), (*leading, size, size))
 
     def step(samples: jax.Array, _) -> tuple[jax.Array, None]:
         delta = samples[..., None, :] - expectiles[..., :, None]
         slope = jnp.abs(tau[..., None] - (delta < 0)) / size
         gradient = jnp.sum(slope * delta, axis=-1)
         transposed = jnp.swapaxes(slope, -1, -2)
-        square = jnp.matmul(slope, transposed, precision="highest") + 1e-3 * jnp.eye(size, dtype=slope.dtype)
+        square = jnp.matmul(slope, transposed, precision="highest") + damping
         change = jnp.matmul(transposed, jnp.linalg.solve(square, gradient[..., None]), precision="highest")[..., 0]
         return samples - change, None
 

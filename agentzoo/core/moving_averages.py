@@ -146,7 +146,7 @@ class RunningMeanStd(NamedTuple):
         return _update(self, x, weights, hashable(axis_name))
 
     def merge(self, other: "RunningMeanStd") -> "RunningMeanStd":
-        """The statistics of the samples of both."""
+        """The statistics of the samples of both, these and those of `other`."""
         return _merge(self, other)
 
     def normalize(self, x: Any, clip: ArrayLike = 10.0, epsilon: ArrayLike = 1e-8) -> Any:
@@ -180,7 +180,7 @@ def _update(state: RunningMeanStd, x: Any, weights: ArrayLike | None, axis_name:
         share = lhs_broadcast(shares, x)
         return all_sum(jnp.where(share == 0, 0, share * x), axes)
 
-    batch = map_moments(lambda leaf: moments(leaf, mean, lambda m: m), x)
+    batch = map_moments(lambda leaf: moments(leaf, mean, lambda m: jnp.broadcast_to(m, jnp.shape(leaf))), x)
     return _merge(state, RunningMeanStd(count, batch.mean, batch.variance, batch.rest))
 
 
@@ -199,9 +199,11 @@ def _merge(state: RunningMeanStd, other: RunningMeanStd) -> RunningMeanStd:
 @operator
 def _normalize(state: RunningMeanStd, x: Any, clip: ArrayLike, epsilon: ArrayLike) -> Any:
     _leading_axes("normalize", x, state)
+    same_shape("RunningMeanStd.normalize", (), clip=clip, epsilon=epsilon)
 
     def normalized(leaf, mean, rest, variance):
-        return jnp.clip(((leaf - mean) - rest) * jax.lax.rsqrt(variance + epsilon), jnp.negative(clip), clip)
+        mean, rest, scale = (jnp.broadcast_to(m, jnp.shape(leaf)) for m in (mean, rest, jax.lax.rsqrt(variance + epsilon)))
+        return jnp.clip(((leaf - mean) - rest) * scale, jnp.negative(clip), clip)
 
     return jax.tree.map(normalized, x, state.mean, state.rest, state.variance)
 
@@ -257,7 +259,7 @@ class RewardNormalizer(NamedTuple):
         Args:
           r_t: `[T, ...]` rewards, time first, going on where the last update ended.
           last_t: `[T, ...]` true where the episode ended. It may have been terminated or truncated: what comes next is another episode.
-          gamma: discount per step.
+          gamma: discount per step, a scalar.
           mask: `[T, ...]` false for a step that never happened; None if all did.
           axis_name: a mapped axis, or several, over which environments are divided.
 
@@ -293,6 +295,7 @@ def _update_rewards(
             f"RewardNormalizer.update: 'r_t' must have shape [T{''.join(f', {n}' for n in state.returns.shape)}], but has {r_t.shape}."
         )
     same_shape("RewardNormalizer.update", r_t.shape, last_t=last_t, mask=happened)
+    same_shape("RewardNormalizer.update", (), gamma=gamma)
     last_t, happened = (jnp.broadcast_to(x, r_t.shape) for x in (jnp.asarray(last_t, bool), happened))
 
     def carry(g_t, r, last, real):  # the sum that the next step adds to
@@ -305,6 +308,7 @@ def _update_rewards(
 
 @operator
 def _normalize_rewards(variance: jax.Array, r_t: ArrayLike, clip: ArrayLike, epsilon: ArrayLike) -> jax.Array:
+    same_shape("RewardNormalizer.normalize", (), clip=clip, epsilon=epsilon)
     r_t, variance = floats(r_t=r_t, variance=variance)
     return jnp.clip(r_t * jax.lax.rsqrt(variance + epsilon), jnp.negative(clip), clip)
 

@@ -29,6 +29,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from agentzoo.core._operator import ShapeError, floats, operator, reduce_loss, same_shape, stop_gradient_if, values_of
+from agentzoo.core.distributions import categorical_cross_entropy, categorical_kl_divergence
 
 __all__ = [
     "CategoricalMpoDuals",
@@ -283,8 +284,10 @@ def _check_kl_constraints(name: str, steps: tuple[int, ...], kl_constraints: Seq
             raise ShapeError(f"{name}: the KL of 'kl_constraints[{i}]' must have shape {expected}, but has shape {jnp.shape(kl)}.")
 
 
-def _weighted_sum(*terms: tuple[ArrayLike, jax.Array]) -> jax.Array:
-    return functools.reduce(jnp.add, (jnp.multiply(weight, loss) for weight, loss in terms))
+def _weighted_sum(name: str, **terms: tuple[ArrayLike, jax.Array]) -> jax.Array:
+    """The sum of losses times their weights, which are given by the names of the weights."""
+    same_shape(name, (), **{argument: weight for argument, (weight, _) in terms.items()})
+    return functools.reduce(jnp.add, (jnp.multiply(weight, loss) for weight, loss in terms.values()))
 
 
 def mpo_loss(
@@ -313,7 +316,7 @@ def mpo_loss(
         E*, or `[E*, D]` with `per_dimension`. None are needed.
       projection_operator: maps each dual variable to a positive one. `clip_projection` for variables that are the duals themselves,
         `softplus_projection` for free parameters.
-      policy_loss_weight: of the policy's loss in the sum.
+      policy_loss_weight: of the policy's loss in the sum, a scalar, as all weights.
       temperature_loss_weight: of the temperature's loss.
       kl_loss_weight: of the KL penalty.
       alpha_loss_weight: of the alphas' loss.
@@ -340,10 +343,11 @@ def mpo_loss(
     policy_loss = -jnp.sum(weights * sample_log_probs, axis=sample_axis)
     kl_loss, alpha_loss = compute_parametric_kl_penalty_and_dual_loss(kl_constraints, projection_operator, use_stop_gradient)
     loss = _weighted_sum(
-        (policy_loss_weight, policy_loss),
-        (temperature_loss_weight, temperature_loss),
-        (kl_loss_weight, kl_loss),
-        (alpha_loss_weight, alpha_loss),
+        "mpo_loss",
+        policy_loss_weight=(policy_loss_weight, policy_loss),
+        temperature_loss_weight=(temperature_loss_weight, temperature_loss),
+        kl_loss_weight=(kl_loss_weight, kl_loss),
+        alpha_loss_weight=(alpha_loss_weight, alpha_loss),
     )
     return loss, MpoOutputs(temperature_loss, policy_loss, kl_loss, alpha_loss, weights, num_samples)
 
@@ -510,7 +514,7 @@ def vmpo_loss(
       restarting_weights: E*, 0 for a step that does not count, such as the first of an episode, else 1; ones if left out.
       importance_weights: E*, importance-sampling ratios; ones if left out.
       top_k_fraction: the share of steps, those of the largest advantages, that the policy is fitted to.
-      policy_loss_weight: of the policy's loss in the sum.
+      policy_loss_weight: of the policy's loss in the sum, a scalar, as all weights.
       temperature_loss_weight: of the temperature's loss.
       kl_loss_weight: of the KL penalty.
       alpha_loss_weight: of the alphas' loss.
@@ -545,10 +549,11 @@ def vmpo_loss(
     policy_loss = -weights * sample_log_probs * num_steps
     kl_loss, alpha_loss = compute_parametric_kl_penalty_and_dual_loss(kl_constraints, projection_operator, use_stop_gradient)
     loss = _weighted_sum(
-        (policy_loss_weight, policy_loss),
-        (temperature_loss_weight, temperature_loss),
-        (kl_loss_weight, kl_loss),
-        (alpha_loss_weight, alpha_loss),
+        "vmpo_loss",
+        policy_loss_weight=(policy_loss_weight, policy_loss),
+        temperature_loss_weight=(temperature_loss_weight, temperature_loss),
+        kl_loss_weight=(kl_loss_weight, kl_loss),
+        alpha_loss_weight=(alpha_loss_weight, alpha_loss),
     )
     return loss, MpoOutputs(temperature_loss, policy_loss, kl_loss, alpha_loss, weights, num_samples)
 
@@ -887,14 +892,11 @@ def categorical_mpo_loss(
         online_logits=online_logits, target_logits=target_logits, q_values=q_values, epsilon=epsilon, epsilon_kl=epsilon_kl
     )
     values: CategoricalMpoDuals = jax.tree.map(softplus_projection, duals)
-    log_target, q = jax.lax.stop_gradient((jax.nn.log_softmax(target_logits), q))
-    log_online = jax.nn.log_softmax(online_logits)
-
-    temperature_loss, weights, kl_improved = _e_step(q, log_target, values.temperature, epsilon, axis=-1)
-    weights, probs = jax.lax.stop_gradient(weights), jnp.exp(log_target)
-    # An action that a policy rules out adds nothing to its expectations, not 0 * inf.
-    policy_loss = -jnp.sum(weights * jnp.where(weights > 0, log_online, 0), axis=-1)
-    kl = jnp.sum(probs * jnp.where(probs > 0, log_target - log_online, 0), axis=-1)
+    target_logits, q = jax.lax.stop_gradient((target_logits, q))
+    log_prior = jax.nn.log_softmax(target_logits)
+    temperature_loss, weights, kl_improved = _e_step(q, log_prior, values.temperature, epsilon, axis=-1)
+    policy_loss = categorical_cross_entropy(jax.lax.stop_gradient(weights), online_logits)
+    kl = categorical_kl_divergence(target_logits, online_logits)
     kl_loss, alpha_loss = _kl_constraint_loss(kl, values.alpha, epsilon_kl, per_dimension=False, use_stop_gradient=True)
     loss = policy_loss + temperature_loss + kl_loss + alpha_loss
 

@@ -69,7 +69,14 @@ DISCOUNT_TRANSFORM_PAIR = TxPair(operator(lambda x: -jnp.log1p(-floats(x=x)[0]))
 
 
 def compose_tx(*tx_list: TxPair) -> TxPair:
-    """The pair that applies the given pairs one after another, and inverts them from last to first."""
+    """The pair that applies the given pairs one after another, and inverts them from last to first.
+
+    Args:
+      *tx_list: pairs, the first to be applied first; none for the identity.
+
+    Returns:
+      The pair.
+    """
 
     def apply(x: ArrayLike) -> jax.Array:
         y = jnp.asarray(x)
@@ -230,7 +237,7 @@ def transformed_q_lambda(
     same_shape("transformed_q_lambda", leading, r_t=r_t, discount_t=discount_t, lambda_=lambda_)
     q_tm1, r_t, discount_t, q_t, lambda_ = floats(q_tm1=q_tm1, r_t=r_t, discount_t=discount_t, q_t=q_t, lambda_=lambda_)
     target_tm1 = transformed_lambda_returns(tx_pair, r_t, discount_t, jnp.max(q_t, axis=-1), lambda_, False)
-    return stop_gradient_if(stop_target_gradients, target_tm1) - pick(q_tm1, jnp.asarray(a_tm1))
+    return stop_gradient_if(stop_target_gradients, target_tm1) - pick(q_tm1, a_tm1)
 
 
 @operator(static=("n", "stop_target_gradients", "tx_pair"))
@@ -273,9 +280,9 @@ def transformed_n_step_q_learning(
     actions("transformed_n_step_q_learning", leading, a_tm1=a_tm1, a_t=a_t)
     same_shape("transformed_n_step_q_learning", leading, r_t=r_t, discount_t=discount_t)
     q_tm1, target_q_t, r_t, discount_t = floats(q_tm1=q_tm1, target_q_t=target_q_t, r_t=r_t, discount_t=discount_t)
-    v_t = pick(target_q_t, jnp.asarray(a_t))
+    v_t = pick(target_q_t, a_t)
     target_tm1 = transformed_n_step_returns(tx_pair, r_t, discount_t, v_t, n, stop_target_gradients=False)
-    return stop_gradient_if(stop_target_gradients, target_tm1) - pick(q_tm1, jnp.asarray(a_tm1))
+    return stop_gradient_if(stop_target_gradients, target_tm1) - pick(q_tm1, a_tm1)
 
 
 @operator(static=("stop_target_gradients", "tx_pair"))
@@ -326,6 +333,6 @@ def transformed_retrace(
     q_tm1, q_t, r_t, discount_t, pi_t, mu_t, lambda_, eps = floats(
         q_tm1=q_tm1, q_t=q_t, r_t=r_t, discount_t=discount_t, pi_t=pi_t, mu_t=mu_t, lambda_=lambda_, eps=eps
     )
-    c_t = jnp.minimum(1, pick(pi_t, jnp.asarray(a_t)) / (mu_t + eps)) * lambda_
+    c_t = jnp.minimum(1, pick(pi_t, a_t) / (mu_t + eps)) * lambda_
     target_tm1 = transformed_general_off_policy_returns_from_action_values(tx_pair, q_t, a_t, r_t, discount_t, c_t, pi_t, False)
-    return stop_gradient_if(stop_target_gradients, target_tm1) - pick(q_tm1, jnp.asarray(a_tm1))
+    return stop_gradient_if(stop_target_gradients, target_tm1) - pick(q_tm1, a_tm1)

@@ -76,6 +76,7 @@ class ClippedEntropySoftmax(Softmax):
 
     def __init__(self, logits: ArrayLike, temperature: ArrayLike = 1.0, entropy_clip: ArrayLike = 1.0, mask: ArrayLike | None = None):
         super().__init__(logits, temperature, mask)
+        same_shape("ClippedEntropySoftmax", jnp.shape(logits)[:-1], entropy_clip=entropy_clip)
         self._entropy_clip = entropy_clip
 
     def entropy(self) -> jax.Array:
@@ -160,7 +161,7 @@ class DiagonalGaussian(distrax.Independent):
         super().__init__(distrax.Normal(self.loc, self.scale), reinterpreted_batch_ndims=1)
 
     def kl_divergence(self, other_dist: distrax.Distribution, **kwargs):
-        """KL divergence to another distribution; to a `DiagonalGaussian`, without loss of digits where the two are nearly the same."""
+        """KL divergence to `other_dist`; to a `DiagonalGaussian`, without loss of digits where the two are nearly the same."""
         if not isinstance(other_dist, DiagonalGaussian):
             return super().kl_divergence(other_dist, **kwargs)
         return multivariate_normal_kl_divergence(self.loc, self.scale, other_dist.loc, other_dist.scale)
@@ -216,7 +217,7 @@ class TanhGaussian(distrax.Distribution):
         return self._log_prob((u - self.pre_tanh_mean) / self.pre_tanh_std, jnp.asarray(u))
 
     def log_prob(self, value: ArrayLike) -> jax.Array:
-        """Log-density of an action; one at or beyond a bound counts as the nearest number inside, and has gradient zero."""
+        """Log-density of the action `value`; one at or beyond a bound counts as the nearest number inside, and has gradient zero."""
         return self.log_prob_pre_tanh(unsquash(jnp.asarray(value, self.low.dtype), self.low, self.high))
 
     def mode(self) -> jax.Array:
@@ -235,7 +236,7 @@ class TanhGaussian(distrax.Distribution):
         return jnp.sum(0.5 * math.log(2 * math.pi * math.e) + jnp.log(std) + slope, axis=-1)
 
     def kl_divergence(self, other_dist: distrax.Distribution, **kwargs):
-        """KL divergence to a `TanhGaussian`: that before the tanh, which changes nothing. NaN if their bounds differ."""
+        """KL divergence to `other_dist`, a `TanhGaussian`: that before the tanh, which changes nothing. NaN if their bounds differ."""
         if not isinstance(other_dist, TanhGaussian):
             return super().kl_divergence(other_dist, **kwargs)
         kl = multivariate_normal_kl_divergence(self.pre_tanh_mean, self.pre_tanh_std, other_dist.pre_tanh_mean, other_dist.pre_tanh_std)

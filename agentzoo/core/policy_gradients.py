@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from agentzoo.core._operator import actions, floats, operator, pick, reduce_loss, same_shape, stop_gradient_if, values_of
+from agentzoo.core._support import entropy_of
 
 __all__ = [
     "approximate_kl",
@@ -95,7 +96,7 @@ def policy_gradient_loss(
     actions("policy_gradient_loss", leading, a_t=a_t)
     same_shape("policy_gradient_loss", leading, adv_t=adv_t)
     logits_t, adv_t = floats(logits_t=logits_t, adv_t=adv_t)
-    loss = -pick(jax.nn.log_softmax(logits_t), jnp.asarray(a_t)) * stop_gradient_if(use_stop_gradient, adv_t)
+    loss = -pick(jax.nn.log_softmax(logits_t), a_t) * stop_gradient_if(use_stop_gradient, adv_t)
     return reduce_loss("policy_gradient_loss", loss, w_t, reduction)
 
 
@@ -181,10 +182,7 @@ def entropy_loss(logits_t: ArrayLike, w_t: ArrayLike | None = None, reduction: s
     """
     values_of("entropy_loss", logits_t=logits_t)
     (logits_t,) = floats(logits_t=logits_t)
-    log_probs = jax.nn.log_softmax(logits_t)
-    probs = jnp.exp(log_probs)
-    loss = jnp.sum(probs * jnp.where(probs > 0, log_probs, 0), axis=-1)
-    return reduce_loss("entropy_loss", loss, w_t, reduction)
+    return reduce_loss("entropy_loss", -entropy_of(jax.nn.log_softmax(logits_t)), w_t, reduction)
 
 
 def _policy_and_action_values(name: str, logits_t: ArrayLike, q_t: ArrayLike, use_stop_gradient: bool) -> tuple[jax.Array, jax.Array]:

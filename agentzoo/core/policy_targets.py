@@ -4,7 +4,6 @@ Distributions are whatever has `sample(seed=..., sample_shape=...)`, `log_prob` 
 your own. Samples come first: S samples of a distribution with batch shape `[...]` are `[S, ...]`.
 """
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -47,8 +46,19 @@ def constant_policy_targets(distribution: Any, rng_key: jax.Array, num_samples: 
     )
 
 
-zero_policy_targets = functools.partial(constant_policy_targets, weights_scale=0.0)
-"""`constant_policy_targets` that weigh nothing, to fill in where there are none."""
+def zero_policy_targets(distribution: Any, rng_key: jax.Array, num_samples: int, weights_scale: ArrayLike = 0.0) -> PolicyTarget:
+    """`constant_policy_targets` that weigh nothing, to fill in where there are none.
+
+    Args:
+      distribution: what is sampled from, with batch shape `[...]`.
+      rng_key: as for `constant_policy_targets`.
+      num_samples: S.
+      weights_scale: the weight of each sample, a scalar.
+
+    Returns:
+      Targets with actions and weights of `[S, ...]`.
+    """
+    return constant_policy_targets(distribution, rng_key, num_samples, weights_scale)
 
 
 def sampled_policy_distillation_loss(

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from agentzoo.core._moments import AxisName, Moments, hashable, mix, moments
-from agentzoo.core._operator import ShapeError, actions, floats, operator
-from agentzoo.core.arrays import AllSum, batched_index
+from agentzoo.core._operator import ShapeError, actions, floats, operator, same_shape
+from agentzoo.core.arrays import AllSum, batched_index, one_hot
 
 __all__ = [
     "PopArt",
@@ -149,7 +149,7 @@ def art(
       state: statistics of K outputs.
       targets: `[...]` of any shape.
       indices: `[...]` or one for all, the outputs they belong to. Targets of an index out of range do not count.
-      step_size: weight of one target, in [0, 1].
+      step_size: weight of one target, in [0, 1]; a scalar or `[K]`, as are the bounds.
       scale_lb: lower bound of the scale.
       scale_ub: upper bound of the scale.
       axis_name: a mapped axis, or several, over which there are more targets.
@@ -172,6 +172,7 @@ def art(
 def _art(state, targets, indices, step_size, scale_lb, scale_ub, axis_name, batch_step) -> PopArtState:
     targets, shift, second_moment = floats(targets=targets, shift=state.shift, second_moment=state.second_moment)
     indices = _indices("art", indices, targets.shape)
+    same_shape("art", shift.shape, step_size=step_size, scale_lb=scale_lb, scale_ub=scale_ub)
 
     def total(values):
         return _cross_replica_scatter_add(jnp.zeros_like(shift), indices, values, axis_name)
@@ -220,7 +221,7 @@ def _pop(w: ArrayLike, b: ArrayLike, old: PopArtState, new: PopArtState) -> tupl
         if found != shape:
             raise ShapeError(f"pop: {name!r} must have as many outputs as 'old', {shape}, but has {found}.")
     ratio = jnp.divide(old.scale, new.scale)
-    return jnp.multiply(w, ratio), jnp.multiply(b, ratio) + jnp.subtract(old.shift, new.shift) / new.scale
+    return jnp.multiply(w, jnp.broadcast_to(ratio, jnp.shape(w))), jnp.multiply(b, ratio) + jnp.subtract(old.shift, new.shift) / new.scale
 
 
 def popart(
@@ -301,7 +302,8 @@ class PopArt(NamedTuple):
         Returns:
           `[...]` normalized and unnormalized.
         """
-        return unnormalize_linear(self.statistics, jnp.asarray(inputs) @ self.params["w"] + self.params["b"], indices)
+        outputs = jnp.asarray(inputs) @ self.params["w"]
+        return unnormalize_linear(self.statistics, outputs + jnp.broadcast_to(self.params["b"], outputs.shape), indices)
 
     def normalize(self, targets: ArrayLike, indices: ArrayLike = 0) -> jax.Array:
         """Targets `[...]` as the normalized output is to learn them."""
@@ -330,7 +332,7 @@ def _indices(operator_name: str, indices: ArrayLike, shape: tuple[int, ...]) -> 
     """Indices of the shape of what they belong to; a scalar stands for all."""
     indices = jnp.asarray(indices)
     actions(operator_name, shape if indices.ndim else (), indices=indices)
-    return jnp.broadcast_to(indices, shape)
+    return jnp.broadcast_to(indices.astype(jnp.promote_types(indices.dtype, jnp.int32)), shape)
 
 
 def _at(statistic: jax.Array, indices: jax.Array) -> jax.Array:
@@ -341,5 +343,5 @@ def _at(statistic: jax.Array, indices: jax.Array) -> jax.Array:
 def _cross_replica_scatter_add(source: ArrayLike, indices: ArrayLike, updates: ArrayLike, axis_name: AxisName) -> jax.Array:
     """`source[indices] += updates` with the updates of all devices; indices out of range do not count."""
     source, indices, updates = jnp.asarray(source), jnp.asarray(indices), jnp.asarray(updates)
-    here = indices[..., None] == jnp.arange(source.size)
+    here = one_hot(indices, source.size, bool)
     return source + AllSum(hashable(axis_name))(jnp.where(here, updates[..., None], 0), tuple(range(indices.ndim)))

@@ -4,10 +4,10 @@ Time is axis 0: arguments are `[T]`, or `[T, B]` for a batch of trajectories, al
 also be scalars. Results are constants for the gradient unless `stop_target_gradients=False`. A trajectory of length 0 has no returns.
 
 Where episodes follow one another within a trajectory: `discount_t` is gamma, and 0 where an episode terminates; `last_t` says where an
-episode ends for whatever reason, termination or truncation; `v_t` is the value of the true successor, also there. At `last_t` a return
-then bootstraps from `v_t`, and nothing flows back from the next episode. `mask` is 0 for a step that never happened, such as the one in
-which a vector environment resets: its result is 0, and the step before it bootstraps from its own `v_t`. Where an operator elsewhere
-takes lambdas but no `last_t`, passing `lambda_ * (1 - last_t)` means the same.
+episode ends for whatever reason, termination or truncation; `v_t` is the value of the true successor, also there. At `last_t` a return then
+bootstraps from `v_t`, and nothing flows back from the next episode. `mask` is 0 for a step that never happened, such as the one in which a
+vector environment resets: its result is 0, whatever its arguments are, and the step before it bootstraps from its own `v_t`. Where an
+operator elsewhere takes lambdas but no `last_t`, passing `lambda_ * (1 - last_t)` means the same.
 """
 
 import operator as python_operator
@@ -65,7 +65,7 @@ def lambda_returns(
     dtype, (r_t, discount_t, v_t, lambda_) = wide_floats(r_t=r_t, discount_t=discount_t, v_t=v_t, lambda_=lambda_)
     if not shape[0]:
         return jnp.zeros(shape, dtype)
-    lambda_, r_t, v_t = within_episodes(shape, lambda_, last_t, mask, r_t, v_t)
+    lambda_, r_t, discount_t, v_t = within_episodes(shape, lambda_, last_t, mask, r_t, discount_t, v_t)
 
     def step(g, r, discount, v, lam):
         return r + discount * ((1 - lam) * v + lam * g)
@@ -156,7 +156,7 @@ def n_step_bootstrapped_returns(
     # end steps that change nothing.
     base, slope = r_t, discount_t
     if mixed:
-        lambda_t, r_t, v_t = within_episodes(shape, lambda_t, last_t, mask, r_t, v_t)
+        lambda_t, r_t, discount_t, v_t = within_episodes(shape, lambda_t, last_t, mask, r_t, discount_t, v_t)
         base, slope = r_t + discount_t * (1 - lambda_t) * v_t, discount_t * lambda_t
     n = min(n, shape[0])
     past_end = [(0, n - 1, 0), *[(0, 0, 0)] * (len(shape) - 1)]
@@ -267,7 +267,7 @@ def general_off_policy_returns_from_action_values(
     dtype, (q_t, r_t, discount_t, c_t, pi_t) = wide_floats(q_t=q_t, r_t=r_t, discount_t=discount_t, c_t=c_t, pi_t=pi_t)
     v_t = jnp.sum(pi_t * q_t, axis=-1)
     c_t = c_t[:-1] if c_t.ndim else c_t
-    returns = general_off_policy_returns_from_q_and_v(pick(q_t, jnp.asarray(a_t))[:-1], v_t, r_t, discount_t, c_t, stop_target_gradients)
+    returns = general_off_policy_returns_from_q_and_v(pick(q_t, a_t)[:-1], v_t, r_t, discount_t, c_t, stop_target_gradients)
     return returns.astype(dtype)
 
 
@@ -347,7 +347,7 @@ def generalized_advantage_estimation(
     )  # fmt: skip
     floating = wide_floats(r_t=r_t, discount_t=discount_t, v_tm1=v_tm1, v_t=v_t, lambda_=lambda_)
     dtype, (r_t, discount_t, v_tm1, v_t, lambda_) = floating
-    lambda_, r_t, v_tm1, v_t = within_episodes(shape, lambda_, last_t, mask, r_t, v_tm1, v_t)
+    lambda_, r_t, discount_t, v_tm1, v_t = within_episodes(shape, lambda_, last_t, mask, r_t, discount_t, v_tm1, v_t)
     delta_t = jnp.broadcast_to(r_t + discount_t * v_t - v_tm1, shape)
     return stop_gradient_if(stop_target_gradients, _advantages(delta_t, discount_t, lambda_).astype(dtype))
 

@@ -92,8 +92,8 @@ def sarsa_lambda(
     over_time("sarsa_lambda", a_tm1=a_tm1, r_t=r_t, discount_t=discount_t, lambda_=lambda_)
     floating = wide_floats(q_tm1=q_tm1, r_t=r_t, discount_t=discount_t, q_t=q_t, lambda_=lambda_)
     dtype, (q_tm1, r_t, discount_t, q_t, lambda_) = floating
-    g_t = lambda_returns(r_t, discount_t, pick(q_t, jnp.asarray(a_t)), lambda_, stop_target_gradients)
-    return (g_t - pick(q_tm1, jnp.asarray(a_tm1))).astype(dtype)
+    g_t = lambda_returns(r_t, discount_t, pick(q_t, a_t), lambda_, stop_target_gradients)
+    return (g_t - pick(q_tm1, a_tm1)).astype(dtype)
 
 
 @operator(static=("stop_target_gradients",))
@@ -133,7 +133,7 @@ def q_lambda(
     floating = wide_floats(q_tm1=q_tm1, r_t=r_t, discount_t=discount_t, q_t=q_t, lambda_=lambda_)
     dtype, (q_tm1, r_t, discount_t, q_t, lambda_) = floating
     g_t = lambda_returns(r_t, discount_t, jnp.max(q_t, axis=-1), lambda_, stop_target_gradients)
-    return (g_t - pick(q_tm1, jnp.asarray(a_tm1))).astype(dtype)
+    return (g_t - pick(q_tm1, a_tm1)).astype(dtype)
 
 
 @operator(static=("stop_target_gradients",))
@@ -181,9 +181,9 @@ def retrace(
     over_time("retrace", a_t=a_t, r_t=r_t, discount_t=discount_t, mu_t=mu_t, lambda_=lambda_)
     floating = wide_floats(q_tm1=q_tm1, q_t=q_t, r_t=r_t, discount_t=discount_t, pi_t=pi_t, mu_t=mu_t, lambda_=lambda_)
     dtype, (q_tm1, q_t, r_t, discount_t, pi_t, mu_t, lambda_) = floating
-    c_t = lambda_ * jnp.minimum(1, pick(pi_t, jnp.asarray(a_t)) / (mu_t + eps))
+    c_t = lambda_ * jnp.minimum(1, pick(pi_t, a_t) / (mu_t + eps))
     g_t = general_off_policy_returns_from_action_values(q_t, a_t, r_t, discount_t, c_t, pi_t, stop_target_gradients)
-    return (g_t - pick(q_tm1, jnp.asarray(a_tm1))).astype(dtype)
+    return (g_t - pick(q_tm1, a_tm1)).astype(dtype)
 
 
 @operator(static=("stop_target_gradients",))
@@ -249,7 +249,7 @@ def watkins_lambda(q_t: ArrayLike, a_t: ArrayLike, lambda_: ArrayLike = 1.0) -> 
     actions("watkins_lambda", leading, a_t=a_t)
     same_shape("watkins_lambda", leading, lambda_=lambda_)
     q_t, lambda_ = floats(q_t=q_t, lambda_=lambda_)
-    return jnp.where(pick(q_t, jnp.asarray(a_t)) < jnp.max(q_t, axis=-1), 0, lambda_)
+    return jnp.where(pick(q_t, a_t) < jnp.max(q_t, axis=-1), 0, lambda_)
 
 
 @operator(static=("replacing",))

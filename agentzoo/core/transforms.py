@@ -222,7 +222,8 @@ def hyperbolic_arcsin(x: ArrayLike) -> jax.Array:
     return _arcsinh(floats(x=x)[0])
 
 
-def _checked(operator_name: str, num_bins: int, probs: ArrayLike | None = None) -> None:
+def _checked(operator_name: str, num_bins: int, probs: ArrayLike | None = None, **scalars: ArrayLike) -> None:
+    same_shape(operator_name, (), **scalars)
     if num_bins < 1:
         raise ValueError(f"{operator_name}: 'num_bins' must be at least 1, but is {num_bins}.")
     if probs is not None and jnp.shape(probs)[-1:] != (num_bins,):
@@ -252,9 +253,10 @@ def transform_to_2hot(scalar: ArrayLike, min_value: ArrayLike, max_value: ArrayL
       `[..., num_bins]` probabilities.
 
     Raises:
+      ShapeError: if a bound is no scalar.
       ValueError: if there is no bin.
     """
-    _checked("transform_to_2hot", num_bins)
+    _checked("transform_to_2hot", num_bins, min_value=min_value, max_value=max_value)
     x, dtype = _precise(scalar)
     return two_hot(x, jnp.linspace(min_value, max_value, num_bins, dtype=x.dtype)).astype(dtype)
 
@@ -273,9 +275,10 @@ def transform_from_2hot(probs: ArrayLike, min_value: ArrayLike, max_value: Array
       `[...]` means.
 
     Raises:
-      ShapeError: if the number of probabilities is not `num_bins`.
+      ShapeError: if the number of probabilities is not `num_bins`, or a bound is no scalar.
+      ValueError: if there is no bin.
     """
-    _checked("transform_from_2hot", num_bins, probs)
+    _checked("transform_from_2hot", num_bins, probs, min_value=min_value, max_value=max_value)
     probs, dtype = _precise(probs)
     return expectation(probs, jnp.linspace(min_value, max_value, num_bins, dtype=probs.dtype)).astype(dtype)
 
@@ -300,9 +303,10 @@ def transform_to_hl_gauss(
       `[..., num_bins]` probabilities.
 
     Raises:
+      ShapeError: if a bound is no scalar.
       ValueError: if there is no bin.
     """
-    _checked("transform_to_hl_gauss", num_bins)
+    _checked("transform_to_hl_gauss", num_bins, min_value=min_value, max_value=max_value, sigma_ratio=sigma_ratio)
     x, dtype = _precise(scalar)
     edges = jnp.linspace(min_value, max_value, num_bins + 1, dtype=x.dtype)
     width = (edges[-1] - edges[0]) / num_bins
@@ -329,9 +333,10 @@ def transform_from_hl_gauss(probs: ArrayLike, min_value: ArrayLike, max_value: A
       `[...]` means.
 
     Raises:
-      ShapeError: if the number of probabilities is not `num_bins`.
+      ShapeError: if the number of probabilities is not `num_bins`, or a bound is no scalar.
+      ValueError: if there is no bin.
     """
-    _checked("transform_from_hl_gauss", num_bins, probs)
+    _checked("transform_from_hl_gauss", num_bins, probs, min_value=min_value, max_value=max_value)
     probs, dtype = _precise(probs)
     edges = jnp.linspace(min_value, max_value, num_bins + 1, dtype=probs.dtype)
     return expectation(probs, 0.5 * (edges[:-1] + edges[1:])).astype(dtype)

@@ -195,13 +195,13 @@ def tree_split_leaves(tree_like: Any, axis: int = 0, keepdim: bool = False) -> t
 
 @operator
 def transpose_first_axis_to_last(tree: Any) -> Any:
-    """Moves the first axis of each leaf to the end: `[T, B, ...]` becomes `[B, ..., T]`."""
+    """Moves the first axis of each leaf of `tree` to the end: `[T, B, ...]` becomes `[B, ..., T]`."""
     return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, -1), tree)
 
 
 @operator
 def transpose_last_axis_to_first(tree: Any) -> Any:
-    """Moves the last axis of each leaf to the front: `[B, ..., T]` becomes `[T, B, ...]`."""
+    """Moves the last axis of each leaf of `tree` to the front: `[B, ..., T]` becomes `[T, B, ...]`."""
     return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), tree)
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from agentzoo.core._operator import actions, floats, operator, pick, same_shape, stop_gradient_if, values_of
+from agentzoo.core.losses import expectile_loss
 
 __all__ = [
     "double_q_learning",
@@ -89,8 +90,8 @@ def sarsa(
     actions("sarsa", leading, a_tm1=a_tm1, a_t=a_t)
     same_shape("sarsa", leading, r_t=r_t, discount_t=discount_t)
     q_tm1, r_t, discount_t, q_t = floats(q_tm1=q_tm1, r_t=r_t, discount_t=discount_t, q_t=q_t)
-    target_tm1 = r_t + discount_t * pick(q_t, jnp.asarray(a_t))
-    return stop_gradient_if(stop_target_gradients, target_tm1) - pick(q_tm1, jnp.asarray(a_tm1))
+    target_tm1 = r_t + discount_t * pick(q_t, a_t)
+    return stop_gradient_if(stop_target_gradients, target_tm1) - pick(q_tm1, a_tm1)
 
 
 @operator(static=("stop_target_gradients",))
@@ -129,16 +130,16 @@ def expected_sarsa(
     floating = floats(q_tm1=q_tm1, r_t=r_t, discount_t=discount_t, q_t=q_t, probs_a_t=probs_a_t)
     q_tm1, r_t, discount_t, q_t, probs_a_t = floating
     target_tm1 = r_t + discount_t * jnp.sum(probs_a_t * q_t, axis=-1)
-    return stop_gradient_if(stop_target_gradients, target_tm1) - pick(q_tm1, jnp.asarray(a_tm1))
+    return stop_gradient_if(stop_target_gradients, target_tm1) - pick(q_tm1, a_tm1)
 
 
 @operator(static=("stop_target_gradients",))
 def q_learning(
-    q_tm1: jax.Array,
-    a_tm1: jax.Array,
-    r_t: jax.Array,
-    discount_t: jax.Array,
-    q_t: jax.Array,
+    q_tm1: ArrayLike,
+    a_tm1: ArrayLike,
+    r_t: ArrayLike,
+    discount_t: ArrayLike,
+    q_t: ArrayLike,
     stop_target_gradients: bool = True,
 ) -> jax.Array:
     """Q-learning error, `r_t + discount_t * max_a q_t[a] - q_tm1[a_tm1]`.
@@ -170,12 +171,12 @@ def q_learning(
 
 @operator(static=("stop_target_gradients",))
 def double_q_learning(
-    q_tm1: jax.Array,
-    a_tm1: jax.Array,
-    r_t: jax.Array,
-    discount_t: jax.Array,
-    q_t_value: jax.Array,
-    q_t_selector: jax.Array,
+    q_tm1: ArrayLike,
+    a_tm1: ArrayLike,
+    r_t: ArrayLike,
+    discount_t: ArrayLike,
+    q_t_value: ArrayLike,
+    q_t_selector: ArrayLike,
     stop_target_gradients: bool = True,
 ) -> jax.Array:
     """Double Q-learning error, `r_t + discount_t * q_t_value[argmax_a q_t_selector[a]] - q_tm1[a_tm1]`.
@@ -244,7 +245,6 @@ def persistent_q_learning(
     same_shape("persistent_q_learning", leading, r_t=r_t, discount_t=discount_t, action_gap_scale=action_gap_scale)
     floating = floats(q_tm1=q_tm1, r_t=r_t, discount_t=discount_t, q_t=q_t, action_gap_scale=action_gap_scale)
     q_tm1, r_t, discount_t, q_t, scale = floating
-    a_tm1 = jnp.asarray(a_tm1)
     target_tm1 = r_t + discount_t * ((1 - scale) * jnp.max(q_t, axis=-1) + scale * pick(q_t, a_tm1))
     return stop_gradient_if(stop_target_gradients, target_tm1) - pick(q_tm1, a_tm1)
 
@@ -294,10 +294,9 @@ def munchausen_q_learning(
     same_shape("munchausen_q_learning", leading, r_t=r_t, discount_t=discount_t, **options)
     floating = floats(q_tm1=q_tm1, r_t=r_t, discount_t=discount_t, q_t=q_t, q_target_tm1=q_target_tm1, **options)
     q_tm1, r_t, discount_t, q_t, q_target_tm1, munchausen_scale, temperature, log_policy_min = floating
-    a_tm1 = jnp.asarray(a_tm1)
 
     def soft_value(q):  # of the policy, its entropy included: sum_a pi[a] (q[a] - temperature * log pi[a])
-        return temperature * jax.nn.logsumexp(q / temperature[..., None], axis=-1)
+        return temperature * jax.nn.logsumexp(q / jnp.broadcast_to(temperature, leading)[..., None], axis=-1)
 
     log_policy = pick(q_target_tm1, a_tm1) - soft_value(q_target_tm1)  # times the temperature
     bonus = munchausen_scale * jnp.clip(log_policy, log_policy_min, 0)
@@ -337,7 +336,7 @@ def qv_learning(
     actions("qv_learning", leading, a_tm1=a_tm1)
     same_shape("qv_learning", leading, r_t=r_t, discount_t=discount_t, v_t=v_t)
     q_tm1, r_t, discount_t, v_t = floats(q_tm1=q_tm1, r_t=r_t, discount_t=discount_t, v_t=v_t)
-    return stop_gradient_if(stop_target_gradients, r_t + discount_t * v_t) - pick(q_tm1, jnp.asarray(a_tm1))
+    return stop_gradient_if(stop_target_gradients, r_t + discount_t * v_t) - pick(q_tm1, a_tm1)
 
 
 @operator(static=("stop_target_gradients",))
@@ -403,5 +402,4 @@ def expectile_td_loss(
     same_shape("expectile_td_loss", jnp.shape(v_tm1), r_t=r_t, discount_t=discount_t, v_t=v_t, expectile=expectile)
     floating = floats(v_tm1=v_tm1, r_t=r_t, discount_t=discount_t, v_t=v_t, expectile=expectile)
     v_tm1, r_t, discount_t, v_t, expectile = floating
-    error = stop_gradient_if(stop_target_gradients, r_t + discount_t * v_t) - v_tm1
-    return jnp.abs(expectile - (error < 0)) * jnp.square(error)
+    return expectile_loss(v_tm1, stop_gradient_if(stop_target_gradients, r_t + discount_t * v_t), expectile)

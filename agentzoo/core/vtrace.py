@@ -214,7 +214,8 @@ def _vtrace(
     thresholds = {"clip_rho_threshold": clip_rho_threshold, "clip_pg_rho_threshold": clip_pg_rho_threshold}
     same_shape(operator_name, (), **thresholds, alpha=1.0 if alpha is None else alpha)
     dtype, (v_tm1, v_t, r_t, discount_t, rho_tm1, lambda_) = wide_floats(**steps)
-    lambda_, v_tm1, v_t, r_t = within_episodes(shape, lambda_, None, sample_mask, v_tm1, v_t, r_t)
+    lambda_, *values = within_episodes(shape, lambda_, None, sample_mask, v_tm1, v_t, r_t, discount_t, rho_tm1)
+    v_tm1, v_t, r_t, discount_t, rho_tm1 = values
 
     def weight(threshold):
         clipped = jnp.minimum(threshold, rho_tm1)

@@ -1,13 +1,29 @@
 """Compares operators over time with loops in NumPy float64, in each way that an operator can be called."""
 
+import contextlib
+from unittest import mock
+
 import jax
 import numpy as np
+
+from agentzoo.core import _recurrence
 
 STEPS, BATCH, ACTIONS = 6, 2, 3
 
 
+@contextlib.contextmanager
+def as_on_an_accelerator():
+    """Recurrences are evaluated as they are on an accelerator.
+
+    What is compiled or traced already is found by JAX's settings, too: under a precision of matrix products that nothing else asks for,
+    and that no recurrence has a use for, all is traced anew.
+    """
+    with mock.patch.object(_recurrence, "_scan", _recurrence._associative_scan), jax.default_matmul_precision("tensorfloat32"):
+        yield
+
+
 def check(operator, loop, arguments, differentiate=()):
-    """Checks an operator against a loop over one trajectory.
+    """Checks an operator against a loop over one trajectory: plain, compiled, mapped and differentiated, as on CPUs and accelerators.
 
     Args:
       operator: the operator, that takes `arguments` by name.
@@ -26,26 +42,32 @@ def check(operator, loop, arguments, differentiate=()):
 
     expected = [exact(**trajectory(b)) for b in range(BATCH)]
     stacked = jax.tree.map(lambda *x: np.stack(x, axis=1), *expected)
-    same(operator(**trajectory(0)), expected[0])
-    mapped = jax.vmap(lambda x: operator(**x), in_axes=(axes,), out_axes=1)
-    for result in jax.jit(lambda x: (operator(**x), mapped(x)))(arguments):
-        same(result, stacked)
-
     one = trajectory(0)
+    same(operator(**one), expected[0])
+    mapped = jax.vmap(lambda x: operator(**x), in_axes=(axes,), out_axes=1)
     weights = [np.linspace(0.5, 1.5, x.size).reshape(x.shape) for x in jax.tree.leaves(expected[0])]
 
     def total(function, changed):
         return sum((w * x).sum() for w, x in zip(weights, jax.tree.leaves(function(**{**one, **changed})), strict=True))
 
-    gradients = jax.grad(lambda changed: total(operator, changed))({name: one[name] for name in differentiate})
-    for name, gradient in gradients.items():
-        differences = np.zeros(one[name].shape)
+    def everything(x, changed):  # in one program, for the sake of time
+        return operator(**x), mapped(x), jax.grad(lambda changed: total(operator, changed))(changed)
+
+    differences = {}
+    for name in differentiate:
+        differences[name] = np.zeros(one[name].shape)
         for i in np.ndindex(one[name].shape):
             step = np.zeros(one[name].shape)
             step[i] = 1e-5
             low, high = (total(exact, {name: one[name] + sign * step}) for sign in (-1, 1))
-            differences[i] = (high - low) / 2e-5
-        np.testing.assert_allclose(gradient, differences, rtol=1e-3, atol=1e-3, err_msg=name)
+            differences[name][i] = (high - low) / 2e-5
+    for context in (contextlib.nullcontext, as_on_an_accelerator):
+        with context():  # a new function, for `jax.jit` finds an old one's program whatever the context
+            whole, by_trajectory, gradients = jax.jit(lambda *x: everything(*x))(arguments, {name: one[name] for name in differentiate})
+        same(whole, stacked)
+        same(by_trajectory, stacked)
+        for name, gradient in gradients.items():
+            np.testing.assert_allclose(gradient, differences[name], rtol=1e-3, atol=1e-3, err_msg=name)
 
 
 def same(actual, expected):

@@ -1,9 +1,10 @@
 """What every operator on single steps must pass, checked against an oracle for one step that is looped over in float64."""
 
+import functools
 import inspect
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -47,26 +48,36 @@ def float32(arguments: dict) -> dict:
     return {name: value.astype(np.float32) if value.dtype == np.float64 else value for name, value in arguments.items()}
 
 
-TRANSFORMS = {
-    "plain": lambda f: f,
-    "jit": jax.jit,
-    "vmap": lambda f: jax.vmap(jax.vmap(f)),
-}
+def every_way(function: Callable, arguments: Any, axes: int = len(LEADING)) -> dict[str, Any]:
+    """What a function of steps returns when it is called plainly, compiled, and mapped and scanned over the steps.
+
+    Args:
+      function: takes a tree of arguments with leading axes.
+      arguments: the tree.
+      axes: the number of leading axes to map and scan over.
+    """
+
+    def compiled(arguments):  # in one program, for the sake of time
+        mapped = scanned = function
+        for _ in range(axes):
+            mapped, scanned = jax.vmap(mapped), functools.partial(jax.lax.map, scanned)
+        return {"jit": function(arguments), "vmap": mapped(arguments), "scan": scanned(arguments)}
+
+    with jax.numpy_rank_promotion("raise"):  # so that no shape is stretched that was not meant to be
+        return {"plain": function(arguments), **jax.jit(compiled)(arguments)}
 
 
-def check_values(case: Case, transform: str, **options) -> None:
-    # Under --rank-promotion=raise no shape is stretched that was not meant to be.
-    with jax.numpy_rank_promotion("raise"):
-        actual = TRANSFORMS[transform](lambda arguments: case.call(arguments, **options))(float32(case.arguments))
-    np.testing.assert_allclose(actual, looped(case, case.arguments), rtol=1e-4, atol=1e-5)
+def check_values(case: Case, **options) -> None:
+    expected = looped(case, case.arguments)
+    for how, actual in every_way(lambda arguments: case.call(arguments, **options), float32(case.arguments)).items():
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5, err_msg=how)
 
 
 def check_gradients(case: Case, stop: bool, **options) -> None:
     """Compares each argument's gradient with central differences of the oracle."""
     names = [name for name, value in case.arguments.items() if value.dtype == np.float64]
-    actual = jax.grad(lambda arguments: case.call({**case.arguments, **arguments}, **options).sum())(
-        {name: case.arguments[name].astype(np.float32) for name in names}
-    )
+    gradients = jax.jit(jax.grad(lambda arguments: case.call({**case.arguments, **arguments}, **options).sum()))
+    actual = gradients({name: case.arguments[name].astype(np.float32) for name in names})
     for name in names:
         expected = np.zeros_like(case.arguments[name])
         for i in np.ndindex(*expected.shape):
@@ -85,10 +96,13 @@ def check_reductions(case: Case) -> None:
     w_t = np.arange(6.0).reshape(LEADING)  # the first step does not count
     arguments, loss = float32(case.arguments), looped(case, case.arguments) * w_t
 
-    @jax.jit  # all at once, for the sake of time
-    def actual():
-        return {reduction: case.call(arguments, w_t=w_t, reduction=reduction) for reduction in ("none", "sum", "mean", "masked_mean")}
+    expected = {"none": loss, "sum": loss.sum(), "mean": loss.mean(), "masked_mean": loss.sum() / w_t.sum()}
 
-    for reduction, expected in {"none": loss, "sum": loss.sum(), "mean": loss.mean(), "masked_mean": loss.sum() / w_t.sum()}.items():
-        np.testing.assert_allclose(actual()[reduction], expected, rtol=1e-4, atol=1e-5, err_msg=reduction)
-    np.testing.assert_allclose(case.call(arguments), looped(case, case.arguments).mean(), rtol=1e-4, atol=1e-5)
+    @jax.jit  # all at once, for the sake of time
+    def losses():
+        return {reduction: case.call(arguments, w_t=w_t, reduction=reduction) for reduction in expected}, case.call(arguments)
+
+    weighted, plain = losses()
+    for reduction, value in expected.items():
+        np.testing.assert_allclose(weighted[reduction], value, rtol=1e-4, atol=1e-5, err_msg=reduction)
+    np.testing.assert_allclose(plain, looped(case, case.arguments).mean(), rtol=1e-4, atol=1e-5)

@@ -53,6 +53,13 @@ def test_one_hot_keeps_the_rank_of_a_scalar_and_the_dtype_asked_for():
     assert one_hot(1, 3, jnp.int8).dtype == jnp.int8
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "float16", "bfloat16", "bool"])
+def test_more_classes_than_the_dtype_of_an_index_can_count(dtype):
+    np.testing.assert_array_equal(one_hot(jnp.asarray([0, 1], dtype), 3000).nonzero()[1], [0, 1])
+    if "int" in dtype:
+        np.testing.assert_array_equal(batched_index(np.arange(6000.0).reshape(2, 3000), np.array([0, 100], dtype)), [0, 3100])
+
+
 @pytest.mark.parametrize(
     ("source", "target", "expected"),
     [((), (2, 3), (1, 1)), ((2,), (2, 3), (2, 1)), ((2, 1), (2, 3, 4), (2, 1, 1)), ((2, 3), (2, 3), (2, 3)), ((1,), (2, 3), (1, 1))],

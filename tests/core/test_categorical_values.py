@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from agentzoo.core import categorical_values as cv
 from agentzoo.core import transforms
 from agentzoo.core._operator import ShapeError
+from tests.core.stepwise import every_way
 
 B, A, K, L = 4, 3, 5, 7
-HOW = [lambda f: f, jax.jit, lambda f: jax.jit(jax.vmap(f))]
-HOW_IDS = ["plain", "jit", "vmap"]
 
 
 def project(z_p, probs, z_q):
@@ -112,12 +111,12 @@ def test_coinciding_atoms_keep_the_mass():
     np.testing.assert_allclose(projected[jnp.array([0, 3])], [0.1, 0.4], rtol=1e-6)
 
 
-@pytest.mark.parametrize("how", HOW, ids=HOW_IDS)
 @pytest.mark.parametrize(("operator", "oracle", "of"), OPERATORS, ids=OPERATOR_IDS)
-def test_losses_against_loops(operator, oracle, of, how):
+def test_losses_against_loops(operator, oracle, of):
     arguments = of(batch())
     expected = [oracle(*(x[b] for x in arguments)) for b in range(B)]
-    np.testing.assert_allclose(how(operator)(*arguments), expected, rtol=1e-5)
+    for how, found in every_way(lambda x: operator(*x), arguments, axes=1).items():
+        np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=how)
 
 
 @pytest.mark.parametrize(("operator", "oracle", "of"), OPERATORS, ids=OPERATOR_IDS)
@@ -247,13 +246,12 @@ LOSSES = [(cv.two_hot_loss, transforms.transform_to_2hot), (cv.hl_gauss_loss, tr
 
 
 @pytest.mark.parametrize(("loss", "encode"), LOSSES, ids=["two_hot", "hl_gauss"])
-@pytest.mark.parametrize("how", HOW, ids=HOW_IDS)
-def test_value_losses_are_cross_entropies_with_the_encoding(loss, encode, how):
+def test_value_losses_are_cross_entropies_with_the_encoding(loss, encode):
     rng = np.random.default_rng(0)
     logits, targets = rng.normal(size=(B, K)), np.array([-3.0, -0.7, 0.2, 5.0])
     labels = np.asarray(encode(targets, -2, 2, K), np.float64)
-    found = how(lambda logits, targets: loss(logits, targets, -2, 2))(logits, targets)
-    np.testing.assert_allclose(found, -(labels * np.log(softmax(logits))).sum(-1), rtol=1e-5)
+    for how, found in every_way(lambda x: loss(*x, -2, 2), (logits, targets), axes=1).items():
+        np.testing.assert_allclose(found, -(labels * np.log(softmax(logits))).sum(-1), rtol=1e-5, err_msg=how)
     gradients = jax.grad(lambda *x: loss(*x, -2, 2).sum(), (0, 1))(logits, targets)
     np.testing.assert_allclose(gradients[0], softmax(logits) - labels, atol=1e-6)
     np.testing.assert_array_equal(gradients[1], np.zeros(B))

@@ -16,9 +16,8 @@ CASE = Case(
 )
 
 
-@pytest.mark.parametrize("transform", ["plain", "jit", "vmap", "scan"])
-def test_values(transform):
-    check_values(CASE, transform)
+def test_values():
+    check_values(CASE)
 
 
 def test_gradients():

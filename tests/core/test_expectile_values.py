@@ -5,11 +5,10 @@ import pytest
 
 from agentzoo.core import expectile_values as ev
 from agentzoo.core._operator import ShapeError
+from tests.core.stepwise import every_way
 
 B, K, A = 4, 5, 3
 TAU = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
-HOW = [lambda f: f, jax.jit, lambda f: jax.jit(jax.vmap(f))]
-HOW_IDS = ["plain", "jit", "vmap"]
 
 
 def expectile_loss(src, tau, target):
@@ -44,13 +43,13 @@ def test_regression_by_hand():
     np.testing.assert_allclose(ev.expectile_regression_loss(src, tau, target), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("how", HOW, ids=HOW_IDS)
-def test_regression_against_loops(how):
+def test_regression_against_loops():
     rng = np.random.default_rng(0)
     src, tau, target = rng.normal(size=(B, K)), rng.uniform(size=(B, K)), rng.normal(size=(B, 7))
-    found = how(ev.expectile_regression_loss)(src, tau, target)
-    np.testing.assert_allclose(found, [expectile_loss(*x) for x in zip(src, tau, target, strict=True)], rtol=1e-5)
-    gradients = jax.grad(lambda *x: how(ev.expectile_regression_loss)(*x).sum(), (0, 2))(src, tau, target)
+    expected = [expectile_loss(*x) for x in zip(src, tau, target, strict=True)]
+    for how, found in every_way(lambda x: ev.expectile_regression_loss(*x), (src, tau, target), axes=1).items():
+        np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=how)
+    gradients = jax.jit(jax.grad(lambda *x: ev.expectile_regression_loss(*x).sum(), (0, 2)))(src, tau, target)
     delta = target[:, None] - src[:, :, None]
     np.testing.assert_allclose(gradients[0], -2 * (np.abs(tau[..., None] - (delta < 0)) * delta).mean(-1), rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(gradients[1], np.zeros((B, 7)))
@@ -111,8 +110,7 @@ def batch(seed=0, shape=(B,)):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("how", HOW, ids=HOW_IDS)
-def test_bellman_losses_regress_towards_imputed_samples(how):
+def test_bellman_losses_regress_towards_imputed_samples():
     dist_tm1, tau, a_tm1, r_t, discount_t, selector, dist_t = batch()
     expected_q, expected_td = [], []
     for b in range(B):
@@ -120,10 +118,15 @@ def test_bellman_losses_regress_towards_imputed_samples(how):
         targets = r_t[b] + discount_t[b] * samples
         expected_q.append(expectile_loss(dist_tm1[b, :, a_tm1[b]], tau, targets[selector[b].argmax()]))
         expected_td.append(expectile_loss(dist_tm1[b, :, 0], tau, targets[0]))
-    found = how(lambda q, *x: ev.expectile_q_learning(q, tau, *x))(dist_tm1, a_tm1, r_t, discount_t, selector, dist_t)
-    np.testing.assert_allclose(found, expected_q, rtol=1e-4)
-    found = how(lambda v, *x: ev.expectile_td_learning(v, tau, *x))(dist_tm1[..., 0], r_t, discount_t, dist_t[..., 0])
-    np.testing.assert_allclose(found, expected_td, rtol=1e-4)
+
+    def losses(x):
+        q, *rest, td = x
+        return ev.expectile_q_learning(q, tau, *rest), ev.expectile_td_learning(td[0], tau, *td[1:])
+
+    td = (dist_tm1[..., 0], r_t, discount_t, dist_t[..., 0])
+    for how, found in every_way(losses, (dist_tm1, a_tm1, r_t, discount_t, selector, dist_t, td), axes=1).items():
+        np.testing.assert_allclose(found[0], expected_q, rtol=1e-4, err_msg=how)
+        np.testing.assert_allclose(found[1], expected_td, rtol=1e-4, err_msg=how)
 
 
 def test_terminal_transitions_teach_the_reward():

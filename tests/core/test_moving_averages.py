@@ -266,6 +266,9 @@ def test_arrays_divided_over_devices_give_the_statistics_of_the_whole():
         (lambda: RewardNormalizer.init(3).update(np.zeros((5, 2)), False, 0.9), r"'r_t' must have shape \[T, 3\]"),
         (lambda: RewardNormalizer.init().update(np.zeros(5), np.zeros(4), 0.9), "'last_t'"),
         (lambda: RewardNormalizer.init().update(np.zeros(5), False, 0.9, np.ones(4)), "'mask'"),
+        (lambda: RewardNormalizer.init().update(np.zeros(5), False, np.ones(5)), "'gamma' must be a scalar"),
+        (lambda: RewardNormalizer.init().normalize(np.zeros(5), clip=np.ones(5)), "'clip' must be a scalar"),
+        (lambda: RunningMeanStd.init(np.zeros(2)).normalize(np.zeros(2), epsilon=np.ones(2)), "'epsilon' must be a scalar"),
     ],
 )
 def test_shapes_that_do_not_fit_are_named(call, message):

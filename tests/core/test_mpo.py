@@ -592,6 +592,7 @@ PENALTY = LagrangePenalty(0.5, 0.1)
     [
         (lambda: mpo.mpo_loss(LOG_PROBS[:1], Q, PENALTY, []), "'sample_log_probs'"),
         (lambda: mpo.mpo_loss(LOG_PROBS, Q, PENALTY, [], sample_axis=3), "no axis 3"),
+        (lambda: mpo.mpo_loss(LOG_PROBS, Q, PENALTY, [], kl_loss_weight=np.ones(B)), "mpo_loss: 'kl_loss_weight' must be a scalar"),
         (lambda: mpo.mpo_loss(LOG_PROBS, Q, PENALTY._replace(alpha=np.ones(B)), []), "'temperature_constraint'"),
         (lambda: mpo.mpo_loss(LOG_PROBS, Q, PENALTY, [(KL[:1], PENALTY)]), r"'kl_constraints\[0\]'"),
         (lambda: mpo.mpo_loss(LOG_PROBS, Q, PENALTY, [(KL, PENALTY), (KL, LagrangePenalty(1.0, 1.0, True))]), r"'kl_constraints\[1\]'"),

@@ -194,6 +194,7 @@ def test_a_learner_that_owns_both_keeps_what_it_has_learned_while_the_scale_grow
         (lambda: unnormalize(STATE, np.zeros(3), np.zeros(3)), TypeError, "'indices'"),
         (lambda: unnormalize_linear(STATE, np.zeros((4, 3)), 0), ShapeError, r"'inputs' must have shape \[..., 2\]"),
         (lambda: art(STATE, np.zeros(3), np.zeros(4, int), 0.1, *BOUNDS), ShapeError, "'indices'"),
+        (lambda: art(STATE, np.zeros(3), 0, np.ones(3), *BOUNDS), ShapeError, "'step_size'"),
         (lambda: art(STATE, np.zeros(3), 0, 0.1, *BOUNDS, batch_step="all"), ValueError, "batch_step='all' is unknown"),
         (lambda: pop({"w": np.zeros((3, 1)), "b": np.zeros(2)}, STATE, STATE), ShapeError, r"params\['w'\]"),
         (lambda: pop({"w": np.zeros((3, 2)), "b": np.zeros(1)}, STATE, STATE), ShapeError, r"params\['b'\]"),

@@ -1,6 +1,9 @@
 """What code written for RLax 0.1.9 finds in `agentzoo.core`: every public name, with the same arguments in the same order."""
 
+import importlib
 import inspect
+import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +58,38 @@ def test_all_is_sorted_and_found_and_documented():
     for name in core.__all__:
         value = getattr(core, name)
         assert not callable(value) or (value.__doc__ and len(value.__doc__) > 5), name
+
+
+def described(documentation, name):
+    """Whether a docstring says what an argument is: in a list, or in the sentence or formula that is all it needs; or where to look."""
+    elsewhere = "see there" in documentation or "for the arguments" in documentation
+    return elsewhere or re.search(rf"^ +\*?\*?{name}: |`[^`]*\b{name}\b[^`]*`", documentation, flags=re.MULTILINE)
+
+
+def functions():
+    """Public functions, and methods of public types, with their docstrings."""
+    for name in core.__all__:
+        value = getattr(core, name)
+        if inspect.isclass(value):
+            for method, member in inspect.getmembers(value, inspect.isroutine):
+                if str(getattr(member, "__module__", "")).startswith("agentzoo") and (method == "__init__" or method[0] != "_"):
+                    yield f"{name}.{method}", member, f"{value.__doc__} {member.__doc__}"
+        elif callable(value):
+            yield name, value, value.__doc__
+
+
+@pytest.mark.parametrize(("function", "documentation"), [pytest.param(f, doc, id=name) for name, f, doc in functions()])
+def test_every_argument_is_described(function, documentation):
+    for name in inspect.signature(function).parameters:
+        assert name in ("self", "cls", "kwargs") or described(documentation, name), name
+
+
+def test_every_module_is_in_the_reference():
+    reference = (Path(__file__).parents[2] / "docs" / "core.md").read_text()
+    modules = [module.name for module in pkgutil.iter_modules(core.__path__) if not module.name.startswith("_")]
+    assert sorted(modules) == sorted(re.findall(r"automodule:: agentzoo\.core\.(\w+)", reference))
+    named = {name for module in modules for name in importlib.import_module(f"agentzoo.core.{module}").__all__}
+    assert named | {"ShapeError"} == set(core.__all__)
 
 
 def test_the_import_costs_little_more_than_jax():

@@ -7,10 +7,9 @@ from hypothesis import strategies as st
 
 from agentzoo.core import quantile_values as qv
 from agentzoo.core._operator import ShapeError
+from tests.core.stepwise import every_way
 
 B, N, M, S, A = 4, 3, 5, 2, 3  # steps, quantiles at the source, at the destination, of the selector, actions
-HOW = [lambda f: f, jax.jit, lambda f: jax.jit(jax.vmap(f))]
-HOW_IDS = ["plain", "jit", "vmap"]
 
 
 def quantile_loss(src, tau, target, kappa=0.0, normalize=False):
@@ -62,14 +61,13 @@ def test_loss_by_hand():
     np.testing.assert_allclose(qv.quantile_regression_loss(src, tau, target, 2.0, normalize=True), huber / 2, rtol=1e-6)
 
 
-@pytest.mark.parametrize("how", HOW, ids=HOW_IDS)
 @pytest.mark.parametrize(("kappa", "normalize"), [(0.0, False), (0.7, False), (0.7, True)])
 @pytest.mark.parametrize(("operator", "oracle", "of"), OPERATORS, ids=OPERATOR_IDS)
-def test_losses_against_loops(operator, oracle, of, kappa, normalize, how):
+def test_losses_against_loops(operator, oracle, of, kappa, normalize):
     arguments = of()
     expected = [oracle(*(x[b] for x in arguments), kappa, normalize) for b in range(B)]
-    found = how(lambda *x: operator(*x, huber_param=kappa, normalize=normalize))(*arguments)
-    np.testing.assert_allclose(found, expected, rtol=2e-6)
+    for how, found in every_way(lambda x: operator(*x, huber_param=kappa, normalize=normalize), arguments, axes=1).items():
+        np.testing.assert_allclose(found, expected, rtol=2e-6, err_msg=how)
 
 
 @settings(deadline=None, max_examples=10)
@@ -237,20 +235,23 @@ def wasserstein(tau, quantile, points=400_000):
     return np.abs(quantile(levels) - quantile((tau[1:] + tau[:-1]) / 2)[pieces]).mean()
 
 
-@pytest.mark.parametrize("how", HOW, ids=HOW_IDS)
-def test_fraction_gradient_is_that_of_the_wasserstein_distance(how):
+def test_fraction_gradient_is_that_of_the_wasserstein_distance():
     def quantile(level):
         return np.tan(1.4 * level) + level  # of some distribution
 
     tau = np.array([[0.0, 0.2, 0.5, 0.7, 1.0], [0.0, 0.1, 0.15, 0.8, 1.0]])
     at_tau, at_midpoints = quantile(tau[:, 1:-1]), quantile((tau[:, 1:] + tau[:, :-1]) / 2)
-    gradients = jax.grad(lambda *x: how(qv.fqf_fraction_loss)(*x).sum(), (0, 1, 2))(tau, at_tau, at_midpoints)
-    for b, i in np.ndindex(2, 3):
-        up, down = (tau[b] + sign * 1e-3 * np.eye(5)[i + 1] for sign in (1, -1))
-        difference = (wasserstein(up, quantile) - wasserstein(down, quantile)) / 2e-3
-        np.testing.assert_allclose(gradients[0][b, i + 1], difference, rtol=0.01)
-    np.testing.assert_array_equal(gradients[0][:, [0, -1]], np.zeros((2, 2)))
-    assert not any(np.any(g) for g in gradients[1:])
+
+    def loss(x):
+        return qv.fqf_fraction_loss(*x), jax.grad(lambda x: qv.fqf_fraction_loss(*x).sum())(x)
+
+    for how, (_, gradients) in every_way(loss, (tau, at_tau, at_midpoints), axes=1).items():
+        for b, i in np.ndindex(2, 3):
+            up, down = (tau[b] + sign * 1e-3 * np.eye(5)[i + 1] for sign in (1, -1))
+            difference = (wasserstein(up, quantile) - wasserstein(down, quantile)) / 2e-3
+            np.testing.assert_allclose(gradients[0][b, i + 1], difference, rtol=0.01, err_msg=how)
+        np.testing.assert_array_equal(gradients[0][:, np.array([0, -1])], np.zeros((2, 2)))
+        assert not any(np.any(g) for g in gradients[1:])
 
 
 # Risk.
@@ -265,15 +266,15 @@ def cvar(quantiles, probs, alpha):
     return total / alpha
 
 
-@pytest.mark.parametrize("how", HOW, ids=HOW_IDS)
-def test_cvar_against_loops(how):
+def test_cvar_against_loops():
     rng = np.random.default_rng(0)
     dist, alpha = rng.normal(size=(B, 4, A)), np.array([0.1, 0.25, 0.6, 1.0])
     probs = rng.dirichlet(np.ones(4), size=B)
-    equal, weighted = how(qv.quantile_cvar)(dist, alpha), how(qv.quantile_cvar)(dist, alpha, probs)
-    for b, a in np.ndindex(B, A):
-        np.testing.assert_allclose(equal[b, a], cvar(dist[b, :, a], np.full(4, 0.25), alpha[b]), rtol=2e-5)
-        np.testing.assert_allclose(weighted[b, a], cvar(dist[b, :, a], probs[b], alpha[b]), rtol=2e-5)
+    ways = every_way(lambda x: (qv.quantile_cvar(*x[:2]), qv.quantile_cvar(*x)), (dist, alpha, probs), axes=1)
+    for how, (equal, weighted) in ways.items():
+        for b, a in np.ndindex(B, A):
+            np.testing.assert_allclose(equal[b, a], cvar(dist[b, :, a], np.full(4, 0.25), alpha[b]), rtol=2e-5, err_msg=how)
+            np.testing.assert_allclose(weighted[b, a], cvar(dist[b, :, a], probs[b], alpha[b]), rtol=2e-5, err_msg=how)
 
 
 def test_cvar_at_its_limits_and_its_gradient():

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agentzoo.core import _recurrence
+from agentzoo.core import _recurrence, lambda_returns
 from agentzoo.core._recurrence import recurrence
+from tests.core.oracle import as_on_an_accelerator
 
 
 def step(g, a, b, scale):
@@ -31,6 +32,18 @@ def test_both_ways_to_evaluate_agree_with_a_loop(steps, reverse):
         mapped = jax.vmap(evaluate, (0, 1, 1, None), 1)
         for result in jax.jit(lambda *x, evaluate=evaluate, mapped=mapped: (evaluate(*x), mapped(*x)))(init, a, b, scale):
             np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_tests_of_operators_take_the_way_of_accelerators_where_they_say_so():
+    x = jnp.ones(5)
+
+    def program():
+        return str(jax.make_jaxpr(lambda x: lambda_returns(x, x, x, 0.5))(x))
+
+    before = program()
+    with as_on_an_accelerator():
+        assert "scan" in before and "scan" not in program()
+    assert program() == before
 
 
 @pytest.mark.parametrize("reverse", [True, False])

@@ -203,7 +203,7 @@ def test_a_masked_step_leaves_the_others_as_if_it_were_not_there():
     arguments = {name: x[:, 0].astype(np.float32) for name, x in pick(*V_TARGET, "v_tm1").items()}
     reset = 3  # the step in which the environment resets, after the episode's end at step 2
     last_t, mask = np.arange(STEPS) == reset - 1, np.arange(STEPS) != reset
-    for name in ("r_t", "v_t", "v_tm1"):
+    for name in arguments:
         arguments[name][reset] = np.nan
     without = {name: np.delete(x, reset) for name, x in arguments.items()}
     for name in ("lambda_returns", "n_step_bootstrapped_returns", "generalized_advantage_estimation"):
@@ -258,18 +258,28 @@ def test_an_empty_trajectory_has_no_returns():
         assert returns.general_off_policy_returns_from_action_values(q, a, x, x, x, q).shape == x.shape
 
 
-@settings(deadline=None, max_examples=6)
-@given(st.integers(1, 4), st.lists(st.integers(1, 2), max_size=2), st.sampled_from([np.int32, np.float32, jnp.bfloat16]))
-def test_any_batch_axes_and_dtypes(steps, batch, dtype):
-    x = np.ones((steps, *batch)).astype(dtype)
-    promoted = np.float32 if dtype == np.int32 else dtype
-    for result in (
-        returns.lambda_returns(x, x, x, 0.5),
-        returns.n_step_bootstrapped_returns(x, x, x, 2),
-        returns.generalized_advantage_estimation(x, x, x, x, x, 0.5),
-    ):
-        assert result.shape == x.shape
-        assert result.dtype == promoted
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 4), st.lists(st.integers(1, 3), max_size=2), st.sampled_from(["int8", "float32", "bfloat16", "float16"]))
+def test_any_length_batch_axes_and_dtypes(steps, batch, dtype):
+    x, values = jnp.ones((steps, *batch), dtype), jnp.ones((steps + 1, *batch), dtype)
+    q, a = jnp.ones((*x.shape, 2), dtype), jnp.zeros(x.shape, jnp.uint8)
+    dtype = jnp.dtype("float32" if dtype == "int8" else dtype)
+
+    def results():  # traced only: shapes and dtypes need no compilation
+        return (
+            returns.lambda_returns(x, x, x, 0.5),
+            returns.lambda_returns(x, 1, x, last_t=x > 0, mask=x > 0),
+            returns.discounted_returns(x, x, 1),
+            returns.n_step_bootstrapped_returns(x, x, x, 2),
+            returns.n_step_bootstrapped_returns(x, 1, x, 2, 0.5, last_t=x > 0),
+            returns.general_off_policy_returns_from_q_and_v(x[1:], x, x, 1, 1),
+            returns.general_off_policy_returns_from_action_values(q, a, x, 1, x, q),
+            returns.truncated_generalized_advantage_estimation(x, 1, 0.5, values),
+            returns.generalized_advantage_estimation(x, x, x, x, x > 0, 0.5),
+            returns.importance_corrected_td_errors(x, 1, x, 1, values),
+        )
+
+    assert {(r.shape, r.dtype) for r in jax.eval_shape(results)} == {(x.shape, dtype)}
 
 
 @pytest.mark.parametrize("case", CASES)

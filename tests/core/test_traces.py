@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from agentzoo.core import ShapeError, returns, traces
 from tests.core.oracle import ACTIONS, STEPS, check, same, trajectories
@@ -153,6 +155,27 @@ def test_low_precision_is_accumulated_in_float32():
     exact = [np.asarray(x, np.float64) for x in (r_t, r_t, discount_t, r_t)]
     assert errors.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.asarray(errors, float), td_loop(*exact, 1.0), rtol=2**-8)
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 4), st.lists(st.integers(1, 3), max_size=2), st.sampled_from(["int8", "float32", "bfloat16", "float16"]))
+def test_any_length_batch_axes_and_dtypes(steps, batch, dtype):
+    x, a = jnp.ones((steps, *batch), dtype), jnp.zeros((steps, *batch), jnp.uint8)
+    q = jnp.ones((*x.shape, 2), dtype)
+    dtype = jnp.dtype("float32" if dtype == "int8" else dtype)
+
+    def results():  # traced only: shapes and dtypes need no compilation
+        return (
+            traces.td_lambda(x, x, 1, x, 0.5),
+            traces.sarsa_lambda(q, a, x, 1, q, a, x),
+            traces.q_lambda(q, a, 1, x, q, 1),
+            traces.retrace(q, q, a, a, x, 1, q, x, 0.5),
+            traces.retrace_continuous(x, x[1:], x, x, 1, x[1:], 1),
+            traces.watkins_lambda(q, a, 1),
+            traces.eligibility_trace(x, x, 1, 0.5),
+        )
+
+    assert {(r.shape, r.dtype) for r in jax.eval_shape(results)} == {(x.shape, dtype)}
 
 
 @pytest.mark.parametrize("case", ["td_lambda", "sarsa_lambda", "q_lambda", "retrace", "retrace_continuous"])

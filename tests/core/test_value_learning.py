@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from agentzoo import core
 from agentzoo.core import value_learning
+from tests.core.stepwise import every_way
 
 Q_TM1 = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], np.float32)
 A_TM1 = np.array([2, 0])
@@ -103,20 +104,21 @@ def test_any_leading_axes_against_a_numpy_oracle(name, leading, num_actions, see
 
 
 @pytest.mark.parametrize("name", ORACLES)
-def test_jit_vmap_and_grad(name):
+def test_every_way_to_call_and_gradients(name):
     operator, oracle = OPERATORS[name], ORACLES[name]
     arguments = transitions(name, (4,), 3, 0)
-    expected = operator(**arguments)
-    np.testing.assert_allclose(jax.jit(operator)(**arguments), expected, rtol=1e-6)
-    np.testing.assert_allclose(jax.vmap(lambda x: operator(**x))(arguments), expected, rtol=1e-6)
+    exact = {k: x.astype(float) if x.dtype.kind == "f" else x for k, x in arguments.items()}
+    expected = [oracle(**{k: x[i] for k, x in exact.items()}) for i in range(4)]
+    for how, found in every_way(lambda x: operator(**x), arguments, axes=1).items():
+        np.testing.assert_allclose(found, expected, atol=1e-5, err_msg=how)
 
-    one = {k: x[0] for k, x in arguments.items()}
-    exact = {k: x.astype(float) if x.dtype.kind == "f" else x for k, x in one.items()}
+    one, exact = ({k: x[0] for k, x in everything.items()} for everything in (arguments, exact))
     floating = {k for k, x in one.items() if x.dtype.kind == "f"}
-    through, stopped = (
-        jax.grad(lambda changed, stop=stop: operator(**{**one, **changed}, stop_target_gradients=stop))({k: one[k] for k in floating})
-        for stop in (False, True)
-    )
+
+    def gradient(changed, stop):
+        return jax.grad(lambda changed: operator(**{**one, **changed}, stop_target_gradients=stop))(changed)
+
+    through, stopped = jax.jit(lambda x: (gradient(x, False), gradient(x, True)))({k: one[k] for k in floating})
     for k in floating:
         differences = np.zeros(one[k].shape)
         for i in np.ndindex(one[k].shape):
@@ -223,9 +225,18 @@ def test_actions_that_are_no_indices():
         assert np.isnan(core.q_learning(Q_TM1[0], action, 0.0, 0.0, Q_T[0]))
 
 
+def test_indices_of_few_bits_for_many_actions():
+    q = np.arange(300, dtype=np.float32)
+    assert core.q_learning(q, np.uint8(255), 0.0, 0.0, q) == -255
+    assert core.q_learning(q, np.int8(100), 0.0, 0.0, q) == -100
+    assert np.isnan(core.q_learning(q, np.int8(-1), 0.0, 0.0, q))
+
+
 def test_static_arguments_say_so():
     with pytest.raises(TypeError, match="'stop_target_gradients' must be a Python value"):
         jax.jit(lambda stop: core.q_learning(Q_TM1, A_TM1, R_T, DISCOUNT_T, Q_T, stop_target_gradients=stop))(True)
+    with pytest.raises(TypeError, match=r"'stop_target_gradients' must be a Python value .* not 'ndarray'"):
+        core.q_learning(Q_TM1, A_TM1, R_T, DISCOUNT_T, Q_T, stop_target_gradients=np.array(True))
 
 
 def test_compiled_once_per_shape():

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from agentzoo.core import ShapeError, returns
 from agentzoo.core.vtrace import (
@@ -121,7 +123,7 @@ def test_a_truncation_divides_a_trajectory_into_two():
 def test_masked_steps_are_worth_nothing_whatever_stands_in_them():
     x = {name: np.asarray(trajectories()[name][:, 0], np.float32) for name in STEP_NAMES}
     mask = np.array([True] * 4 + [False] * 2)
-    for name in ("v_tm1", "v_t", "r_t"):
+    for name in STEP_NAMES:
         x[name][~mask] = np.nan
 
     def loss(v_tm1):
@@ -165,6 +167,23 @@ def test_integers_scalars_and_empty_trajectories():
     same(output.errors, np.array([1 + 1 + 3 - 1.0, 1 + 3 - 2.0]))
     empty = np.zeros((0, 2))
     assert {x.shape for x in vtrace_td_error_and_advantage(empty, empty, empty, empty, empty)} == {(0, 2)}
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 4), st.lists(st.integers(1, 3), max_size=2), st.sampled_from(["int8", "float32", "bfloat16", "float16"]))
+def test_any_length_batch_axes_and_dtypes(steps, batch, dtype):
+    x = jnp.ones((steps, *batch), dtype)
+    dtype = jnp.dtype("float32" if dtype == "int8" else dtype)
+
+    def results():  # traced only: shapes and dtypes need no compilation
+        return (
+            vtrace(x, x, x, 1, x, 0.5),
+            leaky_vtrace(x, x, 1, x, 1, 0.5, sample_mask=x > 0),
+            vtrace_td_error_and_advantage(x, x, 1, x, x, sample_mask=x > 0),
+            leaky_vtrace_td_error_and_advantage(x, x, x, x, x, 0.5, x),
+        )
+
+    assert {(r.shape, r.dtype) for r in jax.tree.leaves(jax.eval_shape(results))} == {(x.shape, dtype)}
 
 
 @pytest.mark.parametrize("operator", [vtrace, leaky_vtrace, vtrace_td_error_and_advantage, leaky_vtrace_td_error_and_advantage])
