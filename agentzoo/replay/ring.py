@@ -3,8 +3,17 @@
 Each environment has a ring of its own, in which consecutive rows are consecutive steps: n-step returns are formed when a
 transition is drawn, and need no bookkeeping when it is stored. All arrays are flat over (row, environment); a `slot` is an index
 into them.
+
+Observations have rings apart, in which every frame is stored once. An observation is a window of S frames there: S = 1 in general, and
+the depth of the stack where the observation is a `FrameStack`. The first observation of an episode is written whole, and each step adds
+the newest frame of its `obs_t`; so the frames of a transition are S + 1 in a row, those of `obs_tm1` and one more for `obs_t`, and to
+know where the last of them is suffices.
+
+A step takes one frame, and an episode S more. There is room for 1/128 more frames than steps: where episodes are shorter than 128 S
+steps, frames run out before steps do, and the buffer holds somewhat fewer than `capacity` transitions, always the latest.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,17 +21,18 @@ import jax
 import jax.numpy as jnp
 
 from agentzoo.replay import sum_tree
-from agentzoo.types import Array, ConfigurationError, EnvSpec, PyTree, Trajectory, zeros
+from agentzoo.types import Array, ConfigurationError, EnvSpec, FrameStack, PyTree, Trajectory, zeros
 
 
 class Replay(NamedTuple):
-    """The contents of a buffer with L rows for each of N environments."""
+    """The contents of a buffer with L rows of steps and F rows of frames for each of N environments."""
 
-    storage: Trajectory  # leaves [L * N, ...]; `mask`, `extras` and `memory` are not stored
+    frames: PyTree  # leaves [F * N, ...]
+    storage: Trajectory  # leaves [L * N, ...]; `obs_t` is the row of its newest frame, and `obs_tm1`, `mask`, ... are not stored
     cursor: Array  # [N] the row to be written next
-    size: Array  # [N] rows written, at most L
+    size: Array  # [N] rows that can be drawn, at most L, which end before the cursor
     priorities: PyTree  # sum tree over slots, or () without prioritisation
-    max_priority: Array
+    max_priority: PyTree  # the highest so far, or ()
 
 
 class Batch(NamedTuple):
@@ -42,14 +52,17 @@ class ReplayBuffer(NamedTuple):
 
     Attributes:
       init: `() -> replay`, empty.
-      add: `(replay, trajectory) -> replay`. Steps with mask 0 are not stored.
+      add: `(replay, trajectory) -> replay`. Steps with mask 0 are not stored. Without `first_tm1`, `obs_tm1` is the `obs_t` before it.
       sample: `(replay, key, batch_size, importance_exponent) -> batch`. The buffer must not be empty.
+      sample_sequences: `(replay, key, batch_size, length) -> trajectory`, `[T, B]` consecutive steps of one environment each, uniformly
+        drawn. Episodes may begin and end within them. An environment must hold as many steps.
       update: `(replay, slot, priority) -> replay`, for prioritised replay, with priorities that are positive.
     """
 
     init: Callable[[], Replay]
     add: Callable[[Replay, Trajectory], Replay]
-    sample: Callable[[Replay, Array, int, Any], Batch]
+    sample: Callable[..., Batch]
+    sample_sequences: Callable[[Replay, Array, int, int], Trajectory]
     update: Callable[[Replay, Array, Array], Replay]
 
 
@@ -65,7 +78,7 @@ def make_replay(spec: EnvSpec, capacity: int, unroll_length: int, gamma: float, 
       prioritised: draw in proportion to priorities (https://arxiv.org/abs/1511.05952, proportional variant) instead of uniformly.
 
     Raises:
-      ConfigurationError: if one trajectory does not fit.
+      ConfigurationError: if one trajectory does not fit, or the buffer does not fit into memory.
     """
     num_envs = spec.num_envs
     rows = capacity // num_envs
@@ -75,65 +88,105 @@ def make_replay(spec: EnvSpec, capacity: int, unroll_length: int, gamma: float, 
             f"buffer_size={capacity} leaves {rows} transitions for each of {num_envs} environments, but one training cycle or n-step "
             f"return needs {needed}; use a buffer_size of {needed * num_envs} or more."
         )
+    stacked = isinstance(spec.observation_space, FrameStack)
+    depth = spec.observation_space.shape[0] if stacked else 1  # S
+    frame_rows = max(rows + rows // 128 + depth, unroll_length * (depth + 1))  # so that one trajectory always fits
+    envs = jnp.arange(num_envs)
 
     def init() -> Replay:
+        def room(obs: Array) -> Array:
+            return jnp.zeros((frame_rows * num_envs, *obs.shape[1 + stacked :]), obs.dtype)
+
         slots = rows * num_envs
-        obs = zeros(spec.observation_space, slots)
         storage = Trajectory(
-            obs_tm1=obs,
+            obs_tm1=(),
             a_tm1=zeros(spec.action_space, slots),
             r_t=jnp.zeros(slots),
             discount_t=jnp.zeros(slots),
-            obs_t=jax.tree.map(jnp.copy, obs),
+            obs_t=jnp.zeros(slots, jnp.int32),
             last_t=jnp.zeros(slots, bool),
             first_tm1=jnp.zeros(slots, bool),
             mask=(),
         )
         count = jnp.zeros(num_envs, jnp.int32)
-        return Replay(storage, count, jnp.copy(count), sum_tree.init(slots) if prioritised else (), jnp.ones(()))
+        priorities, max_priority = (sum_tree.init(slots), jnp.ones(())) if prioritised else ((), ())
+        frames = jax.tree.map(room, zeros(spec.observation_space, 1))
+        return Replay(frames, storage, count, jnp.copy(count), priorities, max_priority)
+
+    def write(stored: Array, slot: Array, new: Array) -> Array:
+        return stored.at[slot.reshape(-1)].set(new.reshape(slot.size, *stored.shape[1:]), mode="drop")  # what is out of range
 
     def add(replay: Replay, trajectory: Trajectory) -> Replay:
         kept = trajectory.mask.astype(jnp.int32)  # [T, N]
-        row = (replay.cursor + jnp.cumsum(kept, axis=0) - kept) % rows
-        slot = row * num_envs + jnp.arange(num_envs)
-        slot = jnp.where(kept == 1, slot, rows * num_envs).reshape(-1)  # out of range is dropped
+        count = jnp.cumsum(kept, axis=0)
+        slot = jnp.where(kept, (replay.cursor + count - kept) % rows * num_envs + envs, rows * num_envs)
 
-        def write(stored, new):
-            return stored.at[slot].set(new.reshape(slot.shape + stored.shape[1:]), mode="drop")
+        first_tm1 = trajectory.first_tm1 | (replay.size + count - kept == 0)
+        newest = replay.storage.obs_t[(replay.cursor - 1) % rows * num_envs + envs]  # [N]
+        used = jnp.cumsum(kept * (1 + depth * first_tm1), axis=0)
+        obs_t = (newest + used) % frame_rows  # [T, N]
+        offset = jnp.arange(-depth, 1)  # of the frames of obs_tm1, and of the newest one of obs_t
+        frame = (obs_t[..., None] + offset) % frame_rows * num_envs + envs[:, None]  # [T, N, S + 1]
+        fresh = (kept == 1)[..., None] & (first_tm1[..., None] | (offset == 0))
+        frame = jnp.where(fresh, frame, frame_rows * num_envs)
 
-        storage = jax.tree.map(write, replay.storage, trajectory._replace(mask=(), extras=(), memory=()))
-        added = kept.sum(axis=0)
-        replay = replay._replace(storage=storage, cursor=(replay.cursor + added) % rows, size=jnp.minimum(replay.size + added, rows))
+        def write_frames(stored: Array, obs_tm1: Array, obs_t: Array) -> Array:
+            both = jnp.concatenate([obs_tm1, obs_t[:, :, -1:]], axis=2) if stacked else jnp.stack([obs_tm1, obs_t], axis=2)
+            return write(stored, frame, both)
+
+        frames = jax.tree.map(write_frames, replay.frames, trajectory.obs_tm1, trajectory.obs_t)
+        steps = trajectory._replace(obs_tm1=(), obs_t=obs_t, first_tm1=first_tm1, mask=(), extras=(), memory=())
+        storage = jax.tree.map(lambda stored, new: write(stored, slot, new), replay.storage, steps)
+
+        # Which of the oldest steps have lost a frame to those that were written? Not more than frames were written.
+        age = jnp.arange(min(rows, unroll_length * (depth + 1)))[:, None]
+        old = (replay.cursor - replay.size + age) % rows * num_envs + envs  # [T * (S + 1), N]
+        reach = (newest - replay.storage.obs_t[old]) % frame_rows + depth + 1  # frames from its first to the newest
+        lost = (age < replay.size) & (reach + used[-1] > frame_rows)
+        size = replay.size - lost.sum(axis=0) + count[-1]
+        overwritten = age < replay.size + count[-1] - rows
+        replay = replay._replace(frames=frames, storage=storage, size=jnp.minimum(size, rows), cursor=(replay.cursor + count[-1]) % rows)
         if not prioritised:
             return replay
-        leaves = jnp.where(slot < rows * num_envs, slot, -1)
-        return replay._replace(priorities=sum_tree.update(replay.priorities, leaves, replay.max_priority))
+        changed = jnp.concatenate([jnp.where(kept, slot, -1), jnp.where(lost & ~overwritten, old, -1)])
+        priority = jnp.where(jnp.arange(len(changed)) < len(slot), replay.max_priority, 0.0)
+        priorities = sum_tree.update(replay.priorities, changed.reshape(-1), jnp.repeat(priority, num_envs))
+        return replay._replace(priorities=priorities)
+
+    def observations(replay: Replay, newest: Array, env: Array) -> PyTree:
+        """The observations `[..., S, ...]`, or `[..., ...]` where they are no stacks, whose newest frames are in these rows `[...]`."""
+        row = newest[..., None] + jnp.arange(1 - depth, 1) if stacked else newest
+        slot = row % frame_rows * num_envs + (env[..., None] if stacked else env)
+        return jax.tree.map(lambda frames: frames[slot], replay.frames)
+
+    def draw(replay: Replay, key: Array, batch_size: int, counts: Array) -> tuple[Array, Array]:
+        """Draws environments and ages `[B]`, 0 for the oldest step, if `counts` `[N]` of the oldest steps can be drawn."""
+        start = jnp.cumsum(counts) - counts  # of each environment, when all are counted through
+        number = (jax.random.bits(key, (batch_size,)) % counts.sum().astype(jnp.uint32)).astype(jnp.int32)
+        env = jnp.searchsorted(start, number, side="right", method="compare_all") - 1
+        return env, number - start[env]
 
     def sample(replay: Replay, key: Array, batch_size: int, importance_exponent: Any = 0.0) -> Batch:
-        start = jnp.cumsum(replay.size) - replay.size  # of each environment, when all transitions are counted through
-        total = replay.size.sum()
         oldest = (replay.cursor - replay.size) % rows
         if prioritised:
             # One draw from each of B equal shares of the total mass.
             share = (jnp.arange(batch_size) + jax.random.uniform(key, (batch_size,))) / batch_size
             slot = sum_tree.find(replay.priorities, share * sum_tree.total(replay.priorities))
             row, env = slot // num_envs, slot % num_envs
-            age = (row - oldest[env]) % rows  # 0 for the oldest
+            age = (row - oldest[env]) % rows
             probability = sum_tree.get(replay.priorities, slot) / sum_tree.total(replay.priorities)
-            weight = (total * probability) ** -importance_exponent
+            weight = (replay.size.sum() * probability) ** -importance_exponent
             weight = weight / weight.max()
         else:
-            number = (jax.random.bits(key, (batch_size,)) % total.astype(jnp.uint32)).astype(jnp.int32)
-            env = jnp.searchsorted(start, number, side="right", method="compare_all") - 1
-            age = number - start[env]
+            env, age = draw(replay, key, batch_size, replay.size)
             row = (oldest[env] + age) % rows
             slot = row * num_envs + env
             weight = jnp.ones(batch_size)
         r_t, discount_t, end = n_step_return(replay, row, env, age)
         stored = replay.storage
-        obs_tm1, a_tm1 = jax.tree.map(lambda x: x[slot], (stored.obs_tm1, stored.a_tm1))
-        obs_t = jax.tree.map(lambda x: x[end], stored.obs_t)
-        return Batch(obs_tm1, a_tm1, r_t, discount_t, obs_t, weight, slot)
+        obs_tm1 = observations(replay, stored.obs_t[slot] - 1, env)
+        obs_t = observations(replay, stored.obs_t[end], env)
+        return Batch(obs_tm1, jax.tree.map(lambda x: x[slot], stored.a_tm1), r_t, discount_t, obs_t, weight, slot)
 
     def n_step_return(replay: Replay, row: Array, env: Array, age: Array) -> tuple[Array, Array, Array]:
         """Returns the discounted reward, the discount and the slot of the last step, from each row `[B]` on."""
@@ -148,10 +201,35 @@ def make_replay(spec: EnvSpec, capacity: int, unroll_length: int, gamma: float, 
         end = jnp.take_along_axis(slots, length[:, None] - 1, axis=1)[:, 0]
         return r_t, gamma**length * stored.discount_t[end], end
 
+    def sample_sequences(replay: Replay, key: Array, batch_size: int, length: int) -> Trajectory:
+        env, age = draw(replay, key, batch_size, jnp.maximum(replay.size - length + 1, 0))
+        row = (replay.cursor - replay.size)[env] + age + jnp.arange(length)[:, None]  # [T, B]
+        steps = jax.tree.map(lambda x: x[row % rows * num_envs + env], replay.storage)
+        obs_tm1, obs_t = (observations(replay, newest, jnp.broadcast_to(env, row.shape)) for newest in (steps.obs_t - 1, steps.obs_t))
+        return steps._replace(obs_tm1=obs_tm1, obs_t=obs_t, mask=jnp.ones(row.shape, bool))
+
     def update(replay: Replay, slot: Array, priority: Array) -> Replay:
         return replay._replace(
             priorities=sum_tree.update(replay.priorities, slot, priority),
             max_priority=jnp.maximum(replay.max_priority, priority.max()),
         )
 
-    return ReplayBuffer(init, add, sample, update)
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(init)))
+    memory = device_memory()
+    if size > memory:
+        raise ConfigurationError(
+            f"buffer_size={capacity} needs {size / 1e9:.1f} GB, but {jax.local_devices()[0]} has {memory / 1e9:.1f} GB of memory; use a "
+            f"buffer_size of {int(0.8 * capacity * memory / size)} or less, smaller observations, or a FrameStack of them."
+        )
+    return ReplayBuffer(init, add, sample, sample_sequences, update)
+
+
+def device_memory() -> float:
+    """Bytes of memory that arrays can have, as far as is known."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError):  # not on Windows
+        return float("inf")
