@@ -29,6 +29,9 @@ class FrameStack(spaces.Box):
         """A plain Box promises less."""
         return isinstance(other, FrameStack) and super().__eq__(other)
 
+    def __repr__(self) -> str:
+        return super().__repr__().replace("Box", "FrameStack", 1)
+
 
 class EnvSpec(NamedTuple):
     """What an agent knows of its environment."""

@@ -75,9 +75,9 @@ def test_episodes_that_are_cut_off_keep_their_last_observation():
 
 def test_rewards_are_raw_scores():
     envs = make_envs("ALE/MsPacman-v5", 2)
-    out = make_buffers(envs.spec, 40)
+    out = make_buffers(envs.spec, 120)
     envs.reset(0)
-    for t in range(40):
+    for t in range(120):
         envs.step(np.full(2, 3), out, t)
     assert out.r_t.max() == 10
 

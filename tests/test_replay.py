@@ -244,7 +244,7 @@ def test_a_trajectory_that_does_not_fit_is_refused():
 
 def test_a_buffer_that_does_not_fit_into_memory_is_refused_before_it_is_made():
     image = spaces.Box(0, 255, (84, 84, 4), np.uint8)
-    with pytest.raises(ConfigurationError, match=r"buffer_size=1000000000 needs 28446.0 GB, but .* GB of memory; use a buffer_size of \d+"):
+    with pytest.raises(ConfigurationError, match=r"buffer_size=1000000000 needs 28462.5 GB, but .* GB of memory; use a buffer_size of \d+"):
         make_replay(EnvSpec(image, spaces.Discrete(2), 1), 10**9, 4, 0.9)
 
 

@@ -11,6 +11,13 @@ import gymnasium as gym
 from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
 
 
+def register() -> None:
+    """Makes Gymnasium know the games."""
+    import ale_py  # pyright: ignore[reportMissingImports] (an extra)
+
+    gym.register_envs(ale_py)
+
+
 def is_atari(env_id: str, kwargs: dict[str, Any]) -> bool:
     """Whether an id is registered as a game of which one sees the screen."""
     spec = gym.registry.get(env_id)
@@ -25,6 +32,7 @@ def make(env_id: str, terminal_on_life_loss: bool = False, **kwargs: Any) -> gym
       terminal_on_life_loss: let the loss of a life end an episode.
       **kwargs: arguments of ale-py's environment, such as `render_mode`, `mode` or `repeat_action_probability`.
     """
+    register()
     env = gym.make(env_id, frameskip=1, **kwargs)  # the preprocessing skips, since it has to see the frames that it pools
     env = AtariPreprocessing(env, noop_max=30, frame_skip=4, screen_size=84, terminal_on_life_loss=terminal_on_life_loss)
     return FrameStackObservation(env, 4, padding_type="zero")
@@ -38,6 +46,7 @@ def make_vec(env_id: str, num_envs: int, **kwargs: Any) -> gym.vector.VectorEnv:
       num_envs: how many.
       **kwargs: arguments of ale-py's `AtariVectorEnv`.
     """
+    register()
     return gym.make_vec(
         env_id,
         num_envs,

@@ -85,9 +85,7 @@ def _clear_errors(env_id: str) -> Iterator[None]:
     """Turns Gymnasium's errors into ours; an id that it does not know may be one of ale-py, which is registered for it."""
     atari_installed = importlib.util.find_spec("ale_py") is not None
     if env_id not in gym.registry and atari_installed:
-        import ale_py  # pyright: ignore[reportMissingImports] (an extra)
-
-        gym.register_envs(ale_py)
+        atari.register()
     try:
         yield
     except (gym.error.DependencyNotInstalled, ModuleNotFoundError) as error:

@@ -70,7 +70,7 @@ def impala_cnn(x: Array) -> Array:
     (Espeholt et al., https://arxiv.org/abs/1802.01561), figure 3, right.
     """
     for channels in (16, 32, 32):
-        x = hk.MaxPool(3, 2, padding="SAME")(hk.Conv2D(channels, 3)(x))
+        x = hk.MaxPool((3, 3, 1), (2, 2, 1), padding="SAME")(hk.Conv2D(channels, 3)(x))
         for _ in range(2):
             residual = hk.Conv2D(channels, 3)(jax.nn.relu(x))
             x = x + hk.Conv2D(channels, 3)(jax.nn.relu(residual))
