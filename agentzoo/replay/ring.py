@@ -88,8 +88,8 @@ def make_replay(spec: EnvSpec, capacity: int, unroll_length: int, gamma: float, 
             f"buffer_size={capacity} leaves {rows} transitions for each of {num_envs} environments, but one training cycle or n-step "
             f"return needs {needed}; use a buffer_size of {needed * num_envs} or more."
         )
-    stacked = isinstance(spec.observation_space, FrameStack)
-    depth = spec.observation_space.shape[0] if stacked else 1  # S
+    space = spec.observation_space
+    stacked, depth = (True, space.low.shape[0]) if isinstance(space, FrameStack) else (False, 1)  # depth is S
     frame_rows = max(rows + rows // 128 + depth, unroll_length * (depth + 1))  # so that one trajectory always fits
     envs = jnp.arange(num_envs)
 
@@ -110,7 +110,7 @@ def make_replay(spec: EnvSpec, capacity: int, unroll_length: int, gamma: float, 
         )
         count = jnp.zeros(num_envs, jnp.int32)
         priorities, max_priority = (sum_tree.init(slots), jnp.ones(())) if prioritised else ((), ())
-        frames = jax.tree.map(room, zeros(spec.observation_space, 1))
+        frames = jax.tree.map(room, zeros(space, 1))
         return Replay(frames, storage, count, jnp.copy(count), priorities, max_priority)
 
     def write(stored: Array, slot: Array, new: Array) -> Array:
@@ -123,6 +123,11 @@ def make_replay(spec: EnvSpec, capacity: int, unroll_length: int, gamma: float, 
 
         first_tm1 = trajectory.first_tm1 | (replay.size + count - kept == 0)
         newest = replay.storage.obs_t[(replay.cursor - 1) % rows * num_envs + envs]  # [N]
+        age = jnp.arange(min(rows, unroll_length * (depth + 1)))[:, None]  # not more steps lose a frame than frames are written
+        old = (replay.cursor - replay.size + age) % rows * num_envs + envs  # [T * (S + 1), N] the oldest steps
+        reach = (newest - replay.storage.obs_t[old]) % frame_rows + depth + 1  # frames from its first to the newest
+        slot = after_reading(slot, reach)
+
         used = jnp.cumsum(kept * (1 + depth * first_tm1), axis=0)
         obs_t = (newest + used) % frame_rows  # [T, N]
         offset = jnp.arange(-depth, 1)  # of the frames of obs_tm1, and of the newest one of obs_t
@@ -138,10 +143,6 @@ def make_replay(spec: EnvSpec, capacity: int, unroll_length: int, gamma: float, 
         steps = trajectory._replace(obs_tm1=(), obs_t=obs_t, first_tm1=first_tm1, mask=(), extras=(), memory=())
         storage = jax.tree.map(lambda stored, new: write(stored, slot, new), replay.storage, steps)
 
-        # Which of the oldest steps have lost a frame to those that were written? Not more than frames were written.
-        age = jnp.arange(min(rows, unroll_length * (depth + 1)))[:, None]
-        old = (replay.cursor - replay.size + age) % rows * num_envs + envs  # [T * (S + 1), N]
-        reach = (newest - replay.storage.obs_t[old]) % frame_rows + depth + 1  # frames from its first to the newest
         lost = (age < replay.size) & (reach + used[-1] > frame_rows)
         size = replay.size - lost.sum(axis=0) + count[-1]
         overwritten = age < replay.size + count[-1] - rows
@@ -175,6 +176,7 @@ def make_replay(spec: EnvSpec, capacity: int, unroll_length: int, gamma: float, 
             row, env = slot // num_envs, slot % num_envs
             age = (row - oldest[env]) % rows
             probability = sum_tree.get(replay.priorities, slot) / sum_tree.total(replay.priorities)
+            slot = after_reading(slot, probability)
             weight = (replay.size.sum() * probability) ** -importance_exponent
             weight = weight / weight.max()
         else:
@@ -222,6 +224,14 @@ def make_replay(spec: EnvSpec, capacity: int, unroll_length: int, gamma: float, 
             f"buffer_size of {int(0.8 * capacity * memory / size)} or less, smaller observations, or a FrameStack of them."
         )
     return ReplayBuffer(init, add, sample, sample_sequences, update)
+
+
+def after_reading(slot: Array, read: Array) -> Array:
+    """The slots to write to, which are known only when something has been read (that is never negative) from what they overwrite.
+
+    Where XLA cannot tell that reading comes before writing, it copies the whole array first. A barrier does not tell it on a CPU.
+    """
+    return jnp.where(jnp.any(read < 0), 0, slot)
 
 
 def device_memory() -> float:
