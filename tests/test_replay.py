@@ -230,7 +230,8 @@ def test_sum_tree_against_an_array(num_leaves, updates, seed):
     np.testing.assert_allclose(sum_tree.total(tree), priorities.sum(), rtol=1e-5)
     if priorities.sum() > 0:
         mass = np.random.default_rng(seed).random(50).astype(np.float32) * sum_tree.total(tree)
-        found = np.asarray(sum_tree.find(tree, mass))
+        found, share = jax.device_get(sum_tree.find(tree, mass))
+        np.testing.assert_allclose(share, priorities[found] / priorities.sum(), rtol=1e-4)
         assert (priorities[found] > 0).all()
         edges = np.concatenate([[0.0], np.cumsum(priorities, dtype=np.float64)])
         for leaf, m in zip(found, mass, strict=True):

@@ -172,11 +172,9 @@ def make_replay(spec: EnvSpec, capacity: int, unroll_length: int, gamma: float, 
         if prioritised:
             # One draw from each of B equal shares of the total mass.
             share = (jnp.arange(batch_size) + jax.random.uniform(key, (batch_size,))) / batch_size
-            slot = sum_tree.find(replay.priorities, share * sum_tree.total(replay.priorities))
+            slot, probability = sum_tree.find(replay.priorities, share * sum_tree.total(replay.priorities))
             row, env = slot // num_envs, slot % num_envs
             age = (row - oldest[env]) % rows
-            probability = sum_tree.get(replay.priorities, slot) / sum_tree.total(replay.priorities)
-            slot = after_reading(slot, probability)
             weight = (replay.size.sum() * probability) ** -importance_exponent
             weight = weight / weight.max()
         else:
