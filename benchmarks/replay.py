@@ -4,7 +4,7 @@
     python benchmarks/replay.py --memory         # 1e6 Atari transitions: the peak of the process that allocates and fills them
 
 Every run is a process of its own. What is timed is a compiled function as agents have it: it is given the buffer to overwrite, adds a
-trajectory of 4 steps, and then, behind `lax.cond`, draws 8 batches of 32 in `lax.scan`. If anything copied the buffer, time would grow
+trajectory of 4 steps, and then, behind `lax.cond`, draws 64 batches of 32 in `lax.scan`. If anything copied the buffer, time would grow
 with its size.
 """
 
@@ -18,7 +18,7 @@ import time
 from functools import partial
 
 KINDS = {"vector": ((4,), "float32"), "pixels": ((4, 84, 84), "uint8")}
-STEPS, DRAWS, BATCH = 4, 8, 32
+STEPS, DRAWS, BATCH = 4, 64, 32
 
 
 def make(kind: str, capacity: int, prioritised: bool):
