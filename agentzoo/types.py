@@ -19,6 +19,20 @@ class ConfigurationError(ValueError):
     """A request that cannot work, refused before any training: the message says what to write instead."""
 
 
+class FrameStack(spaces.Box):
+    """Observations that are the last S frames, the newest last: each step drops the oldest and appends one.
+
+    The first axis of the shape is S. A replay stores each frame of such observations once.
+    """
+
+    def __eq__(self, other: Any) -> bool:
+        """A plain Box promises less."""
+        return isinstance(other, FrameStack) and super().__eq__(other)
+
+    def __repr__(self) -> str:
+        return super().__repr__().replace("Box", "FrameStack", 1)
+
+
 class EnvSpec(NamedTuple):
     """What an agent knows of its environment."""
 

@@ -3,7 +3,8 @@
     python benchmarks/learning.py dqn-cartpole-defaults --seeds 10
     python benchmarks/learning.py dqn-acrobot --seeds 5
 
-Each task states the score to reach. One line of JSON per seed goes to standard output, then a summary.
+Each task states the score to reach. One line of JSON per seed goes to standard output, then a summary. Pong takes hours: `pong.py` runs
+it in parts.
 """
 
 import argparse
@@ -45,6 +46,8 @@ TASKS = {
     "qrdqn-acrobot": ("QRDQN", "Acrobot-v1", 100_000, {**LUNAR, "learning_rate": 6.3e-4, "n_quantiles": 25}, -80, "mean"),
     "qrdqn-mountaincar": ("QRDQN", "MountainCar-v0", 120_000, {**MOUNTAIN_CAR, "n_quantiles": 25}, -115, "mean"),
     "qrdqn-lunarlander": ("QRDQN", "LunarLander-v3", 300_000, {**LUNAR, "n_quantiles": 170}, 200, "mean"),
+    "dqn-pong": ("DQN", "ALE/Pong-v5", 2_000_000, {"preset": "pixels", "learning_starts": 10_000}, 15, "mean"),
+    "qrdqn-pong": ("QRDQN", "ALE/Pong-v5", 2_000_000, {"preset": "pixels", "learning_starts": 10_000}, 15, "mean"),
 }
 
 

@@ -76,6 +76,10 @@ class DQNConfig:
     prioritized_replay_beta0: Annotated[float, FRACTION] = 0.4
     # Added to errors, so that nothing has priority 0.
     prioritized_replay_eps: Annotated[float, POSITIVE] = 1e-6
+    # Learn from rewards clipped to [-1, 1]; scores are not clipped.
+    clip_reward: bool = False
+    # Convolutions for images: nature or impala.
+    cnn: str = "nature"
     # Sizes of the hidden layers.
     net_arch: Annotated[tuple[int, ...], Range(1)] = (128, 128)
     # Between layers: relu, tanh, silu or gelu.
@@ -97,13 +101,13 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
     """Builds the pure functions of DQN; `network` may replace the layers before the head."""
     num_actions = int(spec.action_space.n)  # type: ignore[attr-defined]
     gradient_steps = config.train_freq * spec.num_envs if config.gradient_steps == -1 else config.gradient_steps
-    networks.check_activation(config.activation)
+    networks.check(config.activation, config.cnn)
     if gradient_steps == 0:
         raise ConfigurationError("gradient_steps=0 would never learn; use 1 or more, or -1 for one per environment step.")
 
     @hk.transform
     def q_network(obs):
-        features = networks.torso(spec.observation_space, config.net_arch[:-1], config.activation, obs, network)
+        features = networks.torso(spec.observation_space, config.cnn, config.net_arch[:-1], config.activation, obs, network)
         return networks.q_head(features, num_actions, config.net_arch[-1:], config.activation, config.dueling, config.noisy)[:, 0]
 
     q_values = q_network.apply  # (params, key, obs) -> [N, A]; the noise of noisy networks is zero if key is None
@@ -162,6 +166,8 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
         return state._replace(params=params, opt_state=opt_state, replay=replay, n_updates=state.n_updates + 1), loss
 
     def learn(state: DQNState, trajectory: Trajectory, clock: Clock) -> tuple[DQNState, dict[str, Array]]:
+        if config.clip_reward:
+            trajectory = trajectory._replace(r_t=jnp.clip(trajectory.r_t, -1.0, 1.0))
         keys = jax.random.split(state.key, 1 + gradient_steps)
         state = state._replace(replay=replay_buffer.add(state.replay, trajectory), key=keys[0])
 
@@ -194,17 +200,21 @@ class DQN(base.Algorithm[DQNConfig]):
     Config = DQNConfig
     make_agent = staticmethod(make_agent)
     action_spaces = ("Discrete",)
-    # Nature DQN for Atari as it is widely used since: with Adam, and a buffer that fits in memory.
+    # Nature DQN for Atari as rl-baselines3-zoo tuned it: with Adam, and a buffer that fits in memory.
     presets = MappingProxyType(
         {
             "pixels": {
                 "learning_rate": 1e-4,
                 "n_steps": 1,
+                "double_q": False,
+                "clip_reward": True,
+                "buffer_size": 100_000,
                 "batch_size": 32,
                 "learning_starts": 100_000,
                 "train_freq": 4,
                 "gradient_steps": 1,
                 "target_update_interval": 1_000,
+                "exploration_fraction": 0.1,
                 "exploration_final_eps": 0.01,
                 "net_arch": (512,),
             }

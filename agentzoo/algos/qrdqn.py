@@ -85,6 +85,10 @@ class QRDQNConfig:
     prioritized_replay_beta0: Annotated[float, FRACTION] = 0.4
     # Added to losses, so that nothing has priority 0.
     prioritized_replay_eps: Annotated[float, POSITIVE] = 1e-6
+    # Learn from rewards clipped to [-1, 1]; scores are not clipped.
+    clip_reward: bool = False
+    # Convolutions for images: nature or impala.
+    cnn: str = "nature"
     # Sizes of the hidden layers.
     net_arch: Annotated[tuple[int, ...], Range(1)] = (128, 128)
     # Between layers: relu, tanh, silu or gelu.
@@ -106,13 +110,13 @@ def make_agent(config: QRDQNConfig, spec: EnvSpec, network: networks.Network | N
     """Builds the pure functions of QR-DQN; `network` may replace the layers before the head."""
     num_actions = int(spec.action_space.n)  # type: ignore[attr-defined]
     gradient_steps = config.train_freq * spec.num_envs if config.gradient_steps == -1 else config.gradient_steps
-    networks.check_activation(config.activation)
+    networks.check(config.activation, config.cnn)
     if gradient_steps == 0:
         raise ConfigurationError("gradient_steps=0 would never learn; use 1 or more, or -1 for one per environment step.")
 
     @hk.transform
     def quantile_network(obs):
-        features = networks.torso(spec.observation_space, config.net_arch[:-1], config.activation, obs, network)
+        features = networks.torso(spec.observation_space, config.cnn, config.net_arch[:-1], config.activation, obs, network)
         return networks.q_head(
             features, num_actions, config.net_arch[-1:], config.activation, config.dueling, config.noisy, config.n_quantiles
         )
@@ -177,6 +181,8 @@ def make_agent(config: QRDQNConfig, spec: EnvSpec, network: networks.Network | N
         return state._replace(params=params, opt_state=opt_state, replay=replay, n_updates=state.n_updates + 1), loss
 
     def learn(state: QRDQNState, trajectory: Trajectory, clock: Clock) -> tuple[QRDQNState, dict[str, Array]]:
+        if config.clip_reward:
+            trajectory = trajectory._replace(r_t=jnp.clip(trajectory.r_t, -1.0, 1.0))
         keys = jax.random.split(state.key, 1 + gradient_steps)
         state = state._replace(replay=replay_buffer.add(state.replay, trajectory), key=keys[0])
 
@@ -213,7 +219,7 @@ class QRDQN(base.Algorithm[QRDQNConfig]):
     Config = QRDQNConfig
     make_agent = staticmethod(make_agent)
     action_spaces = ("Discrete",)
-    # Published for Atari, with a buffer that fits in memory.
+    # As published for Atari, with the exploration of rl-baselines3-zoo and a buffer that fits in memory.
     presets = MappingProxyType(
         {
             "pixels": {
@@ -221,12 +227,15 @@ class QRDQN(base.Algorithm[QRDQNConfig]):
                 "adam_eps": 0.01 / 32,
                 "n_steps": 1,
                 "double_q": False,
+                "clip_reward": True,
+                "buffer_size": 100_000,
                 "n_quantiles": 200,
                 "batch_size": 32,
                 "learning_starts": 50_000,
                 "train_freq": 4,
                 "gradient_steps": 1,
                 "target_update_interval": 10_000,
+                "exploration_fraction": 0.025,
                 "exploration_final_eps": 0.01,
                 "net_arch": (512,),
             }

@@ -10,7 +10,7 @@ from typing import Protocol
 import gymnasium as gym
 import numpy as np
 
-from agentzoo.envs import spaces
+from agentzoo.envs import frame_stacks, spaces
 from agentzoo.types import ConfigurationError, EnvSpec, PyTree, Trajectory
 
 
@@ -59,14 +59,14 @@ class GymEnvs:
 
     def __init__(self, envs: Sequence[gym.Env]):
         self.envs = list(envs)
-        self.spec = EnvSpec(self.envs[0].observation_space, self.envs[0].action_space, len(self.envs))
+        self.spec = EnvSpec(frame_stacks.observation_space(self.envs[0]), self.envs[0].action_space, len(self.envs))
         spaces.check_observation_space(self.spec.observation_space)
         for i, env in enumerate(self.envs):
             if env in self.envs[:i]:
                 raise ConfigurationError(
                     "The environment factory returned the same environment twice; it must make a new one at each call."
                 )
-            if (env.observation_space, env.action_space) != self.spec[:2]:
+            if (frame_stacks.observation_space(env), env.action_space) != self.spec[:2]:
                 raise ConfigurationError("The environments differ in their spaces; an agent needs them to be alike.")
         self._offset = getattr(self.spec.action_space, "start", 0)
 

@@ -1,11 +1,14 @@
 """From what a user calls an environment to environments that a runner can step."""
 
+import contextlib
 import difflib
-from collections.abc import Callable
+import importlib.util
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium as gym
 
+from agentzoo.envs import atari
 from agentzoo.envs.gym_envs import Envs, GymEnvs
 from agentzoo.envs.vector_envs import VectorEnvs
 from agentzoo.types import ConfigurationError
@@ -14,7 +17,8 @@ EnvLike = str | gym.Env | gym.vector.VectorEnv | Callable[[], gym.Env]
 
 # The extra that brings an environment, by the beginning of its id or by the package that is found missing.
 _EXTRAS = {
-    "ALE/": "atari",
+    "ale-py": "atari",
+    "opencv": "atari",
     "LunarLander": "box2d",
     "Bipedal": "box2d",
     "CarRacing": "box2d",
@@ -45,6 +49,9 @@ def make_envs(env: EnvLike, n_envs: int = 1) -> Envs:
             raise ConfigurationError(f"n_envs={n_envs} needs {n_envs} environments; give an id or a factory (lambda: ...) instead of one.")
         return GymEnvs([env])
     if isinstance(env, str):
+        with _clear_errors(env):
+            if atari.is_atari(env, {}) and gym.spec(env).vector_entry_point is not None:
+                return VectorEnvs(atari.make_vec(env, n_envs))
         return GymEnvs([make_env(env) for _ in range(n_envs)])
     if callable(env):
         made = [env() for _ in range(n_envs)]
@@ -60,36 +67,35 @@ def make_envs(env: EnvLike, n_envs: int = 1) -> Envs:
 
 
 def make_env(env_id: str, **kwargs: Any) -> gym.Env:
-    """`gymnasium.make` with errors that say what to do.
+    """`gymnasium.make` with errors that say what to do, and with the standard preprocessing for Atari (see `agentzoo.envs.atari`).
 
     Args:
       env_id: a Gymnasium id.
-      **kwargs: arguments of the environment, such as `render_mode`.
+      **kwargs: arguments of the environment, such as `render_mode`, and for Atari `terminal_on_life_loss`.
 
     Raises:
       ConfigurationError: if there is no such environment, or a package for it is missing.
     """
-    _import_namespace(env_id)
+    with _clear_errors(env_id):
+        return (atari.make if atari.is_atari(env_id, kwargs) else gym.make)(env_id, **kwargs)
+
+
+@contextlib.contextmanager
+def _clear_errors(env_id: str) -> Iterator[None]:
+    """Turns Gymnasium's errors into ours; an id that it does not know may be one of ale-py, which is registered for it."""
+    atari_installed = importlib.util.find_spec("ale_py") is not None
+    if env_id not in gym.registry and atari_installed:
+        atari.register()
     try:
-        return gym.make(env_id, **kwargs)
+        yield
     except (gym.error.DependencyNotInstalled, ModuleNotFoundError) as error:
         raise ConfigurationError(_missing(env_id, str(error))) from error
     except gym.error.UnregisteredEnv as error:
-        if env_id.startswith("ALE/"):
+        if (env_id.startswith("ALE/") or "NoFrameskip" in env_id) and not atari_installed:
             raise ConfigurationError(_missing(env_id, "ale-py is not installed")) from error
         close = difflib.get_close_matches(env_id, gym.registry, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]!r}?" if close else "list the known ones with gymnasium.pprint_registry()."
         raise ConfigurationError(f"There is no environment {env_id!r}; {hint}") from error
-
-
-def _import_namespace(env_id: str) -> None:
-    """Registers the environments of the packages that have to be imported for it."""
-    if env_id.startswith("ALE/"):
-        try:
-            import ale_py  # pyright: ignore[reportMissingImports] (an extra)
-        except ImportError:
-            return  # `gymnasium.make` fails next, and the error names the extra
-        gym.register_envs(ale_py)
 
 
 def _missing(env_id: str, reason: str) -> str:

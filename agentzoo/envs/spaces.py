@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from gymnasium import spaces
 
-from agentzoo.types import ConfigurationError, PyTree
+from agentzoo.types import ConfigurationError, FrameStack, PyTree
 
 _LEAVES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
@@ -145,7 +145,7 @@ def from_json(data: dict[str, Any]) -> spaces.Space:
         return spaces.MultiBinary(data["n"])
     size = tuple(data["shape"])
     low, high = (np.broadcast_to(np.array(data[bound], np.dtype(data["dtype"])), size) for bound in ("low", "high"))
-    return spaces.Box(low, high, size, np.dtype(data["dtype"]).type)
+    return (FrameStack if kind == "FrameStack" else spaces.Box)(low, high, size, np.dtype(data["dtype"]).type)
 
 
 def _bound(bound: np.ndarray) -> Any:

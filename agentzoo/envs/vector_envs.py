@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from agentzoo.envs import spaces
+from agentzoo.envs import frame_stacks, spaces
 from agentzoo.types import ConfigurationError, EnvSpec, PyTree, Trajectory
 
 
@@ -26,7 +26,7 @@ class VectorEnvs:
                 f"of gymnasium.vector.AutoresetMode."
             ) from None
         self.env = env
-        self.spec = EnvSpec(env.single_observation_space, env.single_action_space, env.num_envs)
+        self.spec = EnvSpec(frame_stacks.single_observation_space(env), env.single_action_space, env.num_envs)
         spaces.check_observation_space(self.spec.observation_space)
         self._offset = getattr(self.spec.action_space, "start", 0)
         self._ended = np.zeros(env.num_envs, bool)

@@ -8,17 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
-from agentzoo.types import Array, ConfigurationError, PyTree, zeros
+from agentzoo.types import Array, ConfigurationError, FrameStack, PyTree, zeros
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": jax.nn.relu, "tanh": jnp.tanh, "silu": jax.nn.silu, "gelu": jax.nn.gelu}
 
 
 def is_image(space: spaces.Space) -> bool:
-    """Whether a space holds images: bytes with two spatial axes and one of channels, which is the shortest."""
-    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3
+    """Whether a space holds images: bytes with two spatial axes and one of channels, which is the shortest, or stacks of images."""
+    axes = (3, 4) if isinstance(space, FrameStack) else (3,)
+    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) in axes
 
 
-def encode(space: spaces.Space, obs: PyTree) -> Array:
+def encode(space: spaces.Space, obs: PyTree, cnn: str = "nature") -> Array:
     """Encodes a batch of observations as features `[N, F]`.
 
     Images go through convolutions, numbers are taken as they are, categories become one-hot vectors, and the parts of a Dict or
@@ -27,33 +28,56 @@ def encode(space: spaces.Space, obs: PyTree) -> Array:
     Args:
       space: the space of one observation.
       obs: observations `[N, ...]`, with the structure of the space.
+      cnn: the convolutions for images, "nature" or "impala".
     """
     if isinstance(space, spaces.Dict):
-        return jnp.concatenate([encode(part, obs[name]) for name, part in space.items()], axis=-1)
+        return jnp.concatenate([encode(part, obs[name], cnn) for name, part in space.items()], axis=-1)
     if isinstance(space, spaces.Tuple):
-        return jnp.concatenate([encode(part, obs[i]) for i, part in enumerate(space)], axis=-1)
+        return jnp.concatenate([encode(part, obs[i], cnn) for i, part in enumerate(space)], axis=-1)
     if isinstance(space, spaces.Discrete):
         return jax.nn.one_hot(obs - int(space.start), int(space.n))
     if isinstance(space, spaces.MultiDiscrete):
         digits = (obs - space.start).reshape(obs.shape[0], -1)
         return jnp.concatenate([jax.nn.one_hot(digits[:, i], int(n)) for i, n in enumerate(space.nvec.reshape(-1))], axis=-1)
     if is_image(space):
-        return convolutions(obs, channels_first=min(obs.shape[1:]) == obs.shape[1])
+        return CNNS[cnn](channels_last(space, obs).astype(jnp.float32) / 255.0)
     return obs.reshape(obs.shape[0], -1).astype(jnp.float32)  # Box, MultiBinary
 
 
-def convolutions(images: Array, channels_first: bool) -> Array:
-    """Encodes images `[N, H, W, C]` of bytes, or `[N, C, H, W]`, as features `[N, F]`.
+def channels_last(space: spaces.Space, images: Array) -> Array:
+    """Images `[N, H, W, C]`, from those of a space; the frames of a stack become channels, as many as each has."""
+    if isinstance(space, FrameStack):  # [N, S, H, W] or [N, S, H, W, C]
+        return jnp.moveaxis(images.reshape(*images.shape[:4], -1), 1, 3).reshape(images.shape[0], *images.shape[2:4], -1)
+    return jnp.moveaxis(images, 1, -1) if min(images.shape[1:]) == images.shape[1] else images
+
+
+def nature_cnn(x: Array) -> Array:
+    """Encodes images `[N, H, W, C]` as features `[N, F]`.
 
     From 36 pixels on, these are the layers of "Human-level control through deep reinforcement learning" (Mnih et al., 2015);
     smaller images get the one layer of "MinAtar" (Young and Tian, https://arxiv.org/abs/1903.03176).
     """
-    x = jnp.moveaxis(images, 1, -1) if channels_first else images
-    x = x.astype(jnp.float32) / 255.0
     layers = [(32, 8, 4), (64, 4, 2), (64, 3, 1)] if min(x.shape[1:3]) >= 36 else [(16, 3, 1)]
     for channels, kernel, stride in layers:
         x = jax.nn.relu(hk.Conv2D(channels, kernel, stride, padding="VALID" if stride > 1 or len(layers) > 1 else "SAME")(x))
     return x.reshape(x.shape[0], -1)
+
+
+def impala_cnn(x: Array) -> Array:
+    """Encodes images `[N, H, W, C]` as features `[N, F]`.
+
+    These are the residual layers of "IMPALA: Scalable Distributed Deep-RL with Importance Weighted Actor-Learner Architectures"
+    (Espeholt et al., https://arxiv.org/abs/1802.01561), figure 3, right.
+    """
+    for channels in (16, 32, 32):
+        x = hk.MaxPool((3, 3, 1), (2, 2, 1), padding="SAME")(hk.Conv2D(channels, 3)(x))
+        for _ in range(2):
+            residual = hk.Conv2D(channels, 3)(jax.nn.relu(x))
+            x = x + hk.Conv2D(channels, 3)(jax.nn.relu(residual))
+    return jax.nn.relu(x).reshape(x.shape[0], -1)
+
+
+CNNS: dict[str, Callable[[Array], Array]] = {"nature": nature_cnn, "impala": impala_cnn}
 
 
 def mlp(x: Array, sizes: Sequence[int], activation: str) -> Array:
@@ -63,19 +87,20 @@ def mlp(x: Array, sizes: Sequence[int], activation: str) -> Array:
     return x
 
 
-def check_activation(name: str) -> None:
-    """Raises `ConfigurationError` unless an activation of that name exists."""
-    if name not in ACTIVATIONS:
-        raise ConfigurationError(f"activation={name!r} is unknown; choose one of {', '.join(ACTIVATIONS)}.")
+def check(activation: str, cnn: str) -> None:
+    """Raises `ConfigurationError` unless an activation and convolutions of these names exist."""
+    for name, value, known in (("activation", activation, ACTIVATIONS), ("cnn", cnn, CNNS)):
+        if value not in known:
+            raise ConfigurationError(f"{name}={value!r} is unknown; choose one of {', '.join(known)}.")
 
 
 Network = Callable[[PyTree], Array]
 """A user's own layers: from a batch of observations to features `[N, F]`, called inside `hk.transform`."""
 
 
-def torso(space: spaces.Space, sizes: Sequence[int], activation: str, obs: PyTree, network: Network | None = None) -> Array:
+def torso(space: spaces.Space, cnn: str, sizes: Sequence[int], activation: str, obs: PyTree, network: Network | None = None) -> Array:
     """Features `[N, F]` of observations `[N, ...]`: by the user's network if there is one, else encoded and through an MLP."""
-    return network(obs) if network is not None else mlp(encode(space, obs), sizes, activation)
+    return network(obs) if network is not None else mlp(encode(space, obs, cnn), sizes, activation)
 
 
 def example(space: spaces.Space) -> PyTree:

@@ -3,8 +3,17 @@
 Each environment has a ring of its own, in which consecutive rows are consecutive steps: n-step returns are formed when a
 transition is drawn, and need no bookkeeping when it is stored. Steps are stored flat over (row, environment); a `slot` is an index
 into them.
+
+Small observations are stored with their steps. Large ones have rings apart, in which every frame is stored once. An observation is a
+window of S frames there: S = 1 in general, and the depth of the stack where the observation is a `FrameStack`. The first observation
+of an episode is written whole, and each step adds the newest frame of its `obs_t`; so the frames of a transition are S + 1 in a row,
+those of `obs_tm1` and one more for `obs_t`, and to know where the last of them is suffices.
+
+A step takes one frame, and an episode S more. There is room for 1/128 more frames than steps: where episodes are shorter than 128 S
+steps, frames run out before steps do, and the buffer holds somewhat fewer than `capacity` transitions, always the latest.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,16 +21,17 @@ import jax
 import jax.numpy as jnp
 
 from agentzoo.replay import sum_tree
-from agentzoo.replay.rows import make_rows
-from agentzoo.types import Array, ConfigurationError, EnvSpec, PyTree, Trajectory, zeros
+from agentzoo.replay.rows import SMALL, make_rows
+from agentzoo.types import Array, ConfigurationError, EnvSpec, FrameStack, PyTree, Trajectory, zeros
 
 
 class Replay(NamedTuple):
-    """The contents of a buffer with L rows for each of N environments."""
+    """The contents of a buffer with L rows of steps and F rows of frames for each of N environments."""
 
-    storage: PyTree  # the steps by slot, as `Rows` keeps them: a Trajectory without `mask`, `extras` and `memory`
+    frames: PyTree  # leaves [F * N, ...], or () where observations are small
+    storage: PyTree  # the steps by slot, as `Rows` keeps them; `obs_t` is a step's observation, or the row of its newest frame
     cursor: Array  # [N] the row to be written next
-    size: Array  # [N] rows written, at most L
+    size: Array  # [N] rows that can be drawn, at most L, which end before the cursor
     priorities: PyTree  # sum tree over slots, or () without prioritisation
     max_priority: PyTree  # the highest so far, or ()
 
@@ -43,14 +53,17 @@ class ReplayBuffer(NamedTuple):
 
     Attributes:
       init: `() -> replay`, empty.
-      add: `(replay, trajectory) -> replay`. Steps with mask 0 are not stored.
+      add: `(replay, trajectory) -> replay`. Steps with mask 0 are not stored. Without `first_tm1`, `obs_tm1` is the `obs_t` before it.
       sample: `(replay, key, batch_size, importance_exponent) -> batch`. The buffer must not be empty.
+      sample_sequences: `(replay, key, batch_size, length) -> trajectory`, `[T, B]` consecutive steps of one environment each, uniformly
+        drawn. Episodes may begin and end within them. An environment must hold as many steps.
       update: `(replay, slot, priority) -> replay`, for prioritised replay, with priorities that are positive.
     """
 
     init: Callable[[], Replay]
     add: Callable[[Replay, Trajectory], Replay]
-    sample: Callable[[Replay, Array, int, Any], Batch]
+    sample: Callable[..., Batch]
+    sample_sequences: Callable[[Replay, Array, int, int], Trajectory]
     update: Callable[[Replay, Array, Array], Replay]
 
 
@@ -66,7 +79,7 @@ def make_replay(spec: EnvSpec, capacity: int, unroll_length: int, gamma: float, 
       prioritised: draw in proportion to priorities (https://arxiv.org/abs/1511.05952, proportional variant) instead of uniformly.
 
     Raises:
-      ConfigurationError: if one trajectory does not fit.
+      ConfigurationError: if one trajectory does not fit, or the buffer does not fit into memory.
     """
     num_envs = spec.num_envs
     rows = capacity // num_envs
@@ -76,52 +89,111 @@ def make_replay(spec: EnvSpec, capacity: int, unroll_length: int, gamma: float, 
             f"buffer_size={capacity} leaves {rows} transitions for each of {num_envs} environments, but one training cycle or n-step "
             f"return needs {needed}; use a buffer_size of {needed * num_envs} or more."
         )
-
-    obs, one = zeros(spec.observation_space, 1), jnp.zeros(1)
-    flag = one.astype(bool)
-    storage = make_rows(Trajectory(obs, zeros(spec.action_space, 1), one, one, obs, flag, flag, mask=()))
+    space = spec.observation_space
+    stacked, depth = (True, space.low.shape[0]) if isinstance(space, FrameStack) else (False, 1)  # depth is S
+    frame_rows = max(rows + rows // 128 + depth, unroll_length * (depth + 1))  # so that one trajectory always fits
+    envs = jnp.arange(num_envs)
+    obs, one, flag = zeros(space, 1), jnp.zeros(1), jnp.zeros(1, bool)
+    inline = not stacked and all(leaf.nbytes <= SMALL for leaf in jax.tree.leaves(obs))
+    ends = (obs, obs) if inline else ((), jnp.zeros(1, jnp.int32))
+    storage = make_rows(Trajectory(ends[0], zeros(spec.action_space, 1), one, one, ends[1], flag, flag, mask=()))
 
     def init() -> Replay:
+        def room(obs: Array) -> Array:
+            return jnp.zeros((frame_rows * num_envs, *obs.shape[1 + stacked :]), obs.dtype)
+
         slots = rows * num_envs
         count = jnp.zeros(num_envs, jnp.int32)
         priorities, max_priority = (sum_tree.init(slots), jnp.ones(())) if prioritised else ((), ())
-        return Replay(storage.init(slots), count, jnp.copy(count), priorities, max_priority)
+        frames = () if inline else jax.tree.map(room, obs)
+        return Replay(frames, storage.init(slots), count, jnp.copy(count), priorities, max_priority)
 
     def add(replay: Replay, trajectory: Trajectory) -> Replay:
         kept = trajectory.mask.astype(jnp.int32)  # [T, N]
-        row = (replay.cursor + jnp.cumsum(kept, axis=0) - kept) % rows
-        slot = row * num_envs + jnp.arange(num_envs)
-        slot = jnp.where(kept == 1, slot, rows * num_envs).reshape(-1)  # out of range is dropped
-        steps = jax.tree.map(lambda x: x.reshape(slot.size, *x.shape[2:]), trajectory._replace(mask=(), extras=(), memory=()))
-        stored, added = storage.write(replay.storage, slot, steps), kept.sum(axis=0)
-        replay = replay._replace(storage=stored, cursor=(replay.cursor + added) % rows, size=jnp.minimum(replay.size + added, rows))
+        count = jnp.cumsum(kept, axis=0)
+        slot = jnp.where(kept, (replay.cursor + count - kept) % rows * num_envs + envs, rows * num_envs)  # out of range is dropped
+        steps = trajectory._replace(mask=(), extras=(), memory=())
+        # Of the oldest steps, not more lose a frame than frames are written.
+        age = jnp.arange(0 if inline else min(rows, unroll_length * (depth + 1)))[:, None]
+        old = (replay.cursor - replay.size + age) % rows * num_envs + envs  # [T * (S + 1), N]
+        frames, lost = replay.frames, age < 0
+        if not inline:
+            steps = steps._replace(first_tm1=trajectory.first_tm1 | (replay.size + count - kept == 0))
+            frames, obs_t, reach, used = add_frames(replay, steps, kept, old)
+            lost = (age < replay.size) & (reach + used > frame_rows)
+            slot, steps = after_reading(slot, reach), steps._replace(obs_tm1=(), obs_t=obs_t)
+
+        flat = jax.tree.map(lambda x: x.reshape(slot.size, *x.shape[2:]), steps)
+        size = jnp.minimum(replay.size - lost.sum(axis=0) + count[-1], rows)
+        overwritten = age < replay.size + count[-1] - rows
+        cursor = (replay.cursor + count[-1]) % rows
+        stored = storage.write(replay.storage, slot.reshape(-1), flat)
+        replay = replay._replace(frames=frames, storage=stored, size=size, cursor=cursor)
         if not prioritised:
             return replay
-        leaves = jnp.where(slot < rows * num_envs, slot, -1)
-        return replay._replace(priorities=sum_tree.update(replay.priorities, leaves, replay.max_priority))
+        changed = jnp.concatenate([jnp.where(kept, slot, -1), jnp.where(lost & ~overwritten, old, -1)])
+        priority = jnp.where(jnp.arange(len(changed)) < len(slot), replay.max_priority, 0.0)
+        priorities = sum_tree.update(replay.priorities, changed.reshape(-1), jnp.repeat(priority, num_envs))
+        return replay._replace(priorities=priorities)
+
+    def add_frames(replay: Replay, steps: Trajectory, kept: Array, old: Array) -> tuple[PyTree, Array, Array, Array]:
+        """Writes the new frames of steps.
+
+        Returns all frames, the rows `[T, N]` of the newest ones of `obs_t`, how many frames there were from the first one of each old step
+        on, and how many `[N]` have been written.
+        """
+        newest = storage.read(replay.storage, (replay.cursor - 1) % rows * num_envs + envs).obs_t  # [N]
+        reach = (newest - storage.read(replay.storage, old).obs_t) % frame_rows + depth + 1
+        used = jnp.cumsum(kept * (1 + depth * steps.first_tm1), axis=0)
+        obs_t = (newest + used) % frame_rows
+        offset = jnp.arange(-depth, 1)  # of the frames of obs_tm1, and of the newest one of obs_t
+        frame = (obs_t[..., None] + offset) % frame_rows * num_envs + envs[:, None]  # [T, N, S + 1]
+        fresh = (kept == 1)[..., None] & (steps.first_tm1[..., None] | (offset == 0))
+        frame = jnp.where(fresh, frame, frame_rows * num_envs).reshape(-1)
+
+        def write(stored: Array, obs_tm1: Array, obs_t: Array) -> Array:
+            both = jnp.concatenate([obs_tm1, obs_t[:, :, -1:]], axis=2) if stacked else jnp.stack([obs_tm1, obs_t], axis=2)
+            return stored.at[frame].set(both.reshape(frame.size, *stored.shape[1:]), mode="drop")
+
+        return jax.tree.map(write, replay.frames, steps.obs_tm1, steps.obs_t), obs_t, reach, used[-1]
+
+    def frames_at(replay: Replay, newest: Array, env: Array) -> PyTree:
+        """The observations `[..., S, ...]`, or `[..., ...]` where they are no stacks, whose newest frames are in these rows `[...]`."""
+        row = newest[..., None] + jnp.arange(1 - depth, 1) if stacked else newest
+        slot = row % frame_rows * num_envs + (env[..., None] if stacked else env)
+        return jax.tree.map(lambda frames: frames[slot], replay.frames)
+
+    def read(replay: Replay, slot: Array) -> Trajectory:
+        """The steps `[...]` with their observations."""
+        steps, env = storage.read(replay.storage, slot), slot % num_envs
+        if inline:
+            return steps
+        return steps._replace(obs_tm1=frames_at(replay, steps.obs_t - 1, env), obs_t=frames_at(replay, steps.obs_t, env))
+
+    def draw(replay: Replay, key: Array, batch_size: int, counts: Array) -> tuple[Array, Array]:
+        """Draws environments and ages `[B]`, 0 for the oldest step, if `counts` `[N]` of the oldest steps can be drawn."""
+        start = jnp.cumsum(counts) - counts  # of each environment, when all are counted through
+        number = (jax.random.bits(key, (batch_size,)) % counts.sum().astype(jnp.uint32)).astype(jnp.int32)
+        env = jnp.searchsorted(start, number, side="right", method="compare_all") - 1
+        return env, number - start[env]
 
     def sample(replay: Replay, key: Array, batch_size: int, importance_exponent: Any = 0.0) -> Batch:
-        start = jnp.cumsum(replay.size) - replay.size  # of each environment, when all transitions are counted through
-        total = replay.size.sum()
         oldest = (replay.cursor - replay.size) % rows
         if prioritised:
             # One draw from each of B equal shares of the total mass.
             share = (jnp.arange(batch_size) + jax.random.uniform(key, (batch_size,))) / batch_size
-            slot = sum_tree.find(replay.priorities, share * sum_tree.total(replay.priorities))
+            slot, probability = sum_tree.find(replay.priorities, share * sum_tree.total(replay.priorities))
             row, env = slot // num_envs, slot % num_envs
-            age = (row - oldest[env]) % rows  # 0 for the oldest
-            probability = sum_tree.get(replay.priorities, slot) / sum_tree.total(replay.priorities)
-            weight = (total * probability) ** -importance_exponent
+            age = (row - oldest[env]) % rows
+            weight = (replay.size.sum() * probability) ** -importance_exponent
             weight = weight / weight.max()
         else:
-            number = (jax.random.bits(key, (batch_size,)) % total.astype(jnp.uint32)).astype(jnp.int32)
-            env = jnp.searchsorted(start, number, side="right", method="compare_all") - 1
-            age = number - start[env]
+            env, age = draw(replay, key, batch_size, replay.size)
             row = (oldest[env] + age) % rows
             slot = row * num_envs + env
             weight = jnp.ones(batch_size)
         r_t, discount_t, end = n_step_return(replay, row, env, age)
-        first, last = storage.read(replay.storage, slot), storage.read(replay.storage, end)
+        first, last = read(replay, slot), read(replay, end)
         return Batch(first.obs_tm1, first.a_tm1, r_t, discount_t, last.obs_t, weight, slot)
 
     def n_step_return(replay: Replay, row: Array, env: Array, age: Array) -> tuple[Array, Array, Array]:
@@ -137,10 +209,41 @@ def make_replay(spec: EnvSpec, capacity: int, unroll_length: int, gamma: float, 
         end, discount_t = (jnp.take_along_axis(x, length[:, None] - 1, axis=1)[:, 0] for x in (slots, stored.discount_t))
         return r_t, gamma**length * discount_t, end
 
+    def sample_sequences(replay: Replay, key: Array, batch_size: int, length: int) -> Trajectory:
+        env, age = draw(replay, key, batch_size, jnp.maximum(replay.size - length + 1, 0))
+        row = (replay.cursor - replay.size)[env] + age + jnp.arange(length)[:, None]  # [T, B]
+        return read(replay, row % rows * num_envs + env)._replace(mask=jnp.ones(row.shape, bool))
+
     def update(replay: Replay, slot: Array, priority: Array) -> Replay:
         return replay._replace(
             priorities=sum_tree.update(replay.priorities, slot, priority),
             max_priority=jnp.maximum(replay.max_priority, priority.max()),
         )
 
-    return ReplayBuffer(init, add, sample, update)
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(init)))
+    memory = device_memory()
+    if size > memory:
+        raise ConfigurationError(
+            f"buffer_size={capacity} needs {size / 1e9:.1f} GB, but {jax.local_devices()[0]} has {memory / 1e9:.1f} GB of memory; use a "
+            f"buffer_size of {int(0.8 * capacity * memory / size)} or less, smaller observations, or a FrameStack of them."
+        )
+    return ReplayBuffer(init, add, sample, sample_sequences, update)
+
+
+def after_reading(slot: Array, read: Array) -> Array:
+    """The slots to write to, which are known only when something has been read (that is never negative) from what they overwrite.
+
+    Where XLA cannot tell that reading comes before writing, it copies the whole array first. A barrier does not tell it on a CPU.
+    """
+    return jnp.where(jnp.any(read < 0), 0, slot)
+
+
+def device_memory() -> float:
+    """Bytes of memory that arrays can have, as far as is known."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError):  # not on Windows
+        return float("inf")

@@ -35,13 +35,20 @@ def update(tree: jax.Array, leaves: jax.Array, priorities: jax.Array) -> jax.Arr
     return tree
 
 
-def find(tree: jax.Array, mass: jax.Array) -> jax.Array:
-    """The leaves `[B]` in whose share of the total the given masses `[B]` fall, each in `[0, total)`."""
-    depth = tree.shape[0].bit_length() - 2
-    node = jnp.ones(mass.shape, jnp.int32)
-    for _ in range(depth):
+def find(tree: jax.Array, mass: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The leaves `[B]` in whose share of the total the given masses `[B]` fall, each in `[0, total)`, and their share of it.
+
+    The loop is one of XLA's, so that what it reads is read once: unrolled, XLA would read it again wherever it is used, and to be able to
+    do that after an update it would copy the tree.
+    """
+
+    def descend(_, carry):
+        node, mass, _ = carry
         left, right = tree[2 * node], tree[2 * node + 1]
         go_right = (mass >= left) & (right > 0)  # the second condition guards against rounding into an empty leaf
-        mass = jnp.where(go_right, mass - left, mass)
-        node = 2 * node + go_right
-    return node - tree.shape[0] // 2
+        share = jnp.where(go_right, right, left) / tree[1]
+        return 2 * node + go_right, jnp.where(go_right, mass - left, mass), share
+
+    depth = tree.shape[0].bit_length() - 2
+    node, _, share = jax.lax.fori_loop(0, depth, descend, (jnp.ones(mass.shape, jnp.int32), mass, jnp.ones(mass.shape)))
+    return node - tree.shape[0] // 2, share
