@@ -274,7 +274,8 @@ def test_rows_of_any_shape_and_dtype_come_back(kinds, seed):
 
 def test_a_buffer_that_does_not_fit_into_memory_is_refused_before_it_is_made():
     image = spaces.Box(0, 255, (84, 84, 4), np.uint8)
-    with pytest.raises(ConfigurationError, match=r"buffer_size=1000000000 needs 284\d\d\.\d GB, but .* GB of memory; use a buffer_size of \d+"):
+    message = r"buffer_size=1000000000 needs 284\d\d\.\d GB, but .* GB of memory; use a buffer_size of \d+"
+    with pytest.raises(ConfigurationError, match=message):
         make_replay(EnvSpec(image, spaces.Discrete(2), 1), 10**9, 4, 0.9)
 
 
