@@ -11,6 +11,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from agentzoo import DQN, ConfigurationError, networks
 from agentzoo.envs import make_envs
 from agentzoo.envs import spaces as zoo_spaces
+from agentzoo.replay import make_replay
 from agentzoo.types import FrameStack
 from tests.probes import Probe
 
@@ -144,5 +145,7 @@ def test_convolutions_are_chosen_by_a_hyperparameter():
 def test_rewards_are_clipped_for_learning_and_raw_in_the_score():
     for clip, learned in ((True, {-1.0, 1.0}), (False, {-5.0, 5.0})):
         agent = DQN(stacked, clip_reward=clip, **FAST).learn(160, progress_bar=False)
-        assert set(np.unique(agent._run.agent.replay.storage.r_t[:160]).tolist()) == learned
+        buffer = make_replay(agent.spec, agent.config.buffer_size, agent.config.train_freq, agent.config.gamma)
+        drawn = buffer.sample(agent._run.agent.replay, jax.random.key(0), 512)
+        assert set(np.unique(drawn.r_t).tolist()) == learned
         assert {episode.reward for episode in agent._episodes} <= {-15.0, -5.0, 5.0, 15.0}
