@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentzoo.replay import make_replay, sum_tree
-from agentzoo.replay.rows import make_rows
 from agentzoo.types import ConfigurationError, EnvSpec, FrameStack, Trajectory
 
 SPACE = spaces.Box(-np.inf, np.inf, (1,), np.float32)
@@ -248,28 +247,6 @@ def test_sum_tree_against_an_array(num_leaves, updates, seed):
 def test_a_trajectory_that_does_not_fit_is_refused():
     with pytest.raises(ConfigurationError, match="buffer_size=10"):
         make_replay(spec(4), 10, 4, 0.9)
-
-
-ROW_SHAPES = st.lists(st.integers(1, 5), max_size=3).map(tuple)
-DTYPES = st.sampled_from([bool, np.int8, np.uint8, np.int16, jnp.bfloat16, np.float16, np.int32, np.uint32, np.float32])
-
-
-@settings(deadline=None, max_examples=40)
-@given(st.lists(st.tuples(ROW_SHAPES, DTYPES), min_size=1, max_size=4), st.integers(0, 2**31))
-def test_rows_of_any_shape_and_dtype_come_back(kinds, seed):
-    rng = np.random.default_rng(seed)
-
-    def some(shape, dtype, *leading):
-        return jnp.asarray(rng.normal(scale=50.0, size=(*leading, *shape)).astype(np.int8)).astype(dtype)
-
-    rows = make_rows([some(*kind, 1) for kind in kinds])
-    tree = [some(*kind, 3) for kind in kinds]
-    stored = rows.write(rows.init(6), jnp.array([4, 0, 6]), tree)  # the last is out of range
-    found = rows.read(stored, jnp.array([[0, 4], [5, 4]]))
-    for leaf, expected in zip(found, tree, strict=True):
-        assert leaf.dtype == expected.dtype
-        first, second = (np.asarray(expected[i], np.float32) for i in (1, 0))
-        np.testing.assert_array_equal(np.asarray(leaf, np.float32), [[first, second], [np.zeros_like(first), second]])
 
 
 def test_a_buffer_that_does_not_fit_into_memory_is_refused_before_it_is_made():

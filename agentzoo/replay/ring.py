@@ -21,15 +21,16 @@ import jax
 import jax.numpy as jnp
 
 from agentzoo.replay import sum_tree
-from agentzoo.replay.rows import SMALL, make_rows
 from agentzoo.types import Array, ConfigurationError, EnvSpec, FrameStack, PyTree, Trajectory, zeros
+
+SMALL = 64  # bytes: up to here an observation is stored twice, which is faster than to look up where it is
 
 
 class Replay(NamedTuple):
     """The contents of a buffer with L rows of steps and F rows of frames for each of N environments."""
 
     frames: PyTree  # leaves [F * N, ...], or () where observations are small
-    storage: PyTree  # the steps by slot, as `Rows` keeps them; `obs_t` is a step's observation, or the row of its newest frame
+    storage: Trajectory  # leaves [L * N, ...]; of large observations `obs_t` is the row of the newest frame, and `obs_tm1` is ()
     cursor: Array  # [N] the row to be written next
     size: Array  # [N] rows that can be drawn, at most L, which end before the cursor
     priorities: PyTree  # sum tree over slots, or () without prioritisation
@@ -96,7 +97,7 @@ def make_replay(spec: EnvSpec, capacity: int, unroll_length: int, gamma: float, 
     obs, one, flag = zeros(space, 1), jnp.zeros(1), jnp.zeros(1, bool)
     inline = not stacked and all(leaf.nbytes <= SMALL for leaf in jax.tree.leaves(obs))
     ends = (obs, obs) if inline else ((), jnp.zeros(1, jnp.int32))
-    storage = make_rows(Trajectory(ends[0], zeros(spec.action_space, 1), one, one, ends[1], flag, flag, mask=()))
+    step = Trajectory(ends[0], zeros(spec.action_space, 1), one, one, ends[1], flag, flag, mask=())
 
     def init() -> Replay:
         def room(obs: Array) -> Array:
@@ -106,7 +107,11 @@ def make_replay(spec: EnvSpec, capacity: int, unroll_length: int, gamma: float, 
         count = jnp.zeros(num_envs, jnp.int32)
         priorities, max_priority = (sum_tree.init(slots), jnp.ones(())) if prioritised else ((), ())
         frames = () if inline else jax.tree.map(room, obs)
-        return Replay(frames, storage.init(slots), count, jnp.copy(count), priorities, max_priority)
+        storage = jax.tree.map(lambda x: jnp.zeros((slots, *x.shape[1:]), x.dtype), step)
+        return Replay(frames, storage, count, jnp.copy(count), priorities, max_priority)
+
+    def write(stored: Array, slot: Array, new: Array) -> Array:
+        return stored.at[slot.reshape(-1)].set(new.reshape(slot.size, *stored.shape[1:]), mode="drop")  # what is out of range
 
     def add(replay: Replay, trajectory: Trajectory) -> Replay:
         kept = trajectory.mask.astype(jnp.int32)  # [T, N]
@@ -123,12 +128,11 @@ def make_replay(spec: EnvSpec, capacity: int, unroll_length: int, gamma: float, 
             lost = (age < replay.size) & (reach + used > frame_rows)
             slot, steps = after_reading(slot, reach), steps._replace(obs_tm1=(), obs_t=obs_t)
 
-        flat = jax.tree.map(lambda x: x.reshape(slot.size, *x.shape[2:]), steps)
+        storage = jax.tree.map(lambda stored, new: write(stored, slot, new), replay.storage, steps)
         size = jnp.minimum(replay.size - lost.sum(axis=0) + count[-1], rows)
         overwritten = age < replay.size + count[-1] - rows
         cursor = (replay.cursor + count[-1]) % rows
-        stored = storage.write(replay.storage, slot.reshape(-1), flat)
-        replay = replay._replace(frames=frames, storage=stored, size=size, cursor=cursor)
+        replay = replay._replace(frames=frames, storage=storage, size=size, cursor=cursor)
         if not prioritised:
             return replay
         changed = jnp.concatenate([jnp.where(kept, slot, -1), jnp.where(lost & ~overwritten, old, -1)])
@@ -142,20 +146,20 @@ def make_replay(spec: EnvSpec, capacity: int, unroll_length: int, gamma: float, 
         Returns all frames, the rows `[T, N]` of the newest ones of `obs_t`, how many frames there were from the first one of each old step
         on, and how many `[N]` have been written.
         """
-        newest = storage.read(replay.storage, (replay.cursor - 1) % rows * num_envs + envs).obs_t  # [N]
-        reach = (newest - storage.read(replay.storage, old).obs_t) % frame_rows + depth + 1
+        newest = replay.storage.obs_t[(replay.cursor - 1) % rows * num_envs + envs]  # [N]
+        reach = (newest - replay.storage.obs_t[old]) % frame_rows + depth + 1
         used = jnp.cumsum(kept * (1 + depth * steps.first_tm1), axis=0)
         obs_t = (newest + used) % frame_rows
         offset = jnp.arange(-depth, 1)  # of the frames of obs_tm1, and of the newest one of obs_t
         frame = (obs_t[..., None] + offset) % frame_rows * num_envs + envs[:, None]  # [T, N, S + 1]
         fresh = (kept == 1)[..., None] & (steps.first_tm1[..., None] | (offset == 0))
-        frame = jnp.where(fresh, frame, frame_rows * num_envs).reshape(-1)
+        frame = jnp.where(fresh, frame, frame_rows * num_envs)
 
-        def write(stored: Array, obs_tm1: Array, obs_t: Array) -> Array:
+        def write_frames(stored: Array, obs_tm1: Array, obs_t: Array) -> Array:
             both = jnp.concatenate([obs_tm1, obs_t[:, :, -1:]], axis=2) if stacked else jnp.stack([obs_tm1, obs_t], axis=2)
-            return stored.at[frame].set(both.reshape(frame.size, *stored.shape[1:]), mode="drop")
+            return write(stored, frame, both)
 
-        return jax.tree.map(write, replay.frames, steps.obs_tm1, steps.obs_t), obs_t, reach, used[-1]
+        return jax.tree.map(write_frames, replay.frames, steps.obs_tm1, steps.obs_t), obs_t, reach, used[-1]
 
     def frames_at(replay: Replay, newest: Array, env: Array) -> PyTree:
         """The observations `[..., S, ...]`, or `[..., ...]` where they are no stacks, whose newest frames are in these rows `[...]`."""
@@ -165,7 +169,7 @@ def make_replay(spec: EnvSpec, capacity: int, unroll_length: int, gamma: float, 
 
     def read(replay: Replay, slot: Array) -> Trajectory:
         """The steps `[...]` with their observations."""
-        steps, env = storage.read(replay.storage, slot), slot % num_envs
+        steps, env = jax.tree.map(lambda x: x[slot], replay.storage), slot % num_envs
         if inline:
             return steps
         return steps._replace(obs_tm1=frames_at(replay, steps.obs_t - 1, env), obs_t=frames_at(replay, steps.obs_t, env))
@@ -200,7 +204,7 @@ def make_replay(spec: EnvSpec, capacity: int, unroll_length: int, gamma: float, 
         """Returns the discounted reward, the discount and the slot of the last step, from each row `[B]` on."""
         steps = jnp.arange(n_step)
         slots = (row[:, None] + steps) % rows * num_envs + env[:, None]  # [B, n]
-        stored = storage.read(replay.storage, slots)
+        stored = jax.tree.map(lambda x: x[slots], replay.storage)
         follows = (age[:, None] + steps < replay.size[env][:, None])[:, 1:]  # [B, n - 1]: does the step belong to the window?
         follows &= ~stored.last_t[:, :-1] & ~stored.first_tm1[:, 1:]
         used = jnp.concatenate([jnp.ones_like(slots[:, :1]), jnp.cumprod(follows.astype(jnp.int32), axis=1)], axis=1)
