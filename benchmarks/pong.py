@@ -7,12 +7,15 @@ Every `--every` steps the whole agent is saved, replay included, and a line goes
 seconds of training in all parts together, and the mean raw score of the last 100 training episodes. The run ends at `--steps`, at
 `--score`, or after `--minutes` in this part. `--evaluate N` then plays N fresh episodes with the deterministic policy.
 
+`--set` changes hyperparameters, as in `learning.py`: `--set cnn='"efficient"' n_steps=3 double_q=true`.
+
 Environment: `ALE/Pong-v5` as `agentzoo.make_env` makes it (sticky actions 0.25, a step is 4 frames). A gradient step is taken every 4
 steps, however many environments there are.
 """
 
 import argparse
 import csv
+import json
 import time
 from pathlib import Path
 
@@ -53,6 +56,7 @@ def main() -> None:
     parser.add_argument("--n-envs", type=int, default=4, choices=(1, 2, 4))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--learning-starts", type=int, default=10_000)
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="hyperparameters to change, as JSON values")
     parser.add_argument("--evaluate", type=int, default=0, metavar="N")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
@@ -60,11 +64,9 @@ def main() -> None:
     if path.exists():
         agent = kind.load(path, ENV)
     else:
-        train_freq = 4 // arguments.n_envs
-        agent = kind(
-            ENV, preset="pixels", n_envs=arguments.n_envs, train_freq=train_freq, seed=arguments.seed,
-            learning_starts=arguments.learning_starts,
-        )  # fmt: skip
+        changes = {name: json.loads(value) for name, value in (change.split("=", 1) for change in arguments.set)}
+        settings = {"train_freq": 4 // arguments.n_envs, "learning_starts": arguments.learning_starts, **changes}
+        agent = kind(ENV, preset="pixels", n_envs=arguments.n_envs, seed=arguments.seed, **settings)
     curve = Curve(arguments.folder / "curve.csv", agent.num_timesteps)
     start = saved_at = time.perf_counter()
     saved_step, earlier = agent.num_timesteps, curve.seconds

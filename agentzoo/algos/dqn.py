@@ -78,7 +78,7 @@ class DQNConfig:
     prioritized_replay_eps: Annotated[float, POSITIVE] = 1e-6
     # Learn from rewards clipped to [-1, 1]; scores are not clipped.
     clip_reward: bool = False
-    # Convolutions for images: nature or impala.
+    # Convolutions for images: nature, impala or efficient.
     cnn: str = "nature"
     # Sizes of the hidden layers.
     net_arch: Annotated[tuple[int, ...], Range(1)] = (128, 128)
