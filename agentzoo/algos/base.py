@@ -390,7 +390,7 @@ def _describe(spec: EnvSpec) -> str:
 
 def _id_of(envs: Envs) -> str | None:
     env: Any = getattr(envs, "env", None) or getattr(envs, "envs", [None])[0]
-    return env.spec.id if getattr(env, "spec", None) is not None else None
+    return getattr(getattr(env, "spec", None), "id", None)  # EnvPool's specs have none
 
 
 @contextlib.contextmanager

@@ -34,6 +34,8 @@ def single_observation_space(env: gym.vector.VectorEnv) -> spaces.Space:
         outer = outer.env
     if isinstance(outer, gym.vector.SyncVectorEnv):
         stacked = all(isinstance(observation_space(one), FrameStack) for one in outer.envs)
+    elif type(outer).__name__ == "AtariGymnasiumEnvPool":  # colours would be put on the same axis
+        stacked = bool(outer.spec.config.gray_scale)  # type: ignore[union-attr]
     else:  # ale-py's own always stacks
         stacked = type(outer).__name__ == "AtariVectorEnv"
     return _of(env.single_observation_space, stacked)
