@@ -1,0 +1,87 @@
+"""How fast does DQN train on Pong, and in how much memory? Beside Stable-Baselines3 and SBX, with the same hyperparameters.
+
+    python -m venv peers && peers/bin/pip install sbx-rl ale-py opencv-python-headless
+    python benchmarks/pong_speed.py --peers peers/bin/python
+
+Each library makes the game in its own way (ours and SB3's `make_atari_env` do the same preprocessing), plays `--warm-up` steps, in which
+it compiles, and then `--steps`, which are timed. Every run is a process of its own. One environment, Nature's network, a gradient step
+on 32 transitions every 4 steps.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+ENV = "ALE/Pong-v5"
+HYPERPARAMETERS = {
+    "learning_rate": 1e-4, "batch_size": 32, "buffer_size": 100_000, "learning_starts": 1_000, "gamma": 0.99, "train_freq": 4,
+    "gradient_steps": 1, "target_update_interval": 1_000, "exploration_fraction": 0.1, "exploration_final_eps": 0.01,
+}  # fmt: skip
+
+
+def learn(library: str, warm_up: int, steps: int) -> dict[str, float]:
+    """Environment steps per second after the warm-up, and the peak memory of the process in GB."""
+    marks: dict[int, float] = {}
+
+    def note(num_timesteps: int) -> None:
+        for mark in (warm_up, warm_up + steps):
+            if num_timesteps >= mark:
+                marks.setdefault(mark, time.perf_counter())
+
+    if library == "ours":
+        from agentzoo import DQN
+
+        agent = DQN(ENV, preset="pixels", **HYPERPARAMETERS)
+        agent.learn(warm_up + steps, callback=lambda agent: note(agent.num_timesteps), progress_bar=False)
+    else:
+        import ale_py
+        import gymnasium as gym
+        from stable_baselines3.common.env_util import make_atari_env
+        from stable_baselines3.common.vec_env import VecFrameStack
+
+        if library == "sb3":
+            from stable_baselines3 import DQN as Peer
+        else:
+            from sbx import DQN as Peer
+        gym.register_envs(ale_py)
+        wrappers = {"terminal_on_life_loss": False}
+        env = VecFrameStack(make_atari_env(ENV, wrapper_kwargs=wrappers, env_kwargs={"frameskip": 1}), 4)
+        agent = Peer("CnnPolicy", env, seed=0, **HYPERPARAMETERS)
+        agent.learn(warm_up + steps, callback=lambda locals_, globals_: note(agent.num_timesteps) or True)
+    seconds = marks[warm_up + steps] - marks[warm_up]
+    return {"speed": steps / seconds, "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peers", help="Python interpreter that has Stable-Baselines3 and SBX")
+    parser.add_argument("--warm-up", type=int, default=2_000)
+    parser.add_argument("--steps", type=int, default=20_000)
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(learn(arguments.one, arguments.warm_up, arguments.steps)))
+        return
+    if not arguments.peers:
+        parser.error("--peers is needed; see --help")
+    runs: dict[str, list[dict]] = {library: [] for library in ("ours", "sbx", "sb3")}
+    for _ in range(arguments.repeats):
+        for library, results in runs.items():
+            python = sys.executable if library == "ours" else arguments.peers
+            command = [python, __file__, "--one", library, "--warm-up", str(arguments.warm_up), "--steps", str(arguments.steps)]
+            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            results.append(json.loads(output.splitlines()[-1]))
+    ours = statistics.median(result["speed"] for result in runs["ours"])
+    for library, results in runs.items():
+        speed = statistics.median(result["speed"] for result in results)
+        memory = max(result["memory"] for result in results)
+        print(f"{library:5} {speed:6.0f} steps/s, ours is {ours / speed:.2f} times as fast; peak memory {memory:.2f} GB")
+
+
+if __name__ == "__main__":
+    main()
