@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 
 from agentzoo.core._operator import ShapeError, floats, operator, pick, same_shape, values_of
 from agentzoo.core._squash import log_slope, squash, tanh, unsquash
-from agentzoo.core._support import entropy_of
+from agentzoo.core._support import below_largest, entropy_of
 
 __all__ = [
     "ContinuousDistribution",
@@ -345,7 +345,7 @@ def _softmax(logits, temperature):
     leading = values_of("softmax", logits=logits)
     same_shape("softmax", leading, temperature=temperature)
     logits, temperature = floats(logits=logits, temperature=temperature)
-    return jax.nn.log_softmax(logits / jnp.broadcast_to(temperature, leading)[..., None])
+    return jax.nn.log_softmax(below_largest(logits)[0] / jnp.broadcast_to(temperature, leading)[..., None])
 
 
 @operator

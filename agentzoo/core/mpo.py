@@ -29,6 +29,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from agentzoo.core._operator import ShapeError, floats, operator, reduce_loss, same_shape, stop_gradient_if, values_of
+from agentzoo.core._support import below_largest
 from agentzoo.core.distributions import categorical_cross_entropy, categorical_kl_divergence
 
 __all__ = [
@@ -158,11 +159,13 @@ def _e_step(
     """
     dtype = values.dtype
     values = values.astype(jnp.promote_types(dtype, jnp.float32))
+    values, largest = below_largest(values, axis)
     scaled = values / (jnp.expand_dims(temperature, axis) if temperature.ndim else temperature)
     log_total = jax.nn.logsumexp(scaled + log_prior, axis=axis)
     weights = jax.nn.softmax(scaled + log_prior, axis=axis)
     kl = jnp.sum(weights * scaled, axis=axis) - log_total
-    return (temperature * (epsilon + log_total)).astype(dtype), weights.astype(dtype), kl.astype(dtype)
+    loss = temperature * (epsilon + log_total) + jnp.squeeze(largest, axis)
+    return loss.astype(dtype), weights.astype(dtype), kl.astype(dtype)
 
 
 @operator(static=("sample_axis",))
@@ -419,18 +422,17 @@ def _vmpo_e_step(
         jnp.broadcast_to(x, shape).astype(jnp.promote_types(dtype, jnp.float32)) for x in arguments
     )
     over_devices = (lambda reduce, x: x) if axis_name is None else lambda reduce, x: reduce(x, axis_name)
-    scaled = advantages / temperature
-    top_k = get_top_k_weights(top_k_fraction, restarting_weights, scaled, axis_name, use_stop_gradient, exact_top_k)
+    top_k = get_top_k_weights(top_k_fraction, restarting_weights, advantages, axis_name, use_stop_gradient, exact_top_k)
     weights = top_k * stop_gradient_if(use_stop_gradient, importance_weights)
-    largest = jnp.max(jax.lax.stop_gradient(scaled), initial=-jnp.inf, where=top_k > 0)
+    largest = jnp.max(jax.lax.stop_gradient(advantages), initial=-jnp.inf, where=top_k > 0)
     largest = over_devices(jax.lax.pmax, largest)
     largest = jnp.where(largest == -jnp.inf, 0, largest)
-    weights = weights * jnp.exp(jnp.where(top_k > 0, scaled - largest, 0))
+    weights = weights * jnp.exp(jnp.where(top_k > 0, advantages - largest, 0) / temperature)
     total, num_samples = over_devices(jax.lax.psum, (jnp.sum(weights), jnp.sum(top_k)))
     empty = total == 0
     total = jnp.where(empty, 1, total)
-    log_mean = jnp.where(empty, 0, largest + jnp.log(total) - jnp.log(jnp.where(empty, 1, num_samples)))
-    loss = temperature * (epsilon + log_mean)
+    log_mean = jnp.where(empty, 0, jnp.log(total) - jnp.log(jnp.where(empty, 1, num_samples)))
+    loss = temperature * (epsilon + log_mean) + jnp.where(empty, 0, largest)
     return loss.astype(dtype), stop_gradient_if(use_stop_gradient, weights / total).astype(dtype), num_samples.astype(dtype)
 
 
