@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from agentzoo.core._operator import ShapeError, floats, operator, reduce_loss, same_shape, stop_gradient_if, values_of
+from agentzoo.core._operator import ShapeError, floats, operator, python_values, reduce_loss, same_shape, stop_gradient_if, values_of
 from agentzoo.core._support import below_largest
 from agentzoo.core.distributions import categorical_cross_entropy, categorical_kl_divergence
 
@@ -210,6 +210,7 @@ def mpo_compute_weights_and_temperature_loss(
     Raises:
       ShapeError: if shapes do not fit together.
     """
+    python_values("mpo_compute_weights_and_temperature_loss", sample_axis=sample_axis, use_stop_gradient=use_stop_gradient)
     temperature = projection_operator(jnp.asarray(temperature_constraint.alpha))
     loss, weights = _sampled_e_step(sample_q_values, temperature, temperature_constraint.epsilon, sample_axis)
     return loss, stop_gradient_if(use_stop_gradient, weights), jnp.shape(sample_q_values)[sample_axis]
@@ -332,6 +333,7 @@ def mpo_loss(
     Raises:
       ShapeError: if shapes do not fit together.
     """
+    python_values("mpo_loss", sample_axis=sample_axis, use_stop_gradient=use_stop_gradient)
     steps = _without_axis("mpo_loss", jnp.shape(sample_q_values), sample_axis)
     if jnp.shape(sample_log_probs) != jnp.shape(sample_q_values):
         raise ShapeError(
@@ -471,6 +473,8 @@ def vmpo_compute_weights_and_temperature_loss(
       ShapeError: if shapes do not fit together.
       ValueError: if the fraction is not in (0, 1] or keeps nothing.
     """
+    options = {"top_k_fraction": top_k_fraction, "axis_name": axis_name, "use_stop_gradient": use_stop_gradient, "exact_top_k": exact_top_k}
+    python_values("vmpo_compute_weights_and_temperature_loss", **options)
     temperature = projection_operator(jnp.asarray(temperature_constraint.alpha))
     return _vmpo_e_step(
         advantages,
@@ -478,10 +482,7 @@ def vmpo_compute_weights_and_temperature_loss(
         importance_weights,
         temperature,
         temperature_constraint.epsilon,
-        top_k_fraction=top_k_fraction,
-        axis_name=axis_name,
-        use_stop_gradient=use_stop_gradient,
-        exact_top_k=exact_top_k,
+        **options,
     )
 
 
@@ -531,6 +532,7 @@ def vmpo_loss(
       ShapeError: if shapes do not fit together.
       ValueError: if the fraction is not in (0, 1] or keeps nothing.
     """
+    python_values("vmpo_loss", top_k_fraction=top_k_fraction, use_stop_gradient=use_stop_gradient, exact_top_k=exact_top_k)
     sample_log_probs, advantages = floats(sample_log_probs=sample_log_probs, advantages=advantages)
     steps = advantages.shape
     if sample_log_probs.shape != steps:

@@ -41,17 +41,17 @@ class _Broadcasting(distrax.Distribution):
     """distrax broadcasts parameters against several samples, also where `jax_numpy_rank_promotion="raise"` asks that nothing does."""
 
     def log_prob(self, value):
-        """See `distrax.Distribution.log_prob`."""
+        """Log-probability, or log-density, of actions `value`."""
         with jax.numpy_rank_promotion("allow"):
             return super().log_prob(value)
 
     def prob(self, value):
-        """See `distrax.Distribution.prob`."""
+        """Probability, or density, of actions `value`."""
         with jax.numpy_rank_promotion("allow"):
             return super().prob(value)
 
     def sample_and_log_prob(self, *, seed, sample_shape=()):
-        """See `distrax.Distribution.sample_and_log_prob`."""
+        """Samples, drawn with the key `seed`, as many as `sample_shape` has places for; and their log-probabilities."""
         with jax.numpy_rank_promotion("allow"):
             return super().sample_and_log_prob(seed=seed, sample_shape=sample_shape)
 

@@ -123,7 +123,7 @@ def n_step_bootstrapped_returns(
 
     The return from step `t` is what `lambda_returns` gives for steps `t, ..., t + n - 1` alone: with `lambda_t = 1`, `n` rewards and
     then `v_t[t + n - 1]`. See "Reinforcement Learning: An Introduction" by Sutton and Barto, equation 7.1. Windows are put together
-    from windows of half the length, so time and memory grow with `log n`.
+    from windows of half the length, so time, memory and compilation grow with `log n`.
 
     Args:
       r_t: `[T, ...]` rewards.
