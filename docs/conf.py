@@ -6,7 +6,10 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 html_theme = "furo"
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
+default_role = "py:obj"  # formulas in docstrings are set as code, and names are links
+strip_signature_backslash = True  # or Napoleon takes the underscore of `lambda_` for a reference
 exclude_patterns = ["_build"]
+napoleon_attr_annotations = False  # their types would be the private names of JAX
 napoleon_use_ivar = True
 
 

@@ -2,7 +2,7 @@
 
 MPO improves a policy in two steps. The E-step weighs actions of the *target* policy by `exp(q / temperature)`; the M-step fits the
 *online* policy to them, held near the target policy by KL constraints. Each constraint has a dual variable, `alpha`, and a bound,
-`epsilon`, and is learned by gradient descent beside the policy:
+`epsilon`, and is learned by gradient descent beside the policy::
 
     loss = -sum_a weights[a] * log pi(a)                                  policy
          + temperature * (epsilon + log mean_a exp(q[a] / temperature))   temperature, which keeps the E-step within its bound
@@ -674,7 +674,7 @@ def gaussian_mpo_loss(
 
     Two sets of the policy network's parameters take part. The *online* ones are learned. The *target* ones are a copy of them that is
     refreshed every so many (say 100) learning steps; the target policy samples the actions, and the target critic values them. What is
-    constrained is how far the online policy has moved from the target policy:
+    constrained is how far the online policy has moved from the target policy::
 
         KL(N(target_mean, target_stddev) || N(online_mean, target_stddev)) <= epsilon_mean
         KL(N(target_mean, target_stddev) || N(target_mean, online_stddev)) <= epsilon_stddev

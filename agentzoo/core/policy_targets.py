@@ -33,7 +33,7 @@ def constant_policy_targets(distribution: Any, rng_key: jax.Array, num_samples: 
     Args:
       distribution: what is sampled from, with batch shape `[...]`.
       rng_key: consumed by `distribution.sample(seed=rng_key, sample_shape=(num_samples,))`.
-      num_samples: S.
+      num_samples: the number S of samples.
       weights_scale: the weight of each sample, a scalar.
 
     Returns:
@@ -53,7 +53,7 @@ def zero_policy_targets(distribution: Any, rng_key: jax.Array, num_samples: int,
     Args:
       distribution: what is sampled from, with batch shape `[...]`.
       rng_key: as for `constant_policy_targets`.
-      num_samples: S.
+      num_samples: the number S of samples.
       weights_scale: the weight of each sample, a scalar.
 
     Returns:

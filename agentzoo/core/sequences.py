@@ -66,7 +66,7 @@ def sample_start_indices(rng_key: jax.Array, batch_size: int, num_start_indices:
 
     Args:
       rng_key: a random key.
-      batch_size: B.
+      batch_size: the number B of rows.
       num_start_indices: n, how many to draw for each trajectory.
       max_valid_start_idx: the largest index to draw, `T - subsequence_len`.
 
