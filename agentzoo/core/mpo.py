@@ -368,6 +368,8 @@ def get_top_k_weights(
 ) -> jax.Array:
     """Keeps the restarting weights of the largest advantages and sets the others to 0.
 
+    V-MPO learns from these alone; see "V-MPO" by Song et al. (2020, https://arxiv.org/abs/1909.12238).
+
     Args:
       top_k_fraction: the share to keep, in (0, 1]; of N advantages the `floor(top_k_fraction * N)` largest.
       restarting_weights: E*, 0 for a step that never counts, else 1.
