@@ -1,6 +1,6 @@
 """Deep Q-Networks, https://www.nature.com/articles/nature14236, with the additions that Rainbow has shown to matter.
 
-A network q with parameters `params` learns by gradient descent on the temporal-difference error of replayed transitions,
+A network q with parameters `params` learns by gradient descent on the temporal-difference error of replayed transitions::
 
     loss = mean(weight * huber(r_t + discount_t * q(target_params, obs_t)[a_t] - q(params, obs_tm1)[a_tm1]))
     a_t = argmax_a q(target_params, obs_t)[a]       or, with double Q-learning, argmax_a q(params, obs_t)[a]

@@ -1,7 +1,7 @@
 """QR-DQN: DQN that learns the whole distribution of returns as quantiles, https://arxiv.org/abs/1710.10044.
 
 A network theta with parameters `params` gives K quantiles of the return of each action, at the levels `tau_i = (i + 0.5) / K`, and
-learns by quantile regression towards the distribution that replayed transitions lead to,
+learns by quantile regression towards the distribution that replayed transitions lead to::
 
     loss = mean(weight * sum_i mean_j abs(tau_i - (delta_ij < 0)) * huber(delta_ij))
     delta_ij = r_t + discount_t * theta_j(target_params, obs_t)[a_t] - theta_i(params, obs_tm1)[a_tm1]

@@ -32,14 +32,25 @@ def operator(function: Callable | None = None, *, static: tuple[str, ...] = ()) 
             for name in static:
                 value = bound.get(name)
                 if isinstance(value, jax.Array) or not isinstance(value, Hashable):
-                    raise TypeError(
-                        f"{function.__name__}: {name!r} must be a Python value that is known when the function is compiled, "
-                        f"not {'a JAX array' if isinstance(value, jax.Array) else repr(type(value).__name__)}; "
-                        f"pass it as a constant or mark it as static in your own jax.jit."
-                    )
+                    raise _no_python_value(function.__name__.lstrip("_"), name, value)
         return compiled(*args, **kwargs)
 
     return call
+
+
+def python_values(operator_name: str, **values) -> None:
+    """Raises an error naming the first argument that is no Python value, known when a program is compiled."""
+    for name, value in values.items():
+        if isinstance(value, jax.Array) or not isinstance(value, Hashable):
+            raise _no_python_value(operator_name, name, value)
+
+
+def _no_python_value(operator_name: str, name: str, value) -> TypeError:
+    return TypeError(
+        f"{operator_name}: {name!r} must be a Python value that is known when the function is compiled, "
+        f"not {'a JAX array' if isinstance(value, jax.Array) else repr(type(value).__name__)}; "
+        f"pass it as a constant or mark it as static in your own jax.jit."
+    )
 
 
 def floats(**arrays) -> list[jax.Array]:

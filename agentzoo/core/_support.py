@@ -76,6 +76,16 @@ def expectation(probs: jax.Array, atoms: jax.Array) -> jax.Array:
     return jnp.sum(probs * jnp.expand_dims(atoms, range(probs.ndim - atoms.ndim)), axis=-1)
 
 
+def below_largest(x: jax.Array, axis: int = -1) -> tuple[jax.Array, jax.Array]:
+    """`x` less its largest along an axis, and that, a constant for the gradient, with the axis kept.
+
+    To be divided by a temperature: what large numbers have in common is then gone before the quotient is rounded.
+    """
+    largest = jax.lax.stop_gradient(jnp.max(x, axis=axis, keepdims=True))
+    largest = jnp.where(jnp.isfinite(largest), largest, 0)  # where nothing is legal
+    return x - largest, largest
+
+
 def entropy_of(log_probs: jax.Array) -> jax.Array:
     """Entropy `[...]` of log-probabilities `[..., A]`; an action that is ruled out adds nothing to it, not 0 * inf."""
     probs = jnp.exp(log_probs)

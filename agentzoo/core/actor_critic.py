@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from agentzoo.core._operator import ShapeError, actions, floats, operator, pick, reduce_loss, same_shape, stop_gradient_if, values_of
-from agentzoo.core._support import entropy_of
+from agentzoo.core._support import below_largest, entropy_of
 from agentzoo.core.losses import expectile_loss
 
 __all__ = [
@@ -527,6 +527,7 @@ def cql_penalty(q_tm1: ArrayLike, a_tm1: ArrayLike, temperature: ArrayLike = 1.0
     actions("cql_penalty", values_of("cql_penalty", q_tm1=q_tm1), a_tm1=a_tm1)
     same_shape("cql_penalty", (), temperature=temperature)
     q_tm1, temperature = floats(q_tm1=q_tm1, temperature=temperature)
+    q_tm1, _ = below_largest(q_tm1)  # the penalty is that of any constant added to all values
     return temperature * jax.nn.logsumexp(q_tm1 / temperature, axis=-1) - pick(q_tm1, a_tm1)
 
 

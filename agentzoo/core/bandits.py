@@ -1,6 +1,6 @@
 """Multi-armed bandits: which of A arms to pull next, when only the rewards of those pulled are seen.
 
-Each algorithm is a `Bandit` of pure functions:
+Each algorithm is a `Bandit` of pure functions::
 
     state = bandit.init()
     arm = bandit.act(key, state)
@@ -120,7 +120,7 @@ def epsilon_greedy_bandit(num_arms: int, epsilon: ArrayLike | Callable[[jax.Arra
     "Finite-time Analysis of the Multiarmed Bandit Problem" by Auer et al. (2002, https://doi.org/10.1023/A:1013689704352, figure 3).
 
     Args:
-      num_arms: A.
+      num_arms: the number A of arms.
       epsilon: a scalar, or a function of the number of the pull, beginning with 1; what exceeds 1 counts as 1.
 
     Returns:
@@ -143,7 +143,7 @@ def ucb_bandit(num_arms: int, exploration: ArrayLike = 2.0) -> Bandit:
     Gaussian noise, multiply `exploration` by four times its variance.
 
     Args:
-      num_arms: A.
+      num_arms: the number A of arms.
       exploration: the square of the width of the confidence bounds; smaller values explore less.
 
     Returns:
@@ -166,7 +166,7 @@ def thompson_bernoulli_bandit(num_arms: int, prior_alpha: ArrayLike = 1.0, prior
     https://arxiv.org/abs/1111.1797, algorithm 1). A reward between 0 and 1 counts as that part of a success.
 
     Args:
-      num_arms: A.
+      num_arms: the number A of arms.
       prior_alpha: of the Beta prior, a scalar or `[A]`; 1 and 1 are uniform.
       prior_beta: of the Beta prior.
 
@@ -193,7 +193,7 @@ def thompson_gaussian_bandit(num_arms: int, noise_std: ArrayLike = 1.0, prior_me
     See "Further Optimal Regret Bounds for Thompson Sampling" by Agrawal and Goyal (2013, https://arxiv.org/abs/1209.3353, section 2.2).
 
     Args:
-      num_arms: A.
+      num_arms: the number A of arms.
       noise_std: standard deviation of a reward around its arm's mean.
       prior_mean: of the Gaussian prior of the means, a scalar or `[A]`.
       prior_std: of the prior.
@@ -224,7 +224,7 @@ def exp3_bandit(num_arms: int, gamma: ArrayLike) -> Bandit:
     `gamma = min(1, sqrt(A * log(A) / ((e - 1) * t)))` (corollary 3.2).
 
     Args:
-      num_arms: A.
+      num_arms: the number A of arms.
       gamma: the part of pulls that is uniform, in (0, 1], and the step size of the weights.
 
     Returns:
@@ -250,7 +250,7 @@ def gradient_bandit(num_arms: int, step_size: ArrayLike) -> Bandit:
     is the average of the rewards before.
 
     Args:
-      num_arms: A.
+      num_arms: the number A of arms.
       step_size: of the ascent; too large a one settles on a bad arm.
 
     Returns:

@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 
 from agentzoo.core._operator import ShapeError, floats, operator, pick, same_shape, values_of
 from agentzoo.core._squash import log_slope, squash, tanh, unsquash
-from agentzoo.core._support import entropy_of
+from agentzoo.core._support import below_largest, entropy_of
 
 __all__ = [
     "ContinuousDistribution",
@@ -191,7 +191,8 @@ def squashed_gaussian(sigma_min: ArrayLike = -4, sigma_max: ArrayLike = 0.0) -> 
     tanh(1) = 0.76 of the way, and standard deviation `exp(sigma_min + (sigma_max - sigma_min) * (tanh(sigma) + 1) / 2)`.
     `sample`, `prob` and `logprob` are those of the squashed action and take one more argument, `action_spec`, with attributes
     `minimum` and `maximum` that are scalars, `[1]` or `[D]`. **`entropy`, `kl_to_standard_normal` and `kl` are those of the base
-    Gaussian, before squashing**, as in RLax; a KL between two policies with the same bounds is the same before and after.
+    Gaussian, before squashing**, as in RLax; a KL between two policies with the same bounds is the same before and after. For the
+    density of a squashed action see "Soft Actor-Critic" by Haarnoja et al. (2018, https://arxiv.org/abs/1801.01290, appendix C).
 
     `logprob` finds the Gaussian's value from the action; an action at or beyond a bound counts as the nearest float32 inside.
 
@@ -345,7 +346,7 @@ def _softmax(logits, temperature):
     leading = values_of("softmax", logits=logits)
     same_shape("softmax", leading, temperature=temperature)
     logits, temperature = floats(logits=logits, temperature=temperature)
-    return jax.nn.log_softmax(logits / jnp.broadcast_to(temperature, leading)[..., None])
+    return jax.nn.log_softmax(below_largest(logits)[0] / jnp.broadcast_to(temperature, leading)[..., None])
 
 
 @operator

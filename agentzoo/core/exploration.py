@@ -172,7 +172,7 @@ def episodic_memory_intrinsic_rewards(
 ) -> tuple[jax.Array, IntrinsicRewardState]:
     """Rewards embeddings that are far from those remembered in the episode.
 
-    With the squared distances `d_k` to the nearest neighbours in memory, and `d_m` the mean of all such distances so far:
+    With the squared distances `d_k` to the nearest neighbours in memory, and `d_m` the mean of all such distances so far::
 
         kernel_k = epsilon / (max(d_k / (d_m + constant) - cluster_distance, 0) + epsilon)
         similarity = sqrt(sum_k kernel_k) + constant

@@ -2,7 +2,7 @@
 
 MPO improves a policy in two steps. The E-step weighs actions of the *target* policy by `exp(q / temperature)`; the M-step fits the
 *online* policy to them, held near the target policy by KL constraints. Each constraint has a dual variable, `alpha`, and a bound,
-`epsilon`, and is learned by gradient descent beside the policy:
+`epsilon`, and is learned by gradient descent beside the policy::
 
     loss = -sum_a weights[a] * log pi(a)                                  policy
          + temperature * (epsilon + log mean_a exp(q[a] / temperature))   temperature, which keeps the E-step within its bound
@@ -28,7 +28,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from agentzoo.core._operator import ShapeError, floats, operator, reduce_loss, same_shape, stop_gradient_if, values_of
+from agentzoo.core._operator import ShapeError, floats, operator, python_values, reduce_loss, same_shape, stop_gradient_if, values_of
+from agentzoo.core._support import below_largest
 from agentzoo.core.distributions import categorical_cross_entropy, categorical_kl_divergence
 
 __all__ = [
@@ -158,11 +159,13 @@ def _e_step(
     """
     dtype = values.dtype
     values = values.astype(jnp.promote_types(dtype, jnp.float32))
+    values, largest = below_largest(values, axis)
     scaled = values / (jnp.expand_dims(temperature, axis) if temperature.ndim else temperature)
     log_total = jax.nn.logsumexp(scaled + log_prior, axis=axis)
     weights = jax.nn.softmax(scaled + log_prior, axis=axis)
     kl = jnp.sum(weights * scaled, axis=axis) - log_total
-    return (temperature * (epsilon + log_total)).astype(dtype), weights.astype(dtype), kl.astype(dtype)
+    loss = temperature * (epsilon + log_total) + jnp.squeeze(largest, axis)
+    return loss.astype(dtype), weights.astype(dtype), kl.astype(dtype)
 
 
 @operator(static=("sample_axis",))
@@ -207,6 +210,7 @@ def mpo_compute_weights_and_temperature_loss(
     Raises:
       ShapeError: if shapes do not fit together.
     """
+    python_values("mpo_compute_weights_and_temperature_loss", sample_axis=sample_axis, use_stop_gradient=use_stop_gradient)
     temperature = projection_operator(jnp.asarray(temperature_constraint.alpha))
     loss, weights = _sampled_e_step(sample_q_values, temperature, temperature_constraint.epsilon, sample_axis)
     return loss, stop_gradient_if(use_stop_gradient, weights), jnp.shape(sample_q_values)[sample_axis]
@@ -329,6 +333,7 @@ def mpo_loss(
     Raises:
       ShapeError: if shapes do not fit together.
     """
+    python_values("mpo_loss", sample_axis=sample_axis, use_stop_gradient=use_stop_gradient)
     steps = _without_axis("mpo_loss", jnp.shape(sample_q_values), sample_axis)
     if jnp.shape(sample_log_probs) != jnp.shape(sample_q_values):
         raise ShapeError(
@@ -362,6 +367,8 @@ def get_top_k_weights(
     exact: bool = False,
 ) -> jax.Array:
     """Keeps the restarting weights of the largest advantages and sets the others to 0.
+
+    V-MPO learns from these alone; see "V-MPO" by Song et al. (2020, https://arxiv.org/abs/1909.12238).
 
     Args:
       top_k_fraction: the share to keep, in (0, 1]; of N advantages the `floor(top_k_fraction * N)` largest.
@@ -419,18 +426,17 @@ def _vmpo_e_step(
         jnp.broadcast_to(x, shape).astype(jnp.promote_types(dtype, jnp.float32)) for x in arguments
     )
     over_devices = (lambda reduce, x: x) if axis_name is None else lambda reduce, x: reduce(x, axis_name)
-    scaled = advantages / temperature
-    top_k = get_top_k_weights(top_k_fraction, restarting_weights, scaled, axis_name, use_stop_gradient, exact_top_k)
+    top_k = get_top_k_weights(top_k_fraction, restarting_weights, advantages, axis_name, use_stop_gradient, exact_top_k)
     weights = top_k * stop_gradient_if(use_stop_gradient, importance_weights)
-    largest = jnp.max(jax.lax.stop_gradient(scaled), initial=-jnp.inf, where=top_k > 0)
+    largest = jnp.max(jax.lax.stop_gradient(advantages), initial=-jnp.inf, where=top_k > 0)
     largest = over_devices(jax.lax.pmax, largest)
     largest = jnp.where(largest == -jnp.inf, 0, largest)
-    weights = weights * jnp.exp(jnp.where(top_k > 0, scaled - largest, 0))
+    weights = weights * jnp.exp(jnp.where(top_k > 0, advantages - largest, 0) / temperature)
     total, num_samples = over_devices(jax.lax.psum, (jnp.sum(weights), jnp.sum(top_k)))
     empty = total == 0
     total = jnp.where(empty, 1, total)
-    log_mean = jnp.where(empty, 0, largest + jnp.log(total) - jnp.log(jnp.where(empty, 1, num_samples)))
-    loss = temperature * (epsilon + log_mean)
+    log_mean = jnp.where(empty, 0, jnp.log(total) - jnp.log(jnp.where(empty, 1, num_samples)))
+    loss = temperature * (epsilon + log_mean) + jnp.where(empty, 0, largest)
     return loss.astype(dtype), stop_gradient_if(use_stop_gradient, weights / total).astype(dtype), num_samples.astype(dtype)
 
 
@@ -469,6 +475,8 @@ def vmpo_compute_weights_and_temperature_loss(
       ShapeError: if shapes do not fit together.
       ValueError: if the fraction is not in (0, 1] or keeps nothing.
     """
+    options = {"top_k_fraction": top_k_fraction, "axis_name": axis_name, "use_stop_gradient": use_stop_gradient, "exact_top_k": exact_top_k}
+    python_values("vmpo_compute_weights_and_temperature_loss", **options)
     temperature = projection_operator(jnp.asarray(temperature_constraint.alpha))
     return _vmpo_e_step(
         advantages,
@@ -476,10 +484,7 @@ def vmpo_compute_weights_and_temperature_loss(
         importance_weights,
         temperature,
         temperature_constraint.epsilon,
-        top_k_fraction=top_k_fraction,
-        axis_name=axis_name,
-        use_stop_gradient=use_stop_gradient,
-        exact_top_k=exact_top_k,
+        **options,
     )
 
 
@@ -529,6 +534,7 @@ def vmpo_loss(
       ShapeError: if shapes do not fit together.
       ValueError: if the fraction is not in (0, 1] or keeps nothing.
     """
+    python_values("vmpo_loss", top_k_fraction=top_k_fraction, use_stop_gradient=use_stop_gradient, exact_top_k=exact_top_k)
     sample_log_probs, advantages = floats(sample_log_probs=sample_log_probs, advantages=advantages)
     steps = advantages.shape
     if sample_log_probs.shape != steps:
@@ -670,7 +676,7 @@ def gaussian_mpo_loss(
 
     Two sets of the policy network's parameters take part. The *online* ones are learned. The *target* ones are a copy of them that is
     refreshed every so many (say 100) learning steps; the target policy samples the actions, and the target critic values them. What is
-    constrained is how far the online policy has moved from the target policy:
+    constrained is how far the online policy has moved from the target policy::
 
         KL(N(target_mean, target_stddev) || N(online_mean, target_stddev)) <= epsilon_mean
         KL(N(target_mean, target_stddev) || N(target_mean, online_stddev)) <= epsilon_stddev

@@ -21,6 +21,7 @@ from jax.typing import ArrayLike
 
 from agentzoo.core._operator import ShapeError, floats, same_shape, values_of
 from agentzoo.core._squash import log_slope, squash, unsquash
+from agentzoo.core._support import below_largest
 from agentzoo.core.distributions import epsilon_greedy, multivariate_normal_kl_divergence
 
 __all__ = [
@@ -36,7 +37,26 @@ __all__ = [
 ]
 
 
-class Categorical(distrax.Categorical):
+class _Broadcasting(distrax.Distribution):
+    """distrax broadcasts parameters against several samples, also where `jax_numpy_rank_promotion="raise"` asks that nothing does."""
+
+    def log_prob(self, value):
+        """Log-probability, or log-density, of actions `value`."""
+        with jax.numpy_rank_promotion("allow"):
+            return super().log_prob(value)
+
+    def prob(self, value):
+        """Probability, or density, of actions `value`."""
+        with jax.numpy_rank_promotion("allow"):
+            return super().prob(value)
+
+    def sample_and_log_prob(self, *, seed, sample_shape=()):
+        """Samples, drawn with the key `seed`, as many as `sample_shape` has places for; and their log-probabilities."""
+        with jax.numpy_rank_promotion("allow"):
+            return super().sample_and_log_prob(seed=seed, sample_shape=sample_shape)
+
+
+class Categorical(_Broadcasting, distrax.Categorical):
     """One of A actions, with probabilities `softmax(logits)`.
 
     Args:
@@ -60,8 +80,8 @@ class Softmax(Categorical):
     def __init__(self, logits: ArrayLike, temperature: ArrayLike = 1.0, mask: ArrayLike | None = None):
         leading = values_of("Softmax", logits=logits)
         same_shape("Softmax", leading, temperature=temperature)
-        logits, temperature = floats(logits=logits, temperature=temperature)
-        super().__init__(logits / jnp.broadcast_to(temperature, leading)[..., None], mask)
+        logits, temperature = floats(logits=_masked("Softmax", logits, mask), temperature=temperature)
+        super().__init__(below_largest(logits)[0] / jnp.broadcast_to(temperature, leading)[..., None])
 
 
 class ClippedEntropySoftmax(Softmax):
@@ -112,7 +132,7 @@ class Greedy(EpsilonGreedy):
         super().__init__(preferences, 0.0, mask)
 
 
-class MultiCategorical(distrax.Independent):
+class MultiCategorical(_Broadcasting, distrax.Independent):
     """D independent choices, the d-th among `num_values[d]`: actions `[..., D]` of a `MultiDiscrete` space.
 
     Args:
@@ -134,7 +154,7 @@ class MultiCategorical(distrax.Independent):
         super().__init__(distrax.Categorical(logits=jnp.stack(padded, axis=-2)), reinterpreted_batch_ndims=1)
 
 
-class Bernoulli(distrax.Independent):
+class Bernoulli(_Broadcasting, distrax.Independent):
     """N independent bits, each 1 with probability `sigmoid(logits)`: actions `[..., N]` of a `MultiBinary` space.
 
     Args:
@@ -148,7 +168,7 @@ class Bernoulli(distrax.Independent):
         super().__init__(distrax.Categorical(logits=jnp.stack([jnp.zeros_like(logits), logits], axis=-1)), reinterpreted_batch_ndims=1)
 
 
-class DiagonalGaussian(distrax.Independent):
+class DiagonalGaussian(_Broadcasting, distrax.Independent):
     """A real vector whose dimensions are independent, `N(mean, diag(std^2))`.
 
     Args:
@@ -210,15 +230,16 @@ class TanhGaussian(distrax.Distribution):
 
     def squash(self, u: ArrayLike) -> jax.Array:
         """The action of a value before the tanh."""
-        return squash(jnp.asarray(u), self.low, self.high)
+        return squash(*jnp.broadcast_arrays(u, self.low, self.high))
 
     def log_prob_pre_tanh(self, u: ArrayLike) -> jax.Array:
         """Log-density of the action `squash(u)`."""
-        return self._log_prob((u - self.pre_tanh_mean) / self.pre_tanh_std, jnp.asarray(u))
+        u, mean, std = jnp.broadcast_arrays(u, self.pre_tanh_mean, self.pre_tanh_std)
+        return self._log_prob((u - mean) / std, u)
 
     def log_prob(self, value: ArrayLike) -> jax.Array:
         """Log-density of the action `value`; one at or beyond a bound counts as the nearest number inside, and has gradient zero."""
-        return self.log_prob_pre_tanh(unsquash(jnp.asarray(value, self.low.dtype), self.low, self.high))
+        return self.log_prob_pre_tanh(unsquash(*jnp.broadcast_arrays(jnp.asarray(value, self.low.dtype), self.low, self.high)))
 
     def mode(self) -> jax.Array:
         """The squashed mean: the median of each dimension. The density itself may be largest at a bound."""
@@ -248,12 +269,13 @@ class TanhGaussian(distrax.Distribution):
 
     def _sample_n_and_log_prob(self, key, n):
         noise = jax.random.normal(key, (n, *self.pre_tanh_mean.shape), self.pre_tanh_mean.dtype)
-        u = self.pre_tanh_mean + self.pre_tanh_std * noise
+        u = self.pre_tanh_mean[None] + self.pre_tanh_std[None] * noise
         return self.squash(u), self._log_prob(noise, u)
 
     def _log_prob(self, noise, u):
-        log_prob = -0.5 * jnp.square(noise) - 0.5 * math.log(2 * math.pi) - jnp.log(self.pre_tanh_std)
-        return jnp.sum(log_prob - log_slope(u, self.low, self.high), axis=-1)
+        noise, u, std, low, high = jnp.broadcast_arrays(noise, u, self.pre_tanh_std, self.low, self.high)
+        log_prob = -0.5 * jnp.square(noise) - 0.5 * math.log(2 * math.pi) - jnp.log(std)
+        return jnp.sum(log_prob - log_slope(u, low, high), axis=-1)
 
 
 # Fejér's first quadrature rule on [-1, 1].
@@ -265,9 +287,10 @@ _WEIGHTS = [(1 - 2 * sum(math.cos(2 * j * angle) / (4 * j * j - 1) for j in rang
 def _half_line(mean, std):
     """`E[log(1 + exp(-2 u)); u > 0]` for `u ~ N(mean, std^2)`, by quadrature where neither factor vanishes; error below 1e-8."""
     first, last = (jnp.clip((u - mean) / std, -6, 6)[..., None] for u in (0, 9))
-    z = first + 0.5 * (last - first) * (jnp.asarray(_NODES, mean.dtype) + 1)
+    nodes, weights = (jnp.expand_dims(jnp.asarray(x, mean.dtype), range(mean.ndim)) for x in (_NODES, _WEIGHTS))
+    z = first + 0.5 * (last - first) * (nodes + 1)
     values = jax.scipy.stats.norm.pdf(z) * jax.nn.softplus(-2 * (mean[..., None] + std[..., None] * z))
-    return jnp.sum(0.5 * (last - first) * jnp.asarray(_WEIGHTS, mean.dtype) * values, axis=-1)
+    return jnp.sum(0.5 * (last - first) * weights * values, axis=-1)
 
 
 def _masked(name, logits, mask):

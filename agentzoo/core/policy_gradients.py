@@ -111,7 +111,8 @@ def log_prob_policy_gradient_loss(
     """Policy gradient of any policy from the log-probabilities of the actions taken, `-mean(w_t * log_prob_t * adv_t)`.
 
     The actions must be constants where `log_prob_t` is computed. A gradient through an action that the policy has sampled by
-    reparametrisation would be a second one, of the opposite kind; `sampled_policy_gradient_loss` stops it.
+    reparametrisation would be a second one, of the opposite kind; `sampled_policy_gradient_loss` stops it. For the paper see
+    `policy_gradient_loss`.
 
     Args:
       log_prob_t: `[...]` log-probabilities of the actions under the policy.
@@ -142,7 +143,7 @@ def sampled_policy_gradient_loss(
 ) -> jax.Array:
     """Policy gradient of any distribution, `-mean(w_t * distribution.log_prob(a_t) * adv_t)` with constant actions.
 
-    With a diagonal Gaussian this is the Gaussian policy gradient.
+    With a diagonal Gaussian this is the Gaussian policy gradient. For the paper see `policy_gradient_loss`.
 
     Args:
       distribution: has `log_prob`, which maps the actions to `[...]`; of distrax, of `core`, or your own.
@@ -277,6 +278,8 @@ def rpg_loss(
 @operator
 def prob_ratios(log_prob_t: ArrayLike, old_log_prob_t: ArrayLike) -> jax.Array:
     """How much likelier the policy makes an action than the policy that took it, `exp(log_prob_t - old_log_prob_t)`.
+
+    See "Proximal Policy Optimization Algorithms" by Schulman et al. (2017, https://arxiv.org/abs/1707.06347, section 3).
 
     Args:
       log_prob_t: `[...]` log-probabilities under the policy.

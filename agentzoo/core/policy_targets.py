@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from agentzoo.core._operator import ShapeError, floats, reduce_loss, stop_gradient_if
+from agentzoo.core._operator import ShapeError, floats, python_values, reduce_loss, stop_gradient_if
 
 __all__ = ["PolicyTarget", "constant_policy_targets", "sampled_policy_distillation_loss", "zero_policy_targets"]
 
@@ -33,12 +33,13 @@ def constant_policy_targets(distribution: Any, rng_key: jax.Array, num_samples: 
     Args:
       distribution: what is sampled from, with batch shape `[...]`.
       rng_key: consumed by `distribution.sample(seed=rng_key, sample_shape=(num_samples,))`.
-      num_samples: S.
+      num_samples: the number S of samples.
       weights_scale: the weight of each sample, a scalar.
 
     Returns:
       Targets with actions and weights of `[S, ...]`.
     """
+    python_values("constant_policy_targets", num_samples=num_samples)
     (weights_scale,) = floats(weights_scale=weights_scale)
     return PolicyTarget(
         actions=distribution.sample(seed=rng_key, sample_shape=(num_samples,)),
@@ -52,7 +53,7 @@ def zero_policy_targets(distribution: Any, rng_key: jax.Array, num_samples: int,
     Args:
       distribution: what is sampled from, with batch shape `[...]`.
       rng_key: as for `constant_policy_targets`.
-      num_samples: S.
+      num_samples: the number S of samples.
       weights_scale: the weight of each sample, a scalar.
 
     Returns:
@@ -81,6 +82,7 @@ def sampled_policy_distillation_loss(
     Raises:
       ShapeError: if the weights do not have the shape of the log-probabilities.
     """
+    python_values("sampled_policy_distillation_loss", stop_target_gradients=stop_target_gradients, reduction=reduction)
     sample_actions, weights = policy_targets
     log_probs, weights = floats(
         log_probs=distribution.log_prob(stop_gradient_if(stop_target_gradients, sample_actions)),

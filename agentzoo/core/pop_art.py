@@ -237,7 +237,7 @@ def popart(
     A learner must go on with both things that it returns: the parameters do not fit other statistics. `PopArt` cannot get that wrong.
 
     Args:
-      num_outputs: K.
+      num_outputs: the number K of outputs.
       step_size: see `art`; None leaves everything as it is.
       scale_lb: lower bound of the scale.
       scale_ub: upper bound of the scale.
@@ -285,8 +285,8 @@ class PopArt(NamedTuple):
 
         Args:
           key: a random key for `w`, drawn with variance `1 / num_inputs`.
-          num_inputs: F.
-          num_outputs: K.
+          num_inputs: the number F of features.
+          num_outputs: the number K of outputs.
         """
         w = jax.random.normal(key, (num_inputs, num_outputs)) / jnp.sqrt(num_inputs)
         initial_state, _ = popart(num_outputs, None, 0, 0)

@@ -123,7 +123,7 @@ def n_step_bootstrapped_returns(
 
     The return from step `t` is what `lambda_returns` gives for steps `t, ..., t + n - 1` alone: with `lambda_t = 1`, `n` rewards and
     then `v_t[t + n - 1]`. See "Reinforcement Learning: An Introduction" by Sutton and Barto, equation 7.1. Windows are put together
-    from windows of half the length, so time and memory grow with `log n`.
+    from windows of half the length, so time, memory and compilation grow with `log n`.
 
     Args:
       r_t: `[T, ...]` rewards.
@@ -181,7 +181,7 @@ def n_step_bootstrapped_returns(
     # Those within the trajectory, and those that its end cuts short.
     v_t, whole = jnp.broadcast_to(v_t, shape), shape[0] - n + 1
     v_behind = jnp.split(v_t, [n - 1])[1]  # its gradient is cheaper than that of `v_t[n - 1 :]`
-    returns = jnp.concatenate([base[:whole] + slope[:whole] * v_behind, base[whole:] + slope[whole:] * v_t[-1]])
+    returns = jnp.concatenate([base[:whole] + slope[:whole] * v_behind, base[whole:] + slope[whole:] * v_t[-1:]])
     return stop_gradient_if(stop_target_gradients, returns.astype(dtype))
 
 

@@ -53,9 +53,9 @@ def extract_subsequences(
                 f"extract_subsequences: Expected len >= {max_valid_start_idx + subsequence_len} of 'trajectories' for "
                 f"{subsequence_len} steps from 'max_valid_start_idx' {max_valid_start_idx}, but it is {length}."
             )
-        t = start_indices + jnp.arange(subsequence_len)[:, None, None]  # [S, B, n]
+        t = start_indices[None] + jnp.arange(subsequence_len)[:, None, None]  # [S, B, n]
         t = jnp.where(t < 0, length, t)  # a negative index would count from the end
-        return trajectory.at[t, jnp.arange(batch)[:, None]].get(mode="fill")
+        return trajectory.at[t, jnp.arange(batch)[None, :, None]].get(mode="fill")
 
     return jax.tree.map(lambda trajectory: extract(jnp.asarray(trajectory)), trajectories)
 
@@ -66,7 +66,7 @@ def sample_start_indices(rng_key: jax.Array, batch_size: int, num_start_indices:
 
     Args:
       rng_key: a random key.
-      batch_size: B.
+      batch_size: the number B of rows.
       num_start_indices: n, how many to draw for each trajectory.
       max_valid_start_idx: the largest index to draw, `T - subsequence_len`.
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from agentzoo.core._operator import ShapeError, operator
+from agentzoo.core._operator import ShapeError, operator, python_values
 from agentzoo.core.arrays import lhs_broadcast, replace_masked
 
 __all__ = [
@@ -177,6 +177,7 @@ def tree_split_leaves(tree_like: Any, axis: int = 0, keepdim: bool = False) -> t
     Raises:
       ShapeError: if the arrays are not equally long.
     """
+    python_values("tree_split_leaves", axis=axis, keepdim=keepdim)
     leaves = jax.tree_util.tree_leaves_with_path(tree_like)
     for path, leaf in leaves:
         if not -leaf.ndim <= axis < leaf.ndim or leaf.shape[axis] != leaves[0][1].shape[axis]:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from agentzoo.core._operator import actions, floats, operator, pick, same_shape, stop_gradient_if, values_of
+from agentzoo.core._support import below_largest
 from agentzoo.core.losses import expectile_loss
 
 __all__ = [
@@ -298,6 +299,7 @@ def munchausen_q_learning(
     def soft_value(q):  # of the policy, its entropy included: sum_a pi[a] (q[a] - temperature * log pi[a])
         return temperature * jax.nn.logsumexp(q / jnp.broadcast_to(temperature, leading)[..., None], axis=-1)
 
+    q_target_tm1, _ = below_largest(q_target_tm1)  # a policy does not depend on what its values have in common
     log_policy = pick(q_target_tm1, a_tm1) - soft_value(q_target_tm1)  # times the temperature
     bonus = munchausen_scale * jnp.clip(log_policy, log_policy_min, 0)
     target_tm1 = r_t + bonus + discount_t * soft_value(q_t)

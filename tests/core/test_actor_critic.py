@@ -277,6 +277,10 @@ def test_sampled_penalty_estimates_the_integral():
     np.testing.assert_allclose(actual, ac.cql_penalty(q, 2), rtol=1e-5)
 
 
+def test_penalty_of_large_values_keeps_its_digits():
+    np.testing.assert_allclose(ac.cql_penalty(np.full(2, 1e4), 0, 0.07), 0.07 * np.log(2), rtol=1e-6)
+
+
 def test_penalty_of_an_ensemble():
     mapped = jax.vmap(ac.cql_penalty, in_axes=(-2, None), out_axes=-1)(QA_TM1, ACTIONS)
     np.testing.assert_allclose(mapped[..., 1], ac.cql_penalty(QA_TM1[..., 1, :], ACTIONS), rtol=1e-6)

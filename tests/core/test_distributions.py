@@ -283,6 +283,16 @@ def test_log_probability_near_a_bound_keeps_the_digits_that_the_action_has():
     np.testing.assert_allclose(SQUASHED.logprob(action, mu, sigma, SimpleNamespace(minimum=-high, maximum=high)), [expected], rtol=1e-5)
 
 
+def test_a_temperature_costs_no_digits_of_large_logits():
+    logits = (1e4 + np.arange(A) / 64).astype(np.float32)  # divided first, they would be rounded to multiples of 1/64
+    expected = log_softmax(np.arange(A) / 64 / 0.07)
+    np.testing.assert_allclose(d.softmax(0.07).logprob(np.arange(A), np.tile(logits, (A, 1))), expected, rtol=1e-6)
+    np.testing.assert_allclose(d.softmax(0.07).kl(logits, np.zeros(A)), kl(expected, log_softmax(np.zeros(A))), rtol=2e-5)
+    temperature_slope = jax.grad(lambda temperature: d.softmax(temperature).logprob(0, logits))(0.07)
+    small_slope = jax.grad(lambda temperature: d.softmax(temperature).logprob(0, np.arange(A) / 64))(0.07)
+    np.testing.assert_allclose(temperature_slope, small_slope, rtol=1e-5)
+
+
 def test_divergence_of_nearly_equal_gaussians_keeps_its_digits():
     mu = np.linspace(-1000, 1000, 7)[:, None].astype(np.float32)
     for step in (1e-2, 1e-3):

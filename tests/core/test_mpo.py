@@ -79,6 +79,18 @@ def test_e_step_by_hand():
     assert num_samples == 2
 
 
+def test_a_temperature_costs_no_digits_of_large_values():
+    q = (1e4 + np.arange(8) / 64).astype(np.float32)
+    loss, weights, _ = e_step(np.arange(8) / 64, 0.07, 0.1)
+    ones, penalty = np.ones(8), LagrangePenalty(0.07, 0.1)
+    for found in (
+        mpo.mpo_compute_weights_and_temperature_loss(q, penalty, mpo.clip_projection),
+        mpo.vmpo_compute_weights_and_temperature_loss(q, ones, ones, penalty, mpo.clip_projection, 1.0),
+    ):
+        close(found[0], 1e4 + loss, rtol=1e-7)
+        close(found[1], weights, rtol=2e-6)
+
+
 def test_samples_on_any_axis_and_a_temperature_for_each_step():
     expected = mpo.mpo_loss(LOG_PROBS, Q, LagrangePenalty(0.5, 0.1), [])[0]
     for axis in (1, 2, -1):

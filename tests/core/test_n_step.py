@@ -47,6 +47,7 @@ def test_against_loops(n, truncated, how):
         np.testing.assert_array_equal(found.bootstrap_t["logits"][:, b], values["logits"][steps, b].astype(np.float32))
 
 
+@jax.numpy_rank_promotion("raise")
 def test_means_of_targets_are_n_step_returns():
     r, discount, last = trajectory()
     v = np.random.default_rng(2).normal(size=(T, B))

@@ -38,6 +38,7 @@ def log_softmax(x):
 
 
 @pytest.mark.parametrize("name", MAKE)
+@jax.numpy_rank_promotion("raise")
 def test_interface(name):
     """What every policy must do: shapes, agreement of its methods with each other, and itself as a pytree."""
     policy, event = MAKE[name](), EVENTS.get(name, ())
@@ -61,6 +62,12 @@ def test_interface(name):
     if name != "ClippedEntropySoftmax":
         standard_error = np.std(log_prob, axis=0) / math.sqrt(500)
         np.testing.assert_array_less(np.abs(-np.mean(log_prob, axis=0) - entropy), 5 * standard_error + 1e-5)
+
+
+def test_a_temperature_costs_no_digits_of_large_logits():
+    logits, scaled = np.float32([1e4, 1e4 + 1 / 64, 3e4]), np.array([0, 1 / 64]) / 0.07
+    policy = policies.Softmax(logits, 0.07, mask=np.array([True, True, False]))
+    np.testing.assert_allclose(policy.probs[:2], np.exp(scaled) / np.exp(scaled).sum(), rtol=1e-6)
 
 
 def test_they_are_what_the_functions_say():

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 from agentzoo import core
@@ -82,6 +84,41 @@ def functions():
 def test_every_argument_is_described(function, documentation):
     for name in inspect.signature(function).parameters:
         assert name in ("self", "cls", "kwargs") or described(documentation, name), name
+
+
+def with_options():
+    """Public operators with arguments that must be Python values, one by one."""
+    for name, function, _ in functions():
+        enclosed = inspect.getclosurevars(function).nonlocals if inspect.isfunction(function) else {}
+        for option in enclosed["static"] if "compiled" in enclosed else ():
+            yield pytest.param(function, option, id=f"{name}, {option}")
+
+
+@pytest.mark.parametrize(("function", "option"), list(with_options()))
+def test_a_traced_option_is_named(function, option):
+    needed = [p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty and p.kind != p.VAR_POSITIONAL]
+    with pytest.raises(TypeError, match=f"{function.__name__}: '{option}' must be a Python value"):
+        jax.eval_shape(lambda x: function(**{**dict.fromkeys(needed), option: x}), 1)
+
+
+PENALTY, SAMPLES = core.LagrangePenalty(1.0, 0.1), np.zeros((4, 2))
+TARGETS = core.PolicyTarget(np.zeros(4, int), np.zeros(4))
+OTHERS = {
+    "mpo_loss": [(SAMPLES, SAMPLES, PENALTY, []), "sample_axis", "use_stop_gradient"],
+    "mpo_compute_weights_and_temperature_loss": [(SAMPLES, PENALTY, core.clip_projection), "sample_axis", "use_stop_gradient"],
+    "vmpo_loss": [(SAMPLES, SAMPLES, PENALTY, []), "top_k_fraction", "use_stop_gradient", "exact_top_k"],
+    "kl_constraint_loss": [(SAMPLES, PENALTY, core.clip_projection), "use_stop_gradient"],
+    "art": [(core.popart(1, 0.1, 1e-4, 1e6)[0](), SAMPLES, 0, 0.1, 1e-4, 1e6), "batch_step"],
+    "constant_policy_targets": [(None, None), "num_samples"],
+    "sampled_policy_distillation_loss": [(None, TARGETS), "stop_target_gradients", "reduction"],
+    "tree_split_leaves": [(SAMPLES,), "axis", "keepdim"],
+}
+
+
+@pytest.mark.parametrize(("name", "option"), [(name, option) for name, (_, *options) in OTHERS.items() for option in options])
+def test_a_traced_option_of_what_is_not_compiled_whole_is_named(name, option):
+    with pytest.raises(TypeError, match=f"{name}: '{option}' must be a Python value"):
+        jax.eval_shape(lambda x: getattr(core, name)(*OTHERS[name][0], **{option: x}), 1)
 
 
 def test_every_module_is_in_the_reference():

@@ -17,6 +17,7 @@ def test_windows_by_hand(transform):
     np.testing.assert_array_equal(windows, [[[0, 1, 4], [101, 102, 107]], [[1, 2, 5], [102, 103, 108]], [[2, 3, 6], [103, 104, 109]]])
 
 
+@jax.numpy_rank_promotion("raise")
 def test_windows_of_trees_with_trailing_axes():
     rng = np.random.default_rng(0)
     tree = {"obs": rng.normal(size=(10, 2, 4, 3)).astype(np.float32), "a": rng.integers(5, size=(10, 2))}

@@ -154,6 +154,9 @@ def test_munchausen_target_is_exact_for_values_far_apart_and_illegal_actions():
     np.testing.assert_allclose(clipped, 1 - 0.9 + 0.5 * 1000)
     uniform = value_learning.munchausen_q_learning(np.zeros(4), 0, 0.0, 1.0, np.zeros(4), np.zeros(4), 0.5, 2.0, -10.0)
     np.testing.assert_allclose(uniform, 0.5 * -2 * np.log(4) + 2 * np.log(4), rtol=1e-6)
+    large = np.full(2, 1e4, np.float32)  # which their policy does not depend on
+    bonus = value_learning.munchausen_q_learning(np.zeros(2), 0, 0.0, 0.0, large, large, 1.0, 0.07)
+    np.testing.assert_allclose(bonus, -0.07 * np.log(2), rtol=1e-6)
     plain = value_learning.munchausen_q_learning(Q_TM1, A_TM1, R_T, DISCOUNT_T, Q_T, Q_T, munchausen_scale=0.0, temperature=1e-3)
     np.testing.assert_allclose(plain, Q_LEARNING, atol=1e-5)
 
