@@ -31,7 +31,7 @@ class Conv2D(hk.Module):
         w = hk.get_parameter("w", (size, size, channels, self.output_channels), x.dtype, w_init)
         b = hk.get_parameter("b", (self.output_channels,), x.dtype, jnp.zeros)
         pads = jax.lax.padtype_to_pads(x.shape[1:3], (size, size), (self.stride, self.stride), self.padding)
-        return convolve(jnp.pad(x, ((0, 0), *pads, (0, 0))), w, self.stride) + b
+        return jnp.add(convolve(jnp.pad(x, ((0, 0), *pads, (0, 0))), w, self.stride), b)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -4,13 +4,7 @@ Each environment has a ring of its own, in which consecutive rows are consecutiv
 transition is drawn, and need no bookkeeping when it is stored. Steps are stored flat over (row, environment); a `slot` is an index
 into them.
 
-Small observations are stored with their steps. Large ones have rings apart, in which every frame is stored once. An observation is a
-window of S frames there: S = 1 in general, and the depth of the stack where the observation is a `FrameStack`. The first observation
-of an episode is written whole, and each step adds the newest frame of its `obs_t`; so the frames of a transition are S + 1 in a row,
-those of `obs_tm1` and one more for `obs_t`, and to know where the last of them is suffices.
-
-A step takes one frame, and an episode S more. There is room for 1/128 more frames than steps: where episodes are shorter than 128 S
-steps, frames run out before steps do, and the buffer holds somewhat fewer than `capacity` transitions, always the latest.
+Small observations are stored with their steps. Large ones have rings apart, in which every frame is stored once (`frames.py`).
 """
 
 import os
@@ -21,15 +15,14 @@ import jax
 import jax.numpy as jnp
 
 from agentzoo.replay import sum_tree
-from agentzoo.types import Array, ConfigurationError, EnvSpec, FrameStack, PyTree, Trajectory, zeros
-
-SMALL = 64  # bytes: up to here an observation is stored twice, which is faster than to look up where it is
+from agentzoo.replay.frames import are_small, make_frame_rings
+from agentzoo.types import Array, ConfigurationError, EnvSpec, PyTree, Trajectory, zeros
 
 
 class Replay(NamedTuple):
-    """The contents of a buffer with L rows of steps and F rows of frames for each of N environments."""
+    """The contents of a buffer with L rows of steps for each of N environments."""
 
-    frames: PyTree  # leaves [F * N, ...], or () where observations are small
+    frames: PyTree  # rings of frames, or () where observations are small
     storage: Trajectory  # leaves [L * N, ...]; of large observations `obs_t` is the row of the newest frame, and `obs_tm1` is ()
     cursor: Array  # [N] the row to be written next
     size: Array  # [N] rows that can be drawn, at most L, which end before the cursor
@@ -90,45 +83,38 @@ def make_replay(spec: EnvSpec, capacity: int, unroll_length: int, gamma: float, 
             f"buffer_size={capacity} leaves {rows} transitions for each of {num_envs} environments, but one training cycle or n-step "
             f"return needs {needed}; use a buffer_size of {needed * num_envs} or more."
         )
-    space = spec.observation_space
-    stacked, depth = (True, space.low.shape[0]) if isinstance(space, FrameStack) else (False, 1)  # depth is S
-    frame_rows = max(rows + rows // 128 + depth, unroll_length * (depth + 1))  # so that one trajectory always fits
+    rings = None if are_small(spec) else make_frame_rings(spec, rows, unroll_length)
     envs = jnp.arange(num_envs)
-    obs, one, flag = zeros(space, 1), jnp.zeros(1), jnp.zeros(1, bool)
-    inline = not stacked and all(leaf.nbytes <= SMALL for leaf in jax.tree.leaves(obs))
-    ends = (obs, obs) if inline else ((), jnp.zeros(1, jnp.int32))
+    obs, one, flag = zeros(spec.observation_space, 1), jnp.zeros(1), jnp.zeros(1, bool)
+    ends = ((), jnp.zeros(1, jnp.int32)) if rings else (obs, obs)
     step = Trajectory(ends[0], zeros(spec.action_space, 1), one, one, ends[1], flag, flag, mask=())
 
     def init() -> Replay:
-        def room(obs: Array) -> Array:
-            return jnp.zeros((frame_rows * num_envs, *obs.shape[1 + stacked :]), obs.dtype)
-
         slots = rows * num_envs
         count = jnp.zeros(num_envs, jnp.int32)
         priorities, max_priority = (sum_tree.init(slots), jnp.ones(())) if prioritised else ((), ())
-        frames = () if inline else jax.tree.map(room, obs)
         storage = jax.tree.map(lambda x: jnp.zeros((slots, *x.shape[1:]), x.dtype), step)
-        return Replay(frames, storage, count, jnp.copy(count), priorities, max_priority)
-
-    def write(stored: Array, slot: Array, new: Array) -> Array:
-        return stored.at[slot.reshape(-1)].set(new.reshape(slot.size, *stored.shape[1:]), mode="drop")  # what is out of range
+        return Replay(rings.init() if rings else (), storage, count, jnp.copy(count), priorities, max_priority)
 
     def add(replay: Replay, trajectory: Trajectory) -> Replay:
         kept = trajectory.mask.astype(jnp.int32)  # [T, N]
         count = jnp.cumsum(kept, axis=0)
         slot = jnp.where(kept, (replay.cursor + count - kept) % rows * num_envs + envs, rows * num_envs)  # out of range is dropped
         steps = trajectory._replace(mask=(), extras=(), memory=())
-        # Of the oldest steps, not more lose a frame than frames are written.
-        age = jnp.arange(0 if inline else min(rows, unroll_length * (depth + 1)))[:, None]
-        old = (replay.cursor - replay.size + age) % rows * num_envs + envs  # [T * (S + 1), N]
+        age = jnp.arange(min(rows, rings.most) if rings else 0)[:, None]  # of those that may lose a frame
+        old = (replay.cursor - replay.size + age) % rows * num_envs + envs
         frames, lost = replay.frames, age < 0
-        if not inline:
+        if rings:
             steps = steps._replace(first_tm1=trajectory.first_tm1 | (replay.size + count - kept == 0))
-            frames, obs_t, reach, used = add_frames(replay, steps, kept, old)
-            lost = (age < replay.size) & (reach + used > frame_rows)
-            slot, steps = after_reading(slot, reach), steps._replace(obs_tm1=(), obs_t=obs_t)
+            newest, rows_of_old = replay.storage.obs_t[(replay.cursor - 1) % rows * num_envs + envs], replay.storage.obs_t[old]
+            frames, obs_t, used = rings.add(frames, newest, steps, kept)
+            lost = (age < replay.size) & rings.overwritten(newest, rows_of_old, used)
+            slot, steps = after_reading(slot, newest + rows_of_old), steps._replace(obs_tm1=(), obs_t=obs_t)
 
-        storage = jax.tree.map(lambda stored, new: write(stored, slot, new), replay.storage, steps)
+        def write(stored: Array, new: Array) -> Array:
+            return stored.at[slot.reshape(-1)].set(new.reshape(slot.size, *stored.shape[1:]), mode="drop")
+
+        storage = jax.tree.map(write, replay.storage, steps)
         size = jnp.minimum(replay.size - lost.sum(axis=0) + count[-1], rows)
         overwritten = age < replay.size + count[-1] - rows
         cursor = (replay.cursor + count[-1]) % rows
@@ -140,39 +126,13 @@ def make_replay(spec: EnvSpec, capacity: int, unroll_length: int, gamma: float, 
         priorities = sum_tree.update(replay.priorities, changed.reshape(-1), jnp.repeat(priority, num_envs))
         return replay._replace(priorities=priorities)
 
-    def add_frames(replay: Replay, steps: Trajectory, kept: Array, old: Array) -> tuple[PyTree, Array, Array, Array]:
-        """Writes the new frames of steps.
-
-        Returns all frames, the rows `[T, N]` of the newest ones of `obs_t`, how many frames there were from the first one of each old step
-        on, and how many `[N]` have been written.
-        """
-        newest = replay.storage.obs_t[(replay.cursor - 1) % rows * num_envs + envs]  # [N]
-        reach = (newest - replay.storage.obs_t[old]) % frame_rows + depth + 1
-        used = jnp.cumsum(kept * (1 + depth * steps.first_tm1), axis=0)
-        obs_t = (newest + used) % frame_rows
-        offset = jnp.arange(-depth, 1)  # of the frames of obs_tm1, and of the newest one of obs_t
-        frame = (obs_t[..., None] + offset) % frame_rows * num_envs + envs[:, None]  # [T, N, S + 1]
-        fresh = (kept == 1)[..., None] & (steps.first_tm1[..., None] | (offset == 0))
-        frame = jnp.where(fresh, frame, frame_rows * num_envs)
-
-        def write_frames(stored: Array, obs_tm1: Array, obs_t: Array) -> Array:
-            both = jnp.concatenate([obs_tm1, obs_t[:, :, -1:]], axis=2) if stacked else jnp.stack([obs_tm1, obs_t], axis=2)
-            return write(stored, frame, both)
-
-        return jax.tree.map(write_frames, replay.frames, steps.obs_tm1, steps.obs_t), obs_t, reach, used[-1]
-
-    def frames_at(replay: Replay, newest: Array, env: Array) -> PyTree:
-        """The observations `[..., S, ...]`, or `[..., ...]` where they are no stacks, whose newest frames are in these rows `[...]`."""
-        row = newest[..., None] + jnp.arange(1 - depth, 1) if stacked else newest
-        slot = row % frame_rows * num_envs + (env[..., None] if stacked else env)
-        return jax.tree.map(lambda frames: frames[slot], replay.frames)
-
     def read(replay: Replay, slot: Array) -> Trajectory:
         """The steps `[...]` with their observations."""
         steps, env = jax.tree.map(lambda x: x[slot], replay.storage), slot % num_envs
-        if inline:
+        if not rings:
             return steps
-        return steps._replace(obs_tm1=frames_at(replay, steps.obs_t - 1, env), obs_t=frames_at(replay, steps.obs_t, env))
+        obs_tm1, obs_t = (rings.read(replay.frames, newest, env) for newest in (steps.obs_t - 1, steps.obs_t))
+        return steps._replace(obs_tm1=obs_tm1, obs_t=obs_t)
 
     def draw(replay: Replay, key: Array, batch_size: int, counts: Array) -> tuple[Array, Array]:
         """Draws environments and ages `[B]`, 0 for the oldest step, if `counts` `[N]` of the oldest steps can be drawn."""
