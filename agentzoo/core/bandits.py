@@ -9,6 +9,7 @@ Each algorithm is a `Bandit` of pure functions::
 A state is one learner; `jax.vmap` runs many, with different keys or hyperparameters. An arm that does not exist turns the state to NaN.
 """
 
+import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -125,7 +126,11 @@ def epsilon_greedy_bandit(num_arms: int, epsilon: ArrayLike | Callable[[jax.Arra
 
     Returns:
       A `Bandit` with states `SampleMeans`.
+
+    Raises:
+      TypeError: if `num_arms` is no integer of at least 1, known before compilation.
     """
+    _check_arms("epsilon_greedy_bandit", num_arms)
 
     def probabilities(state):
         current = epsilon(jnp.sum(state.count) + 1) if callable(epsilon) else epsilon
@@ -148,7 +153,11 @@ def ucb_bandit(num_arms: int, exploration: ArrayLike = 2.0) -> Bandit:
 
     Returns:
       A `Bandit` with states `SampleMeans`.
+
+    Raises:
+      TypeError: if `num_arms` is no integer of at least 1, known before compilation.
     """
+    _check_arms("ucb_bandit", num_arms)
 
     def probabilities(state):
         width = jnp.sqrt(exploration * jnp.log(jnp.maximum(jnp.sum(state.count), 1)) / jnp.maximum(state.count, 1))
@@ -172,7 +181,11 @@ def thompson_bernoulli_bandit(num_arms: int, prior_alpha: ArrayLike = 1.0, prior
 
     Returns:
       A `Bandit` with states `BetaPosterior`.
+
+    Raises:
+      TypeError: if `num_arms` is no integer of at least 1, known before compilation.
     """
+    _check_arms("thompson_bernoulli_bandit", num_arms)
 
     def init():
         return BetaPosterior(*(jnp.full(num_arms, prior, float) for prior in (prior_alpha, prior_beta)))
@@ -200,7 +213,11 @@ def thompson_gaussian_bandit(num_arms: int, noise_std: ArrayLike = 1.0, prior_me
 
     Returns:
       A `Bandit` with states `GaussianPosterior`.
+
+    Raises:
+      TypeError: if `num_arms` is no integer of at least 1, known before compilation.
     """
+    _check_arms("thompson_gaussian_bandit", num_arms)
 
     def init():
         return GaussianPosterior(jnp.full(num_arms, prior_mean, float), jnp.full(num_arms, 1 / jnp.square(prior_std), float))
@@ -229,7 +246,11 @@ def exp3_bandit(num_arms: int, gamma: ArrayLike) -> Bandit:
 
     Returns:
       A `Bandit` with states `LogWeights`.
+
+    Raises:
+      TypeError: if `num_arms` is no integer of at least 1, known before compilation.
     """
+    _check_arms("exp3_bandit", num_arms)
 
     def probabilities(state):
         return (1 - gamma) * jax.nn.softmax(state.log_weight) + gamma / num_arms
@@ -255,7 +276,11 @@ def gradient_bandit(num_arms: int, step_size: ArrayLike) -> Bandit:
 
     Returns:
       A `Bandit` with states `Preferences`.
+
+    Raises:
+      TypeError: if `num_arms` is no integer of at least 1, known before compilation.
     """
+    _check_arms("gradient_bandit", num_arms)
 
     def probabilities(state):
         return jax.nn.softmax(state.preference)
@@ -273,6 +298,12 @@ def _bandit(init, update, probabilities):
     return Bandit(
         init, operator(lambda key, state: categorical_sample(key, probabilities(state))), operator(update), operator(probabilities)
     )
+
+
+def _check_arms(name, num_arms):
+    if not isinstance(num_arms, numbers.Integral) or num_arms < 1:  # NumPy's too, as in `action_space.n`
+        kind = "a traced one" if isinstance(num_arms, jax.core.Tracer) else repr(num_arms)
+        raise TypeError(f"{name}: 'num_arms' must be an integer of at least 1, known when the bandit is made, not {kind}.")
 
 
 def _no_samples(num_arms):

@@ -30,6 +30,18 @@ def after(bandit, pulls=PULLS):
     return state
 
 
+@pytest.mark.parametrize("name", [name for name in bandits.__all__ if name.endswith("_bandit")])
+def test_the_number_of_arms_is_known(name):
+    make = functools.partial(getattr(bandits, name), **{"epsilon_greedy_bandit": {"epsilon": 0.1}, "exp3_bandit": {"gamma": 0.1},
+                                                        "gradient_bandit": {"step_size": 0.1}}.get(name, {}))  # fmt: skip
+    for wrong in (0, 2.0, "3"):
+        with pytest.raises(TypeError, match=f"{name}: 'num_arms' must be an integer of at least 1"):
+            make(wrong)
+    with pytest.raises(TypeError, match="a traced one"):
+        jax.jit(lambda n: make(n).init())(3)
+    assert jax.tree.leaves(make(np.int64(3)).init())[0].shape == (3,)
+
+
 def test_sample_means():
     for name in ("epsilon-greedy", "UCB"):
         state = after(ALL[name])
