@@ -34,6 +34,14 @@ CARTPOLE = dict(
     gradient_steps=128, exploration_fraction=0.16, exploration_final_eps=0.04, net_arch=(256, 256),
 )  # fmt: skip
 
+PPO_CARTPOLE = dict(
+    n_envs=8, n_steps=32, batch_size=256, n_epochs=20, gamma=0.98, gae_lambda=0.8,
+    learning_rate=agentzoo.Linear(1e-3), clip_range=agentzoo.Linear(0.2),
+)  # fmt: skip
+PPO_PENDULUM = dict(n_envs=4, n_steps=1_024, batch_size=64, n_epochs=10, gamma=0.9, gae_lambda=0.95, learning_rate=1e-3)
+PPO_ACROBOT = dict(n_envs=16, n_steps=256, batch_size=64, n_epochs=4, gae_lambda=0.94, learning_rate=3e-4, normalize_obs=True)
+PPO_LUNAR = dict(n_envs=16, n_steps=1_024, batch_size=64, n_epochs=4, gamma=0.999, gae_lambda=0.98, ent_coef=0.01, learning_rate=3e-4)
+
 # name: (algorithm, environment, steps, hyperparameters, score to reach, whether by every seed or by their mean)
 TASKS = {
     "dqn-cartpole-defaults": ("DQN", "CartPole-v1", 100_000, {}, 475, "every"),
@@ -41,6 +49,11 @@ TASKS = {
     "dqn-acrobot": ("DQN", "Acrobot-v1", 100_000, {**LUNAR, "learning_rate": 6.3e-4}, -85, "mean"),
     "dqn-mountaincar": ("DQN", "MountainCar-v0", 120_000, MOUNTAIN_CAR, -115, "mean"),
     "dqn-lunarlander": ("DQN", "LunarLander-v3", 300_000, LUNAR, 200, "mean"),
+    "ppo-cartpole-defaults": ("PPO", "CartPole-v1", 100_000, {}, 475, "every"),
+    "ppo-cartpole": ("PPO", "CartPole-v1", 100_000, PPO_CARTPOLE, 475, "every"),
+    "ppo-pendulum": ("PPO", "Pendulum-v1", 100_000, PPO_PENDULUM, -180, "mean"),
+    "ppo-acrobot": ("PPO", "Acrobot-v1", 1_000_000, PPO_ACROBOT, -85, "mean"),
+    "ppo-lunarlander": ("PPO", "LunarLander-v3", 1_000_000, PPO_LUNAR, 230, "mean"),
     "qrdqn-cartpole-defaults": ("QRDQN", "CartPole-v1", 100_000, {}, 475, "every"),
     "qrdqn-cartpole": ("QRDQN", "CartPole-v1", 50_000, {**CARTPOLE, "n_quantiles": 10}, 475, "every"),
     "qrdqn-acrobot": ("QRDQN", "Acrobot-v1", 100_000, {**LUNAR, "learning_rate": 6.3e-4, "n_quantiles": 25}, -80, "mean"),
