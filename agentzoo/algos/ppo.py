@@ -31,7 +31,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple
 
-import haiku as hk
 import jax
 import jax.numpy as jnp
 import optax
@@ -107,7 +106,7 @@ class PPOConfig:
 class PPOParams(NamedTuple):
     """All that acting needs."""
 
-    network: hk.Params
+    network: PyTree
     obs_statistics: networks.Statistics  # of the cycles before, or ()
 
 
@@ -174,7 +173,7 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
     def to_environment(a: Array) -> Array:
         """Actions `[N, ...]` as an environment takes them, from those that a policy draws."""
         a = a.reshape(a.shape[0], *action_space.shape)  # type: ignore[misc]
-        return jnp.clip(a, action_space.low, action_space.high) if continuous else a
+        return jnp.clip(a, action_space.low, action_space.high) if isinstance(action_space, spaces.Box) else a
 
     def init(key: Array) -> PPOState:
         network_key, key = jax.random.split(key)
@@ -211,7 +210,7 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
         steps = jax.tree.map(lambda x: x.reshape(length, num_sequences, *x.shape[3:]), steps)
         return steps._replace(memory=jax.tree.map(_merge, memory))
 
-    def loss_fn(params: hk.Params, statistics: networks.Statistics, batch: Sequences, clock: Clock) -> tuple[Array, dict[str, Array]]:
+    def loss_fn(params: PyTree, statistics: networks.Statistics, batch: Sequences, clock: Clock) -> tuple[Array, dict[str, Array]]:
         policy, v_tm1, _ = forward(PPOParams(params, statistics), batch.obs_tm1, batch.first_tm1, batch.memory)
         clip_range, weight = value_at(config.clip_range, clock.remaining), batch.mask
 

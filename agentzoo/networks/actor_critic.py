@@ -21,7 +21,7 @@ CORES: dict[str, Callable[[int], hk.RNNCore]] = {"lstm": hk.LSTM, "gru": hk.GRU}
 class Output(NamedTuple):
     """What an actor-critic says of observations `[T, N, ...]`."""
 
-    policy: distrax.Distribution  # batch shape [T, N]; event shape () for Discrete actions, else [D]
+    policy: Any  # a `distrax.Distribution` of batch shape [T, N] and, but for Discrete actions, event shape [D]
     v: Array  # [T, N]
     memory: PyTree  # [T, N, ...] the recurrent state after each observation, or ()
 
