@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from agentzoo.algos.dqn import DQN
+    from agentzoo.algos.impala import IMPALA
     from agentzoo.algos.loading import load
     from agentzoo.algos.ppo import PPO
     from agentzoo.algos.qrdqn import QRDQN
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 # What is public, and where it lives. Nothing is imported before it is used, so that `import agentzoo` costs nothing.
 _HOMES = {
     "DQN": "agentzoo.algos.dqn",
+    "IMPALA": "agentzoo.algos.impala",
     "PPO": "agentzoo.algos.ppo",
     "QRDQN": "agentzoo.algos.qrdqn",
     "ConfigurationError": "agentzoo.types",
@@ -32,7 +34,7 @@ _HOMES = {
     "make_env": "agentzoo.envs",
 }
 
-__all__ = ["DQN", "PPO", "QRDQN", "ConfigurationError", "Linear", "evaluate_policy", "load", "make_env"]
+__all__ = ["DQN", "IMPALA", "PPO", "QRDQN", "ConfigurationError", "Linear", "evaluate_policy", "load", "make_env"]
 
 
 def __getattr__(name: str) -> Any:

@@ -94,12 +94,12 @@ def rollout(spec, agent, state, length, seed=0, dummies=()):
     mask = np.ones(shape, bool)
     for t, n in dummies:
         mask[t, n] = False
-    memory, rows = agent.initial_memory(spec.num_envs), []
+    memory, rows, act = agent.initial_memory(spec.num_envs), [], jax.jit(agent.act)
     first_memory = memory
     for t in range(length):
         initial = agent.initial_memory(spec.num_envs)
         memory = jax.tree.map(lambda i, m: jnp.where(first_tm1[t][:, None], i, m), initial, memory)  # noqa: B023
-        a_tm1, memory, extras = agent.act(state.params, memory, obs_tm1[t], jax.random.key(100 * seed + t), Clock(*jnp.zeros(3)))
+        a_tm1, memory, extras = act(state.params, memory, obs_tm1[t], jax.random.key(100 * seed + t), Clock(*jnp.zeros(3)))
         rows.append((a_tm1, extras))
     a_tm1, extras = jax.tree.map(lambda *xs: np.stack(xs), *rows)
     r_t = rng.normal(size=shape).astype(np.float32)
@@ -111,34 +111,39 @@ BOX = SPEC._replace(action_space=spaces.Box(-1, 1, (2,)))
 CLOCK = Clock(jnp.float32(50), jnp.float32(10), jnp.float32(100))
 
 
-def numpy_loss(params, data, config, spec, old):
-    """PPO's loss of a whole trajectory in NumPy; `old` are the values and targets before the first pass."""
+def numpy_policy_and_value(params, data, spec):
+    """Log-probabilities of the actions, entropies, values of `obs_tm1` and of `obs_t`, of networks with one hidden layer."""
 
     def layers(name, x, head):
         x = np.tanh(x @ params[f"{name}/linear"]["w"] + params[f"{name}/linear"]["b"])
         return x @ params[head]["w"] + params[head]["b"]
 
     obs_tm1, obs_t = data.obs_tm1.astype(float), data.obs_t.astype(float)
-    outputs, v = layers("policy", obs_tm1, "policy_head"), layers("value", obs_tm1, "value_head")[..., 0]
-    if old is None:
-        v_t = layers("value", obs_t, "value_head")[..., 0]
-        adv, following = np.zeros(v.shape), np.zeros(v.shape[1])
-        for t in reversed(range(len(v))):
-            delta = data.r_t[t] + config.gamma * data.discount_t[t] * v_t[t] - v[t]
-            following = delta + config.gamma * config.gae_lambda * data.discount_t[t] * (1 - data.last_t[t]) * following
-            following = adv[t] = np.where(data.mask[t], following, 0)
-        return v, adv
-    v_tm1, adv = old
-    weight = data.mask / data.mask.sum()
+    outputs, v_tm1, v_t = layers("policy", obs_tm1, "policy_head"), *(layers("value", x, "value_head")[..., 0] for x in (obs_tm1, obs_t))
     if isinstance(spec.action_space, spaces.Box):
         log_std = params["~"]["log_std"]
         z = (data.extras["a_tm1"] - outputs) / np.exp(log_std)
-        log_prob = (-0.5 * z**2 - 0.5 * np.log(2 * np.pi) - log_std).sum(axis=-1)
-        entropy = np.full(v.shape, (0.5 * np.log(2 * np.pi * np.e) + log_std).sum())
-    else:
-        log_probs = outputs - np.log(np.exp(outputs).sum(axis=-1, keepdims=True))
-        log_prob = np.take_along_axis(log_probs, data.a_tm1[..., None], -1)[..., 0]
-        entropy = -(np.exp(log_probs) * log_probs).sum(axis=-1)
+        entropy = np.full(v_t.shape, (0.5 * np.log(2 * np.pi * np.e) + log_std).sum())
+        return (-0.5 * z**2 - 0.5 * np.log(2 * np.pi) - log_std).sum(axis=-1), entropy, v_tm1, v_t
+    log_probs = outputs - np.log(np.exp(outputs).sum(axis=-1, keepdims=True))
+    entropy = -(np.exp(log_probs) * log_probs).sum(axis=-1)
+    return np.take_along_axis(log_probs, data.a_tm1[..., None], -1)[..., 0], entropy, v_tm1, v_t
+
+
+def numpy_advantages(params, data, config, spec):
+    _, _, v_tm1, v_t = numpy_policy_and_value(params, data, spec)
+    adv, following = np.zeros(v_t.shape), np.zeros(v_t.shape[1])
+    for t in reversed(range(len(adv))):
+        delta = data.r_t[t] + config.gamma * data.discount_t[t] * v_t[t] - v_tm1[t]
+        following = delta + config.gamma * config.gae_lambda * data.discount_t[t] * (1 - data.last_t[t]) * following
+        following = adv[t] = np.where(data.mask[t], following, 0)
+    return v_tm1, adv
+
+
+def numpy_loss(params, data, config, spec, v_tm1, adv):
+    """PPO's loss of a whole trajectory, given the values and advantages before the first pass."""
+    weight = data.mask / data.mask.sum()
+    log_prob, entropy, v, _ = numpy_policy_and_value(params, data, spec)
     normal = adv - (weight * adv).sum()
     normal = normal / (np.sqrt((weight * normal**2).sum()) + 1e-8)
     ratio = np.exp(log_prob - data.extras["log_prob_tm1"])
@@ -155,12 +160,12 @@ def test_two_gradient_steps_against_numpy(spec):
         clip_range_vf=0.01, gamma=0.9, gae_lambda=0.8, ortho_init=False,
     )  # fmt: skip
     agent = make_agent(config, spec)
-    state = agent.init(jax.random.key(3))
+    state = jax.jit(agent.init)(jax.random.key(3))
     data = rollout(spec, agent, state, 6, seed=1, dummies=[(2, 0), (4, 1)])
     shift = np.random.default_rng(5).normal(size=(6, 2)).astype(np.float32) * 0.3  # as if another policy had acted
     data.extras["log_prob_tm1"] += shift
     params = jax.tree.map(lambda x: np.asarray(x, float), state.params.network)
-    old = numpy_loss(params, data, config, spec, None)
+    before = numpy_advantages(params, data, config, spec)
     leaves = jax.tree.leaves(params)
     first, second = [np.zeros(x.shape) for x in leaves], [np.zeros(x.shape) for x in leaves]
     for i in (1, 2):
@@ -170,7 +175,7 @@ def test_two_gradient_steps_against_numpy(spec):
                 value, results = x[index], []
                 for moved in (value + 1e-5, value - 1e-5):
                     x[index] = moved
-                    results.append(numpy_loss(params, data, config, spec, old))
+                    results.append(numpy_loss(params, data, config, spec, *before))
                 x[index] = value
                 grad[index] = (results[0] - results[1]) / 2e-5
         scale = min(1, config.max_grad_norm / np.sqrt(sum((grad**2).sum() for grad in grads)))
@@ -188,7 +193,7 @@ def test_two_gradient_steps_against_numpy(spec):
 def test_what_dummy_steps_hold_does_not_matter(options):
     config = PPOConfig(**{**FAST, "n_steps": 16, "batch_size": 16, **options})
     agent = make_agent(config, BOX)
-    state = agent.init(jax.random.key(0))
+    state = jax.jit(agent.init)(jax.random.key(0))
     data = rollout(BOX, agent, state, 16, dummies=[(3, 0), (8, 1)])
     # After a dummy step an episode begins.
     first, last = data.first_tm1.copy(), data.last_t.copy()
@@ -214,7 +219,7 @@ def test_what_dummy_steps_hold_does_not_matter(options):
 def test_learning_sees_the_policy_that_acted(options, spec):
     """Before anything has changed, all ratios are 1: memory, its resets, sequences and statistics are those of acting."""
     agent = make_agent(PPOConfig(**{**FAST, "n_steps": 32, "n_epochs": 1, "learning_rate": 1e-12, **options}), spec)
-    state = agent.init(jax.random.key(0))
+    state = jax.jit(agent.init)(jax.random.key(0))
     for seed in range(3):
         data = rollout(spec, agent, state, 32, seed)
         state, metrics = jax.jit(agent.learn)(state, data, CLOCK)
@@ -271,7 +276,7 @@ def test_a_loaded_agent_learns_on_exactly(tmp_path, options):
     """In an environment that every `reset` finds in the same state, loading makes no difference to what is learned."""
 
     def make():
-        return PPO(probes.Truncated, **{**FAST, "n_steps": 20, "batch_size": 10, "sequence_length": 5, **options})
+        return PPO(probes.Truncated, **{**FAST, "n_steps": 20, "batch_size": 10, **options, "sequence_length": 5})
 
     whole = make().learn(200, progress_bar=False)
     path = make().learn(100, progress_bar=False).save(tmp_path / "half")
@@ -312,10 +317,10 @@ def test_every_action_space(space, target):
 def test_the_environment_gets_clipped_actions_and_the_policy_learns_from_its_own():
     spec = EnvSpec(spaces.Box(-1, 1, (2,)), spaces.Box(np.float32([-0.1, 0]), np.float32([0.2, 3])), 400)
     agent = make_agent(PPOConfig(**FAST), spec)
-    state = agent.init(jax.random.key(0))
+    state = jax.jit(agent.init)(jax.random.key(0))
     obs = np.zeros((400, 2), np.float32)
     action, _, extras = agent.act(state.params, (), obs, jax.random.key(1), CLOCK)
-    np.testing.assert_array_equal(action, np.clip(extras["a_tm1"], [-0.1, 0], [0.2, 3]))
+    np.testing.assert_array_equal(action, np.clip(extras["a_tm1"], spec.action_space.low, spec.action_space.high))
     assert (action != extras["a_tm1"]).mean() > 0.4
     np.testing.assert_allclose(extras["log_prob_tm1"], (-0.5 * extras["a_tm1"] ** 2 - 0.5 * np.log(2 * np.pi)).sum(axis=1), atol=1e-4)
 
@@ -433,7 +438,7 @@ def test_predict_carries_memory_and_resets_it():
     _, fresh = agent.predict(later, episode_start=np.ones(3, bool), deterministic=True)
     _, state = agent.predict(first, deterministic=True)
     _, kept = agent.predict(later, state=state, episode_start=np.array([False, True, False]), deterministic=True)
-    for x, y in zip(jax.tree.leaves(kept), jax.tree.leaves(fresh), strict=True):
+    for x, y in zip(jax.tree.leaves(jax.device_get(kept)), jax.tree.leaves(jax.device_get(fresh)), strict=True):
         np.testing.assert_array_equal(x[1], y[1])
         assert (np.abs(x[[0, 2]] - y[[0, 2]]) > 1e-4).any()
     action, state = agent.predict(first[0])

@@ -34,7 +34,6 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from gymnasium import spaces
 
 from agentzoo import core, networks
 from agentzoo.algos import base
@@ -135,8 +134,7 @@ class Sequences(NamedTuple):
 
 def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | None = None) -> Agent:
     """Builds the pure functions of PPO; `network` may replace the layers before the heads (and before memory)."""
-    action_space, num_steps = spec.action_space, config.n_steps * spec.num_envs
-    continuous = isinstance(action_space, spaces.Box)
+    num_steps = config.n_steps * spec.num_envs
     length = min(config.sequence_length, config.n_steps) if config.recurrent else 1
     num_sequences, batch_sequences = num_steps // length, min(max(config.batch_size // length, 1), num_steps // length)
     if config.n_steps % length:
@@ -154,7 +152,7 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
         config.log_std_init, config.state_dependent_std, config.recurrent, config.recurrent_size, network,
     )  # fmt: skip
 
-    tags = ["loss", "policy_gradient_loss", "value_loss", "entropy_loss", "approx_kl", "clip_fraction", *(["std"] if continuous else [])]
+    tags = ["loss", "policy_gradient_loss", "value_loss", "entropy_loss", "approx_kl", "clip_fraction"] + ["std"] * model.continuous
 
     def optimizer(clock: Clock) -> optax.GradientTransformation:
         learning_rate = value_at(config.learning_rate, clock.remaining)
@@ -170,11 +168,6 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
         first = jnp.zeros(jax.tree.leaves(one)[0].shape[:2], bool)
         return forward(params, one, first, memory)
 
-    def to_environment(a: Array) -> Array:
-        """Actions `[N, ...]` as an environment takes them, from those that a policy draws."""
-        a = a.reshape(a.shape[0], *action_space.shape)  # type: ignore[misc]
-        return jnp.clip(a, action_space.low, action_space.high) if isinstance(action_space, spaces.Box) else a
-
     def init(key: Array) -> PPOState:
         network_key, key = jax.random.split(key)
         params = PPOParams(model.init(network_key), networks.init_statistics(model.space) if config.normalize_obs else ())
@@ -185,13 +178,13 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
     def act(params, memory, obs, key, clock):
         output = step(params, memory, obs)
         a, log_prob = output.policy.sample_and_log_prob(seed=key)
-        extras = {"log_prob_tm1": log_prob[0], **({"a_tm1": a[0]} if continuous else {})}
-        return to_environment(a[0]), jax.tree.map(lambda x: x[0], output.memory), extras
+        extras = {"log_prob_tm1": log_prob[0], **({"a_tm1": a[0]} if model.continuous else {})}
+        return model.to_environment(a[0]), jax.tree.map(lambda x: x[0], output.memory), extras
 
     def predict(params, memory, obs, key, deterministic):
         output = step(params, memory, obs)
         a = output.policy.mode() if deterministic else output.policy.sample(seed=key)
-        return to_environment(a[0]), jax.tree.map(lambda x: x[0], output.memory)
+        return model.to_environment(a[0]), jax.tree.map(lambda x: x[0], output.memory)
 
     def sequences(params: PPOParams, trajectory: Trajectory) -> Sequences:
         """Values what happened, and cuts it into sequences."""
@@ -231,7 +224,7 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
         loss = policy_loss + config.vf_coef * value_loss + value_at(config.ent_coef, clock.remaining) * entropy_loss
         approx_kl = core.approximate_kl(log_prob_tm1, batch.log_prob_tm1, weight, reduction="masked_mean")
         clip_fraction = core.clip_fraction(ratio, clip_range, weight, reduction="masked_mean")
-        std = [mean(policy.stddev().mean(axis=-1))] if continuous else []
+        std = [mean(policy.stddev().mean(axis=-1))] if model.continuous else []
         return loss, dict(zip(tags, [loss, policy_loss, value_loss, entropy_loss, approx_kl, clip_fraction, *std], strict=True))
 
     def learn(state: PPOState, trajectory: Trajectory, clock: Clock) -> tuple[PPOState, dict[str, Array]]:

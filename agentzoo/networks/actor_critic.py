@@ -35,6 +35,8 @@ class ActorCritic(NamedTuple):
         `[N, ...]` on, which is reset where `first`.
       split: `(obs) -> (obs, mask)`, takes the action mask, or None, out of an environment's observations.
       space: of the observations without their mask.
+      continuous: whether actions are those of a Box, which the environment gets clipped to its bounds.
+      to_environment: `(a) -> action`, from `[N, ...]` actions that the policy draws to those that an environment takes.
       initial_memory: `(num_envs) -> memory`, the recurrent state at the beginning of an episode.
     """
 
@@ -42,6 +44,8 @@ class ActorCritic(NamedTuple):
     apply: Callable[..., Output]
     split: Callable[[PyTree], tuple[PyTree, Array | None]]
     space: spaces.Space
+    continuous: bool
+    to_environment: Callable[[Array], Array]
     initial_memory: Callable[[int], PyTree]
 
 
@@ -84,6 +88,7 @@ def make_actor_critic(
         raise ConfigurationError(f"recurrent={recurrent!r} is unknown; choose one of {', '.join(CORES)}, or None.")
     action_space, sizes = spec.action_space, _choices(spec.action_space)
     space, masked = _without_mask(spec, sizes)
+    bounds = _bounds(action_space) if isinstance(action_space, spaces.Box) else ()
     names = ["shared"] if shared or network is not None else ["policy", "value"]
 
     def initialised(gain: float) -> Any:
@@ -140,11 +145,22 @@ def make_actor_critic(
             return policies.MultiCategorical(outputs, sizes, legal)
         return policies.Categorical(outputs, legal)
 
+    def to_environment(a: Array) -> Array:
+        a = a.reshape(a.shape[0], *action_space.shape)  # type: ignore[misc]
+        return jnp.clip(a, *bounds) if bounds else a
+
     def init(key: Array) -> hk.Params:
         obs, mask = split(zeros(spec.observation_space, 1, 1))
         return forward.init(key, obs, mask, jnp.zeros((1, 1), bool), initial_memory(1))
 
-    return ActorCritic(init, forward.apply, split, space, initial_memory)
+    return ActorCritic(init, forward.apply, split, space, bool(bounds), to_environment, initial_memory)
+
+
+def _bounds(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
+    """Low and high in the dtype of actions; rounding does not widen them."""
+    low, high = space.low.astype(np.float32), space.high.astype(np.float32)
+    inf = np.float32(np.inf)
+    return np.where(low < space.low, np.nextafter(low, inf), low), np.where(high > space.high, np.nextafter(high, -inf), high)
 
 
 def _choices(space: spaces.Space) -> list[int]:
