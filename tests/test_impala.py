@@ -12,9 +12,9 @@ from agentzoo.types import EnvSpec
 from tests import probes
 from tests.test_ppo import BOX, CLOCK, SPEC, Masked, Recall, Target, numpy_policy_and_value, rollout
 
-FAST = dict(n_steps=16, learning_rate=Linear(1e-2), net_arch=(16,), gamma=0.9)
+FAST = dict(n_steps=16, learning_rate=Linear(1e-2), net_arch=(16,), gamma=0.9, ortho_init=False)
 OPTIONS = {
-    "adam": {},
+    "adam": dict(ortho_init=True),
     "rmsprop": dict(optimizer="rmsprop", share_layers=True),
     "lstm": dict(recurrent="lstm", recurrent_size=8),
 }
