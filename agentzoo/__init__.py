@@ -12,7 +12,9 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from agentzoo.algos.dqn import DQN
+    from agentzoo.algos.impala import IMPALA
     from agentzoo.algos.loading import load
+    from agentzoo.algos.ppo import PPO
     from agentzoo.algos.qrdqn import QRDQN
     from agentzoo.config import Linear
     from agentzoo.envs import make_env
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 # What is public, and where it lives. Nothing is imported before it is used, so that `import agentzoo` costs nothing.
 _HOMES = {
     "DQN": "agentzoo.algos.dqn",
+    "IMPALA": "agentzoo.algos.impala",
+    "PPO": "agentzoo.algos.ppo",
     "QRDQN": "agentzoo.algos.qrdqn",
     "ConfigurationError": "agentzoo.types",
     "Linear": "agentzoo.config",
@@ -30,7 +34,7 @@ _HOMES = {
     "make_env": "agentzoo.envs",
 }
 
-__all__ = ["DQN", "QRDQN", "ConfigurationError", "Linear", "evaluate_policy", "load", "make_env"]
+__all__ = ["DQN", "IMPALA", "PPO", "QRDQN", "ConfigurationError", "Linear", "evaluate_policy", "load", "make_env"]
 
 
 def __getattr__(name: str) -> Any:

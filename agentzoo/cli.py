@@ -106,20 +106,23 @@ _REGISTRY = tyro.constructors.ConstructorRegistry()
 
 @_REGISTRY.primitive_rule
 def _schedule_rule(type_info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
-    """Schedules on the command line: a number, or `linear:START,END`."""
-    if type_info.type != configs.Schedule:
+    """Schedules on the command line: a number, or `linear:START,END`, or None where that is allowed."""
+    optional = type_info.type == configs.Schedule | None
+    if type_info.type != configs.Schedule and not optional:
         return None
 
-    def parse(arguments: list[str]) -> configs.Schedule:
+    def parse(arguments: list[str]) -> configs.Schedule | None:
+        if optional and arguments[0] == "None":
+            return None
         if arguments[0].startswith("linear:"):
             return configs.Linear(*(float(part) for part in arguments[0].removeprefix("linear:").split(",")))
         return float(arguments[0])
 
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
-        metavar="FLOAT|linear:START,END",
+        metavar="FLOAT|linear:START,END" + optional * "|None",
         instance_from_str=parse,
-        is_instance=lambda value: isinstance(value, int | float | configs.Linear),
+        is_instance=lambda value: isinstance(value, int | float | configs.Linear) or (optional and value is None),
         str_from_instance=lambda value: [f"linear:{value.start},{value.end}" if isinstance(value, configs.Linear) else str(value)],
     )
 

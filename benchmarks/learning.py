@@ -11,10 +11,40 @@ import argparse
 import json
 import time
 
+import gymnasium as gym
 import numpy as np
 
 import agentzoo
 from agentzoo.algos.loading import find
+
+
+def cartpole_positions() -> gym.Env:
+    """CartPole without velocities."""
+    env = gym.make("CartPole-v1")
+    space = env.observation_space
+    assert isinstance(space, gym.spaces.Box)
+    return gym.wrappers.TransformObservation(env, lambda obs: obs[[0, 2]], gym.spaces.Box(space.low[[0, 2]], space.high[[0, 2]]))
+
+
+class Recall(gym.Env):
+    """A cue at the beginning says which action is rewarded with 1, and the other with -1, 50 steps later; nothing is seen in between."""
+
+    observation_space = gym.spaces.Box(-1, 1, (2,))
+    action_space = gym.spaces.Discrete(2)
+
+    def observe(self) -> np.ndarray:
+        return np.array([self.cue if self.t == 0 else 0, self.t == 50], np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.t, self.cue = 0, self.np_random.choice([-1, 1])
+        return self.observe(), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.t += 1
+        reward = (1.0 if (action == 1) == (self.cue == 1) else -1.0) if self.t == 51 else 0.0
+        return self.observe(), reward, self.t == 51, False, {}
+
 
 # Tuned values as in the tables of rl-baselines3-zoo, except that the learning rate falls to 0 where that is said, and transitions span
 # 3 steps; double Q-learning is our default.
@@ -34,13 +64,33 @@ CARTPOLE = dict(
     gradient_steps=128, exploration_fraction=0.16, exploration_final_eps=0.04, net_arch=(256, 256),
 )  # fmt: skip
 
-# name: (algorithm, environment, steps, hyperparameters, score to reach, whether by every seed or by their mean)
+PPO_CARTPOLE = dict(
+    n_envs=8, n_steps=32, batch_size=256, n_epochs=20, gamma=0.98, gae_lambda=0.8,
+    learning_rate=agentzoo.Linear(1e-3), clip_range=agentzoo.Linear(0.2),
+)  # fmt: skip
+PPO_MEMORY = dict(
+    n_envs=8, n_steps=128, batch_size=256, n_epochs=10, gae_lambda=0.95, learning_rate=agentzoo.Linear(1e-3), recurrent_size=64,
+)  # fmt: skip
+PPO_PENDULUM = dict(n_envs=4, n_steps=1_024, batch_size=64, n_epochs=10, gamma=0.9, gae_lambda=0.95, learning_rate=1e-3)
+PPO_ACROBOT = dict(n_envs=16, n_steps=256, batch_size=64, n_epochs=4, gae_lambda=0.94, learning_rate=3e-4, normalize_obs=True)
+PPO_LUNAR = dict(n_envs=16, n_steps=1_024, batch_size=64, n_epochs=4, gamma=0.999, gae_lambda=0.98, ent_coef=0.01, learning_rate=3e-4)
+
+# name: (algorithm, environment, steps, hyperparameters, score to reach, whether by every seed or by their mean, or "at most" by any)
 TASKS = {
     "dqn-cartpole-defaults": ("DQN", "CartPole-v1", 100_000, {}, 475, "every"),
     "dqn-cartpole": ("DQN", "CartPole-v1", 50_000, CARTPOLE, 475, "every"),
     "dqn-acrobot": ("DQN", "Acrobot-v1", 100_000, {**LUNAR, "learning_rate": 6.3e-4}, -85, "mean"),
     "dqn-mountaincar": ("DQN", "MountainCar-v0", 120_000, MOUNTAIN_CAR, -115, "mean"),
     "dqn-lunarlander": ("DQN", "LunarLander-v3", 300_000, LUNAR, 200, "mean"),
+    "ppo-cartpole-defaults": ("PPO", "CartPole-v1", 100_000, {}, 475, "every"),
+    "ppo-cartpole": ("PPO", "CartPole-v1", 100_000, PPO_CARTPOLE, 475, "every"),
+    "ppo-cartpole-positions": ("PPO", cartpole_positions, 200_000, {**PPO_MEMORY, "recurrent": "lstm"}, 475, "every"),
+    "ppo-cartpole-positions-without-memory": ("PPO", cartpole_positions, 200_000, PPO_MEMORY, 100, "at most"),
+    "ppo-recall": ("PPO", Recall, 300_000, {**PPO_MEMORY, "recurrent": "lstm", "sequence_length": 128, "ent_coef": 0.01}, 1, "every"),
+    "ppo-recall-without-memory": ("PPO", Recall, 300_000, {**PPO_MEMORY, "ent_coef": 0.01}, 0.2, "at most"),
+    "ppo-pendulum": ("PPO", "Pendulum-v1", 100_000, PPO_PENDULUM, -180, "mean"),
+    "ppo-acrobot": ("PPO", "Acrobot-v1", 1_000_000, PPO_ACROBOT, -85, "mean"),
+    "ppo-lunarlander": ("PPO", "LunarLander-v3", 1_000_000, PPO_LUNAR, 230, "mean"),
     "qrdqn-cartpole-defaults": ("QRDQN", "CartPole-v1", 100_000, {}, 475, "every"),
     "qrdqn-cartpole": ("QRDQN", "CartPole-v1", 50_000, {**CARTPOLE, "n_quantiles": 10}, 475, "every"),
     "qrdqn-acrobot": ("QRDQN", "Acrobot-v1", 100_000, {**LUNAR, "learning_rate": 6.3e-4, "n_quantiles": 25}, -80, "mean"),
@@ -78,9 +128,10 @@ def main() -> None:
             json.dumps({"task": arguments.task, "seed": seed, "mean": round(mean, 2), "std": round(std, 2), "seconds": round(seconds, 1)}),
             flush=True,
         )
-    reached = min(scores) >= goal if by == "every" else np.mean(scores) >= goal
-    print(f"{algorithm} on {env}, {steps} steps, {len(scores)} seeds: mean {np.mean(scores):.1f}, worst {min(scores):.1f}", end="; ")
-    print(f"to reach: {goal} ({'every seed' if by == 'every' else 'mean'}): {'reached' if reached else 'NOT reached'}")
+    reached = {"every": min(scores) >= goal, "mean": np.mean(scores) >= goal, "at most": max(scores) <= goal}[by]
+    name = env if isinstance(env, str) else env.__name__
+    print(f"{algorithm} on {name}, {steps} steps, {len(scores)} seeds: mean {np.mean(scores):.1f}, worst {min(scores):.1f}", end="; ")
+    print(f"to reach: {goal} ({by}): {'reached' if reached else 'NOT reached'}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +45,14 @@ def test_help_is_made_from_the_comments_of_the_config(capsys):
         with pytest.raises(SystemExit) as stop:
             main(command)
         assert stop.value.code == 0
+
+
+def test_what_may_be_none(capsys):
+    for given, expected in (("None", None), ("linear:0.2,0.1", {"linear": [0.2, 0.1]})):
+        options = ["--clip-range-vf", given, "--target-kl", "0.1", "--recurrent", "gru", "--eval-episodes", "0"]
+        main(["train", "ppo", "--env", "CartPole-v1", "--steps", "8", "--n-steps", "8", "--batch-size", "8", *options])
+        config = json.loads(sorted(Path("runs").glob("*/config.json"))[-1].read_text())["hyperparameters"]
+        assert (config["clip_range_vf"], config["target_kl"], config["recurrent"]) == (expected, 0.1, "gru")
 
 
 def test_a_preset_changes_the_defaults(capsys):

@@ -1,0 +1,213 @@
+"""IMPALA: an actor-critic whose actors may run ahead of its learner, https://arxiv.org/abs/1802.01561.
+
+A policy pi and a value function v with parameters `params` learn from each trajectory of `n_steps` steps in every environment by one step
+of gradient descent on
+
+    loss = policy_loss + vf_coef * value_loss - ent_coef * mean(entropy(pi(params, obs_tm1)))
+    policy_loss = -mean(log pi(params, obs_tm1)[a_tm1] * adv_tm1)
+    value_loss = mean((target_tm1 - v(params, obs_tm1))^2)
+
+where V-trace corrects for the policy that acted, whose log-probabilities the trajectory holds,
+
+    rho_tm1 = pi(params, obs_tm1)[a_tm1] / pi(acting_params, obs_tm1)[a_tm1]
+    target_tm1 = v_tm1 + delta_t + discount_t * vtrace_lambda * min(1, rho_tm1) * (target_t - v_t)
+    delta_t = min(clip_rho, rho_tm1) * (r_t + discount_t * v_t - v_tm1)
+    adv_tm1 = min(clip_pg_rho, rho_tm1) * (r_t + discount_t * (v_t + vtrace_lambda * (target_t - v_t)) - v_tm1)
+
+and `discount_t` includes gamma. Where an episode ends, `target_t` is `v_t`, so that a time limit bootstraps from the true last observation.
+
+Actions of a Box are drawn from a Gaussian. The environment gets them clipped to the bounds; the policy learns from what it drew.
+An "action_mask" in a Dict of observations marks illegal actions, see `agentzoo.networks.actor_critic`.
+"""
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from agentzoo import core, networks
+from agentzoo.algos import base
+from agentzoo.config import FRACTION, POSITIVE, Linear, Range, Schedule, value_at
+from agentzoo.networks.actor_critic import Output, make_actor_critic
+from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, PyTree, Trajectory
+
+
+@dataclass(frozen=True)
+class IMPALAConfig:
+    """Hyperparameters of IMPALA. Steps are environment steps."""
+
+    # Step size of the optimiser; a number or a schedule.
+    learning_rate: Annotated[Schedule, POSITIVE] = Linear(1e-3)
+    # The optimiser: adam or rmsprop.
+    optimizer: str = "adam"
+    # The optimiser's epsilon.
+    optimizer_eps: Annotated[float, POSITIVE] = 1e-5
+    # How slowly RMSProp forgets.
+    rms_decay: Annotated[float, FRACTION] = 0.99
+    # The norm that gradients are clipped to.
+    max_grad_norm: Annotated[float, POSITIVE] = 0.5
+    # Steps of each environment per gradient step.
+    n_steps: Annotated[int, Range(1)] = 64
+    # Discount per step.
+    gamma: Annotated[float, FRACTION] = 0.99
+    # Lambda of V-trace: 0 trusts the values, 1 the rewards.
+    vtrace_lambda: Annotated[float, FRACTION] = 0.95
+    # Where importance ratios are clipped in the targets of the values.
+    clip_rho: Annotated[float, POSITIVE] = 1.0
+    # Where importance ratios are clipped in the policy gradient.
+    clip_pg_rho: Annotated[float, POSITIVE] = 1.0
+    # Weight of the entropy; a number or a schedule.
+    ent_coef: Annotated[Schedule, Range(0)] = Linear(0.01)
+    # Weight of the value loss.
+    vf_coef: Annotated[float, Range(0)] = 0.5
+    # Learn from rewards clipped to [-1, 1]; scores are not clipped.
+    clip_reward: bool = False
+    # Logarithm of the standard deviation of Box actions at the beginning.
+    log_std_init: float = 0.0
+    # Let that standard deviation depend on the observation.
+    state_dependent_std: bool = False
+    # Memory after the hidden layers: lstm, gru, or None.
+    recurrent: str | None = None
+    # Size of the memory.
+    recurrent_size: Annotated[int, Range(1)] = 64
+    # Initialise the network orthogonally.
+    ortho_init: bool = True
+    # Use the hidden layers and the memory for both policy and value, instead of for each its own.
+    share_layers: bool = False
+    # Convolutions for images: nature or impala.
+    cnn: str = "impala"
+    # Sizes of the hidden layers.
+    net_arch: Annotated[tuple[int, ...], Range(1)] = (64, 64)
+    # Between layers: relu, tanh, silu or gelu.
+    activation: str = "tanh"
+
+
+class IMPALAState(NamedTuple):
+    """All that IMPALA carries from one cycle to the next."""
+
+    params: PyTree
+    opt_state: optax.OptState
+    n_updates: Array
+
+
+def make_agent(config: IMPALAConfig, spec: EnvSpec, network: networks.Network | None = None) -> Agent:
+    """Builds the pure functions of IMPALA; `network` may replace the layers before the heads (and before memory)."""
+    if config.optimizer not in ("adam", "rmsprop"):
+        raise ConfigurationError(f"optimizer={config.optimizer!r} is unknown; choose one of adam, rmsprop.")
+    model = make_actor_critic(
+        spec, config.cnn, config.net_arch, config.activation, config.share_layers, config.ortho_init,
+        config.log_std_init, config.state_dependent_std, config.recurrent, config.recurrent_size, network,
+    )  # fmt: skip
+
+    def optimizer(clock: Clock) -> optax.GradientTransformation:
+        learning_rate, eps = value_at(config.learning_rate, clock.remaining), config.optimizer_eps
+        descend = (
+            optax.adam(learning_rate, eps=eps)
+            if config.optimizer == "adam"
+            else optax.rmsprop(learning_rate, config.rms_decay, eps, eps_in_sqrt=False)
+        )
+        return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), descend)
+
+    def forward(params: PyTree, obs: PyTree, first: Array, memory: PyTree) -> Output:
+        return model.apply(params, *model.split(obs), first, memory)
+
+    def step(params: PyTree, memory: PyTree, obs: PyTree) -> Output:
+        """What the actor-critic says of one observation `[N, ...]` of each environment; memory has been reset where an episode begins."""
+        one = jax.tree.map(lambda x: x[None], obs)
+        return forward(params, one, jnp.zeros(jax.tree.leaves(one)[0].shape[:2], bool), memory)
+
+    def init(key: Array) -> IMPALAState:
+        params = model.init(key)
+        return IMPALAState(params, optimizer(Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))).init(params), jnp.int32(0))
+
+    def act(params, memory, obs, key, clock):
+        output = step(params, memory, obs)
+        a, log_prob = output.policy.sample_and_log_prob(seed=key)
+        extras = {"log_prob_tm1": log_prob[0], **({"a_tm1": a[0]} if model.continuous else {})}
+        return model.to_environment(a[0]), jax.tree.map(lambda x: x[0], output.memory), extras
+
+    def predict(params, memory, obs, key, deterministic):
+        output = step(params, memory, obs)
+        a = output.policy.mode() if deterministic else output.policy.sample(seed=key)
+        return model.to_environment(a[0]), jax.tree.map(lambda x: x[0], output.memory)
+
+    def loss_fn(params: PyTree, trajectory: Trajectory, clock: Clock) -> tuple[Array, dict[str, Array]]:
+        policy, v_tm1, memory = forward(params, trajectory.obs_tm1, trajectory.first_tm1, trajectory.memory)
+        after = step(jax.lax.stop_gradient(params), *jax.tree.map(_merge, (memory, trajectory.obs_t)))
+        a_tm1 = trajectory.extras.get("a_tm1", trajectory.a_tm1).reshape(*v_tm1.shape, *policy.event_shape)
+        log_prob_tm1, mask = policy.log_prob(a_tm1), trajectory.mask.astype(jnp.float32)
+        rho_tm1 = jnp.exp(jax.lax.stop_gradient(log_prob_tm1) - trajectory.extras["log_prob_tm1"])
+        vtrace = core.vtrace_td_error_and_advantage(
+            v_tm1, after.v.reshape(v_tm1.shape), trajectory.r_t, config.gamma * trajectory.discount_t, rho_tm1,
+            jnp.where(trajectory.last_t, 0.0, config.vtrace_lambda), config.clip_rho, config.clip_pg_rho, sample_mask=trajectory.mask,
+        )  # fmt: skip
+
+        def mean(x: Array) -> Array:
+            return jnp.sum(jnp.where(mask == 0, 0.0, x)) / jnp.maximum(jnp.sum(mask), 1.0)
+
+        policy_loss, value_loss = -mean(log_prob_tm1 * vtrace.pg_advantage), mean(jnp.square(vtrace.errors))
+        entropy_loss = -mean(policy.entropy())
+        loss = policy_loss + config.vf_coef * value_loss + value_at(config.ent_coef, clock.remaining) * entropy_loss
+        return loss, {
+            "train/loss": loss,
+            "train/policy_gradient_loss": policy_loss,
+            "train/value_loss": value_loss,
+            "train/entropy_loss": entropy_loss,
+            "train/explained_variance": core.explained_variance(v_tm1, v_tm1 + vtrace.errors, mask),
+            "train/rho_mean": mean(rho_tm1),
+            "train/rho_clip_fraction": mean((rho_tm1 > config.clip_rho).astype(jnp.float32)),
+        }
+
+    def learn(state: IMPALAState, trajectory: Trajectory, clock: Clock) -> tuple[IMPALAState, dict[str, Array]]:
+        if config.clip_reward:
+            trajectory = trajectory._replace(r_t=jnp.clip(trajectory.r_t, -1.0, 1.0))
+        grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params, trajectory, clock)
+        updates, opt_state = optimizer(clock).update(grads, state.opt_state, state.params)
+        state = IMPALAState(optax.apply_updates(state.params, updates), opt_state, state.n_updates + 1)
+        metrics["train/learning_rate"] = value_at(config.learning_rate, clock.remaining)
+        metrics["train/n_updates"] = state.n_updates
+        return state, metrics
+
+    queries = {"value": lambda params, obs: step(params, model.initial_memory(len(jax.tree.leaves(obs)[0])), obs).v[0]}
+    return Agent(init, act, predict, learn, config.n_steps, model.initial_memory, queries)
+
+
+def _merge(x: Array) -> Array:
+    """`[T, N, ...]` as `[T * N, ...]`."""
+    return x.reshape(-1, *x.shape[2:])
+
+
+class IMPALA(base.Algorithm[IMPALAConfig]):
+    """Importance-weighted actor-learner; see `IMPALAConfig` for the hyperparameters and `agentzoo.algos.impala` for the method."""
+
+    Config = IMPALAConfig
+    make_agent = staticmethod(make_agent)
+    action_spaces = ("Box", "Discrete", "MultiDiscrete", "MultiBinary")
+    # As published for Atari, for n_envs=32 or more.
+    presets = MappingProxyType(
+        {
+            "pixels": {
+                "learning_rate": Linear(6e-4),
+                "optimizer": "rmsprop",
+                "max_grad_norm": 40.0,
+                "n_steps": 20,
+                "vtrace_lambda": 1.0,
+                "ent_coef": 0.01,
+                "clip_reward": True,
+                "share_layers": True,
+                "net_arch": (256,),
+                "activation": "relu",
+            }
+        }
+    )
+
+    def value(self, observation: Any) -> Any:
+        """The value of an observation, as one that begins an episode if the agent has memory; `[N]` for a batch.
+
+        Raises:
+          ConfigurationError: if the observation does not fit the observation space.
+        """
+        return self._query("value", observation)

@@ -1,0 +1,207 @@
+"""A policy and a value function over time, for every action space, with or without memory and action masks."""
+
+import contextlib
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import distrax
+import haiku as hk
+import jax.numpy as jnp
+import numpy as np
+from gymnasium import spaces
+
+from agentzoo.core import policies
+from agentzoo.networks.encoders import Network, check, encode, mlp
+from agentzoo.types import Array, ConfigurationError, EnvSpec, PyTree, zeros
+
+CORES: dict[str, Callable[[int], hk.RNNCore]] = {"lstm": hk.LSTM, "gru": hk.GRU}
+
+
+class Output(NamedTuple):
+    """What an actor-critic says of observations `[T, N, ...]`."""
+
+    policy: Any  # a `distrax.Distribution` of batch shape [T, N] and, but for Discrete actions, event shape [D]
+    v: Array  # [T, N]
+    memory: PyTree  # [T, N, ...] the recurrent state after each observation, or ()
+
+
+class ActorCritic(NamedTuple):
+    """A policy and a value function as pure functions.
+
+    Attributes:
+      init: `(key) -> params`.
+      apply: `(params, obs, mask, first, memory) -> Output`, for `[T, N]` observations that follow on each other, from a recurrent state
+        `[N, ...]` on, which is reset where `first`.
+      split: `(obs) -> (obs, mask)`, takes the action mask, or None, out of an environment's observations.
+      space: of the observations without their mask.
+      continuous: whether actions are those of a Box, which the environment gets clipped to its bounds.
+      to_environment: `(a) -> action`, from `[N, ...]` actions that the policy draws to those that an environment takes.
+      initial_memory: `(num_envs) -> memory`, the recurrent state at the beginning of an episode.
+    """
+
+    init: Callable[[Array], hk.Params]
+    apply: Callable[..., Output]
+    split: Callable[[PyTree], tuple[PyTree, Array | None]]
+    space: spaces.Space
+    continuous: bool
+    to_environment: Callable[[Array], Array]
+    initial_memory: Callable[[int], PyTree]
+
+
+def make_actor_critic(
+    spec: EnvSpec,
+    cnn: str = "nature",
+    net_arch: Sequence[int] = (64, 64),
+    activation: str = "tanh",
+    shared: bool = False,
+    orthogonal: bool = True,
+    log_std_init: float = 0.0,
+    state_dependent_std: bool = False,
+    recurrent: str | None = None,
+    recurrent_size: int = 64,
+    network: Network | None = None,
+) -> ActorCritic:
+    """Builds a policy and a value function.
+
+    Args:
+      spec: the spaces. In an observation space that is a Dict, "action_mask" says which actions are legal: `[A]` numbers, not 0 where one
+        is, for a Discrete space of A actions; one for each value of each choice of a MultiDiscrete space; and one for each bit of a
+        MultiBinary space, whether it may be 1. Where none is legal, which should only happen at the end of an episode, all are.
+      cnn: convolutions for images, which policy and value share.
+      net_arch: sizes of the hidden layers.
+      activation: between layers.
+      shared: use the hidden layers and the memory for both policy and value, instead of for each its own.
+      orthogonal: initialise orthogonally, with gain sqrt(2) in hidden layers, 0.01 in the policy's head and 1 in the others, and not as
+        Haiku does.
+      log_std_init: logarithm of the standard deviation of Box actions at the beginning.
+      state_dependent_std: let the standard deviation depend on the observation.
+      recurrent: "lstm" or "gru" after the hidden layers; None for no memory.
+      recurrent_size: size of that memory.
+      network: a user's layers, in place of convolutions and hidden layers; shared.
+
+    Raises:
+      ConfigurationError: if the spaces or names are not supported.
+    """
+    check(activation, cnn)
+    if recurrent is not None and recurrent not in CORES:
+        raise ConfigurationError(f"recurrent={recurrent!r} is unknown; choose one of {', '.join(CORES)}, or None.")
+    action_space, sizes = spec.action_space, _choices(spec.action_space)
+    space, masked = _without_mask(spec, sizes)
+    bounds = _bounds(action_space) if isinstance(action_space, spaces.Box) else ()
+    names = ["shared"] if shared or network is not None else ["policy", "value"]
+
+    def initialised(gain: float) -> Any:
+        return _orthogonal(gain) if orthogonal else contextlib.nullcontext()
+
+    def split(obs: PyTree) -> tuple[PyTree, Array | None]:
+        if not masked:
+            return obs, None
+        return {name: part for name, part in obs.items() if name != "action_mask"}, obs["action_mask"]
+
+    def initial_memory(num_envs: int) -> PyTree:
+        if recurrent is None:
+            return ()
+        sizes = {"lstm": hk.LSTMState(*(jnp.zeros((num_envs, recurrent_size)),) * 2), "gru": jnp.zeros((num_envs, recurrent_size))}
+        return tuple(sizes[recurrent] for _ in names)
+
+    def encoded(obs: PyTree) -> Array:
+        if network is not None:
+            return network(obs)
+        with initialised(math.sqrt(2)):
+            return encode(space, obs, cnn)
+
+    @hk.without_apply_rng
+    @hk.transform
+    def forward(obs, mask, first, memory):
+        x, features, states = hk.BatchApply(encoded)(obs), [], []
+        for i, name in enumerate(names):
+            with hk.name_scope(name):
+                with initialised(math.sqrt(2)):
+                    y = x if network is not None else mlp(x, net_arch, activation)
+                if recurrent is not None:
+                    with initialised(1.0):
+                        core = hk.ResetCore(CORES[recurrent](recurrent_size))
+                        y, state = hk.dynamic_unroll(core, (y, first), memory[i], return_all_states=True)
+                    states.append(state)
+                features.append(y)
+        with initialised(0.01):
+            outputs = hk.Linear(sum(sizes) * (1 + state_dependent_std), name="policy_head")(features[0])
+        with initialised(1.0):
+            v = hk.Linear(1, name="value_head")(features[-1])[..., 0]
+        return Output(policy(outputs, mask), v, tuple(states))
+
+    def policy(outputs: Array, mask: Array | None) -> distrax.Distribution:
+        if isinstance(action_space, spaces.Box):
+            if state_dependent_std:
+                mean, log_std = jnp.split(outputs, 2, axis=-1)
+                return policies.DiagonalGaussian(mean, jnp.exp(log_std_init + log_std))
+            log_std = hk.get_parameter("log_std", outputs.shape[-1:], init=hk.initializers.Constant(log_std_init))
+            return policies.DiagonalGaussian(outputs, jnp.exp(log_std))
+        if isinstance(action_space, spaces.MultiBinary):
+            return policies.Bernoulli(outputs, None if mask is None else mask != 0)
+        legal = None if mask is None else _some_legal(mask != 0, sizes)
+        if isinstance(action_space, spaces.MultiDiscrete):
+            return policies.MultiCategorical(outputs, sizes, legal)
+        return policies.Categorical(outputs, legal)
+
+    def to_environment(a: Array) -> Array:
+        a = a.reshape(a.shape[0], *action_space.shape)  # type: ignore[misc]
+        return jnp.clip(a, *bounds) if bounds else a
+
+    def init(key: Array) -> hk.Params:
+        obs, mask = split(zeros(spec.observation_space, 1, 1))
+        return forward.init(key, obs, mask, jnp.zeros((1, 1), bool), initial_memory(1))
+
+    return ActorCritic(init, forward.apply, split, space, bool(bounds), to_environment, initial_memory)
+
+
+def _bounds(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
+    """Low and high in the dtype of actions; rounding does not widen them."""
+    low, high = space.low.astype(np.float32), space.high.astype(np.float32)
+    inf = np.float32(np.inf)
+    return np.where(low < space.low, np.nextafter(low, inf), low), np.where(high > space.high, np.nextafter(high, -inf), high)
+
+
+def _choices(space: spaces.Space) -> list[int]:
+    """The outputs that describe a policy: for each choice its number of values, and one for each bit or dimension."""
+    if isinstance(space, spaces.Discrete):
+        return [int(space.n)]
+    if isinstance(space, spaces.MultiDiscrete):
+        return [int(n) for n in space.nvec.reshape(-1)]
+    assert space.shape is not None and space.dtype is not None
+    if isinstance(space, spaces.Box) and not np.issubdtype(space.dtype, np.floating):
+        raise ConfigurationError(f"Actions of {space} are integers; make them a Discrete or MultiDiscrete space, or a Box of floats.")
+    return [1] * math.prod(space.shape)
+
+
+def _without_mask(spec: EnvSpec, sizes: Sequence[int]) -> tuple[spaces.Space, bool]:
+    """The space of observations without "action_mask", and whether there is one."""
+    space = spec.observation_space
+    if not isinstance(space, spaces.Dict) or "action_mask" not in space.spaces:
+        return space, False
+    mask, others = space["action_mask"], {name: part for name, part in space.items() if name != "action_mask"}
+    if isinstance(spec.action_space, spaces.Box):
+        raise ConfigurationError(f'There is an "action_mask" in the observations, but actions of {spec.action_space} cannot be masked.')
+    if mask.shape != (sum(sizes),) or not isinstance(mask, spaces.Box | spaces.MultiBinary):
+        raise ConfigurationError(
+            f'The "action_mask" in the observations is {mask}; expected MultiBinary({sum(sizes)}) for actions of {spec.action_space}.'
+        )
+    if not others:
+        raise ConfigurationError('The observations hold nothing but an "action_mask"; add what the agent should see.')
+    return spaces.Dict(others), True
+
+
+def _some_legal(mask: Array, sizes: Sequence[int]) -> Array:
+    """The mask, with all values of a choice legal where none is: otherwise there would be no distribution."""
+    choices = jnp.split(mask, np.cumsum(sizes)[:-1], axis=-1)
+    return jnp.concatenate([choice | ~choice.any(axis=-1, keepdims=True) for choice in choices], axis=-1)
+
+
+def _orthogonal(gain: float) -> Any:
+    """Within this context, weights are initialised orthogonally."""
+
+    def creator(next_creator, shape, dtype, init, context):
+        return next_creator(shape, dtype, hk.initializers.Orthogonal(gain) if context.name.startswith("w") else init)
+
+    return hk.custom_creator(creator)
