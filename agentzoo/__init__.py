@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from agentzoo.algos.dqn import DQN
     from agentzoo.algos.loading import load
     from agentzoo.algos.qrdqn import QRDQN
+    from agentzoo.algos.sac import SAC
     from agentzoo.config import Linear
     from agentzoo.envs import make_env
     from agentzoo.evaluation import evaluate_policy
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "DQN": "agentzoo.algos.dqn",
     "QRDQN": "agentzoo.algos.qrdqn",
+    "SAC": "agentzoo.algos.sac",
     "ConfigurationError": "agentzoo.types",
     "Linear": "agentzoo.config",
     "evaluate_policy": "agentzoo.evaluation",
@@ -30,7 +32,7 @@ _HOMES = {
     "make_env": "agentzoo.envs",
 }
 
-__all__ = ["DQN", "QRDQN", "ConfigurationError", "Linear", "evaluate_policy", "load", "make_env"]
+__all__ = ["DQN", "QRDQN", "SAC", "ConfigurationError", "Linear", "evaluate_policy", "load", "make_env"]
 
 
 def __getattr__(name: str) -> Any:

@@ -33,6 +33,9 @@ CARTPOLE = dict(
     batch_size=64, buffer_size=100_000, learning_starts=1_000, target_update_interval=10, train_freq=256,
     gradient_steps=128, exploration_fraction=0.16, exploration_final_eps=0.04, net_arch=(256, 256),
 )  # fmt: skip
+LUNAR_CONTINUOUS = dict(
+    learning_rate=agentzoo.Linear(7.3e-4), tau=0.01, learning_starts=10_000, buffer_size=300_000,
+)  # fmt: skip
 
 # name: (algorithm, environment, steps, hyperparameters, score to reach, whether by every seed or by their mean)
 TASKS = {
@@ -46,6 +49,9 @@ TASKS = {
     "qrdqn-acrobot": ("QRDQN", "Acrobot-v1", 100_000, {**LUNAR, "learning_rate": 6.3e-4, "n_quantiles": 25}, -80, "mean"),
     "qrdqn-mountaincar": ("QRDQN", "MountainCar-v0", 120_000, {**MOUNTAIN_CAR, "n_quantiles": 25}, -115, "mean"),
     "qrdqn-lunarlander": ("QRDQN", "LunarLander-v3", 300_000, {**LUNAR, "n_quantiles": 170}, 200, "mean"),
+    "sac-pendulum": ("SAC", "Pendulum-v1", 20_000, {}, -160, "mean"),
+    "sac-lunarlander": ("SAC", "LunarLanderContinuous-v3", 300_000, LUNAR_CONTINUOUS, 240, "mean"),
+    "sac-cartpole": ("SAC", "CartPole-v1", 100_000, {}, 475, "every"),
     "dqn-pong": ("DQN", "ALE/Pong-v5", 2_000_000, {"preset": "pixels", "learning_starts": 10_000}, 15, "mean"),
     "qrdqn-pong": ("QRDQN", "ALE/Pong-v5", 2_000_000, {"preset": "pixels", "learning_starts": 10_000}, 15, "mean"),
 }
