@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from agentzoo.algos.dqn import DQN
     from agentzoo.algos.loading import load
+    from agentzoo.algos.mpo import MPO
     from agentzoo.algos.qrdqn import QRDQN
     from agentzoo.algos.sac import SAC
     from agentzoo.config import Linear
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 # What is public, and where it lives. Nothing is imported before it is used, so that `import agentzoo` costs nothing.
 _HOMES = {
     "DQN": "agentzoo.algos.dqn",
+    "MPO": "agentzoo.algos.mpo",
     "QRDQN": "agentzoo.algos.qrdqn",
     "SAC": "agentzoo.algos.sac",
     "ConfigurationError": "agentzoo.types",
@@ -32,7 +34,7 @@ _HOMES = {
     "make_env": "agentzoo.envs",
 }
 
-__all__ = ["DQN", "QRDQN", "SAC", "ConfigurationError", "Linear", "evaluate_policy", "load", "make_env"]
+__all__ = ["DQN", "MPO", "QRDQN", "SAC", "ConfigurationError", "Linear", "evaluate_policy", "load", "make_env"]
 
 
 def __getattr__(name: str) -> Any:

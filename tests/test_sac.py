@@ -4,6 +4,7 @@ import itertools
 import math
 
 import gymnasium as gym
+import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,12 +26,9 @@ FAST = dict(
 )  # fmt: skip
 OPTIONS = {
     "plain": {},
-    "one critic": dict(n_critics=1),
-    "three-step": dict(n_steps=3),
-    "prioritised": dict(prioritized_replay=True),
-    "delayed": dict(policy_delay=2, target_update_interval=2, tau=0.1),
-    "normalised": dict(normalize_obs=True),
-    "learned entropy": dict(ent_coef="auto_0.01", target_entropy=-3.0),
+    "three-step, prioritised": dict(n_steps=3, prioritized_replay=True),
+    "one critic, delayed": dict(n_critics=1, policy_delay=2, target_update_interval=2, tau=0.1),
+    "normalised, learned entropy": dict(normalize_obs=True, ent_coef="auto_0.01", target_entropy=-3.0),
 }
 
 
@@ -58,9 +56,9 @@ def test_values_of_the_probes(options):
     np.testing.assert_allclose(best, column(0, 2), atol=0.4)
 
 
-@pytest.mark.parametrize("options", [{}, dict(n_steps=3), dict(prioritized_replay=True), dict(policy_delay=2)], ids=str)
+@pytest.mark.parametrize("options", [{}, dict(n_steps=3, prioritized_replay=True, policy_delay=2)], ids=["plain", "rainbow"])
 def test_values_of_the_probes_with_discrete_actions(options):
-    agent = trained(probes.DelayedReward, **options)
+    agent = trained(probes.DelayedReward, ent_coef=1e-3, **options)
     np.testing.assert_allclose(agent.values(column(0, 1)), [[GAMMA, GAMMA], [1, 1]], atol=0.15)
     # Where entropy has a price of 0.5, the policy is softmax(2 q), and is never greedy.
     agent = trained(probes.CueReward, 2_500, ent_coef=0.5, **options)
@@ -70,15 +68,14 @@ def test_values_of_the_probes_with_discrete_actions(options):
     assert agent.predict(column(-1, 1), deterministic=True)[0].tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("n_steps", [1, 3])
-@pytest.mark.parametrize("mode", [None, AutoresetMode.NEXT_STEP], ids=str)
+@pytest.mark.parametrize(("mode", "n_steps"), [(None, 1), (AutoresetMode.NEXT_STEP, 3)], ids=str)
 def test_a_time_limit_bootstraps_and_a_termination_does_not(mode, n_steps):
     def env(probe):
         return probe if mode is None else SyncVectorEnv([probe], autoreset_mode=mode)
 
     agent = trained(env(probes.ContinuousTruncated), 2_500, n_steps=n_steps, gamma=0.5)
     np.testing.assert_allclose(agent.values(column(0), column(0)), 2, atol=0.2)
-    agent = trained(env(probes.ContinuousConstant), 800, n_steps=n_steps)
+    agent = trained(env(probes.ContinuousConstant), 800, n_steps=n_steps, gamma=0.5)
     np.testing.assert_allclose(agent.values(column(0), column(0)), 1, atol=0.1)
 
 
@@ -188,7 +185,9 @@ def test_losses_and_gradients_are_those_of_numpy():
     rate = 1e-3
     agent = SAC(Small, **{**FAST, **settings, "learning_rate": rate, "ent_coef": "auto_0.2"}).learn(60, progress_bar=False)
     for _ in range(3):  # as targets and online parameters move apart
-        agent._run = agent._run._replace(agent=agent._run.agent._replace(opt_state=SAC(Small, **agent.config.__dict__)._run.agent.opt_state))
+        agent._run = agent._run._replace(
+            agent=agent._run.agent._replace(opt_state=SAC(Small, **agent.config.__dict__)._run.agent.opt_state)
+        )
         before, reference = jax.device_get(agent._run.agent._replace(key=0)), Reference(agent)
         agent.learn(1, progress_bar=False, reset_num_timesteps=False)
         after, metrics = jax.device_get(agent._run.agent._replace(key=0)), jax.device_get(agent._metrics)
@@ -298,9 +297,7 @@ def test_a_delayed_policy_learns_less_often():
         logs.append(float(a._metrics["train/actor_loss"]))
 
     agent.learn(9, progress_bar=False, callback=watch)
-    changes = [
-        (leaves(old.params.policy)[0] != leaves(new.params.policy)[0]).any() for old, new in itertools.pairwise(states)
-    ]
+    changes = [(leaves(old.params.policy)[0] != leaves(new.params.policy)[0]).any() for old, new in itertools.pairwise(states)]
     assert changes == [False, False, True] * 3
     assert [old.log_ent_coef != new.log_ent_coef for old, new in itertools.pairwise(states)] == changes
     assert np.isfinite(logs).tolist() == changes
@@ -338,11 +335,9 @@ def test_observations_are_normalised_by_statistics_of_the_state(tmp_path):
     np.testing.assert_array_equal(loaded.predict(column(2000, 8000), deterministic=True)[0], best)
 
 
-@pytest.mark.parametrize("normalize_obs", [False, True])
 @pytest.mark.parametrize(
     "space",
     [
-        spaces.Box(0, 255, (12, 12, 3), np.uint8),
         spaces.Discrete(4, start=2),
         spaces.Dict(
             image=spaces.Box(0, 255, (12, 12, 1), np.uint8),
@@ -350,14 +345,14 @@ def test_observations_are_normalised_by_statistics_of_the_state(tmp_path):
             inner=spaces.Tuple((spaces.Box(0, 1, (2,)), spaces.MultiBinary(2))),
         ),
     ],
-    ids=["image", "discrete", "dict"],
+    ids=["discrete", "dict"],
 )
-def test_every_observation_space_can_be_learned_from(space, normalize_obs):
+def test_every_observation_space_can_be_learned_from(space):
     class Spaced(probes.Continuous, probes.Spaced):
         pass
 
     space.seed(0)
-    agent = SAC(lambda: Spaced(space), n_envs=2, **{**FAST, "buffer_size": 200}, normalize_obs=normalize_obs)
+    agent = SAC(lambda: Spaced(space), n_envs=2, **{**FAST, "buffer_size": 200}, normalize_obs=True)
     before = leaves((agent.params.policy, agent.params.critic))
     agent.learn(96, progress_bar=False)
     after = leaves((agent.params.policy, agent.params.critic))
@@ -403,8 +398,6 @@ def test_the_same_seed_gives_the_same_parameters_and_another_seed_others():
 
 
 def test_a_network_of_the_users(tmp_path):
-    import haiku as hk
-
     def mine(observation):
         return jnp.tanh(hk.Linear(8, name="mine")(observation))
 

@@ -8,7 +8,7 @@ from agentzoo import checkpoint
 from agentzoo.algos.base import Algorithm
 from agentzoo.types import ConfigurationError
 
-ALGORITHMS = {"dqn": "DQN", "qrdqn": "QRDQN", "sac": "SAC"}
+ALGORITHMS = {"dqn": "DQN", "qrdqn": "QRDQN", "sac": "SAC", "mpo": "MPO"}
 """Module in `agentzoo.algos` -> class."""
 
 

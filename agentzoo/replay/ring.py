@@ -68,7 +68,9 @@ class ReplayBuffer(NamedTuple):
     update: Callable[[Replay, Array, Array], Replay]
 
 
-def make_replay(spec: EnvSpec, capacity: int, unroll_length: int, gamma: float, n_step: int = 1, prioritised: bool = False) -> ReplayBuffer:
+def make_replay(
+    spec: EnvSpec, capacity: int, unroll_length: int, gamma: float, n_step: int = 1, prioritised: bool = False, extras: PyTree = ()
+) -> ReplayBuffer:
     """Builds a replay buffer for the transitions of `spec.num_envs` environments.
 
     Args:
@@ -78,6 +80,7 @@ def make_replay(spec: EnvSpec, capacity: int, unroll_length: int, gamma: float, 
       gamma: discount per step.
       n_step: steps between the two ends of a drawn transition.
       prioritised: draw in proportion to priorities (https://arxiv.org/abs/1511.05952, proportional variant) instead of uniformly.
+      extras: `[1, ...]` an example of what is stored beside each step, of a trajectory's `extras`; nothing by default.
 
     Raises:
       ConfigurationError: if one trajectory does not fit, or the buffer does not fit into memory.
@@ -97,7 +100,7 @@ def make_replay(spec: EnvSpec, capacity: int, unroll_length: int, gamma: float, 
     obs, one, flag = zeros(space, 1), jnp.zeros(1), jnp.zeros(1, bool)
     inline = not stacked and all(leaf.nbytes <= SMALL for leaf in jax.tree.leaves(obs))
     ends = (obs, obs) if inline else ((), jnp.zeros(1, jnp.int32))
-    step = Trajectory(ends[0], zeros(spec.action_space, 1), one, one, ends[1], flag, flag, mask=())
+    step = Trajectory(ends[0], zeros(spec.action_space, 1), one, one, ends[1], flag, flag, mask=(), extras=extras)
 
     def init() -> Replay:
         def room(obs: Array) -> Array:
@@ -117,7 +120,7 @@ def make_replay(spec: EnvSpec, capacity: int, unroll_length: int, gamma: float, 
         kept = trajectory.mask.astype(jnp.int32)  # [T, N]
         count = jnp.cumsum(kept, axis=0)
         slot = jnp.where(kept, (replay.cursor + count - kept) % rows * num_envs + envs, rows * num_envs)  # out of range is dropped
-        steps = trajectory._replace(mask=(), extras=(), memory=())
+        steps = trajectory._replace(mask=(), extras=trajectory.extras if jax.tree.leaves(extras) else (), memory=())
         # Of the oldest steps, not more lose a frame than frames are written.
         age = jnp.arange(0 if inline else min(rows, unroll_length * (depth + 1)))[:, None]
         old = (replay.cursor - replay.size + age) % rows * num_envs + envs  # [T * (S + 1), N]
