@@ -92,22 +92,28 @@ class Reference:
         state, self.config = agent._run.agent, agent.config
         self.target, self.duals = jax.device_get(state.target), jax.device_get(state.duals)
         self.sample_key, noise_key = jax.random.split(jax.random.split(state.key, 2)[1])
-        self.noise = np.asarray(jax.random.normal(noise_key, (self.config.num_samples, self.config.batch_size, 2)), np.float64)
+        numbers = (self.config.num_samples, self.config.num_value_samples)
+        self.noise = [
+            np.asarray(jax.random.normal(key, (number, self.config.batch_size, 2)), np.float64)
+            for key, number in zip(jax.random.split(noise_key), numbers, strict=True)
+        ]
         self.buffer = make_replay(agent.spec, self.config.buffer_size, self.config.train_freq, GAMMA, self.config.n_steps)
 
     def use(self, replay):
         batch = self.buffer.sample(replay, self.sample_key, self.config.batch_size)
         self.batch = jax.tree.map(lambda x: np.asarray(x, np.float64), batch)
         self.a_tm1 = 2 * (self.batch.a_tm1 - [-1, 0]) / [4, 0.5] - 1
-        self.mean, self.stddev = self.policy(self.target.policy)
-        self.a = self.mean + self.stddev * self.noise
-        clipped = np.clip(self.a, -1, 1)
-        self.q_t = np.stack([self.q(self.target.critic, self.batch.obs_t, a) for a in clipped])
-        self.counts = self.batch.discount_t > 0
-        assert not self.counts.all() and self.counts.any()
+        self.mean, self.stddev = self.policy(self.target.policy, self.batch.obs_tm1)
+        self.a, self.q_tm1 = self.sampled(self.batch.obs_tm1, self.noise[0])
+        self.v_t = self.sampled(self.batch.obs_t, self.noise[1])[1].mean(axis=0)
 
-    def policy(self, params):
-        mean, scale = np.split(layers_of(params, self.batch.obs_t), 2, axis=1)
+    def sampled(self, obs, noise):
+        mean, stddev = self.policy(self.target.policy, obs)
+        actions = mean + stddev * noise
+        return actions, np.stack([self.q(self.target.critic, obs, np.clip(a, -1, 1)) for a in actions])
+
+    def policy(self, params, obs):
+        mean, scale = np.split(layers_of(params, obs), 2, axis=1)
         return mean, 0.5 * np.log1p(np.exp(scale)) / math.log(2) + 1e-6
 
     def q(self, params, obs, a):
@@ -128,30 +134,33 @@ class Reference:
         return (-0.5 * ((self.a - mean) / stddev) ** 2 - np.log(stddev) - 0.5 * math.log(2 * math.pi)).sum(axis=-1)
 
     def critic_loss(self, critic):
-        target = self.batch.r_t + self.batch.discount_t * self.q_t.mean(axis=0)
+        target = self.batch.r_t + self.batch.discount_t * self.v_t
         return 0.5 * ((target - self.q(critic, self.batch.obs_tm1, self.a_tm1)) ** 2).mean()
 
     def policy_loss(self, policy, duals):
         """All of which the policy's gradient is made."""
-        mean, stddev = self.policy(policy)
+        mean, stddev = self.policy(policy, self.batch.obs_tm1)
         distance = np.linalg.norm(self.a - np.clip(self.a, -1, 1), axis=-1)
-        weights = self.e_step(self.q_t, self.softplus(duals.temperature))[0]
+        weights = self.e_step(self.q_tm1, self.softplus(duals.temperature))[0]
         weights = weights + self.e_step(-distance, self.softplus(duals.penalty_temperature))[0]
         fit = -(weights * (self.log_prob(mean, self.stddev) + self.log_prob(self.mean, stddev))).sum(axis=0)
         penalties = [(self.softplus(a) * kl).sum(axis=-1) for a, kl in zip(duals[1:3], self.kls(mean, stddev), strict=True)]
-        return (fit + sum(penalties))[self.counts].mean()
+        return (fit + sum(penalties)).mean()
 
     def dual_loss(self, duals, policy):
         """All of which the duals' gradient is made."""
         distance = np.linalg.norm(self.a - np.clip(self.a, -1, 1), axis=-1)
         temperature, penalty = self.softplus(duals.temperature), self.softplus(duals.penalty_temperature)
-        loss = temperature * (self.config.epsilon + self.e_step(self.q_t, temperature)[1])
+        loss = temperature * (self.config.epsilon + self.e_step(self.q_tm1, temperature)[1])
         loss = loss + penalty * (self.config.epsilon_penalty + self.e_step(-distance, penalty)[1])
         for alpha, epsilon, kl in zip(
-            duals[1:3], (self.config.epsilon_mean, self.config.epsilon_stddev), self.kls(*self.policy(policy)), strict=True
+            duals[1:3],
+            (self.config.epsilon_mean, self.config.epsilon_stddev),
+            self.kls(*self.policy(policy, self.batch.obs_tm1)),
+            strict=True,
         ):
             loss = loss + (self.softplus(alpha) * (epsilon - kl)).sum(axis=-1)
-        return loss[self.counts].mean()
+        return loss.mean()
 
 
 def test_losses_and_gradients_are_those_of_numpy():
@@ -168,7 +177,7 @@ def test_losses_and_gradients_are_those_of_numpy():
         reference.use(agent._run.agent.replay)
         online, policy = before.params.online, before.params.online.policy
         np.testing.assert_allclose(metrics["train/critic_loss"], reference.critic_loss(online.critic), rtol=1e-5)
-        kl_mean, kl_stddev = (kl[reference.counts].mean(axis=0).max() for kl in reference.kls(*reference.policy(policy)))
+        kl_mean, kl_stddev = (kl.mean(axis=0).max() for kl in reference.kls(*reference.policy(policy, reference.batch.obs_tm1)))
         np.testing.assert_allclose([metrics["train/kl_mean"], metrics["train/kl_stddev"]], [kl_mean, kl_stddev], rtol=2e-3, atol=1e-12)
         assert (kl_mean == 0) == (i == 0)  # the target is refreshed after three gradient steps
         assert (metrics["train/epsilon_mean"], metrics["train/epsilon_stddev"]) == (np.float32(0.1), np.float32(0.01))

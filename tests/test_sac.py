@@ -165,16 +165,12 @@ class Reference:
 
 def slopes(loss, params):
     """The gradient of a loss by central differences."""
-    flat, rebuild = jax.flatten_util.ravel_pytree(jax.tree.map(lambda x: np.asarray(x, np.float64), params))
-    flat = np.asarray(flat, np.float64)
+    parts, structure = jax.tree.flatten(params)
+    flat, ends = np.concatenate([np.ravel(part) for part in parts]).astype(np.float64), np.cumsum([np.size(part) for part in parts])
 
     def at(vector):
-        shapes, values, i = [np.shape(leaf) for leaf in jax.tree.leaves(params)], [], 0
-        for shape in shapes:
-            size = math.prod(shape)
-            values.append(vector[i : i + size].reshape(shape))
-            i += size
-        return loss(jax.tree.unflatten(jax.tree.structure(params), values))
+        pieces = [piece.reshape(np.shape(part)) for piece, part in zip(np.split(vector, ends[:-1]), parts, strict=True)]
+        return loss(jax.tree.unflatten(structure, pieces))
 
     steps = 1e-5 * np.eye(len(flat))
     return np.array([(at(flat + step) - at(flat - step)) / 2e-5 for step in steps])
@@ -203,8 +199,12 @@ def test_losses_and_gradients_are_those_of_numpy():
         # Adam's first step has the size of the learning rate, against the gradient.
         for loss, old, new in [
             (reference.critic_loss, before.params.critic, after.params.critic),
-            (lambda policy, critic=after.params.critic: reference.actor_loss(policy, critic), before.params.policy, after.params.policy),
-            (lambda tree: reference.ent_coef_loss(tree[0]), [before.log_ent_coef], [after.log_ent_coef]),
+            (
+                lambda policy, r=reference, critic=after.params.critic: r.actor_loss(policy, critic),
+                before.params.policy,
+                after.params.policy,
+            ),
+            (lambda tree, r=reference: r.ent_coef_loss(tree[0]), [before.log_ent_coef], [after.log_ent_coef]),
         ]:
             slope = slopes(loss, old)
             moved = np.concatenate([(y - x).ravel() for x, y in zip(leaves(old), leaves(new), strict=True)])

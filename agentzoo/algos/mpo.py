@@ -1,21 +1,23 @@
-"""Maximum a posteriori Policy Optimisation, https://arxiv.org/abs/1806.06920, with the decoupled constraints of
-https://arxiv.org/abs/1812.02256, for Box actions (a Gaussian policy) and Discrete ones (a categorical policy).
+"""Maximum a posteriori Policy Optimisation, https://arxiv.org/abs/1806.06920, with a Gaussian or a categorical policy.
 
 There are two copies of policy pi and critic q: the *online* ones, which gradients change, and the *target* ones, a copy that is refreshed
 every `target_update_interval` gradient steps. A gradient step, on replayed transitions:
 
-    a[i] ~ pi(target, obs_t), q[i] = q(target, obs_t, a[i])      i = 1 .. num_samples; all actions and their probabilities if Discrete
+    critic               v_t = mean_j q(target, obs_t, a'[j])                             a'[j] ~ pi(target, obs_t)
+             descends    0.5 * (r_t + discount_t * v_t - q(online, obs_tm1, a_tm1))^2
+    E-step               q[i] = q(target, obs_tm1, a[i])                                  a[i] ~ pi(target, obs_tm1), i = 1 .. num_samples
+                         weights[i] = exp(q[i] / temperature) / sum_j exp(q[j] / temperature)
+             descends    temperature * (epsilon + log mean_i exp(q[i] / temperature))     over temperature
+    M-step   descends    -sum_i weights[i] * log pi(online, obs_tm1)(a[i]) + stop(alpha) * KL              over the policy
+             descends    alpha * (epsilon_kl - stop(KL))                                  over alpha
 
-    critic   descends    0.5 * (r_t + discount_t * mean_i q[i] - q(online, obs_tm1, a_tm1))^2
-    E-step               weights[i] = exp(q[i] / temperature) / sum_j exp(q[j] / temperature)
-             descends    temperature * (epsilon + log mean_i exp(q[i] / temperature))                      over temperature
-    M-step   descends    -sum_i weights[i] * log pi(online, obs_t)(a[i]) + stop(alpha) * KL                over the policy
-             descends    alpha * (epsilon_kl - stop(KL))                                                   over alpha
+Discrete actions are not sampled: sums over all of them, with their probabilities, take the place of means over samples.
 
-What goes into the KL? KL(pi(target, obs_t) || pi(online, obs_t)): how far the policy has moved since the last refresh, not since the last
-gradient step. For a Gaussian there are two of them, for each dimension of the action: one between policies that differ in their means
-alone, bounded by `epsilon_mean`, and one for the standard deviations alone, bounded by `epsilon_stddev`, each with an alpha of its own.
-So the mean can move fast while the policy stays wide for long. The M-step fits the mean and the standard deviation apart, too.
+What goes into the KL? KL(pi(target, obs_tm1) || pi(online, obs_tm1)): how far the policy has moved since the last refresh, not since the
+last gradient step. For a Gaussian there are two of them for each dimension of the action (https://arxiv.org/abs/1812.02256): one between
+policies that differ in their means alone, bounded by `epsilon_mean`, and one for the standard deviations alone, bounded by
+`epsilon_stddev`, each with an alpha of its own. So the mean can move fast while the policy stays wide for long. The M-step fits the mean
+and the standard deviation apart, too.
 
 Why is the KL not zero? Just after a refresh it is, since both copies are equal, and its gradient too; it grows from there. Were it taken to
 the online policy itself it would always be zero, and nothing would be constrained. Where it stays below its bound alpha falls, where it
@@ -29,9 +31,7 @@ action to the bounds, with a temperature of its own and the bound `epsilon_penal
 may wander off, as all actions beyond a bound are worth the same. Temperatures and alphas are softplus of free parameters, which are kept
 from where softplus has no slope left, and are learned with an Adam whose epsilon is far below their gradients.
 
-Both steps are made in the states that transitions lead to, so that the same samples serve them and the critic; states in which an episode
-terminated do not count. The critic's target spans `n_steps` steps, or is that of Retrace over sequences of so many
-(https://arxiv.org/abs/1606.02647).
+The critic's target spans `n_steps` steps, or is that of Retrace over sequences of so many (https://arxiv.org/abs/1606.02647).
 """
 
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ class MPOConfig:
     # Steps of uniformly random actions before learning begins.
     learning_starts: Annotated[int, Range(0)] = 1_000
     # Transitions per gradient step.
-    batch_size: Annotated[int, Range(1)] = 256
+    batch_size: Annotated[int, Range(1)] = 128
     # Discount per step.
     gamma: Annotated[float, FRACTION] = 0.99
     # Steps of each environment between two phases of learning.
@@ -81,8 +81,10 @@ class MPOConfig:
     retrace: bool = False
     # How far Retrace looks ahead: 0 for one step, 1 for as far as the policy would have acted alike.
     retrace_lambda: Annotated[float, FRACTION] = 0.95
-    # Actions sampled in each state; Discrete actions are all taken into account.
+    # E-step: actions sampled in each state.
     num_samples: Annotated[int, Range(2)] = 20
+    # Actions sampled in each state for the critic's target.
+    num_value_samples: Annotated[int, Range(1)] = 4
     # E-step: bound on the KL of the improved to the target policy.
     epsilon: Annotated[float, POSITIVE] = 0.1
     # M-step: bound on the KL of the target to the online policy that is due to the means, for each dimension.
@@ -237,35 +239,35 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
 
     def predict(params, memory, obs, key, deterministic):
         outputs = policy(params.online.policy, observed(params, obs))
-        if not deterministic:
-            a = sample(outputs, key)
-        else:
-            a = jnp.argmax(outputs, axis=-1) if discrete else outputs[0]
+        best = jnp.argmax(outputs, axis=-1) if discrete else outputs[0]
+        a = best if deterministic else sample(outputs, key)
         return a if discrete else bounds.scale(a), memory
 
     def loss_fn(learned: tuple[Networks, Any], target: Networks, batch: Transitions, key: Array) -> tuple[Array, dict[str, Array]]:
-        online, duals = learned
-        w_t = batch.discount_t > 0  # nothing can be chosen in a terminal state
-        online_t, target_t = policy(online.policy, batch.obs_t), policy(target.policy, batch.obs_t)
+        (online, duals), (key_tm1, key_t) = learned, jax.random.split(key)
+        online_tm1, target_tm1 = policy(online.policy, batch.obs_tm1), policy(target.policy, batch.obs_tm1)
         if discrete:
-            q_t = q_values(target.critic, batch.obs_t)
-            v_t = jnp.sum(jax.nn.softmax(target_t) * q_t, axis=-1)
-            bound = dict(epsilon=config.epsilon, epsilon_kl=config.epsilon_kl)
-            mpo_loss, statistics = core.categorical_mpo_loss(online_t, target_t, q_t, duals, **bound, w_t=w_t, reduction="masked_mean")
+            q_t, probs_t = q_values(target.critic, batch.obs_t), jax.nn.softmax(policy(target.policy, batch.obs_t))
+            v_t = jnp.sum(probs_t * q_t, axis=-1)
+            q_tm1 = q_values(target.critic, batch.obs_tm1)
+            bounded = dict(epsilon=config.epsilon, epsilon_kl=config.epsilon_kl)
+            mpo_loss, statistics = core.categorical_mpo_loss(online_tm1, target_tm1, q_tm1, duals, **bounded)
         else:
-            mean_t, stddev_t = target_t
-            a_t = mean_t + stddev_t * jax.random.normal(key, (config.num_samples, *mean_t.shape))
-            q_t = jax.vmap(q_values, in_axes=(None, None, 0))(target.critic, batch.obs_t, a_t)
-            v_t = jnp.mean(q_t, axis=0)
-            bound = {name: getattr(config, name) for name in ("epsilon", "epsilon_mean", "epsilon_stddev", "epsilon_penalty")}
-            mpo_loss, statistics = core.gaussian_mpo_loss(
-                *online_t, mean_t, stddev_t, a_t, q_t, duals, **bound, w_t=w_t, reduction="masked_mean"
-            )
-        critic_loss = jnp.mean(core.l2_loss(td_error(online.critic, target, batch, v_t)))
+            v_t = jnp.mean(sampled_values(target, batch.obs_t, config.num_value_samples, key_t)[1], axis=0)
+            a_tm1, q_tm1 = sampled_values(target, batch.obs_tm1, config.num_samples, key_tm1)
+            bounded = {name: getattr(config, name) for name in ("epsilon", "epsilon_mean", "epsilon_stddev", "epsilon_penalty")}
+            mpo_loss, statistics = core.gaussian_mpo_loss(*online_tm1, *target_tm1, a_tm1, q_tm1, duals, **bounded)
+        critic_loss = jnp.mean(core.l2_loss(td_error(online.critic, target, batch, target_tm1, v_t)))
         metrics = {"critic_loss": critic_loss} | {name: jnp.max(x) for name, x in statistics._asdict().items() if x is not None}
         return critic_loss + mpo_loss, metrics
 
-    def td_error(critic: hk.Params, target: Networks, batch: Transitions, v_t: Array) -> Array:
+    def sampled_values(target: Networks, obs, num_samples: int, key: Array) -> tuple[Array, Array]:
+        """Actions `[S, N, D]` of the target policy, and their values `[S, N]`."""
+        mean, stddev = policy(target.policy, obs)
+        a = mean + stddev * jax.random.normal(key, (num_samples, *mean.shape))
+        return a, jax.vmap(q_values, in_axes=(None, None, 0))(target.critic, obs, a)
+
+    def td_error(critic: hk.Params, target: Networks, batch: Transitions, target_tm1: Any, v_t: Array) -> Array:
         a_tm1 = batch.a_tm1 if discrete else bounds.unscale(batch.a_tm1)
 
         def q_of_action(critic):
@@ -274,7 +276,7 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
 
         if not config.retrace:
             return core.td_learning(q_of_action(critic), batch.r_t, batch.discount_t, v_t)
-        log_rho = log_prob(policy(target.policy, batch.obs_tm1), batch.behaviour["a"]) - batch.behaviour["log_prob"]
+        log_rho = log_prob(target_tm1, batch.behaviour["a"]) - batch.behaviour["log_prob"]
         arrays = q_of_action(critic), q_of_action(target.critic), v_t, batch.r_t, batch.discount_t, log_rho, batch.last_t
         q_tm1, q_t, v_t, r_t, discount_t, log_rho, last_t = (x.reshape(config.n_steps, -1) for x in arrays)
         lambda_ = config.retrace_lambda * (1.0 - last_t[:-1])
