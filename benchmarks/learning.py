@@ -37,6 +37,8 @@ LUNAR_CONTINUOUS = dict(
     learning_rate=agentzoo.Linear(7.3e-4), tau=0.01, learning_starts=10_000, buffer_size=300_000,
 )  # fmt: skip
 
+MPO_CARTPOLE = dict(train_freq=16, gradient_steps=8, net_arch=(128, 128))
+
 # name: (algorithm, environment, steps, hyperparameters, score to reach, whether by every seed or by their mean)
 TASKS = {
     "dqn-cartpole-defaults": ("DQN", "CartPole-v1", 100_000, {}, 475, "every"),
@@ -50,6 +52,9 @@ TASKS = {
     "qrdqn-mountaincar": ("QRDQN", "MountainCar-v0", 120_000, {**MOUNTAIN_CAR, "n_quantiles": 25}, -115, "mean"),
     "qrdqn-lunarlander": ("QRDQN", "LunarLander-v3", 300_000, {**LUNAR, "n_quantiles": 170}, 200, "mean"),
     "sac-pendulum": ("SAC", "Pendulum-v1", 20_000, {}, -160, "mean"),
+    "mpo-pendulum": ("MPO", "Pendulum-v1", 20_000, {}, -170, "mean"),
+    "mpo-cartpole": ("MPO", "CartPole-v1", 100_000, MPO_CARTPOLE, 475, "every"),
+    "mpo-lunarlander": ("MPO", "LunarLanderContinuous-v3", 300_000, {}, 220, "mean"),
     "sac-lunarlander": ("SAC", "LunarLanderContinuous-v3", 300_000, LUNAR_CONTINUOUS, 240, "mean"),
     "sac-cartpole": ("SAC", "CartPole-v1", 100_000, {}, 475, "every"),
     "dqn-pong": ("DQN", "ALE/Pong-v5", 2_000_000, {"preset": "pixels", "learning_starts": 10_000}, 15, "mean"),

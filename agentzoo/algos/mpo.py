@@ -1,7 +1,7 @@
 """Maximum a posteriori Policy Optimisation, https://arxiv.org/abs/1806.06920, with a Gaussian or a categorical policy.
 
 There are two copies of policy pi and critic q: the *online* ones, which gradients change, and the *target* ones, a copy that is refreshed
-every `target_update_interval` gradient steps. A gradient step, on replayed transitions:
+every `target_update_interval` gradient steps. A gradient step, on replayed transitions::
 
     critic               v_t = mean_j q(target, obs_t, a'[j])                             a'[j] ~ pi(target, obs_t)
              descends    0.5 * (r_t + discount_t * v_t - q(online, obs_tm1, a_tm1))^2
@@ -183,14 +183,14 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         q = hk.Linear(int(space.n) if discrete else 1)(features)
         return q if discrete else q[..., 0]
 
-    policy = policy_network.apply  # (params, obs) -> logits [N, A], or mean and standard deviation [N, D] of actions in [-1, 1]
+    policy: Any = policy_network.apply  # (params, obs) -> logits [N, A], or mean and standard deviation [N, D] of actions in [-1, 1]
 
     def q_values(params: hk.Params, obs, a: Array | None = None) -> Array:
         """Action values `[N, A]`, or those of actions a, clipped, `[N]`."""
         return critic_network.apply(params, obs, None if discrete else jnp.clip(a, -1.0, 1.0))
 
     def log_prob(outputs: Any, a: Array) -> Array:
-        distribution = core.Categorical(outputs) if discrete else core.DiagonalGaussian(*outputs)
+        distribution: Any = core.Categorical(outputs) if discrete else core.DiagonalGaussian(*outputs)
         return distribution.log_prob(a)
 
     a_example = jnp.zeros(1, jnp.int32) if discrete else jnp.zeros((1, bounds.size))
@@ -201,8 +201,9 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
     def optimizer(clock: Clock) -> optax.GradientTransformation:
         adam = optax.adam(value_at(config.learning_rate, clock.remaining))
         each = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), adam)
-        duals = optax.adam(config.dual_learning_rate, eps=1e-16)  # the gradients are as small as epsilon_stddev
-        return optax.multi_transform({"policy": each, "critic": each, "duals": duals}, (Networks("policy", "critic"), "duals"))
+        labels: Any = Networks("policy", "critic"), "duals"  # type: ignore[arg-type]
+        duals = optax.adam(config.dual_learning_rate, b2=0.99, eps=1e-16)  # gradients may be tiny, and change their size quickly
+        return optax.multi_transform({"policy": each, "critic": each, "duals": duals}, labels)
 
     def observed(params: MPOParams, obs):
         return networks.normalize(spec.observation_space, params.statistics, obs)
@@ -218,7 +219,8 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
             alphas = config.init_alpha_mean, config.init_alpha_stddev
             duals = core.GaussianMpoDuals.init(bounds.size, config.init_temperature, *alphas, penalty)
         params = MPOParams(online, networks.init_statistics(spec.observation_space) if config.normalize_obs else ())
-        opt_state = optimizer(Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))).init((online, duals))
+        learned: Any = online, duals
+        opt_state = optimizer(Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))).init(learned)
         return MPOState(params, jax.tree.map(jnp.copy, online), duals, opt_state, replay_buffer.init(), key, jnp.int32(0))
 
     def sample(outputs: Any, key: Array) -> Array:
@@ -250,13 +252,14 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
             q_t, probs_t = q_values(target.critic, batch.obs_t), jax.nn.softmax(policy(target.policy, batch.obs_t))
             v_t = jnp.sum(probs_t * q_t, axis=-1)
             q_tm1 = q_values(target.critic, batch.obs_tm1)
-            bounded = dict(epsilon=config.epsilon, epsilon_kl=config.epsilon_kl)
-            mpo_loss, statistics = core.categorical_mpo_loss(online_tm1, target_tm1, q_tm1, duals, **bounded)
+            bounds_of_kl = config.epsilon, config.epsilon_kl
+            mpo_loss, statistics = core.categorical_mpo_loss(online_tm1, target_tm1, q_tm1, duals, *bounds_of_kl)
         else:
             v_t = jnp.mean(sampled_values(target, batch.obs_t, config.num_value_samples, key_t)[1], axis=0)
             a_tm1, q_tm1 = sampled_values(target, batch.obs_tm1, config.num_samples, key_tm1)
-            bounded = {name: getattr(config, name) for name in ("epsilon", "epsilon_mean", "epsilon_stddev", "epsilon_penalty")}
-            mpo_loss, statistics = core.gaussian_mpo_loss(*online_tm1, *target_tm1, a_tm1, q_tm1, duals, **bounded)
+            bounds_of_kl = config.epsilon, config.epsilon_mean, config.epsilon_stddev, config.epsilon_penalty
+            (mean, stddev), (target_mean, target_stddev) = online_tm1, target_tm1
+            mpo_loss, statistics = core.gaussian_mpo_loss(mean, stddev, target_mean, target_stddev, a_tm1, q_tm1, duals, *bounds_of_kl)
         critic_loss = jnp.mean(core.l2_loss(td_error(online.critic, target, batch, target_tm1, v_t)))
         metrics = {"critic_loss": critic_loss} | {name: jnp.max(x) for name, x in statistics._asdict().items() if x is not None}
         return critic_loss + mpo_loss, metrics
@@ -294,10 +297,10 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         draw_key, action_key = jax.random.split(key)
         batch = draw(state.replay, draw_key)
         batch = batch._replace(obs_tm1=observed(state.params, batch.obs_tm1), obs_t=observed(state.params, batch.obs_t))
-        learned = state.params.online, state.duals
+        learned: Any = state.params.online, state.duals
         (_, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(learned, state.target, batch, action_key)
         updates, opt_state = optimizer(clock).update(grads, state.opt_state, learned)
-        online, duals = optax.apply_updates(learned, updates)
+        online, duals = jax.tree.map(jnp.add, learned, updates)
         duals = jax.tree.map(lambda x: jnp.maximum(x, LEAST), duals)
         n_updates = state.n_updates + 1
         target = optax.periodic_update(online, state.target, n_updates, config.target_update_interval)

@@ -1,7 +1,7 @@
 """Soft Actor-Critic, https://arxiv.org/abs/1801.01290 and https://arxiv.org/abs/1812.05905, and its variant for discrete actions.
 
 A policy pi with parameters `params.policy` and an ensemble of critics q_e with parameters `params.critic` learn from replayed
-transitions, by gradient descent on
+transitions, by gradient descent on::
 
     critic_loss   = mean(weight * sum_e 0.5 * (r_t + discount_t * (min_e q_e(target_params, obs_t, a_t) - ent_coef * log_prob_t)
                                                - q_e(params, obs_tm1, a_tm1))^2)             a_t ~ pi(obs_t), log_prob_t = log pi(a_t)
