@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from agentzoo.algos.dqn import DQN
     from agentzoo.algos.impala import IMPALA
     from agentzoo.algos.loading import load
+    from agentzoo.algos.mpo import MPO
     from agentzoo.algos.ppo import PPO
     from agentzoo.algos.qrdqn import QRDQN
+    from agentzoo.algos.sac import SAC
     from agentzoo.config import Linear
     from agentzoo.envs import make_env
     from agentzoo.evaluation import evaluate_policy
@@ -25,8 +27,10 @@ if TYPE_CHECKING:
 _HOMES = {
     "DQN": "agentzoo.algos.dqn",
     "IMPALA": "agentzoo.algos.impala",
+    "MPO": "agentzoo.algos.mpo",
     "PPO": "agentzoo.algos.ppo",
     "QRDQN": "agentzoo.algos.qrdqn",
+    "SAC": "agentzoo.algos.sac",
     "ConfigurationError": "agentzoo.types",
     "Linear": "agentzoo.config",
     "evaluate_policy": "agentzoo.evaluation",
@@ -34,7 +38,7 @@ _HOMES = {
     "make_env": "agentzoo.envs",
 }
 
-__all__ = ["DQN", "IMPALA", "PPO", "QRDQN", "ConfigurationError", "Linear", "evaluate_policy", "load", "make_env"]
+__all__ = ["DQN", "IMPALA", "MPO", "PPO", "QRDQN", "SAC", "ConfigurationError", "Linear", "evaluate_policy", "load", "make_env"]
 
 
 def __getattr__(name: str) -> Any:

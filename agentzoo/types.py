@@ -101,7 +101,7 @@ class Agent(NamedTuple):
       unroll_length: T of the trajectories that `learn` wants.
       initial_memory: `(num_envs) -> memory`, the recurrent state at the beginning of an episode.
       queries: what else can be asked of the agent, as functions `(params, obs) -> array [N, ...]` by name: "values" gives the action
-        values `[N, A]` of a value-based agent.
+        values `[N, A]`, or with an argument more, `(params, obs, action)`, those `[N]` of actions that are no indices.
     """
 
     init: Callable[[Array], Any]

@@ -63,6 +63,11 @@ CARTPOLE = dict(
     batch_size=64, buffer_size=100_000, learning_starts=1_000, target_update_interval=10, train_freq=256,
     gradient_steps=128, exploration_fraction=0.16, exploration_final_eps=0.04, net_arch=(256, 256),
 )  # fmt: skip
+LUNAR_CONTINUOUS = dict(
+    learning_rate=agentzoo.Linear(7.3e-4), tau=0.01, learning_starts=10_000, buffer_size=300_000,
+)  # fmt: skip
+
+MPO_CARTPOLE = dict(train_freq=16, gradient_steps=8, net_arch=(128, 128))
 
 PPO_CARTPOLE = dict(
     n_envs=8, n_steps=32, batch_size=256, n_epochs=20, gamma=0.98, gae_lambda=0.8,
@@ -96,6 +101,12 @@ TASKS = {
     "qrdqn-acrobot": ("QRDQN", "Acrobot-v1", 100_000, {**LUNAR, "learning_rate": 6.3e-4, "n_quantiles": 25}, -80, "mean"),
     "qrdqn-mountaincar": ("QRDQN", "MountainCar-v0", 120_000, {**MOUNTAIN_CAR, "n_quantiles": 25}, -115, "mean"),
     "qrdqn-lunarlander": ("QRDQN", "LunarLander-v3", 300_000, {**LUNAR, "n_quantiles": 170}, 200, "mean"),
+    "sac-pendulum": ("SAC", "Pendulum-v1", 20_000, {}, -160, "mean"),
+    "mpo-pendulum": ("MPO", "Pendulum-v1", 20_000, {}, -170, "mean"),
+    "mpo-cartpole": ("MPO", "CartPole-v1", 100_000, MPO_CARTPOLE, 475, "every"),
+    "mpo-lunarlander": ("MPO", "LunarLanderContinuous-v3", 300_000, {}, 220, "mean"),
+    "sac-lunarlander": ("SAC", "LunarLanderContinuous-v3", 300_000, LUNAR_CONTINUOUS, 240, "mean"),
+    "sac-cartpole": ("SAC", "CartPole-v1", 100_000, {}, 475, "every"),
     "dqn-pong": ("DQN", "ALE/Pong-v5", 2_000_000, {"preset": "pixels", "learning_starts": 10_000}, 15, "mean"),
     "qrdqn-pong": ("QRDQN", "ALE/Pong-v5", 2_000_000, {"preset": "pixels", "learning_starts": 10_000}, 15, "mean"),
 }

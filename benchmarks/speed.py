@@ -1,4 +1,4 @@
-"""How fast is it? Whole `learn` on CartPole beside Stable-Baselines3 (and its contrib) and SBX: same hyperparameters, compilation included.
+"""How fast is it? Whole `learn` beside Stable-Baselines3 (and its contrib) and SBX: same hyperparameters, compilation included.
 
 Make an environment for the peers, and give its interpreter:
 
@@ -10,6 +10,7 @@ The floor is the longer of stepping the environment alone and of the gradient st
 """
 
 import argparse
+import importlib
 import json
 import statistics
 import subprocess
@@ -24,23 +25,30 @@ FREQUENT = {
     "learning_rate": 1e-4, "batch_size": 32, "buffer_size": 1_000_000, "learning_starts": 100, "gamma": 0.99,
     "target_update_interval": 10_000, "train_freq": 4, "gradient_steps": 1, "exploration_fraction": 0.1, "exploration_final_eps": 0.05,
 }  # fmt: skip
+CONTINUOUS = {
+    "learning_rate": 1e-3, "batch_size": 256, "buffer_size": 1_000_000, "learning_starts": 100, "gamma": 0.99, "tau": 0.005,
+    "train_freq": 1, "gradient_steps": 1,
+}  # fmt: skip
 QUANTILES = 10
-# name: (algorithm, hyperparameters, hidden layers, peers)
+# What the peers do not have, or have as another default.
+OURS = {"DQN": {"double_q": False, "n_steps": 1}, "QRDQN": {"double_q": False, "n_steps": 1, "n_quantiles": QUANTILES}, "SAC": {}}
+# name: (algorithm, environment, steps, hyperparameters, hidden layers, peers)
 TASKS = {
-    "tuned": ("DQN", TUNED, [256, 256], ["sbx", "sb3"]),
-    "train_freq 4, SBX's network": ("DQN", FREQUENT, [256, 256], ["sbx"]),
-    "train_freq 4, SB3's network": ("DQN", FREQUENT, [64, 64], ["sb3"]),
-    "QR-DQN tuned, 10 quantiles": ("QRDQN", TUNED, [256, 256], ["sb3"]),
+    "tuned": ("DQN", "CartPole-v1", 50_000, TUNED, [256, 256], ["sbx", "sb3"]),
+    "train_freq 4, SBX's network": ("DQN", "CartPole-v1", 50_000, FREQUENT, [256, 256], ["sbx"]),
+    "train_freq 4, SB3's network": ("DQN", "CartPole-v1", 50_000, FREQUENT, [64, 64], ["sb3"]),
+    "QR-DQN tuned, 10 quantiles": ("QRDQN", "CartPole-v1", 50_000, TUNED, [256, 256], ["sb3"]),
+    "SAC Pendulum": ("SAC", "Pendulum-v1", 10_000, CONTINUOUS, [256, 256], ["sbx", "sb3"]),
+    "SAC HalfCheetah": ("SAC", "HalfCheetah-v5", 10_000, CONTINUOUS, [256, 256], ["sbx", "sb3"]),
 }
 
 
-def learn(library: str, algorithm: str, hyperparameters: dict, net_arch: list[int], steps: int) -> float:
+def learn(library: str, algorithm: str, env: str, hyperparameters: dict, net_arch: list[int], steps: int) -> float:
     """Seconds that `learn` takes."""
     if library == "ours":
         from agentzoo.algos.loading import find
 
-        own = {"n_quantiles": QUANTILES} if algorithm == "QRDQN" else {}
-        agent = find(algorithm)("CartPole-v1", net_arch=net_arch, double_q=False, n_steps=1, **own, **hyperparameters)
+        agent = find(algorithm)(env, net_arch=net_arch, **OURS[algorithm], **hyperparameters)
         start = time.perf_counter()
         agent.learn(steps, progress_bar=False)
     else:
@@ -49,17 +57,15 @@ def learn(library: str, algorithm: str, hyperparameters: dict, net_arch: list[in
             from sb3_contrib import QRDQN as Peer
 
             policy["n_quantiles"] = QUANTILES
-        elif library == "sb3":
-            from stable_baselines3 import DQN as Peer
         else:
-            from sbx import DQN as Peer
-        agent = Peer("MlpPolicy", "CartPole-v1", policy_kwargs=policy, seed=0, **hyperparameters)
+            Peer = getattr(importlib.import_module("stable_baselines3" if library == "sb3" else "sbx"), algorithm)
+        agent = Peer("MlpPolicy", env, policy_kwargs=policy, seed=0, **hyperparameters)
         start = time.perf_counter()
         agent.learn(steps)
     return time.perf_counter() - start
 
 
-def floor(algorithm: str, hyperparameters: dict, net_arch: list[int], steps: int) -> dict[str, float]:
+def floor(algorithm: str, env_id: str, hyperparameters: dict, net_arch: list[int], steps: int) -> dict[str, float]:
     """Seconds for the environment's steps alone, and for the gradient steps alone in one compiled loop."""
     import gymnasium as gym
     import jax
@@ -68,25 +74,28 @@ def floor(algorithm: str, hyperparameters: dict, net_arch: list[int], steps: int
     from agentzoo.algos.loading import find
     from agentzoo.types import Clock, EnvSpec, Trajectory
 
-    env = gym.make("CartPole-v1")
+    env = gym.make(env_id)
     env.reset(seed=0)
+    actions = [env.action_space.sample() for _ in range(100)]
     start = time.perf_counter()
     for i in range(steps):
-        _, _, terminated, truncated, _ = env.step(i % 2)
+        _, _, terminated, truncated, _ = env.step(actions[i % 100])
         if terminated or truncated:
             env.reset()
     env_seconds = time.perf_counter() - start
 
     updates = (steps - hyperparameters["learning_starts"]) // hyperparameters["train_freq"] * hyperparameters["gradient_steps"]
     chunk = 500
-    own = {"n_quantiles": QUANTILES} if algorithm == "QRDQN" else {}
     kind = find(algorithm)
-    config = kind.Config(**{**hyperparameters, "gradient_steps": chunk}, net_arch=tuple(net_arch), double_q=False, n_steps=1, **own)
+    config = kind.Config(**{**hyperparameters, "gradient_steps": chunk}, net_arch=tuple(net_arch), **OURS[algorithm])
     agent = kind.make_agent(config, EnvSpec(env.observation_space, env.action_space, 1))
     shape, rng = (config.train_freq, 1), np.random.default_rng(0)
-    obs = rng.normal(size=(2, *shape, 4)).astype(np.float32)
+    obs = rng.normal(size=(2, *shape, *env.observation_space.shape)).astype(np.float32)
+    action = np.broadcast_to(
+        np.asarray(actions[0], jax.dtypes.canonicalize_dtype(env.action_space.dtype)), (*shape, *env.action_space.shape)
+    )
     ones, zeros = np.ones(shape, np.float32), np.zeros(shape, bool)
-    trajectory = Trajectory(obs[0], zeros.astype(np.int32), ones, ones, obs[1], zeros, zeros, ~zeros)
+    trajectory = Trajectory(obs[0], action, ones, ones, obs[1], zeros, zeros, ~zeros)
     learn_chunk = jax.jit(agent.learn, donate_argnums=0)
     state = jax.jit(agent.init)(jax.random.key(0))
     clock = Clock(*np.array([5_000, config.train_freq, steps], np.int32))
@@ -108,7 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", help="Python interpreter that has Stable-Baselines3 and SBX")
     parser.add_argument("--tasks", nargs="*", default=list(TASKS), choices=TASKS, metavar="TASK", help=f"of {', '.join(TASKS)}")
-    parser.add_argument("--steps", type=float, default=5e4)
+    parser.add_argument("--steps", type=float, help="environment steps, instead of each task's own")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -118,16 +127,16 @@ def main() -> None:
         return
     if not arguments.peers:
         parser.error("--peers is needed; see --help")
-    steps = int(arguments.steps)
     for name in arguments.tasks:
-        algorithm, hyperparameters, net_arch, peers = TASKS[name]
+        algorithm, env, steps, hyperparameters, net_arch, peers = TASKS[name]
+        settings = algorithm, env, hyperparameters, net_arch, int(arguments.steps or steps)
         seconds: dict[str, list[float]] = {library: [] for library in ("ours", *peers)}
         for _ in range(arguments.repeats):
             for library, times in seconds.items():
                 python = sys.executable if library == "ours" else arguments.peers
-                times.append(in_process_of_its_own(python, library, algorithm, hyperparameters, net_arch, steps)["seconds"])
+                times.append(in_process_of_its_own(python, library, *settings)["seconds"])
         medians = {library: statistics.median(times) for library, times in seconds.items()}
-        floors = in_process_of_its_own(sys.executable, "floor", algorithm, hyperparameters, net_arch, steps)
+        floors = in_process_of_its_own(sys.executable, "floor", *settings)
         for library, median in medians.items():
             times = " ".join(f"{t:.1f}" for t in seconds[library])
             print(f"{name:28} {library:5} {median:6.1f} s ({times}), {median / medians['ours']:.2f} times ours", flush=True)

@@ -25,9 +25,13 @@ class Probe(gym.Env):
     def reward(self, action):
         return 1.0
 
-    def step(self, action):
+    def check(self, action):
         assert self.action_space.contains(np.int64(action)), action
-        reward = self.reward(int(action))
+        return int(action)
+
+    def step(self, action):
+        action = self.check(action)
+        reward = self.reward(action)
         self.t += 1
         over = self.t >= self.length
         return self.observe(), reward, over and not self.truncates, over and self.truncates, {}
@@ -81,6 +85,45 @@ class Truncated(Probe):
 
     length = 5
     truncates = True
+
+
+class Continuous:
+    """To be mixed into a probe: its actions are numbers from -1 to 3."""
+
+    action_space = spaces.Box(-1, 3, (1,), np.float32)
+
+    def check(self, action):
+        assert self.action_space.contains(action), action
+        return float(action[0])
+
+
+class ContinuousConstant(Continuous, ConstantReward):
+    """q = 1."""
+
+
+class ContinuousDelayed(Continuous, DelayedReward):
+    """Reward 1 at the second of two steps: q(0) = gamma, q(1) = 1."""
+
+
+class ContinuousTruncated(Continuous, Truncated):
+    """q = 1 / (1 - gamma)."""
+
+
+class ContinuousAction(Continuous, Probe):
+    """q(a) = -(a - 2)^2 / 4."""
+
+    def reward(self, action):
+        return -((action - 2) ** 2) / 4
+
+
+class ContinuousCue(Continuous, Probe):
+    """q(obs, a) = -(a - 1 - obs)^2 / 4: the best action is 2 or 0, as the cue is 1 or -1."""
+
+    def observe(self):
+        return np.array([self.cue], np.float32)
+
+    def reward(self, action):
+        return -((action - 1 - self.cue) ** 2) / 4
 
 
 class Counter(gym.Env):

@@ -243,20 +243,30 @@ class Algorithm(Generic[Config]):
         action = np.asarray(action) + getattr(self.spec.action_space, "start", 0)
         return (action if batched else action[0]), (memory if jax.tree.leaves(memory) else None)
 
-    def values(self, observation: Any) -> np.ndarray:
-        """The values `[A]` that a value-based agent gives to the actions in an observation, or `[N, A]` for a batch.
+    def values(self, observation: Any, action: Any = None) -> np.ndarray:
+        """The values `[A]` that an agent gives to the actions in an observation, or `[N, A]` for a batch.
+
+        Args:
+          observation: an element of the observation space, or a batch of them.
+          action: where actions are no indices, the action to be valued, or a batch of them; the result is a number, or `[N]`.
 
         Raises:
-          ConfigurationError: if the observation does not fit the observation space, or the agent has no action values.
+          ConfigurationError: if an argument does not fit its space, or the agent has no action values.
         """
         if "values" not in self._programs.queries:
             raise ConfigurationError(f"{type(self).__name__} has no action values.")
-        return self._query("values", observation)
+        space = self.spec.action_space
+        if (action is None) != hasattr(space, "n"):
+            wanted = "values(observation), without an action" if hasattr(space, "n") else "values(observation, action)"
+            raise ConfigurationError(f"Write {wanted}: actions are {space}.")
+        if action is None:
+            return self._query("values", observation)
+        return self._query("values", observation, action if spaces.is_batched(space, action) else np.expand_dims(action, 0))
 
-    def _query(self, name: str, observation: Any) -> np.ndarray:
+    def _query(self, name: str, observation: Any, *arguments: Any) -> np.ndarray:
         """What one of the agent's `queries` gives for an observation, or for each of a batch."""
         obs, batched = self._batch(observation)
-        answer = np.asarray(self._programs.queries[name](self.params, obs))
+        answer = np.asarray(self._programs.queries[name](self.params, obs, *arguments))
         return answer if batched else answer[0]
 
     def _batch(self, observation: Any) -> tuple[PyTree, bool]:

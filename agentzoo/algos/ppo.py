@@ -94,7 +94,7 @@ class PPOConfig:
     ortho_init: bool = True
     # Use the hidden layers and the memory for both policy and value, instead of for each its own.
     share_layers: bool = False
-    # Convolutions for images: nature or impala.
+    # Convolutions for images: nature, impala or efficient.
     cnn: str = "nature"
     # Sizes of the hidden layers.
     net_arch: Annotated[tuple[int, ...], Range(1)] = (64, 64)

@@ -302,7 +302,7 @@ def _bandit(init, update, probabilities):
 
 def _check_arms(name, num_arms):
     if not isinstance(num_arms, numbers.Integral) or num_arms < 1:  # NumPy's too, as in `action_space.n`
-        kind = "a traced one" if isinstance(num_arms, jax.core.Tracer) else repr(num_arms)
+        kind = "a JAX array" if isinstance(num_arms, jax.Array) else repr(num_arms)
         raise TypeError(f"{name}: 'num_arms' must be an integer of at least 1, known when the bandit is made, not {kind}.")
 
 

@@ -61,7 +61,9 @@ class ReplayBuffer(NamedTuple):
     update: Callable[[Replay, Array, Array], Replay]
 
 
-def make_replay(spec: EnvSpec, capacity: int, unroll_length: int, gamma: float, n_step: int = 1, prioritised: bool = False) -> ReplayBuffer:
+def make_replay(
+    spec: EnvSpec, capacity: int, unroll_length: int, gamma: float, n_step: int = 1, prioritised: bool = False, extras: PyTree = ()
+) -> ReplayBuffer:
     """Builds a replay buffer for the transitions of `spec.num_envs` environments.
 
     Args:
@@ -71,6 +73,7 @@ def make_replay(spec: EnvSpec, capacity: int, unroll_length: int, gamma: float, 
       gamma: discount per step.
       n_step: steps between the two ends of a drawn transition.
       prioritised: draw in proportion to priorities (https://arxiv.org/abs/1511.05952, proportional variant) instead of uniformly.
+      extras: `[1, ...]` an example of what is stored beside each step, of a trajectory's `extras`; nothing by default.
 
     Raises:
       ConfigurationError: if one trajectory does not fit, or the buffer does not fit into memory.
@@ -87,7 +90,7 @@ def make_replay(spec: EnvSpec, capacity: int, unroll_length: int, gamma: float, 
     envs = jnp.arange(num_envs)
     obs, one, flag = zeros(spec.observation_space, 1), jnp.zeros(1), jnp.zeros(1, bool)
     ends = ((), jnp.zeros(1, jnp.int32)) if rings else (obs, obs)
-    step = Trajectory(ends[0], zeros(spec.action_space, 1), one, one, ends[1], flag, flag, mask=())
+    step = Trajectory(ends[0], zeros(spec.action_space, 1), one, one, ends[1], flag, flag, mask=(), extras=extras)
 
     def init() -> Replay:
         slots = rows * num_envs
@@ -100,7 +103,7 @@ def make_replay(spec: EnvSpec, capacity: int, unroll_length: int, gamma: float, 
         kept = trajectory.mask.astype(jnp.int32)  # [T, N]
         count = jnp.cumsum(kept, axis=0)
         slot = jnp.where(kept, (replay.cursor + count - kept) % rows * num_envs + envs, rows * num_envs)  # out of range is dropped
-        steps = trajectory._replace(mask=(), extras=(), memory=())
+        steps = trajectory._replace(mask=(), extras=trajectory.extras if jax.tree.leaves(extras) else (), memory=())
         age = jnp.arange(min(rows, rings.most) if rings else 0)[:, None]  # of those that may lose a frame
         old = (replay.cursor - replay.size + age) % rows * num_envs + envs
         frames, lost = replay.frames, age < 0

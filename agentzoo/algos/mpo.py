@@ -1,0 +1,342 @@
+"""Maximum a posteriori Policy Optimisation, https://arxiv.org/abs/1806.06920, with a Gaussian or a categorical policy.
+
+There are two copies of policy pi and critic q: the *online* ones, which gradients change, and the *target* ones, a copy that is refreshed
+every `target_update_interval` gradient steps. A gradient step, on replayed transitions::
+
+    critic               v_t = mean_j q(target, obs_t, a'[j])                             a'[j] ~ pi(target, obs_t)
+             descends    0.5 * (r_t + discount_t * v_t - q(online, obs_tm1, a_tm1))^2
+    E-step               q[i] = q(target, obs_tm1, a[i])                                  a[i] ~ pi(target, obs_tm1), i = 1 .. num_samples
+                         weights[i] = exp(q[i] / temperature) / sum_j exp(q[j] / temperature)
+             descends    temperature * (epsilon + log mean_i exp(q[i] / temperature))     over temperature
+    M-step   descends    -sum_i weights[i] * log pi(online, obs_tm1)(a[i]) + stop(alpha) * KL              over the policy
+             descends    alpha * (epsilon_kl - stop(KL))                                  over alpha
+
+Discrete actions are not sampled: sums over all of them, with their probabilities, take the place of means over samples.
+
+What goes into the KL? KL(pi(target, obs_tm1) || pi(online, obs_tm1)): how far the policy has moved since the last refresh, not since the
+last gradient step. For a Gaussian there are two of them for each dimension of the action (https://arxiv.org/abs/1812.02256): one between
+policies that differ in their means alone, bounded by `epsilon_mean`, and one for the standard deviations alone, bounded by
+`epsilon_stddev`, each with an alpha of its own. So the mean can move fast while the policy stays wide for long. The M-step fits the mean
+and the standard deviation apart, too.
+
+Why is the KL not zero? Just after a refresh it is, since both copies are equal, and its gradient too; it grows from there. Were it taken to
+the online policy itself it would always be zero, and nothing would be constrained. Where it stays below its bound alpha falls, where it
+exceeds it alpha rises: at rest it is near the bound, averaged over the gradient steps between two refreshes.
+
+Which parameters are the target's? Those of the policy that samples the actions, of the critic that values them, in both steps and in the
+critic's own target, and of the policy on the left of the KLs. The online policy acts. Gradients reach the online copies and the duals.
+
+An action outside the bounds is clipped before it is valued or taken. `action_penalty` makes a second E-step, on minus the distance of each
+action to the bounds, with a temperature of its own and the bound `epsilon_penalty` (https://arxiv.org/abs/2005.07513): without it the mean
+may wander off, as all actions beyond a bound are worth the same. Temperatures and alphas are softplus of free parameters, which are kept
+from where softplus has no slope left, and are learned with an Adam whose epsilon is far below their gradients.
+
+The critic's target spans `n_steps` steps, or is that of Retrace over sequences of so many (https://arxiv.org/abs/1606.02647).
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import optax
+
+from agentzoo import core, networks
+from agentzoo.algos import base
+from agentzoo.config import FRACTION, POSITIVE, Range, Schedule, value_at
+from agentzoo.replay import Replay, make_replay
+from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, Trajectory
+
+LEAST = -10.0  # of a dual's free parameter: softplus makes 4.5e-5 of it
+
+
+@dataclass(frozen=True)
+class MPOConfig:
+    """Hyperparameters of MPO. Steps are environment steps; actions are counted in [-1, 1], whatever the bounds of the action space."""
+
+    # Step size of Adam, for policy and critic; a number or a schedule.
+    learning_rate: Annotated[Schedule, POSITIVE] = 3e-4
+    # Step size of Adam, for temperatures and alphas.
+    dual_learning_rate: Annotated[float, POSITIVE] = 1e-2
+    # The norm that the gradients of the networks are clipped to.
+    max_grad_norm: Annotated[float, POSITIVE] = 40.0
+    # Transitions that the replay holds.
+    buffer_size: Annotated[int, Range(1)] = 1_000_000
+    # Steps of uniformly random actions before learning begins.
+    learning_starts: Annotated[int, Range(0)] = 1_000
+    # Transitions per gradient step.
+    batch_size: Annotated[int, Range(1)] = 128
+    # Discount per step.
+    gamma: Annotated[float, FRACTION] = 0.99
+    # Steps of each environment between two phases of learning.
+    train_freq: Annotated[int, Range(1)] = 1
+    # Gradient steps per phase of learning; -1 for one per environment step.
+    gradient_steps: Annotated[int, Range(-1)] = 1
+    # Gradient steps between two refreshes of the target networks.
+    target_update_interval: Annotated[int, Range(1)] = 100
+    # Steps that a transition spans; with Retrace, steps of a sequence.
+    n_steps: Annotated[int, Range(1)] = 5
+    # Correct for the age of replayed actions by Retrace, over sequences of which batch_size / n_steps make a batch.
+    retrace: bool = False
+    # How far Retrace looks ahead: 0 for one step, 1 for as far as the policy would have acted alike.
+    retrace_lambda: Annotated[float, FRACTION] = 0.95
+    # E-step: actions sampled in each state.
+    num_samples: Annotated[int, Range(2)] = 20
+    # Actions sampled in each state for the critic's target.
+    num_value_samples: Annotated[int, Range(1)] = 4
+    # E-step: bound on the KL of the improved to the target policy.
+    epsilon: Annotated[float, POSITIVE] = 0.1
+    # M-step: bound on the KL of the target to the online policy that is due to the means, for each dimension.
+    epsilon_mean: Annotated[float, POSITIVE] = 0.01
+    # M-step: likewise due to the standard deviations.
+    epsilon_stddev: Annotated[float, POSITIVE] = 1e-4
+    # M-step for Discrete actions: bound on the KL of the target to the online policy.
+    epsilon_kl: Annotated[float, POSITIVE] = 0.01
+    # Penalise actions outside the bounds.
+    action_penalty: bool = True
+    # Bound on the KL to the target policy of the policy that the penalty improves.
+    epsilon_penalty: Annotated[float, POSITIVE] = 1e-3
+    # First temperature, in units of the action values.
+    init_temperature: Annotated[float, POSITIVE] = 1.0
+    # First alpha of the means, or of the KL of Discrete actions.
+    init_alpha_mean: Annotated[float, POSITIVE] = 1.0
+    # First alpha of the standard deviations.
+    init_alpha_stddev: Annotated[float, POSITIVE] = 10.0
+    # First standard deviation of the policy.
+    init_stddev: Annotated[float, POSITIVE] = 0.5
+    # Normalise the numbers of observations by their running mean and standard deviation.
+    normalize_obs: bool = False
+    # Convolutions for images: nature, impala or efficient.
+    cnn: str = "nature"
+    # Sizes of the hidden layers, of the policy and of the critic.
+    net_arch: Annotated[tuple[int, ...], Range(1)] = (256, 256)
+    # Between layers: relu, tanh, silu or gelu.
+    activation: str = "relu"
+
+
+class Networks(NamedTuple):
+    """Parameters of the two networks."""
+
+    policy: hk.Params
+    critic: hk.Params
+
+
+class MPOParams(NamedTuple):
+    """What acting and valuing actions need."""
+
+    online: Networks
+    statistics: Any  # of observations, or () if they are not normalised
+
+
+class MPOState(NamedTuple):
+    """All that MPO carries from one cycle to the next."""
+
+    params: MPOParams
+    target: Networks
+    duals: Any
+    opt_state: optax.OptState
+    replay: Replay
+    key: Array
+    n_updates: Array
+
+
+class Transitions(NamedTuple):
+    """N transitions; for Retrace they are steps of sequences, `[T, B]` laid out flat."""
+
+    obs_tm1: Any
+    a_tm1: Array
+    r_t: Array
+    discount_t: Array  # gamma included
+    obs_t: Any
+    last_t: Any
+    behaviour: Any  # what `act` stored beside the action
+
+
+def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | None = None) -> Agent:
+    """Builds the pure functions of MPO; `network` may replace the layers that encode observations, of policy and critic alike."""
+    space: Any = spec.action_space
+    discrete = hasattr(space, "n")
+    bounds: Any = None if discrete else networks.action_bounds(space)
+    gradient_steps = config.train_freq * spec.num_envs if config.gradient_steps == -1 else config.gradient_steps
+    networks.check(config.activation, config.cnn)
+    if gradient_steps == 0:
+        raise ConfigurationError("gradient_steps=0 would never learn; use 1 or more, or -1 for one per environment step.")
+    if config.retrace and config.batch_size < config.n_steps:
+        raise ConfigurationError(f"batch_size={config.batch_size} holds no sequence of n_steps={config.n_steps}; make it larger.")
+
+    @hk.without_apply_rng
+    @hk.transform
+    def policy_network(obs):
+        features = networks.torso(spec.observation_space, config.cnn, config.net_arch, config.activation, obs, network)
+        narrow = hk.initializers.VarianceScaling(1e-4)  # so that the first policy is much the same in all states
+        if discrete:
+            return hk.Linear(int(space.n), w_init=narrow)(features)
+        mean, scale = jnp.split(hk.Linear(2 * bounds.size, w_init=narrow)(features), 2, axis=-1)
+        return mean, config.init_stddev * jax.nn.softplus(scale) / jax.nn.softplus(0.0) + 1e-6
+
+    @hk.without_apply_rng
+    @hk.transform
+    def critic_network(obs, a):
+        features = networks.torso(spec.observation_space, config.cnn, (), config.activation, obs, network)
+        features = networks.mlp(features if discrete else jnp.concatenate([features, a], axis=-1), config.net_arch, config.activation)
+        q = hk.Linear(int(space.n) if discrete else 1)(features)
+        return q if discrete else q[..., 0]
+
+    policy: Any = policy_network.apply  # (params, obs) -> logits [N, A], or mean and standard deviation [N, D] of actions in [-1, 1]
+
+    def q_values(params: hk.Params, obs, a: Array | None = None) -> Array:
+        """Action values `[N, A]`, or those of actions a, clipped, `[N]`."""
+        return critic_network.apply(params, obs, None if discrete else jnp.clip(a, -1.0, 1.0))
+
+    def log_prob(outputs: Any, a: Array) -> Array:
+        distribution: Any = core.Categorical(outputs) if discrete else core.DiagonalGaussian(*outputs)
+        return distribution.log_prob(a)
+
+    a_example = jnp.zeros(1, jnp.int32) if discrete else jnp.zeros((1, bounds.size))
+    behaviour = {"a": a_example, "log_prob": jnp.zeros(1)} if config.retrace else ()
+    n_step = 1 if config.retrace else config.n_steps
+    replay_buffer = make_replay(spec, config.buffer_size, config.train_freq, config.gamma, n_step, extras=behaviour)
+
+    def optimizer(clock: Clock) -> optax.GradientTransformation:
+        adam = optax.adam(value_at(config.learning_rate, clock.remaining))
+        each = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), adam)
+        labels: Any = Networks("policy", "critic"), "duals"  # type: ignore[arg-type]
+        duals = optax.adam(config.dual_learning_rate, b2=0.99, eps=1e-16)  # gradients may be tiny, and change their size quickly
+        return optax.multi_transform({"policy": each, "critic": each, "duals": duals}, labels)
+
+    def observed(params: MPOParams, obs):
+        return networks.normalize(spec.observation_space, params.statistics, obs)
+
+    def init(key: Array) -> MPOState:
+        policy_key, critic_key, key = jax.random.split(key, 3)
+        obs = networks.example(spec.observation_space)
+        online = Networks(policy_network.init(policy_key, obs), critic_network.init(critic_key, obs, a_example))
+        if discrete:
+            duals = core.CategoricalMpoDuals.init(config.init_temperature, config.init_alpha_mean)
+        else:
+            penalty = config.init_temperature if config.action_penalty else None
+            alphas = config.init_alpha_mean, config.init_alpha_stddev
+            duals = core.GaussianMpoDuals.init(bounds.size, config.init_temperature, *alphas, penalty)
+        params = MPOParams(online, networks.init_statistics(spec.observation_space) if config.normalize_obs else ())
+        learned: Any = online, duals
+        opt_state = optimizer(Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))).init(learned)
+        return MPOState(params, jax.tree.map(jnp.copy, online), duals, opt_state, replay_buffer.init(), key, jnp.int32(0))
+
+    def sample(outputs: Any, key: Array) -> Array:
+        return jax.random.categorical(key, outputs) if discrete else outputs[0] + outputs[1] * jax.random.normal(key, outputs[0].shape)
+
+    def act(params, memory, obs, key, clock):
+        policy_key, uniform_key = jax.random.split(key)
+        outputs = policy(params.online.policy, observed(params, obs))
+        a, warm_up = sample(outputs, policy_key), clock.step < config.learning_starts
+        if discrete:
+            a = jnp.where(warm_up, jax.random.randint(uniform_key, a.shape, 0, int(space.n)), a)
+            log_uniform = -jnp.log(float(space.n))
+        else:
+            a = jnp.where(warm_up, jax.random.uniform(uniform_key, a.shape, minval=-1.0, maxval=1.0), a)
+            log_uniform = -bounds.size * jnp.log(2.0)
+        extras = {"a": a, "log_prob": jnp.where(warm_up, log_uniform, log_prob(outputs, a))} if config.retrace else ()
+        return a if discrete else bounds.scale(a), memory, extras
+
+    def predict(params, memory, obs, key, deterministic):
+        outputs = policy(params.online.policy, observed(params, obs))
+        best = jnp.argmax(outputs, axis=-1) if discrete else outputs[0]
+        a = best if deterministic else sample(outputs, key)
+        return a if discrete else bounds.scale(a), memory
+
+    def loss_fn(learned: tuple[Networks, Any], target: Networks, batch: Transitions, key: Array) -> tuple[Array, dict[str, Array]]:
+        (online, duals), (key_tm1, key_t) = learned, jax.random.split(key)
+        online_tm1, target_tm1 = policy(online.policy, batch.obs_tm1), policy(target.policy, batch.obs_tm1)
+        if discrete:
+            q_t, probs_t = q_values(target.critic, batch.obs_t), jax.nn.softmax(policy(target.policy, batch.obs_t))
+            v_t = jnp.sum(probs_t * q_t, axis=-1)
+            q_tm1 = q_values(target.critic, batch.obs_tm1)
+            bounds_of_kl = config.epsilon, config.epsilon_kl
+            mpo_loss, statistics = core.categorical_mpo_loss(online_tm1, target_tm1, q_tm1, duals, *bounds_of_kl)
+        else:
+            v_t = jnp.mean(sampled_values(target, batch.obs_t, config.num_value_samples, key_t)[1], axis=0)
+            a_tm1, q_tm1 = sampled_values(target, batch.obs_tm1, config.num_samples, key_tm1)
+            bounds_of_kl = config.epsilon, config.epsilon_mean, config.epsilon_stddev, config.epsilon_penalty
+            (mean, stddev), (target_mean, target_stddev) = online_tm1, target_tm1
+            mpo_loss, statistics = core.gaussian_mpo_loss(mean, stddev, target_mean, target_stddev, a_tm1, q_tm1, duals, *bounds_of_kl)
+        critic_loss = jnp.mean(core.l2_loss(td_error(online.critic, target, batch, target_tm1, v_t)))
+        metrics = {"critic_loss": critic_loss} | {name: jnp.max(x) for name, x in statistics._asdict().items() if x is not None}
+        return critic_loss + mpo_loss, metrics
+
+    def sampled_values(target: Networks, obs, num_samples: int, key: Array) -> tuple[Array, Array]:
+        """Actions `[S, N, D]` of the target policy, and their values `[S, N]`."""
+        mean, stddev = policy(target.policy, obs)
+        a = mean + stddev * jax.random.normal(key, (num_samples, *mean.shape))
+        return a, jax.vmap(q_values, in_axes=(None, None, 0))(target.critic, obs, a)
+
+    def td_error(critic: hk.Params, target: Networks, batch: Transitions, target_tm1: Any, v_t: Array) -> Array:
+        a_tm1 = batch.a_tm1 if discrete else bounds.unscale(batch.a_tm1)
+
+        def q_of_action(critic):
+            q = q_values(critic, batch.obs_tm1, a_tm1)
+            return jnp.take_along_axis(q, a_tm1[:, None], axis=1)[:, 0] if discrete else q
+
+        if not config.retrace:
+            return core.td_learning(q_of_action(critic), batch.r_t, batch.discount_t, v_t)
+        log_rho = log_prob(target_tm1, batch.behaviour["a"]) - batch.behaviour["log_prob"]
+        arrays = q_of_action(critic), q_of_action(target.critic), v_t, batch.r_t, batch.discount_t, log_rho, batch.last_t
+        q_tm1, q_t, v_t, r_t, discount_t, log_rho, last_t = (x.reshape(config.n_steps, -1) for x in arrays)
+        lambda_ = config.retrace_lambda * (1.0 - last_t[:-1])
+        return core.retrace_continuous(q_tm1, q_t[1:], v_t, r_t, discount_t, log_rho[1:], lambda_)
+
+    def draw(replay: Replay, key: Array) -> Transitions:
+        if not config.retrace:
+            batch = replay_buffer.sample(replay, key, config.batch_size)
+            return Transitions(batch.obs_tm1, batch.a_tm1, batch.r_t, batch.discount_t, batch.obs_t, (), ())
+        steps = replay_buffer.sample_sequences(replay, key, config.batch_size // config.n_steps, config.n_steps)
+        batch = steps.obs_tm1, steps.a_tm1, steps.r_t, config.gamma * steps.discount_t, steps.obs_t, steps.last_t, steps.extras
+        return Transitions(*jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch))
+
+    def update(state: MPOState, key: Array, clock: Clock) -> tuple[MPOState, dict[str, Array]]:
+        draw_key, action_key = jax.random.split(key)
+        batch = draw(state.replay, draw_key)
+        batch = batch._replace(obs_tm1=observed(state.params, batch.obs_tm1), obs_t=observed(state.params, batch.obs_t))
+        learned: Any = state.params.online, state.duals
+        (_, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(learned, state.target, batch, action_key)
+        updates, opt_state = optimizer(clock).update(grads, state.opt_state, learned)
+        online, duals = jax.tree.map(jnp.add, learned, updates)
+        duals = jax.tree.map(lambda x: jnp.maximum(x, LEAST), duals)
+        n_updates = state.n_updates + 1
+        target = optax.periodic_update(online, state.target, n_updates, config.target_update_interval)
+        params = state.params._replace(online=online)
+        return state._replace(params=params, target=target, duals=duals, opt_state=opt_state, n_updates=n_updates), metrics
+
+    def learn(state: MPOState, trajectory: Trajectory, clock: Clock) -> tuple[MPOState, dict[str, Array]]:
+        keys = jax.random.split(state.key, 1 + gradient_steps)
+        state = state._replace(replay=replay_buffer.add(state.replay, trajectory), key=keys[0])
+        if config.normalize_obs:
+            statistics = state.params.statistics
+            statistics = networks.update_statistics(spec.observation_space, statistics, trajectory.obs_tm1, trajectory.mask)
+            state = state._replace(params=state.params._replace(statistics=statistics))
+
+        def train(i: Array, carry: tuple[MPOState, dict[str, Array]]) -> tuple[MPOState, dict[str, Array]]:
+            state, metrics = update(carry[0], keys[1 + i], clock)
+            return state, jax.tree.map(jnp.add, carry[1], metrics)
+
+        ready = (clock.step > config.learning_starts) & (jnp.max(state.replay.size) >= (config.n_steps if config.retrace else 1))
+        updates = jnp.where(ready, gradient_steps, 0)
+        totals = jax.tree.map(lambda x: jnp.zeros(x.shape), jax.eval_shape(update, state, keys[0], clock)[1])
+        state, totals = jax.lax.fori_loop(0, updates, train, (state, totals))
+        metrics = {f"train/{name}": total / updates for name, total in totals.items()}  # NaN before the first update
+        metrics["train/learning_rate"] = value_at(config.learning_rate, clock.remaining)
+        metrics["train/n_updates"] = state.n_updates
+        return state, metrics
+
+    def values(params: MPOParams, obs, action=None):
+        return q_values(params.online.critic, observed(params, obs), None if action is None else bounds.unscale(action))
+
+    return Agent(init, act, predict, learn, config.train_freq, queries={"values": values})
+
+
+class MPO(base.Algorithm[MPOConfig]):
+    """Maximum a posteriori Policy Optimisation for Box and Discrete actions; see `MPOConfig` and `agentzoo.algos.mpo`."""
+
+    Config = MPOConfig
+    make_agent = staticmethod(make_agent)
+    action_spaces = ("Box", "Discrete")

@@ -1,0 +1,299 @@
+"""Soft Actor-Critic, https://arxiv.org/abs/1801.01290 and https://arxiv.org/abs/1812.05905, and its variant for discrete actions.
+
+A policy pi with parameters `params.policy` and an ensemble of critics q_e with parameters `params.critic` learn from replayed
+transitions, by gradient descent on::
+
+    critic_loss   = mean(weight * sum_e 0.5 * (r_t + discount_t * (min_e q_e(target_params, obs_t, a_t) - ent_coef * log_prob_t)
+                                               - q_e(params, obs_tm1, a_tm1))^2)             a_t ~ pi(obs_t), log_prob_t = log pi(a_t)
+    actor_loss    = mean(ent_coef * log_prob - min_e q_e(params, obs_tm1, a))                a ~ pi(obs_tm1), log_prob = log pi(a)
+    ent_coef_loss = mean(ent_coef * (-log_prob - target_entropy))                            ent_coef = exp(log_ent_coef)
+    target_params <- target_params + tau * (params - target_params)
+
+where `r_t` and `discount_t` span `n_steps` steps. The policy is a Gaussian squashed by tanh into [-1, 1], and scaled to the bounds of the
+action space: log-probabilities, and `target_entropy`, are those of actions in [-1, 1], and are computed from the value before the tanh,
+where they are exact. It acts by a sample, and after training by the squashed mean.
+
+With Discrete actions the policy is categorical and the critics value all actions at once, so that expectations over actions take the
+place of samples, https://arxiv.org/abs/1910.07207. Prioritised replay: https://arxiv.org/abs/1511.05952. More gradient steps than
+environment steps: https://arxiv.org/abs/2101.05982.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import optax
+
+from agentzoo import core, networks
+from agentzoo.algos import base
+from agentzoo.config import FRACTION, POSITIVE, Range, Schedule, value_at
+from agentzoo.replay import Batch, Replay, make_replay
+from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, Trajectory
+
+
+@dataclass(frozen=True)
+class SACConfig:
+    """Hyperparameters of SAC. Steps are environment steps."""
+
+    # Step size of Adam, for policy, critics and entropy coefficient; a number or a schedule.
+    learning_rate: Annotated[Schedule, POSITIVE] = 3e-4
+    # Transitions that the replay holds.
+    buffer_size: Annotated[int, Range(1)] = 1_000_000
+    # Steps of uniformly random actions before learning begins.
+    learning_starts: Annotated[int, Range(0)] = 100
+    # Transitions per gradient step.
+    batch_size: Annotated[int, Range(1)] = 256
+    # Discount per step.
+    gamma: Annotated[float, FRACTION] = 0.99
+    # Steps of each environment between two phases of learning.
+    train_freq: Annotated[int, Range(1)] = 1
+    # Gradient steps per phase of learning; -1 for one per environment step.
+    gradient_steps: Annotated[int, Range(-1)] = 1
+    # How far the target critics move towards the online ones at an update; 1 copies them.
+    tau: Annotated[float, Range(0, 1, open_low=True)] = 0.005
+    # Gradient steps between two updates of the target critics.
+    target_update_interval: Annotated[int, Range(1)] = 1
+    # Gradient steps of the critics between two of the policy and the entropy coefficient.
+    policy_delay: Annotated[int, Range(1)] = 1
+    # Weight of the entropy: a number, "auto" to learn it, or "auto_0.1" to begin with 0.1.
+    ent_coef: float | str = "auto"
+    # Entropy to hold by learning ent_coef; "auto" is minus the actions' dimensions, or of Discrete actions half of the largest.
+    target_entropy: float | str = "auto"
+    # Critics, whose least value counts.
+    n_critics: Annotated[int, Range(1)] = 2
+    # Steps that a transition spans.
+    n_steps: Annotated[int, Range(1)] = 1
+    # Replay transitions in proportion to (|error| + eps)^alpha.
+    prioritized_replay: bool = False
+    # How strongly priorities count: 0 is uniform.
+    prioritized_replay_alpha: Annotated[float, FRACTION] = 0.6
+    # How far importance weights correct for them at first; 1 at the end of the run.
+    prioritized_replay_beta0: Annotated[float, FRACTION] = 0.4
+    # Added to errors, so that nothing has priority 0.
+    prioritized_replay_eps: Annotated[float, POSITIVE] = 1e-6
+    # Normalise the numbers of observations by their running mean and standard deviation.
+    normalize_obs: bool = False
+    # Convolutions for images: nature, impala or efficient.
+    cnn: str = "nature"
+    # Sizes of the hidden layers, of the policy and of each critic.
+    net_arch: Annotated[tuple[int, ...], Range(1)] = (256, 256)
+    # Between layers: relu, tanh, silu or gelu.
+    activation: str = "relu"
+
+
+class SACParams(NamedTuple):
+    """What acting and valuing actions need."""
+
+    policy: hk.Params
+    critic: hk.Params  # with a leading axis E of critics
+    statistics: Any  # of observations, or () if they are not normalised
+
+
+class SACState(NamedTuple):
+    """All that SAC carries from one cycle to the next."""
+
+    params: SACParams
+    target_critic: hk.Params
+    log_ent_coef: Array
+    opt_state: dict[str, optax.OptState]
+    replay: Replay
+    key: Array
+    n_updates: Array
+
+
+def parse_ent_coef(ent_coef: float | str) -> tuple[bool, float]:
+    """Whether the coefficient is learned, and its first value."""
+    learned = isinstance(ent_coef, str) and ent_coef.startswith("auto")
+    try:
+        first = float(ent_coef.removeprefix("auto").removeprefix("_") or 1.0 if isinstance(ent_coef, str) else ent_coef)
+    except ValueError:
+        first = -1.0
+    if not 0.0 <= first < math.inf or (learned and first == 0.0):
+        raise ConfigurationError(f'ent_coef={ent_coef!r} is no coefficient; expected a number of at least 0, "auto", or "auto_0.1".')
+    return learned, first
+
+
+def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | None = None) -> Agent:
+    """Builds the pure functions of SAC; `network` may replace the layers that encode observations, of policy and critics alike."""
+    space: Any = spec.action_space
+    discrete = hasattr(space, "n")
+    bounds: Any = None if discrete else networks.action_bounds(space)
+    gradient_steps = config.train_freq * spec.num_envs if config.gradient_steps == -1 else config.gradient_steps
+    learns_ent_coef, first_ent_coef = parse_ent_coef(config.ent_coef)
+    target_entropy = config.target_entropy
+    if target_entropy == "auto":
+        target_entropy = 0.5 * math.log(space.n) if discrete else -float(bounds.size)
+    networks.check(config.activation, config.cnn)
+    if isinstance(target_entropy, str):
+        raise ConfigurationError(f'target_entropy={target_entropy!r} is no entropy; expected a number of nats, or "auto".')
+    if gradient_steps == 0:
+        raise ConfigurationError("gradient_steps=0 would never learn; use 1 or more, or -1 for one per environment step.")
+
+    @hk.without_apply_rng
+    @hk.transform
+    def policy_network(obs):
+        features = networks.torso(spec.observation_space, config.cnn, config.net_arch, config.activation, obs, network)
+        return hk.Linear(int(space.n) if discrete else 2 * bounds.size)(features)
+
+    @hk.without_apply_rng
+    @hk.transform
+    def critic_network(obs, a):
+        features = networks.torso(spec.observation_space, config.cnn, (), config.activation, obs, network)
+        features = networks.mlp(features if discrete else jnp.concatenate([features, a], axis=-1), config.net_arch, config.activation)
+        return hk.Linear(int(space.n) if discrete else 1)(features)
+
+    replay_buffer = make_replay(spec, config.buffer_size, config.train_freq, config.gamma, config.n_steps, config.prioritized_replay)
+
+    def optimizer(clock: Clock) -> optax.GradientTransformation:
+        return optax.adam(value_at(config.learning_rate, clock.remaining))
+
+    def policy(params: hk.Params, obs) -> Any:
+        """A distribution over indices, or over `[N, D]` in [-1, 1]."""
+        outputs = policy_network.apply(params, obs)
+        if discrete:
+            return core.Categorical(outputs)
+        mean, log_std = jnp.split(outputs, 2, axis=-1)
+        return core.TanhGaussian(mean, jnp.exp(jnp.clip(log_std, -20.0, 2.0)))
+
+    def q_values(params: hk.Params, obs, a: Array | None = None) -> Array:
+        """Of all critics: `[N, E, A]`, or those of actions a `[N, E]`."""
+        q = jax.vmap(critic_network.apply, in_axes=(0, None, None), out_axes=1)(params, obs, a)
+        return q if discrete else q[..., 0]
+
+    def observed(params: SACParams, obs):
+        return networks.normalize(spec.observation_space, params.statistics, obs)
+
+    def init(key: Array) -> SACState:
+        policy_key, critic_key, key = jax.random.split(key, 3)
+        obs, a = networks.example(spec.observation_space), None if discrete else jnp.zeros((1, bounds.size))
+        critic = jax.vmap(lambda key: critic_network.init(key, obs, a))(jax.random.split(critic_key, config.n_critics))
+        statistics = networks.init_statistics(spec.observation_space) if config.normalize_obs else ()
+        params = SACParams(policy_network.init(policy_key, obs), critic, statistics)
+        log_ent_coef = jnp.log(first_ent_coef)
+        learned = {"policy": params.policy, "critic": params.critic, "ent_coef": log_ent_coef}
+        adam = optimizer(Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(())))
+        opt_state = {name: adam.init(tree) for name, tree in learned.items()}
+        target_critic = jax.tree.map(jnp.copy, critic)
+        return SACState(params, target_critic, log_ent_coef, opt_state, replay_buffer.init(), key, jnp.int32(0))
+
+    def act(params, memory, obs, key, clock):
+        policy_key, uniform_key = jax.random.split(key)
+        a = policy(params.policy, observed(params, obs)).sample(seed=policy_key)
+        if discrete:
+            anything = jax.random.randint(uniform_key, a.shape, 0, int(space.n))
+        else:
+            anything = jax.random.uniform(uniform_key, a.shape, minval=-1.0, maxval=1.0)
+        a = jnp.where(clock.step < config.learning_starts, anything, a)
+        return a if discrete else bounds.scale(a), memory, ()
+
+    def predict(params, memory, obs, key, deterministic):
+        pi = policy(params.policy, observed(params, obs))
+        a = pi.mode() if deterministic else pi.sample(seed=key)
+        return a if discrete else bounds.scale(a), memory
+
+    def critic_loss_fn(critic: hk.Params, state: SACState, batch: Batch, key: Array) -> tuple[Array, Array]:
+        pi_t, ent_coef = policy(state.params.policy, batch.obs_t), jnp.exp(state.log_ent_coef)
+        if discrete:
+            q_tm1, q_t = q_values(critic, batch.obs_tm1), q_values(state.target_critic, batch.obs_t)
+            td_error = core.sac_discrete_error(q_tm1, batch.a_tm1, batch.r_t, batch.discount_t, q_t, pi_t.logits, ent_coef)
+        else:
+            a_t, log_prob_t = pi_t.sample_and_log_prob(seed=key)
+            q_tm1, q_t = q_values(critic, batch.obs_tm1, batch.a_tm1), q_values(state.target_critic, batch.obs_t, a_t)
+            td_error = core.sac_error(q_tm1, batch.r_t, batch.discount_t, q_t, log_prob_t, ent_coef)
+        return jnp.mean(batch.weight * core.l2_loss(td_error).sum(axis=-1)), jnp.abs(td_error).mean(axis=-1)
+
+    def actor_loss_fn(policy_params: hk.Params, state: SACState, obs, key: Array) -> tuple[Array, Array]:
+        pi, ent_coef = policy(policy_params, obs), jnp.exp(state.log_ent_coef)
+        if discrete:
+            return core.sac_discrete_policy_loss(pi.logits, q_values(state.params.critic, obs), ent_coef), pi.logits
+        a, log_prob = pi.sample_and_log_prob(seed=key)
+        return core.sac_policy_loss(q_values(state.params.critic, obs, a), log_prob, ent_coef), log_prob
+
+    def ent_coef_loss_fn(log_ent_coef: Array, outcome: Array) -> tuple[Array, tuple]:
+        loss = core.sac_discrete_temperature_loss if discrete else core.sac_temperature_loss
+        return loss(outcome, jnp.exp(log_ent_coef), target_entropy), ()
+
+    def descend(name: str, loss_fn, params, opt_state: dict, clock: Clock, *arguments) -> tuple[Any, dict, Array, Any]:
+        """A gradient step of the parameters of that name; also returns the loss, and what else its function has computed."""
+        (loss, auxiliary), grads = jax.value_and_grad(loss_fn, has_aux=True)(params, *arguments)
+        updates, own = optimizer(clock).update(grads, opt_state[name], params)
+        return optax.apply_updates(params, updates), {**opt_state, name: own}, loss, auxiliary
+
+    def improve(state: SACState, obs, key: Array, clock: Clock) -> tuple[SACState, Array]:
+        """A gradient step of the policy, and one of the entropy coefficient."""
+        policy_params, opt_state, actor_loss, outcome = descend(
+            "policy", actor_loss_fn, state.params.policy, state.opt_state, clock, state, obs, key
+        )
+        log_ent_coef, ent_coef_loss = state.log_ent_coef, jnp.nan
+        if learns_ent_coef:
+            log_ent_coef, opt_state, ent_coef_loss, _ = descend("ent_coef", ent_coef_loss_fn, log_ent_coef, opt_state, clock, outcome)
+        state = state._replace(params=state.params._replace(policy=policy_params), log_ent_coef=log_ent_coef, opt_state=opt_state)
+        return state, jnp.stack([actor_loss, ent_coef_loss])
+
+    def update(state: SACState, key: Array, clock: Clock) -> tuple[SACState, Array]:
+        sample_key, critic_key, actor_key = jax.random.split(key, 3)
+        beta = 1.0 - clock.remaining * (1.0 - config.prioritized_replay_beta0)
+        replay, state = state.replay, state._replace(replay=())  # so that a conditional does not copy it
+        batch = replay_buffer.sample(replay, sample_key, config.batch_size, beta)
+        obs_tm1, obs_t = observed(state.params, batch.obs_tm1), observed(state.params, batch.obs_t)
+        batch = batch._replace(obs_tm1=obs_tm1, obs_t=obs_t, a_tm1=batch.a_tm1 if discrete else bounds.unscale(batch.a_tm1))
+
+        critic, opt_state, critic_loss, error = descend(
+            "critic", critic_loss_fn, state.params.critic, state.opt_state, clock, state, batch, critic_key
+        )
+        state = state._replace(params=state.params._replace(critic=critic), opt_state=opt_state, n_updates=state.n_updates + 1)
+        if config.prioritized_replay:
+            priority = (error + config.prioritized_replay_eps) ** config.prioritized_replay_alpha
+            replay = replay_buffer.update(replay, batch.slot, priority)
+
+        def improved() -> tuple[SACState, Array]:
+            return improve(state, obs_tm1, actor_key, clock)
+
+        due = state.n_updates % config.policy_delay == 0
+        state, losses = improved() if config.policy_delay == 1 else jax.lax.cond(due, improved, lambda: (state, jnp.zeros(2)))
+        due = state.n_updates % config.target_update_interval == 0
+        target_critic = optax.incremental_update(critic, state.target_critic, jnp.where(due, config.tau, 0.0))
+        return state._replace(target_critic=target_critic, replay=replay), jnp.append(losses, critic_loss)
+
+    def learn(state: SACState, trajectory: Trajectory, clock: Clock) -> tuple[SACState, dict[str, Array]]:
+        keys = jax.random.split(state.key, 1 + gradient_steps)
+        state = state._replace(replay=replay_buffer.add(state.replay, trajectory), key=keys[0])
+        if config.normalize_obs:
+            statistics = state.params.statistics
+            statistics = networks.update_statistics(spec.observation_space, statistics, trajectory.obs_tm1, trajectory.mask)
+            state = state._replace(params=state.params._replace(statistics=statistics))
+
+        def train(i: Array, carry: tuple[SACState, Array]) -> tuple[SACState, Array]:
+            state, losses = update(carry[0], keys[1 + i], clock)
+            return state, carry[1] + losses
+
+        updates = jnp.where(clock.step > config.learning_starts, gradient_steps, 0)
+        before = state.n_updates
+        state, (actor_loss, ent_coef_loss, critic_loss) = jax.lax.fori_loop(0, updates, train, (state, jnp.zeros(3)))
+        improvements = state.n_updates // config.policy_delay - before // config.policy_delay
+        metrics = {
+            "train/actor_loss": actor_loss / improvements,  # NaN before the first update
+            "train/critic_loss": critic_loss / updates,
+            "train/ent_coef": jnp.exp(state.log_ent_coef),
+            "train/ent_coef_loss": ent_coef_loss / improvements,  # NaN where nothing is learned
+            "train/learning_rate": value_at(config.learning_rate, clock.remaining),
+            "train/n_updates": state.n_updates,
+        }
+        return state, metrics
+
+    def values(params: SACParams, obs, action=None):
+        a = None if action is None else bounds.unscale(action)
+        return q_values(params.critic, observed(params, obs), a).min(axis=1)
+
+    return Agent(init, act, predict, learn, config.train_freq, queries={"values": values})
+
+
+class SAC(base.Algorithm[SACConfig]):
+    """Soft Actor-Critic for Box and Discrete actions; see `SACConfig` for the hyperparameters and `agentzoo.algos.sac` for the method."""
+
+    Config = SACConfig
+    make_agent = staticmethod(make_agent)
+    action_spaces = ("Box", "Discrete")
