@@ -82,6 +82,7 @@ TASKS = {
     "dqn-acrobot": ("DQN", "Acrobot-v1", 100_000, {**LUNAR, "learning_rate": 6.3e-4}, -85, "mean"),
     "dqn-mountaincar": ("DQN", "MountainCar-v0", 120_000, MOUNTAIN_CAR, -115, "mean"),
     "dqn-lunarlander": ("DQN", "LunarLander-v3", 300_000, LUNAR, 200, "mean"),
+    "impala-cartpole-defaults": ("IMPALA", "CartPole-v1", 500_000, {}, 475, "every"),
     "ppo-cartpole-defaults": ("PPO", "CartPole-v1", 100_000, {}, 475, "every"),
     "ppo-cartpole": ("PPO", "CartPole-v1", 100_000, PPO_CARTPOLE, 475, "every"),
     "ppo-cartpole-positions": ("PPO", cartpole_positions, 200_000, {**PPO_MEMORY, "recurrent": "lstm"}, 475, "every"),
