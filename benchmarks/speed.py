@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
+from typing import Any
 
 TUNED = {
     "learning_rate": 2.3e-3, "batch_size": 64, "buffer_size": 100_000, "learning_starts": 1_000, "gamma": 0.99,
@@ -24,12 +25,17 @@ FREQUENT = {
     "learning_rate": 1e-4, "batch_size": 32, "buffer_size": 1_000_000, "learning_starts": 100, "gamma": 0.99,
     "target_update_interval": 10_000, "train_freq": 4, "gradient_steps": 1, "exploration_fraction": 0.1, "exploration_final_eps": 0.05,
 }  # fmt: skip
+PPO_TUNED = {
+    "learning_rate": 1e-3, "clip_range": 0.2, "n_steps": 32, "batch_size": 256, "n_epochs": 20, "gamma": 0.98, "gae_lambda": 0.8,
+}  # fmt: skip
+PPO_ENVS = 8
 QUANTILES = 10
 # name: (algorithm, hyperparameters, hidden layers, peers)
 TASKS = {
     "tuned": ("DQN", TUNED, [256, 256], ["sbx", "sb3"]),
     "train_freq 4, SBX's network": ("DQN", FREQUENT, [256, 256], ["sbx"]),
     "train_freq 4, SB3's network": ("DQN", FREQUENT, [64, 64], ["sb3"]),
+    "PPO tuned, 8 environments": ("PPO", PPO_TUNED, [64, 64], ["sbx", "sb3"]),
     "QR-DQN tuned, 10 quantiles": ("QRDQN", TUNED, [256, 256], ["sb3"]),
 }
 
@@ -39,8 +45,7 @@ def learn(library: str, algorithm: str, hyperparameters: dict, net_arch: list[in
     if library == "ours":
         from agentzoo.algos.loading import find
 
-        own = {"n_quantiles": QUANTILES} if algorithm == "QRDQN" else {}
-        agent = find(algorithm)("CartPole-v1", net_arch=net_arch, double_q=False, n_steps=1, **own, **hyperparameters)
+        agent = find(algorithm)("CartPole-v1", net_arch=net_arch, **own_settings(algorithm), **hyperparameters)
         start = time.perf_counter()
         agent.learn(steps, progress_bar=False)
     else:
@@ -50,13 +55,29 @@ def learn(library: str, algorithm: str, hyperparameters: dict, net_arch: list[in
 
             policy["n_quantiles"] = QUANTILES
         elif library == "sb3":
-            from stable_baselines3 import DQN as Peer
+            import stable_baselines3
+
+            Peer = getattr(stable_baselines3, algorithm)
         else:
-            from sbx import DQN as Peer
-        agent = Peer("MlpPolicy", "CartPole-v1", policy_kwargs=policy, seed=0, **hyperparameters)
+            import sbx
+
+            Peer = getattr(sbx, algorithm)
+        env: Any = "CartPole-v1"
+        if algorithm == "PPO":
+            from stable_baselines3.common.env_util import make_vec_env
+
+            env = make_vec_env(env, PPO_ENVS)
+        agent = Peer("MlpPolicy", env, policy_kwargs=policy, seed=0, **hyperparameters)
         start = time.perf_counter()
         agent.learn(steps)
     return time.perf_counter() - start
+
+
+def own_settings(algorithm: str) -> dict[str, Any]:
+    """What else we must be told to do as the peers do."""
+    if algorithm == "PPO":
+        return {"n_envs": PPO_ENVS}
+    return {"double_q": False, "n_steps": 1, **({"n_quantiles": QUANTILES} if algorithm == "QRDQN" else {})}
 
 
 def floor(algorithm: str, hyperparameters: dict, net_arch: list[int], steps: int) -> dict[str, float]:
@@ -77,26 +98,31 @@ def floor(algorithm: str, hyperparameters: dict, net_arch: list[int], steps: int
             env.reset()
     env_seconds = time.perf_counter() - start
 
-    updates = (steps - hyperparameters["learning_starts"]) // hyperparameters["train_freq"] * hyperparameters["gradient_steps"]
-    chunk = 500
-    own = {"n_quantiles": QUANTILES} if algorithm == "QRDQN" else {}
+    own = own_settings(algorithm)
+    num_envs = own.pop("n_envs", 1)
+    if algorithm == "PPO":
+        cycles, settings = steps // (num_envs * hyperparameters["n_steps"]), hyperparameters
+    else:  # cycles of 500 gradient steps
+        cycles = (steps - hyperparameters["learning_starts"]) // hyperparameters["train_freq"] * hyperparameters["gradient_steps"] / 500
+        settings = {**hyperparameters, "gradient_steps": 500}
     kind = find(algorithm)
-    config = kind.Config(**{**hyperparameters, "gradient_steps": chunk}, net_arch=tuple(net_arch), double_q=False, n_steps=1, **own)
-    agent = kind.make_agent(config, EnvSpec(env.observation_space, env.action_space, 1))
-    shape, rng = (config.train_freq, 1), np.random.default_rng(0)
+    config = kind.Config(**settings, net_arch=tuple(net_arch), **own)
+    agent = kind.make_agent(config, EnvSpec(env.observation_space, env.action_space, num_envs))
+    shape, rng = (agent.unroll_length, num_envs), np.random.default_rng(0)
     obs = rng.normal(size=(2, *shape, 4)).astype(np.float32)
     ones, zeros = np.ones(shape, np.float32), np.zeros(shape, bool)
-    trajectory = Trajectory(obs[0], zeros.astype(np.int32), ones, ones, obs[1], zeros, zeros, ~zeros)
-    learn_chunk = jax.jit(agent.learn, donate_argnums=0)
+    extras = {"log_prob_tm1": -ones} if algorithm == "PPO" else ()
+    trajectory = Trajectory(obs[0], zeros.astype(np.int32), ones, ones, obs[1], zeros, zeros, ~zeros, extras)
+    learn_cycle = jax.jit(agent.learn, donate_argnums=0)
     state = jax.jit(agent.init)(jax.random.key(0))
-    clock = Clock(*np.array([5_000, config.train_freq, steps], np.int32))
-    state, _ = learn_chunk(state, trajectory, clock)
+    clock = Clock(*np.array([5_000, agent.unroll_length, steps], np.int32))
+    state, _ = learn_cycle(state, trajectory, clock)
     jax.block_until_ready(state)
     start = time.perf_counter()
     for _ in range(10):
-        state, _ = learn_chunk(state, trajectory, clock)
+        state, _ = learn_cycle(state, trajectory, clock)
     jax.block_until_ready(state)
-    return {"environment": env_seconds, "updates": (time.perf_counter() - start) / (10 * chunk) * updates}
+    return {"environment": env_seconds, "updates": (time.perf_counter() - start) / 10 * cycles}
 
 
 def in_process_of_its_own(python: str, *arguments: object) -> dict:
