@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
+from typing import Any
 
 TUNED = {
     "learning_rate": 2.3e-3, "batch_size": 64, "buffer_size": 100_000, "learning_starts": 1_000, "gamma": 0.99,
@@ -29,15 +30,23 @@ CONTINUOUS = {
     "learning_rate": 1e-3, "batch_size": 256, "buffer_size": 1_000_000, "learning_starts": 100, "gamma": 0.99, "tau": 0.005,
     "train_freq": 1, "gradient_steps": 1,
 }  # fmt: skip
+PPO_TUNED = {
+    "learning_rate": 1e-3, "clip_range": 0.2, "n_steps": 32, "batch_size": 256, "n_epochs": 20, "gamma": 0.98, "gae_lambda": 0.8,
+}  # fmt: skip
+PPO_ENVS = 8
 QUANTILES = 10
 # What the peers do not have, or have as another default.
-OURS = {"DQN": {"double_q": False, "n_steps": 1}, "QRDQN": {"double_q": False, "n_steps": 1, "n_quantiles": QUANTILES}, "SAC": {}}
+OURS = {
+    "DQN": {"double_q": False, "n_steps": 1}, "QRDQN": {"double_q": False, "n_steps": 1, "n_quantiles": QUANTILES},
+    "PPO": {"n_envs": PPO_ENVS}, "SAC": {},
+}  # fmt: skip
 # name: (algorithm, environment, steps, hyperparameters, hidden layers, peers)
 TASKS = {
     "tuned": ("DQN", "CartPole-v1", 50_000, TUNED, [256, 256], ["sbx", "sb3"]),
     "train_freq 4, SBX's network": ("DQN", "CartPole-v1", 50_000, FREQUENT, [256, 256], ["sbx"]),
     "train_freq 4, SB3's network": ("DQN", "CartPole-v1", 50_000, FREQUENT, [64, 64], ["sb3"]),
     "QR-DQN tuned, 10 quantiles": ("QRDQN", "CartPole-v1", 50_000, TUNED, [256, 256], ["sb3"]),
+    "PPO tuned, 8 environments": ("PPO", "CartPole-v1", 100_000, PPO_TUNED, [64, 64], ["sbx", "sb3"]),
     "SAC Pendulum": ("SAC", "Pendulum-v1", 10_000, CONTINUOUS, [256, 256], ["sbx", "sb3"]),
     "SAC HalfCheetah": ("SAC", "HalfCheetah-v5", 10_000, CONTINUOUS, [256, 256], ["sbx", "sb3"]),
 }
@@ -59,7 +68,12 @@ def learn(library: str, algorithm: str, env: str, hyperparameters: dict, net_arc
             policy["n_quantiles"] = QUANTILES
         else:
             Peer = getattr(importlib.import_module("stable_baselines3" if library == "sb3" else "sbx"), algorithm)
-        agent = Peer("MlpPolicy", env, policy_kwargs=policy, seed=0, **hyperparameters)
+        made: Any = env
+        if algorithm == "PPO":
+            from stable_baselines3.common.env_util import make_vec_env
+
+            made = make_vec_env(env, PPO_ENVS)
+        agent = Peer("MlpPolicy", made, policy_kwargs=policy, seed=0, **hyperparameters)
         start = time.perf_counter()
         agent.learn(steps)
     return time.perf_counter() - start
@@ -84,28 +98,33 @@ def floor(algorithm: str, env_id: str, hyperparameters: dict, net_arch: list[int
             env.reset()
     env_seconds = time.perf_counter() - start
 
-    updates = (steps - hyperparameters["learning_starts"]) // hyperparameters["train_freq"] * hyperparameters["gradient_steps"]
-    chunk = 500
+    own = dict(OURS[algorithm])
+    num_envs = own.pop("n_envs", 1)
+    if algorithm == "PPO":
+        cycles, settings = steps // (num_envs * hyperparameters["n_steps"]), hyperparameters
+    else:  # cycles of 500 gradient steps
+        cycles = (steps - hyperparameters["learning_starts"]) // hyperparameters["train_freq"] * hyperparameters["gradient_steps"] / 500
+        settings = {**hyperparameters, "gradient_steps": 500}
     kind = find(algorithm)
-    config = kind.Config(**{**hyperparameters, "gradient_steps": chunk}, net_arch=tuple(net_arch), **OURS[algorithm])
-    agent = kind.make_agent(config, EnvSpec(env.observation_space, env.action_space, 1))
-    shape, rng = (config.train_freq, 1), np.random.default_rng(0)
+    config = kind.Config(**settings, net_arch=tuple(net_arch), **own)
+    agent = kind.make_agent(config, EnvSpec(env.observation_space, env.action_space, num_envs))
+    shape, rng = (agent.unroll_length, num_envs), np.random.default_rng(0)
     obs = rng.normal(size=(2, *shape, *env.observation_space.shape)).astype(np.float32)
-    action = np.broadcast_to(
-        np.asarray(actions[0], jax.dtypes.canonicalize_dtype(env.action_space.dtype)), (*shape, *env.action_space.shape)
-    )
+    action = np.asarray(actions[0], jax.dtypes.canonicalize_dtype(env.action_space.dtype))
+    action = np.broadcast_to(action, (*shape, *env.action_space.shape))
     ones, zeros = np.ones(shape, np.float32), np.zeros(shape, bool)
-    trajectory = Trajectory(obs[0], action, ones, ones, obs[1], zeros, zeros, ~zeros)
-    learn_chunk = jax.jit(agent.learn, donate_argnums=0)
+    extras = {"log_prob_tm1": -ones} if algorithm == "PPO" else ()
+    trajectory = Trajectory(obs[0], action, ones, ones, obs[1], zeros, zeros, ~zeros, extras)
+    learn_cycle = jax.jit(agent.learn, donate_argnums=0)
     state = jax.jit(agent.init)(jax.random.key(0))
-    clock = Clock(*np.array([5_000, config.train_freq, steps], np.int32))
-    state, _ = learn_chunk(state, trajectory, clock)
+    clock = Clock(*np.array([5_000, agent.unroll_length, steps], np.int32))
+    state, _ = learn_cycle(state, trajectory, clock)
     jax.block_until_ready(state)
     start = time.perf_counter()
     for _ in range(10):
-        state, _ = learn_chunk(state, trajectory, clock)
+        state, _ = learn_cycle(state, trajectory, clock)
     jax.block_until_ready(state)
-    return {"environment": env_seconds, "updates": (time.perf_counter() - start) / (10 * chunk) * updates}
+    return {"environment": env_seconds, "updates": (time.perf_counter() - start) / 10 * cycles}
 
 
 def in_process_of_its_own(python: str, *arguments: object) -> dict:

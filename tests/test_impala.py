@@ -99,7 +99,7 @@ def test_learning_sees_the_policy_that_acted(options):
 
 def test_a_loaded_agent_learns_on_exactly(tmp_path):
     def make():
-        return IMPALA(probes.Truncated, **{**FAST, **OPTIONS["lstm"], "n_steps": 10, "learning_rate": 1e-2})
+        return IMPALA(probes.Truncated, **{**FAST, **OPTIONS["lstm"], "n_steps": 10, "learning_rate": 1e-2, "ent_coef": 0.01})
 
     whole = make().learn(200, progress_bar=False)
     path = make().learn(100, progress_bar=False).save(tmp_path / "half")
