@@ -7,19 +7,22 @@ from agentzoo.core.moving_averages import RunningMeanStd
 from agentzoo.networks.encoders import is_image
 from agentzoo.types import Array, PyTree, zeros
 
-
-def init_statistics(space: spaces.Space) -> RunningMeanStd:
-    """Statistics of no observations; normalising by them changes nothing."""
-    return RunningMeanStd.init(_split(space, zeros(space))[0])
+Statistics = RunningMeanStd | tuple[()]
 
 
-def update_statistics(space: spaces.Space, statistics: RunningMeanStd, obs: PyTree, mask: Array) -> RunningMeanStd:
-    """The statistics with more observations `[..., *obs]`, of which those with mask 0 do not count."""
-    return statistics.update(_split(space, obs)[0], mask)
+def init_statistics(space: spaces.Space) -> Statistics:
+    """Statistics of no observations, by which normalising changes nothing; `()` if there are no numbers to be normalised."""
+    numbers = _split(space, zeros(space))[0]
+    return RunningMeanStd.init(numbers) if numbers else ()
 
 
-def normalize(space: spaces.Space, statistics: RunningMeanStd | tuple[()], obs: PyTree, clip: float = 10.0) -> PyTree:
-    """Observations with each number of a Box that is no image at mean 0 and variance 1, clipped; as they are without statistics."""
+def update_statistics(space: spaces.Space, statistics: Statistics, obs: PyTree, mask: Array) -> Statistics:
+    """The statistics with more observations `[..., *obs]`, of which those with mask 0 do not count; `()` stays as it is."""
+    return statistics.update(_split(space, obs)[0], mask) if isinstance(statistics, RunningMeanStd) else ()
+
+
+def normalize(space: spaces.Space, statistics: Statistics, obs: PyTree, clip: float = 10.0) -> PyTree:
+    """Observations with each number of a Box that is no image at mean 0 and variance 1, clipped; as they are if statistics are `()`."""
     if not isinstance(statistics, RunningMeanStd):
         return obs
     numbers, others = _split(space, obs)
