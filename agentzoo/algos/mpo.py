@@ -310,10 +310,9 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
     def learn(state: MPOState, trajectory: Trajectory, clock: Clock) -> tuple[MPOState, dict[str, Array]]:
         keys = jax.random.split(state.key, 1 + gradient_steps)
         state = state._replace(replay=replay_buffer.add(state.replay, trajectory), key=keys[0])
-        if config.normalize_obs:
-            statistics = state.params.statistics
-            statistics = networks.update_statistics(spec.observation_space, statistics, trajectory.obs_tm1, trajectory.mask)
-            state = state._replace(params=state.params._replace(statistics=statistics))
+        statistics = state.params.statistics
+        statistics = networks.update_statistics(spec.observation_space, statistics, trajectory.obs_tm1, trajectory.mask)
+        state = state._replace(params=state.params._replace(statistics=statistics))
 
         def train(i: Array, carry: tuple[MPOState, dict[str, Array]]) -> tuple[MPOState, dict[str, Array]]:
             state, metrics = update(carry[0], keys[1 + i], clock)
