@@ -298,7 +298,7 @@ class Algorithm(Generic[Config]):
         """Saves the agent as one safetensors file, all or nothing.
 
         Args:
-          path: where to; `.safetensors` is added if it is missing.
+          path: where to; the suffix "safetensors" is added if it is missing.
           exclude: parts of the agent's state to leave out, such as "replay"; they are empty after loading.
 
         Returns:
