@@ -80,6 +80,8 @@ PPO_MEMORY = dict(
 PPO_PENDULUM = dict(n_envs=4, n_steps=1_024, batch_size=64, n_epochs=10, gamma=0.9, gae_lambda=0.95, learning_rate=1e-3)
 PPO_ACROBOT = dict(n_envs=16, n_steps=256, batch_size=64, n_epochs=4, gae_lambda=0.94, learning_rate=3e-4, normalize_obs=True)
 PPO_LUNAR = dict(n_envs=16, n_steps=1_024, batch_size=64, n_epochs=4, gamma=0.999, gae_lambda=0.98, ent_coef=0.01, learning_rate=3e-4)
+PPO_MUJOCO = dict(n_envs=4, n_steps=512, normalize_obs=True, normalize_reward=True)
+IMPALA_LUNAR = dict(n_envs=16, n_steps=64, gamma=0.999, learning_rate=agentzoo.Linear(1e-3))
 
 # name: (algorithm, environment, steps, hyperparameters, score to reach, whether by every seed or by their mean, or "at most" by any)
 TASKS = {
@@ -89,6 +91,8 @@ TASKS = {
     "dqn-mountaincar": ("DQN", "MountainCar-v0", 120_000, MOUNTAIN_CAR, -115, "mean"),
     "dqn-lunarlander": ("DQN", "LunarLander-v3", 300_000, LUNAR, 200, "mean"),
     "impala-cartpole-defaults": ("IMPALA", "CartPole-v1", 500_000, {}, 475, "every"),
+    "impala-acrobot": ("IMPALA", "Acrobot-v1", 500_000, {}, -85, "mean"),
+    "impala-lunarlander": ("IMPALA", "LunarLander-v3", 2_000_000, IMPALA_LUNAR, 200, "mean"),
     "ppo-cartpole-defaults": ("PPO", "CartPole-v1", 100_000, {}, 475, "every"),
     "ppo-cartpole": ("PPO", "CartPole-v1", 100_000, PPO_CARTPOLE, 475, "every"),
     "ppo-cartpole-positions": ("PPO", cartpole_positions, 300_000, {**PPO_MEMORY, "recurrent": "lstm"}, 475, "every"),
@@ -98,6 +102,8 @@ TASKS = {
     "ppo-pendulum": ("PPO", "Pendulum-v1", 100_000, PPO_PENDULUM, -180, "mean"),
     "ppo-acrobot": ("PPO", "Acrobot-v1", 1_000_000, PPO_ACROBOT, -85, "mean"),
     "ppo-lunarlander": ("PPO", "LunarLander-v3", 1_000_000, PPO_LUNAR, 230, "mean"),
+    "ppo-halfcheetah": ("PPO", "HalfCheetah-v5", 1_000_000, PPO_MUJOCO, 1443, "mean"),
+    "ppo-hopper": ("PPO", "Hopper-v5", 1_000_000, PPO_MUJOCO, 2383, "mean"),
     "qrdqn-cartpole-defaults": ("QRDQN", "CartPole-v1", 100_000, {}, 475, "every"),
     "qrdqn-cartpole": ("QRDQN", "CartPole-v1", 50_000, {**CARTPOLE, "n_quantiles": 10}, 475, "every"),
     "qrdqn-acrobot": ("QRDQN", "Acrobot-v1", 100_000, {**LUNAR, "learning_rate": 6.3e-4, "n_quantiles": 25}, -80, "mean"),
@@ -108,6 +114,7 @@ TASKS = {
     "mpo-cartpole": ("MPO", "CartPole-v1", 100_000, MPO_CARTPOLE, 475, "every"),
     "mpo-lunarlander": ("MPO", "LunarLanderContinuous-v3", 300_000, {}, 220, "mean"),
     "sac-lunarlander": ("SAC", "LunarLanderContinuous-v3", 300_000, LUNAR_CONTINUOUS, 240, "mean"),
+    "sac-halfcheetah": ("SAC", "HalfCheetah-v5", 1_000_000, {"learning_starts": 10_000}, 9500, "mean"),
     "sac-cartpole": ("SAC", "CartPole-v1", 100_000, {}, 475, "every"),
     "dqn-pong": ("DQN", "ALE/Pong-v5", 2_000_000, {"preset": "pixels", "learning_starts": 10_000}, 15, "mean"),
     "qrdqn-pong": ("QRDQN", "ALE/Pong-v5", 2_000_000, {"preset": "pixels", "learning_starts": 10_000}, 15, "mean"),

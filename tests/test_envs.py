@@ -1,4 +1,5 @@
 import itertools
+import sys
 
 import gymnasium as gym
 import jax
@@ -122,6 +123,12 @@ def test_a_missing_package_names_the_extra(monkeypatch):
     monkeypatch.setattr(gym, "make", missing)
     with pytest.raises(ConfigurationError, match=r"pip install 'agentzoo\[box2d\]'"):
         make_env("LunarLander-v3")
+
+
+def test_an_environment_whose_package_registers_it_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "shimmy", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'agentzoo\[dm-control\]'"):
+        make_env("dm_control/cartpole-swingup-v0")
 
 
 def test_an_observation_of_another_shape_than_promised():

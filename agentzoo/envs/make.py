@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import importlib
 import importlib.util
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,6 +24,8 @@ _EXTRAS = {
     "Bipedal": "box2d",
     "CarRacing": "box2d",
     "Box2D": "box2d",
+    "dm_control": "dm-control",
+    "shimmy": "dm-control",
     "mujoco": "mujoco",
     "MuJoCo": "mujoco",
     "pygame": "classic",
@@ -82,11 +85,13 @@ def make_env(env_id: str, **kwargs: Any) -> gym.Env:
 
 @contextlib.contextmanager
 def _clear_errors(env_id: str) -> Iterator[None]:
-    """Turns Gymnasium's errors into ours; an id that it does not know may be one of ale-py, which is registered for it."""
+    """Turns Gymnasium's errors into ours; an id that it does not know may be one of ale-py or of Shimmy, which are registered for it."""
     atari_installed = importlib.util.find_spec("ale_py") is not None
     if env_id not in gym.registry and atari_installed:
         atari.register()
     try:
+        if env_id.startswith("dm_control/"):
+            importlib.import_module("shimmy")  # which registers them
         yield
     except (gym.error.DependencyNotInstalled, ModuleNotFoundError) as error:
         raise ConfigurationError(_missing(env_id, str(error))) from error
