@@ -7,7 +7,6 @@ into them.
 Small observations are stored with their steps. Large ones have rings apart, in which every frame is stored once (`frames.py`).
 """
 
-import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ import jax.numpy as jnp
 
 from agentzoo.replay import sum_tree
 from agentzoo.replay.frames import are_small, make_frame_rings
+from agentzoo.replay.memory import check_memory
 from agentzoo.types import Array, ConfigurationError, EnvSpec, PyTree, Trajectory, zeros
 
 
@@ -187,13 +187,7 @@ def make_replay(
             max_priority=jnp.maximum(replay.max_priority, priority.max()),
         )
 
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(init)))
-    memory = device_memory()
-    if size > memory:
-        raise ConfigurationError(
-            f"buffer_size={capacity} needs {size / 1e9:.1f} GB, but {jax.local_devices()[0]} has {memory / 1e9:.1f} GB of memory; use a "
-            f"buffer_size of {int(0.8 * capacity * memory / size)} or less, smaller observations, or a FrameStack of them."
-        )
+    check_memory(jax.eval_shape(init), capacity)
     return ReplayBuffer(init, add, sample, sample_sequences, update)
 
 
@@ -203,14 +197,3 @@ def after_reading(slot: Array, read: Array) -> Array:
     Where XLA cannot tell that reading comes before writing, it copies the whole array first. A barrier does not tell it on a CPU.
     """
     return jnp.where(jnp.any(read < 0), 0, slot)
-
-
-def device_memory() -> float:
-    """Bytes of memory that arrays can have, as far as is known."""
-    stats = jax.local_devices()[0].memory_stats()
-    if stats and "bytes_limit" in stats:
-        return stats["bytes_limit"]
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError):  # not on Windows
-        return float("inf")
