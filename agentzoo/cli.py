@@ -25,6 +25,12 @@ class Train:
     steps: float = 1e5
     # How many environments to step at once.
     n_envs: int = 1
+    # How to train: auto, host or threads.
+    runner: str = "auto"
+    # Between how many threads the environments are shared, with the runner "threads".
+    n_actors: int = 1
+    # How many trajectories each of them may be ahead of what was learned.
+    max_lag: int = 1
     # Seed of networks, exploration and environments.
     seed: int = 0
     # Folder in which the run gets a folder of its own.
@@ -129,7 +135,16 @@ def _schedule_rule(type_info: tyro.constructors.PrimitiveTypeInfo) -> tyro.const
 
 def _train(algorithm: Any, options: Train, config: Any) -> None:
     hyperparameters = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    agent = algorithm(options.env, n_envs=options.n_envs, seed=options.seed, log_dir=options.log_dir, **hyperparameters)
+    agent = algorithm(
+        options.env,
+        n_envs=options.n_envs,
+        runner=options.runner,
+        n_actors=options.n_actors,
+        max_lag=options.max_lag,
+        seed=options.seed,
+        log_dir=options.log_dir,
+        **hyperparameters,
+    )
     agent.learn(options.steps)
     print(f"Saved in {agent.run_dir}; see the curves with: tensorboard --logdir {options.log_dir}")
     if options.eval_episodes:

@@ -20,14 +20,14 @@ import numpy as np
 from agentzoo import checkpoint
 from agentzoo import config as configs
 from agentzoo.callbacks import BaseCallback, CallbackLike, CallbackList, ProgressBarCallback, make_callback
-from agentzoo.envs import EnvLike, Envs, make_envs, spaces
+from agentzoo.envs import EnvLike, Envs, make_envs, make_shared_envs, spaces
 from agentzoo.logging import Logger, next_folder, versions
-from agentzoo.runners import HostRunner, Programs, RunState, compile_agent
+from agentzoo.runners import HostRunner, Programs, RunState, ThreadsRunner, compile_agent
 from agentzoo.types import Agent, ConfigurationError, EnvSpec, PyTree
 
 Config = TypeVar("Config")
 
-RUNNERS = ("auto", "host")
+RUNNERS = ("auto", "host", "threads")
 
 
 class Algorithm(Generic[Config]):
@@ -35,9 +35,12 @@ class Algorithm(Generic[Config]):
 
     Args:
       env: a Gymnasium id, a `gym.Env`, a function that makes one, or a `VectorEnv`.
-      n_envs: how many environments to make of an id or a function.
+      n_envs: how many environments to make of an id or a function, for all actors together.
       seed: of networks, exploration and environments; None draws one.
-      runner: how to train; "auto" and "host" step Python environments in this process.
+      runner: how to train. "host" steps environments and learns in turn. "threads" does both at the same time, which pays where
+        environments wait, for a simulator, a network or a clock: see `agentzoo.runners.threads`. "auto" is "host".
+      n_actors: between how many threads the environments are shared, with `runner="threads"`.
+      max_lag: how many trajectories each of them may be ahead of what was learned; 0 takes turns.
       log_dir: folder in which each run gets a folder of its own (`DQN_1`, ...) with TensorBoard and CSV logs, the
         hyperparameters, and the trained agent. None writes nothing.
       network: a Haiku function from a batch of observations to features `[N, F]`, in place of the layers before the head.
@@ -60,6 +63,8 @@ class Algorithm(Generic[Config]):
         n_envs: int = 1,
         seed: int | None = 0,
         runner: str = "auto",
+        n_actors: int = 1,
+        max_lag: int = 1,
         log_dir: str | os.PathLike[str] | None = None,
         network: Callable[[PyTree], Any] | None = None,
         preset: str | None = None,
@@ -71,8 +76,7 @@ class Algorithm(Generic[Config]):
             advice = f"{name}({misplaced[0]!r})" if policy else f"{name}(env, learning_rate=...)"
             reason = "the environment comes first and the network follows from its spaces" if policy else "only env goes without a name"
             raise ConfigurationError(f"Write {advice}: {reason}.")
-        if runner not in RUNNERS:
-            raise ConfigurationError(f"runner={runner!r} is unknown; choose one of {', '.join(RUNNERS)}.")
+        self._choose_runner(runner, n_actors, max_lag)
         if preset is not None and preset not in self.presets:
             raise ConfigurationError(f"{name} has no preset {preset!r}; choose from {', '.join(self.presets) or 'none'}.")
         if n_envs < 1:
@@ -80,7 +84,7 @@ class Algorithm(Generic[Config]):
         hyperparameters = {**(self.presets[preset] if preset else {}), **hyperparameters}
         self.config: Config = configs.make_config(self.Config, hyperparameters)
         self.seed = random.SystemRandom().randrange(2**31) if seed is None else int(seed)
-        self._envs: Envs | None = make_envs(env, n_envs)
+        self._envs: Envs | None = self._make_envs(env, n_envs)
         self._setup(self._envs.spec, network, log_dir)
         self.env_id = env if isinstance(env, str) else _id_of(self._envs)
 
@@ -97,12 +101,30 @@ class Algorithm(Generic[Config]):
         init_key, act_key, self._predict_key = jax.random.split(jax.random.key(self.seed), 3)
         self._run = RunState(self._programs.init(init_key), act_key, 0, 0)
         self._predictions = 0
-        self._runner = HostRunner(self._agent, self._programs, self._envs) if self._envs is not None else None
+        self._runner = self._make_runner(self._envs) if self._envs is not None else None
         self._seed_next_reset = True
         self._episodes: deque = deque(maxlen=100)
         self._metrics: dict[str, Any] = {}
         self.logger = Logger()
         self.run_dir: Path | None = None
+
+    def _choose_runner(self, runner: str, n_actors: int, max_lag: int) -> None:
+        if runner not in RUNNERS:
+            raise ConfigurationError(f"runner={runner!r} is unknown; choose one of {', '.join(RUNNERS)}.")
+        if n_actors < 1 or (n_actors > 1 and runner != "threads"):
+            expected = 'at least 1; there are several only with runner="threads"' if n_actors > 1 else "at least 1"
+            raise ConfigurationError(f"n_actors={n_actors}; expected {expected}.")
+        if max_lag < 0:
+            raise ConfigurationError(f"max_lag={max_lag}; expected 0, where actors wait for the learner, or more.")
+        self.runner, self.n_actors, self.max_lag = runner, n_actors, max_lag
+
+    def _make_envs(self, env: EnvLike, n_envs: int) -> Envs:
+        return make_shared_envs(env, n_envs, self.n_actors) if self.n_actors > 1 else make_envs(env, n_envs)
+
+    def _make_runner(self, envs: Envs) -> HostRunner | ThreadsRunner:
+        if self.runner == "threads":
+            return ThreadsRunner(self._agent, self._programs, getattr(envs, "shares", [envs]), self.max_lag)
+        return HostRunner(self._agent, self._programs, envs)
 
     @property
     def num_timesteps(self) -> int:
@@ -183,9 +205,9 @@ class Algorithm(Generic[Config]):
         callback.on_training_start({"total_timesteps": total, "episodes": []}, {})
         logged = self._run.step // log_interval
         try:
-            with _interrupt_between_cycles() as interrupted:
+            with _interrupt_between_cycles() as interrupted, contextlib.closing(self._runner.run(self._run, total)) as cycles:
                 callback.on_rollout_start()
-                for cycle in self._runner.run(self._run, total):
+                for cycle in cycles:
                     self._run, self._metrics = cycle.run, cycle.metrics
                     self._episodes.extend(cycle.episodes)
                     callback.update_locals({"episodes": cycle.episodes})
@@ -285,14 +307,14 @@ class Algorithm(Generic[Config]):
         Raises:
           ConfigurationError: if their number or spaces differ.
         """
-        known = isinstance(env, str) or (callable(env) and not hasattr(env, "step"))
-        envs = make_envs(env, self.n_envs if known else 1)
+        known = isinstance(env, str | type) or (callable(env) and not hasattr(env, "step"))
+        envs = self._make_envs(env, self.n_envs if known else 1)
         if envs.spec != self.spec:
             raise ConfigurationError(
                 f"The agent was made for {_describe(self.spec)}, but the new environment is {_describe(envs.spec)}; make a new agent."
             )
         self._envs, self.env_id = envs, env if isinstance(env, str) else _id_of(envs)
-        self._runner, self._seed_next_reset = HostRunner(self._agent, self._programs, envs), True
+        self._runner, self._seed_next_reset = self._make_runner(envs), True
 
     def save(self, path: str | os.PathLike, exclude: tuple[str, ...] | list[str] = ()) -> Path:
         """Saves the agent as one safetensors file, all or nothing.
@@ -321,6 +343,9 @@ class Algorithm(Generic[Config]):
         path: str | os.PathLike,
         env: EnvLike | None = None,
         *,
+        runner: str = "auto",
+        n_actors: int = 1,
+        max_lag: int = 1,
         log_dir: str | os.PathLike[str] | None = None,
         network: Callable[[PyTree], Any] | None = None,
         **hyperparameters: Any,
@@ -330,6 +355,9 @@ class Algorithm(Generic[Config]):
         Args:
           path: the file that `save` wrote.
           env: the environment to go on in.
+          runner: as for a new agent.
+          n_actors: as for a new agent.
+          max_lag: as for a new agent.
           log_dir: as for a new agent.
           network: the network that the agent was made with, if it was a user's.
           **hyperparameters: those to be replaced, and those that were functions.
@@ -347,6 +375,7 @@ class Algorithm(Generic[Config]):
                 f"pass it again: load(path, network=...)."
             )
         agent = cls.__new__(cls)
+        agent._choose_runner(runner, n_actors, max_lag)
         agent.config = configs.from_json(cls.Config, manifest["hyperparameters"], hyperparameters)
         agent.seed, agent.env_id = manifest["seed"], manifest["env_id"]
         agent._envs = None
@@ -399,6 +428,7 @@ def _describe(spec: EnvSpec) -> str:
 
 
 def _id_of(envs: Envs) -> str | None:
+    envs = getattr(envs, "shares", [envs])[0]
     env: Any = getattr(envs, "env", None) or getattr(envs, "envs", [None])[0]
     return getattr(getattr(env, "spec", None), "id", None)  # EnvPool's specs have none
 

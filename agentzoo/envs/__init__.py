@@ -10,6 +10,7 @@ from agentzoo.envs.catch import Catch
 from agentzoo.envs.functional import FunctionalEnv, FunctionalGymEnv, Step
 from agentzoo.envs.gym_envs import Envs, GymEnvs, make_buffers
 from agentzoo.envs.make import EnvLike, make_env, make_envs
+from agentzoo.envs.shares import SharedEnvs, make_shared_envs
 from agentzoo.envs.vector_envs import VectorEnvs
 
 __all__ = [
@@ -20,11 +21,13 @@ __all__ = [
     "FunctionalGymEnv",
     "GymEnvs",
     "MultiArmedBandit",
+    "SharedEnvs",
     "Step",
     "VectorEnvs",
     "make_buffers",
     "make_env",
     "make_envs",
+    "make_shared_envs",
 ]
 
 gym.register("agentzoo/Bandit-v0", entry_point="agentzoo.envs.bandit:make")

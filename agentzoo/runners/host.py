@@ -1,7 +1,7 @@
 """The in-process runner: steps Python environments with `act` and hands trajectories to `learn`."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from agentzoo.envs import Envs, make_buffers, spaces
-from agentzoo.types import Agent, Array, Clock, Trajectory
+from agentzoo.types import Agent, Array, Clock, PyTree, Trajectory
 
 # On the CPU, programs run in the thread that calls them: to hand one over to another thread takes longer than `act` itself. It has an
 # effect only before JAX runs its first program, and gives way to a user's own setting.
@@ -30,7 +30,7 @@ class RunState(NamedTuple):
     agent: Any  # the agent's own state
     key: Array  # randomness of acting
     step: int  # environment steps of this run
-    moves: int  # calls of `act` since the agent was made; with the key, it determines the randomness of the next
+    moves: int  # calls of `act` since the agent was made, by all actors; with the key, it determines the randomness of the next
 
 
 class Cycle(NamedTuple):
@@ -85,10 +85,18 @@ def compile_agent(agent: Agent) -> Programs:
 
 
 class HostRunner:
-    """Trains an agent in Gymnasium environments. It keeps the environments' episodes between runs."""
+    """Trains an agent in Gymnasium environments. It keeps the environments' episodes between runs.
 
-    def __init__(self, agent: Agent, programs: Programs, envs: Envs):
-        self.agent, self.programs, self.envs = agent, programs, envs
+    Args:
+      agent: the agent.
+      programs: its functions, compiled.
+      envs: the environments, or an actor's share of them.
+      actor: which of the actors this is.
+      n_actors: how many there are, all with as many environments.
+    """
+
+    def __init__(self, agent: Agent, programs: Programs, envs: Envs, actor: int = 0, n_actors: int = 1):
+        self.agent, self.programs, self.envs, self.actor, self.n_actors = agent, programs, envs, actor, n_actors
         self._obs: Any = None
 
     def reset(self, seed: int | None = None) -> None:
@@ -98,30 +106,30 @@ class HostRunner:
         self._memory = self.agent.initial_memory(num_envs)
         self._rewards, self._lengths = np.zeros(num_envs), np.zeros(num_envs, int)
 
-    def run(self, run: RunState, total: int) -> Iterator[Cycle]:
+    def run(self, run: RunState, total: int) -> Generator[Cycle, None, None]:
         """Acts and learns in turn, until `total` environment steps are done; yields after each cycle."""
         if self._obs is None:
             self.reset()
         while run.step < total:
-            trajectory = self._rollout(run, total)
+            trajectory = self.rollout(run.agent.params, run.key, run.step, run.moves, total)
             steps = int(trajectory.mask.sum())
             step = run.step + steps
             state, metrics = self.programs.learn(run.agent, trajectory, np.array([step, steps, total], np.int32))
             run = RunState(state, run.key, step, run.moves + self.agent.unroll_length)
-            yield Cycle(run, self._finished_episodes(trajectory), metrics)
+            yield Cycle(run, self.finished_episodes(trajectory), metrics)
 
-    def _rollout(self, run: RunState, total: int) -> Trajectory:
-        """Takes T steps in N environments."""
+    def rollout(self, params: PyTree, key: Array, step: int, moves: int, total: int) -> Trajectory:
+        """Takes T steps in N environments, from where `step` steps and `moves` calls of `act` have been made by all actors together."""
         length, num_envs = self.agent.unroll_length, self.envs.spec.num_envs
         out = make_buffers(self.envs.spec, length)  # new ones each time, since JAX may read them while we go on
         obs, first, first_memory, extras = self._obs, self._first, None, []
         self._obs = None  # until the rollout is complete: if an environment fails, the next run begins new episodes
         spaces.write(self.envs.spec.observation_space, out.obs_tm1, 0, obs)
         out.first_tm1[0] = first
-        params, act = run.agent.params, self.programs.act
+        act, n_actors = self.programs.act, self.n_actors
         for t in range(length):
-            numbers = np.array([run.step + t * num_envs, total, (run.moves + t) % 2**31], np.int32)
-            memory, action, self._memory, extra = act(params, self._memory, obs, first, run.key, numbers)
+            numbers = np.array([step + t * n_actors * num_envs, total, (moves + t * n_actors + self.actor) % 2**31], np.int32)
+            memory, action, self._memory, extra = act(params, self._memory, obs, first, key, numbers)
             first_memory = memory if t == 0 else first_memory
             extras.append(extra)
             out.a_tm1[t] = action
@@ -132,7 +140,7 @@ class HostRunner:
         obs_tm1, first_tm1 = spaces.at(out.obs_tm1, slice(length)), out.first_tm1[:length]
         return out._replace(obs_tm1=obs_tm1, first_tm1=first_tm1, extras=extras, memory=first_memory)
 
-    def _finished_episodes(self, trajectory: Trajectory) -> list[Episode]:
+    def finished_episodes(self, trajectory: Trajectory) -> list[Episode]:
         """Counts up rewards and lengths, and returns those of the episodes that ended."""
         rewards = self._rewards + (trajectory.r_t * trajectory.mask).cumsum(axis=0, dtype=float)
         lengths = self._lengths + trajectory.mask.cumsum(axis=0)

@@ -1,0 +1,65 @@
+"""Environments in equal shares, one for each actor."""
+
+from collections.abc import Sequence
+
+import gymnasium as gym
+import jax
+import numpy as np
+
+from agentzoo.envs.gym_envs import Envs
+from agentzoo.envs.make import EnvLike, make_envs
+from agentzoo.types import ConfigurationError, PyTree, Trajectory
+
+
+class SharedEnvs:
+    """`Envs` side by side, as one."""
+
+    def __init__(self, shares: Sequence[Envs]):
+        self.shares, first = list(shares), shares[0].spec
+        made = [env for share in shares for env in getattr(share, "envs", None) or [getattr(share, "env", share)]]
+        if len({id(env) for env in made}) < len(made):
+            raise ConfigurationError("The environment factory returned the same environment twice; it must make a new one at each call.")
+        if any(share.spec != first for share in shares):
+            raise ConfigurationError("The environments differ in their spaces; an agent needs them to be alike.")
+        self.spec = first._replace(num_envs=len(shares) * first.num_envs)
+
+    def reset(self, seed: int | None = None) -> PyTree:
+        """Begins new episodes; environment i is seeded with `seed + i`."""
+        num = self.shares[0].spec.num_envs
+        obs = [share.reset(None if seed is None else seed + i * num) for i, share in enumerate(self.shares)]
+        return jax.tree.map(lambda *x: np.concatenate(x), *obs)
+
+    def step(self, actions: np.ndarray, out: Trajectory, t: int) -> None:
+        """Takes one action in each environment; see `Envs`."""
+        num = self.shares[0].spec.num_envs
+        for i, share in enumerate(self.shares):
+            own = slice(i * num, (i + 1) * num)
+            share.step(actions[own], jax.tree.map(lambda x: x[:, own], out), t)  # noqa: B023
+
+    def render(self) -> None:
+        """Renders the environments."""
+        for share in self.shares:
+            share.render()
+
+    def close(self) -> None:
+        """Closes the environments."""
+        for share in self.shares:
+            share.close()
+
+
+def make_shared_envs(env: EnvLike, n_envs: int, n_actors: int) -> SharedEnvs:
+    """Makes the environments of several actors.
+
+    Args:
+      env: a Gymnasium id or a factory of environments.
+      n_envs: how many to make, for all actors together.
+      n_actors: between how many actors they are shared evenly.
+
+    Raises:
+      ConfigurationError: if they cannot be shared, and where `make_envs` raises it.
+    """
+    if isinstance(env, gym.Env | gym.vector.VectorEnv):
+        raise ConfigurationError(f"n_actors={n_actors} needs environments for each actor; give an id or a factory (lambda: ...).")
+    if n_envs % n_actors:
+        raise ConfigurationError(f"n_envs={n_envs} environments cannot be shared evenly between n_actors={n_actors}; use a multiple of it.")
+    return SharedEnvs([make_envs(env, n_envs // n_actors) for _ in range(n_actors)])
