@@ -22,22 +22,21 @@ from agentzoo import config as configs
 from agentzoo.callbacks import BaseCallback, CallbackLike, CallbackList, ProgressBarCallback, make_callback
 from agentzoo.envs import EnvLike, Envs, make_envs, spaces
 from agentzoo.logging import Logger, next_folder, versions
-from agentzoo.runners import HostRunner, Programs, RunState, compile_agent
+from agentzoo.runners import Programs, RunState, compile_agent, make_runner
 from agentzoo.types import Agent, ConfigurationError, EnvSpec, PyTree
 
 Config = TypeVar("Config")
-
-RUNNERS = ("auto", "host")
 
 
 class Algorithm(Generic[Config]):
     """An agent that learns in Gymnasium environments.
 
     Args:
-      env: a Gymnasium id, a `gym.Env`, a function that makes one, or a `VectorEnv`.
-      n_envs: how many environments to make of an id or a function.
+      env: a Gymnasium id, a `gym.Env`, a function that makes one, a `VectorEnv`, or an `agentzoo.envs.FunctionalEnv`.
+      n_envs: how many environments to make of an id, a function or a functional environment.
       seed: of networks, exploration and environments; None draws one.
-      runner: how to train; "auto" and "host" step Python environments in this process.
+      runner: how to train. "device" compiles environments and learning into one program, which needs environments that are written in
+        JAX; "host" steps any environments from Python; "auto" takes the first where it can.
       log_dir: folder in which each run gets a folder of its own (`DQN_1`, ...) with TensorBoard and CSV logs, the
         hyperparameters, and the trained agent. None writes nothing.
       network: a Haiku function from a batch of observations to features `[N, F]`, in place of the layers before the head.
@@ -71,8 +70,6 @@ class Algorithm(Generic[Config]):
             advice = f"{name}({misplaced[0]!r})" if policy else f"{name}(env, learning_rate=...)"
             reason = "the environment comes first and the network follows from its spaces" if policy else "only env goes without a name"
             raise ConfigurationError(f"Write {advice}: {reason}.")
-        if runner not in RUNNERS:
-            raise ConfigurationError(f"runner={runner!r} is unknown; choose one of {', '.join(RUNNERS)}.")
         if preset is not None and preset not in self.presets:
             raise ConfigurationError(f"{name} has no preset {preset!r}; choose from {', '.join(self.presets) or 'none'}.")
         if n_envs < 1:
@@ -81,10 +78,10 @@ class Algorithm(Generic[Config]):
         self.config: Config = configs.make_config(self.Config, hyperparameters)
         self.seed = random.SystemRandom().randrange(2**31) if seed is None else int(seed)
         self._envs: Envs | None = make_envs(env, n_envs)
-        self._setup(self._envs.spec, network, log_dir)
+        self._setup(self._envs.spec, network, log_dir, runner)
         self.env_id = env if isinstance(env, str) else _id_of(self._envs)
 
-    def _setup(self, spec: EnvSpec, network: Callable | None, log_dir: str | os.PathLike[str] | None) -> None:
+    def _setup(self, spec: EnvSpec, network: Callable | None, log_dir: str | os.PathLike[str] | None, runner: str) -> None:
         """What is common to making an agent and loading one."""
         action_space = type(spec.action_space).__name__
         if action_space not in self.action_spaces:
@@ -92,12 +89,12 @@ class Algorithm(Generic[Config]):
                 f"{type(self).__name__} needs a {' or '.join(self.action_spaces)} action space, "
                 f"but the environment has {spec.action_space}."
             )
-        self.spec, self.network, self.log_dir = spec, network, log_dir
+        self.spec, self.network, self.log_dir, self.runner = spec, network, log_dir, runner
         self._agent, self._programs = _build(type(self).make_agent, self.config, _spec_to_json(spec), network)
         init_key, act_key, self._predict_key = jax.random.split(jax.random.key(self.seed), 3)
         self._run = RunState(self._programs.init(init_key), act_key, 0, 0)
         self._predictions = 0
-        self._runner = HostRunner(self._agent, self._programs, self._envs) if self._envs is not None else None
+        self._runner = make_runner(runner, self._agent, self._programs, self._envs) if self._envs is not None else None
         self._seed_next_reset = True
         self._episodes: deque = deque(maxlen=100)
         self._metrics: dict[str, Any] = {}
@@ -182,10 +179,14 @@ class Algorithm(Generic[Config]):
         callback.init_callback(self)
         callback.on_training_start({"total_timesteps": total, "episodes": []}, {})
         logged = self._run.step // log_interval
+
+        def pause(step: int) -> float:
+            return min((step // log_interval + 1) * log_interval, callback.next_step(step))
+
         try:
             with _interrupt_between_cycles() as interrupted:
                 callback.on_rollout_start()
-                for cycle in self._runner.run(self._run, total):
+                for cycle in self._runner.run(self._run, total, pause):
                     self._run, self._metrics = cycle.run, cycle.metrics
                     self._episodes.extend(cycle.episodes)
                     callback.update_locals({"episodes": cycle.episodes})
@@ -291,8 +292,8 @@ class Algorithm(Generic[Config]):
             raise ConfigurationError(
                 f"The agent was made for {_describe(self.spec)}, but the new environment is {_describe(envs.spec)}; make a new agent."
             )
+        self._runner, self._seed_next_reset = make_runner(self.runner, self._agent, self._programs, envs), True
         self._envs, self.env_id = envs, env if isinstance(env, str) else _id_of(envs)
-        self._runner, self._seed_next_reset = HostRunner(self._agent, self._programs, envs), True
 
     def save(self, path: str | os.PathLike, exclude: tuple[str, ...] | list[str] = ()) -> Path:
         """Saves the agent as one safetensors file, all or nothing.
@@ -321,6 +322,7 @@ class Algorithm(Generic[Config]):
         path: str | os.PathLike,
         env: EnvLike | None = None,
         *,
+        runner: str = "auto",
         log_dir: str | os.PathLike[str] | None = None,
         network: Callable[[PyTree], Any] | None = None,
         **hyperparameters: Any,
@@ -330,6 +332,7 @@ class Algorithm(Generic[Config]):
         Args:
           path: the file that `save` wrote.
           env: the environment to go on in.
+          runner: as for a new agent.
           log_dir: as for a new agent.
           network: the network that the agent was made with, if it was a user's.
           **hyperparameters: those to be replaced, and those that were functions.
@@ -350,7 +353,7 @@ class Algorithm(Generic[Config]):
         agent.config = configs.from_json(cls.Config, manifest["hyperparameters"], hyperparameters)
         agent.seed, agent.env_id = manifest["seed"], manifest["env_id"]
         agent._envs = None
-        agent._setup(_spec_from_json(json.dumps(manifest["spec"])), network, log_dir)
+        agent._setup(_spec_from_json(json.dumps(manifest["spec"])), network, log_dir, runner)
         template = agent._run._replace(agent=agent._run.agent._asdict())._asdict()
         missing = tuple(f"['agent']['{part}']" for part in manifest["excluded"])
         loaded = checkpoint.load(path, template, missing)

@@ -1,7 +1,7 @@
 """The in-process runner: steps Python environments with `act` and hands trajectories to `learn`."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from agentzoo.envs import Envs, make_buffers, spaces
-from agentzoo.types import Agent, Array, Clock, Trajectory
+from agentzoo.types import Agent, Array, Clock, PyTree, Trajectory
 
 # On the CPU, programs run in the thread that calls them: to hand one over to another thread takes longer than `act` itself. It has an
 # effect only before JAX runs its first program, and gives way to a user's own setting.
@@ -34,7 +34,7 @@ class RunState(NamedTuple):
 
 
 class Cycle(NamedTuple):
-    """What a runner yields after each trajectory."""
+    """What a runner yields after each trajectory, or after several: then the episodes are those of all, and the metrics of the last."""
 
     run: RunState
     episodes: list[Episode]
@@ -51,26 +51,29 @@ class Programs(NamedTuple):
     queries: dict[str, Any]
 
 
+def reset_memory(initial_memory: Callable[[int], PyTree], memory: PyTree, first: Array) -> PyTree:
+    """Memory `[N, ...]` with that of the beginning where an episode begins."""
+
+    def choose(initial: Array, old: Array) -> Array:
+        return jnp.where(first.reshape(first.shape + (1,) * (old.ndim - first.ndim)), initial, old)
+
+    return jax.tree.map(choose, initial_memory(first.shape[0]), memory)
+
+
 def compile_agent(agent: Agent) -> Programs:
     """Compiles an agent. Memory is reset where an episode begins; learning overwrites the state that it is given.
 
     Numbers arrive packed in one array, since each argument that is passed to a compiled function costs time.
     """
 
-    def reset(memory, first):
-        def choose(initial, old):
-            return jnp.where(first.reshape(first.shape + (1,) * (old.ndim - first.ndim)), initial, old)
-
-        return jax.tree.map(choose, agent.initial_memory(first.shape[0]), memory)
-
     def act(params, memory, obs, first, key, numbers):
         step, total, moves = numbers
-        memory = reset(memory, first)
+        memory = reset_memory(agent.initial_memory, memory, first)
         clock = Clock(step, jnp.zeros_like(step), total)
         return memory, *agent.act(params, memory, obs, jax.random.fold_in(key, moves), clock)
 
     def predict(params, memory, obs, first, key, deterministic):
-        return agent.predict(params, reset(memory, first), obs, key, deterministic)
+        return agent.predict(params, reset_memory(agent.initial_memory, memory, first), obs, key, deterministic)
 
     def learn(state, trajectory, numbers):
         return agent.learn(state, trajectory, Clock(*numbers))
@@ -85,7 +88,13 @@ def compile_agent(agent: Agent) -> Programs:
 
 
 class HostRunner:
-    """Trains an agent in Gymnasium environments. It keeps the environments' episodes between runs."""
+    """Trains an agent in Gymnasium environments. It keeps the environments' episodes between runs.
+
+    Attributes:
+      worlds: None, since the state of a Python environment cannot be kept.
+    """
+
+    worlds = None
 
     def __init__(self, agent: Agent, programs: Programs, envs: Envs):
         self.agent, self.programs, self.envs = agent, programs, envs
@@ -98,8 +107,9 @@ class HostRunner:
         self._memory = self.agent.initial_memory(num_envs)
         self._rewards, self._lengths = np.zeros(num_envs), np.zeros(num_envs, int)
 
-    def run(self, run: RunState, total: int) -> Iterator[Cycle]:
-        """Acts and learns in turn, until `total` environment steps are done; yields after each cycle."""
+    def run(self, run: RunState, total: int, pause: Callable[[int], float]) -> Iterator[Cycle]:
+        """Acts and learns in turn, until `total` environment steps are done; yields after each cycle, whenever `pause` asks for it."""
+        del pause
         if self._obs is None:
             self.reset()
         while run.step < total:
