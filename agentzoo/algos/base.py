@@ -281,13 +281,13 @@ class Algorithm(Generic[Config]):
         return self._envs
 
     def set_env(self, env: EnvLike) -> None:
-        """Trains in other environments from now on. An id or a function is made as many times as before.
+        """Trains in other environments from now on. Of an id, a function or a functional environment there will be as many as before.
 
         Raises:
           ConfigurationError: if their number or spaces differ.
         """
-        known = isinstance(env, str) or (callable(env) and not hasattr(env, "step"))
-        envs = make_envs(env, self.n_envs if known else 1)
+        made = hasattr(env, "metadata") and not isinstance(env, type)
+        envs = make_envs(env, 1 if made else self.n_envs)
         if envs.spec != self.spec:
             raise ConfigurationError(
                 f"The agent was made for {_describe(self.spec)}, but the new environment is {_describe(envs.spec)}; make a new agent."
@@ -296,7 +296,7 @@ class Algorithm(Generic[Config]):
         self._envs, self.env_id = envs, env if isinstance(env, str) else _id_of(envs)
 
     def save(self, path: str | os.PathLike, exclude: tuple[str, ...] | list[str] = ()) -> Path:
-        """Saves the agent as one safetensors file, all or nothing.
+        """Saves the agent as one safetensors file, all or nothing. The state of environments that are compiled is part of it.
 
         Args:
           path: where to; the suffix "safetensors" is added if it is missing.
@@ -314,7 +314,9 @@ class Algorithm(Generic[Config]):
         run = self._run._replace(agent=self._run.agent._asdict())
         run = run._replace(agent={part: value for part, value in run.agent.items() if part not in exclude})
         manifest = {**self._describe_run(), "excluded": sorted(exclude), "predictions": self._predictions, "versions": versions()}
-        return checkpoint.save(path, run._asdict(), manifest)
+        if self._runner is None or self._runner.worlds is None:
+            return checkpoint.save(path, run._asdict(), manifest)
+        return checkpoint.save(path, run._asdict() | {"worlds": self._runner.worlds}, manifest | {"worlds": self._runner.name})
 
     @classmethod
     def load(
@@ -328,6 +330,8 @@ class Algorithm(Generic[Config]):
         **hyperparameters: Any,
     ) -> Self:
         """Loads an agent; without an environment it can predict but not learn.
+
+        In the functional environment that it was saved in, it learns on exactly where it was. Others begin new episodes.
 
         Args:
           path: the file that `save` wrote.
@@ -356,11 +360,17 @@ class Algorithm(Generic[Config]):
         agent._setup(_spec_from_json(json.dumps(manifest["spec"])), network, log_dir, runner)
         template = agent._run._replace(agent=agent._run.agent._asdict())._asdict()
         missing = tuple(f"['agent']['{part}']" for part in manifest["excluded"])
-        loaded = checkpoint.load(path, template, missing)
-        agent._run = RunState(**loaded | {"agent": type(agent._run.agent)(**loaded["agent"])})
-        agent._predictions = manifest["predictions"]
         if env is not None:
             agent.set_env(env)
+        runner = agent._runner
+        if runner is not None and runner.name is not None and runner.name == manifest.get("worlds"):
+            runner.reset(agent.seed)
+            template["worlds"], agent._seed_next_reset = runner.worlds, False
+        loaded = checkpoint.load(path, template, missing, surplus="['worlds']")
+        if runner is not None:
+            runner.worlds = loaded.pop("worlds", None)
+        agent._run = RunState(**loaded | {"agent": type(agent._run.agent)(**loaded["agent"])})
+        agent._predictions = manifest["predictions"]
         return agent
 
     def _describe_run(self) -> dict[str, Any]:

@@ -49,11 +49,13 @@ class DeviceRunner:
 
     Attributes:
       worlds: the state of the environments, or None before the first reset. It is all that the runner has to keep.
+      name: tells environments apart, of which one can go on with the state of another.
     """
 
     def __init__(self, agent: Agent, programs: Programs, envs: Envs, env: FunctionalEnv):
         self.agent, self.env, self.num_envs = agent, env, envs.spec.num_envs
         self.worlds: Worlds | None = None
+        self.name = repr(env)
         self._cycle_steps = agent.unroll_length * self.num_envs
         most = max(1, _MOST_STEPS // self._cycle_steps)
         self._most, self._cycles = most, 1

@@ -91,10 +91,11 @@ class HostRunner:
     """Trains an agent in Gymnasium environments. It keeps the environments' episodes between runs.
 
     Attributes:
-      worlds: None, since the state of a Python environment cannot be kept.
+      worlds, name: None, since the state of a Python environment cannot be kept.
     """
 
-    worlds = None
+    worlds: Any = None
+    name: str | None = None
 
     def __init__(self, agent: Agent, programs: Programs, envs: Envs):
         self.agent, self.programs, self.envs = agent, programs, envs
