@@ -2,9 +2,14 @@
 
 They run between training cycles, which are `train_freq` steps long for DQN: `on_step` is called once per cycle, when the agent has
 learned from it. Frequencies (`eval_freq`, `save_freq`, `n_steps`) count environment steps, whatever the number of environments.
+
+With environments that are compiled together with the agent, cycles are run in chunks, and `on_step` is called once per chunk, a few times
+a second. A callback that is wanted at certain steps says so by `next_step`, as those with frequencies do, and is called in the cycle
+that reaches them: `EveryNTimesteps(1, callback)` calls in every cycle.
 """
 
 import inspect
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -70,6 +75,10 @@ class BaseCallback:
         self.num_timesteps = self.model.num_timesteps
         return self._on_step() is not False
 
+    def next_step(self, step: int) -> float:
+        """The environment step, after `step`, in whose cycle `on_step` must be called; infinity if it does not matter."""
+        return math.inf
+
     def on_rollout_end(self) -> None:
         """Called at the end of each cycle, before `on_step`."""
         self.num_timesteps = self.model.num_timesteps
@@ -131,6 +140,10 @@ class CallbackList(BaseCallback):
         for callback in self.callbacks:
             callback.update_locals(locals_)
 
+    def next_step(self, step: int) -> float:
+        """The earliest of those of the callbacks."""
+        return min((callback.next_step(step) for callback in self.callbacks), default=math.inf)
+
     def _on_training_start(self) -> None:
         for callback in self.callbacks:
             callback.on_training_start(self.locals, self.globals)
@@ -188,6 +201,9 @@ class _Every:
     def start(self, step: int) -> None:
         self._last = step // self.period
 
+    def next(self, step: int) -> int:
+        return (step // self.period + 1) * self.period
+
     def is_due(self, step: int) -> bool:
         last, self._last = self._last, step // self.period
         return self._last > last
@@ -199,6 +215,10 @@ class EveryNTimesteps(EventCallback):
     def __init__(self, n_steps: float, callback: "CallbackLike"):
         super().__init__(callback)
         self._every = _Every("n_steps", n_steps)
+
+    def next_step(self, step: int) -> float:
+        """When it is due."""
+        return self._every.next(step)
 
     def _on_training_start(self) -> None:
         super()._on_training_start()
@@ -229,6 +249,10 @@ class CheckpointCallback(BaseCallback):
         super().__init__(verbose)
         self.save_path, self.name_prefix, self.save_replay_buffer = Path(save_path), name_prefix, save_replay_buffer
         self._every = _Every("save_freq", save_freq)
+
+    def next_step(self, step: int) -> float:
+        """When it is due."""
+        return self._every.next(step)
 
     def _on_training_start(self) -> None:
         self._every.start(self.num_timesteps)
@@ -284,6 +308,10 @@ class EvalCallback(EventCallback):
         self.best_mean_reward = self.last_mean_reward = -np.inf
         self._every = _Every("eval_freq", eval_freq)
         self._history: dict[str, list[Any]] = {"timesteps": [], "results": [], "ep_lengths": []}
+
+    def next_step(self, step: int) -> float:
+        """When it is due."""
+        return self._every.next(step)
 
     def init_callback(self, model: Any) -> None:
         """Tells the callbacks their agent."""

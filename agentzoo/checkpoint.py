@@ -60,13 +60,14 @@ def read_manifest(path: str | os.PathLike) -> dict[str, Any]:
     return _read(path)[0]["manifest"]
 
 
-def load(path: str | os.PathLike, template: PyTree, missing: tuple[str, ...] = ()) -> PyTree:
+def load(path: str | os.PathLike, template: PyTree, missing: tuple[str, ...] = (), surplus: str = "nothing") -> PyTree:
     """Reads a pytree.
 
     Args:
       path: the file.
       template: a pytree of the same structure, shapes and dtypes.
       missing: leaves of the template whose names begin so need not be in the file and are kept from the template.
+      surplus: leaves whose names begin so may be in the file and not in the template.
 
     Raises:
       FileNotFoundError: if there is no such file.
@@ -88,8 +89,9 @@ def load(path: str | os.PathLike, template: PyTree, missing: tuple[str, ...] = (
                 f"it was saved by an agent with another network, other options, or another number of environments."
             )
         leaves.append(_from_array(found, tag))
-    if arrays:
-        raise ConfigurationError(f"{path} holds {next(iter(arrays))}, which this agent does not have.")
+    unknown = [name for name in arrays if not name.startswith(surplus)]
+    if unknown:
+        raise ConfigurationError(f"{path} holds {unknown[0]}, which this agent does not have.")
     return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
 

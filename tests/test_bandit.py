@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from agentzoo.envs.bandit import BanditState, MultiArmedBandit, make
+from agentzoo.envs import FunctionalGymEnv
+from agentzoo.envs.bandit import BanditState, MultiArmedBandit
 
 
 @pytest.mark.parametrize("arguments", [{}, {"means": [0.0, 3.0], "std": 2.0}], ids=["Bernoulli", "Gaussian"])
 def test_gymnasiums_checker(arguments):
-    check_env(make(**arguments), skip_render_check=True)
+    check_env(FunctionalGymEnv(MultiArmedBandit(**arguments)), skip_render_check=True)
 
 
 @pytest.mark.parametrize("std", [None, 0.5])
@@ -39,7 +40,7 @@ def test_other_states_are_other_bandits():
 
 
 def test_as_a_gym_env():
-    env = make(means=(0.0, 1.0))
+    env = FunctionalGymEnv(MultiArmedBandit(means=(0.0, 1.0)))
     obs, _ = env.reset(seed=0)
     np.testing.assert_array_equal(obs, [1])
     for arm in (0, 1):

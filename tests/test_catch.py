@@ -107,12 +107,12 @@ def test_rendering():
     env.reset(seed=0)
     image = env.render()
     assert image.shape == (160, 80, 3) and image.dtype == np.uint8
-    state = env.unwrapped._state
+    state = env.unwrapped._world.state
     assert image[8, 8 + 16 * int(state.ball_column)].tolist() == [255, 0, 0]
     assert image[-8, 8 + 16 * 2].tolist() == [255, 255, 255]
     assert (image > 0).any(-1).sum() == 2 * 16 * 16
     with pytest.raises(ValueError, match="render_mode='human' is unknown"):
-        envs.catch.make(render_mode="human")
+        FunctionalGymEnv(Catch(), "human")
 
 
 class Walk:
@@ -151,15 +151,15 @@ def test_any_functional_environment_becomes_an_ordinary_one():
 
 
 def test_equal_environments_share_what_is_compiled():
-    from agentzoo.envs.functional import _step
+    from agentzoo.envs.functional_gym import _advance
 
-    _step.clear_cache()
+    _advance.clear_cache()
     for _ in range(3):
         env = FunctionalGymEnv(Catch(6, 3))
         env.reset(seed=0)
         for action in (1, np.int64(1), np.int32(1)):
             env.step(action)
-    assert _step._cache_size() == 1
+    assert _advance._cache_size() == 1
 
 
 def test_runners_step_it():

@@ -20,25 +20,24 @@ import numpy as np
 from agentzoo import checkpoint
 from agentzoo import config as configs
 from agentzoo.callbacks import BaseCallback, CallbackLike, CallbackList, ProgressBarCallback, make_callback
-from agentzoo.envs import EnvLike, Envs, make_envs, make_shared_envs, spaces
+from agentzoo.envs import EnvLike, Envs, make_shared_envs, spaces
 from agentzoo.logging import Logger, next_folder, versions
-from agentzoo.runners import HostRunner, Programs, RunState, ThreadsRunner, compile_agent
+from agentzoo.runners import Programs, Runner, RunState, check_runner, compile_agent, make_runner
 from agentzoo.types import Agent, ConfigurationError, EnvSpec, PyTree
 
 Config = TypeVar("Config")
-
-RUNNERS = ("auto", "host", "threads")
 
 
 class Algorithm(Generic[Config]):
     """An agent that learns in Gymnasium environments.
 
     Args:
-      env: a Gymnasium id, a `gym.Env`, a function that makes one, or a `VectorEnv`.
-      n_envs: how many environments to make of an id or a function, for all actors together.
+      env: a Gymnasium id, a `gym.Env`, a function that makes one, a `VectorEnv`, or an `agentzoo.envs.FunctionalEnv`.
+      n_envs: how many environments to make of an id, a function or a functional environment, for all actors together.
       seed: of networks, exploration and environments; None draws one.
-      runner: how to train. "host" steps environments and learns in turn. "threads" does both at the same time, which pays where
-        environments wait, for a simulator, a network or a clock: see `agentzoo.runners.threads`. "auto" is "host".
+      runner: how to train. "host" steps environments from Python and learns in turn. "device" compiles both into one program, which needs
+        environments that are written in JAX. "threads" does both at the same time, which pays where environments wait, for a simulator, a
+        network or a clock: see `agentzoo.runners.threads`. "auto" is "device" where it can be, and else "host".
       n_actors: between how many threads the environments are shared, with `runner="threads"`.
       max_lag: how many trajectories each of them may be ahead of what was learned; 0 takes turns.
       log_dir: folder in which each run gets a folder of its own (`DQN_1`, ...) with TensorBoard and CSV logs, the
@@ -76,7 +75,8 @@ class Algorithm(Generic[Config]):
             advice = f"{name}({misplaced[0]!r})" if policy else f"{name}(env, learning_rate=...)"
             reason = "the environment comes first and the network follows from its spaces" if policy else "only env goes without a name"
             raise ConfigurationError(f"Write {advice}: {reason}.")
-        self._choose_runner(runner, n_actors, max_lag)
+        check_runner(runner, n_actors, max_lag)
+        self.runner, self.n_actors, self.max_lag = runner, n_actors, max_lag
         if preset is not None and preset not in self.presets:
             raise ConfigurationError(f"{name} has no preset {preset!r}; choose from {', '.join(self.presets) or 'none'}.")
         if n_envs < 1:
@@ -84,7 +84,7 @@ class Algorithm(Generic[Config]):
         hyperparameters = {**(self.presets[preset] if preset else {}), **hyperparameters}
         self.config: Config = configs.make_config(self.Config, hyperparameters)
         self.seed = random.SystemRandom().randrange(2**31) if seed is None else int(seed)
-        self._envs: Envs | None = self._make_envs(env, n_envs)
+        self._envs: Envs | None = make_shared_envs(env, n_envs, n_actors)
         self._setup(self._envs.spec, network, log_dir)
         self.env_id = env if isinstance(env, str) else _id_of(self._envs)
 
@@ -108,23 +108,8 @@ class Algorithm(Generic[Config]):
         self.logger = Logger()
         self.run_dir: Path | None = None
 
-    def _choose_runner(self, runner: str, n_actors: int, max_lag: int) -> None:
-        if runner not in RUNNERS:
-            raise ConfigurationError(f"runner={runner!r} is unknown; choose one of {', '.join(RUNNERS)}.")
-        if n_actors < 1 or (n_actors > 1 and runner != "threads"):
-            expected = 'at least 1; there are several only with runner="threads"' if n_actors > 1 else "at least 1"
-            raise ConfigurationError(f"n_actors={n_actors}; expected {expected}.")
-        if max_lag < 0:
-            raise ConfigurationError(f"max_lag={max_lag}; expected 0, where actors wait for the learner, or more.")
-        self.runner, self.n_actors, self.max_lag = runner, n_actors, max_lag
-
-    def _make_envs(self, env: EnvLike, n_envs: int) -> Envs:
-        return make_shared_envs(env, n_envs, self.n_actors) if self.n_actors > 1 else make_envs(env, n_envs)
-
-    def _make_runner(self, envs: Envs) -> HostRunner | ThreadsRunner:
-        if self.runner == "threads":
-            return ThreadsRunner(self._agent, self._programs, getattr(envs, "shares", [envs]), self.max_lag)
-        return HostRunner(self._agent, self._programs, envs)
+    def _make_runner(self, envs: Envs) -> Runner:
+        return make_runner(self.runner, self._agent, self._programs, envs, self.max_lag)
 
     @property
     def num_timesteps(self) -> int:
@@ -204,8 +189,12 @@ class Algorithm(Generic[Config]):
         callback.init_callback(self)
         callback.on_training_start({"total_timesteps": total, "episodes": []}, {})
         logged = self._run.step // log_interval
+
+        def pause(step: int) -> float:
+            return min((step // log_interval + 1) * log_interval, callback.next_step(step))
+
         try:
-            with _interrupt_between_cycles() as interrupted, contextlib.closing(self._runner.run(self._run, total)) as cycles:
+            with _interrupt_between_cycles() as interrupted, contextlib.closing(self._runner.run(self._run, total, pause)) as cycles:
                 callback.on_rollout_start()
                 for cycle in cycles:
                     self._run, self._metrics = cycle.run, cycle.metrics
@@ -302,22 +291,22 @@ class Algorithm(Generic[Config]):
         return self._envs
 
     def set_env(self, env: EnvLike) -> None:
-        """Trains in other environments from now on. An id or a function is made as many times as before.
+        """Trains in other environments from now on. Of an id, a function or a functional environment there will be as many as before.
 
         Raises:
           ConfigurationError: if their number or spaces differ.
         """
-        known = isinstance(env, str | type) or (callable(env) and not hasattr(env, "step"))
-        envs = self._make_envs(env, self.n_envs if known else 1)
+        made = hasattr(env, "metadata") and not isinstance(env, type)
+        envs = make_shared_envs(env, 1 if made else self.n_envs, self.n_actors)
         if envs.spec != self.spec:
             raise ConfigurationError(
                 f"The agent was made for {_describe(self.spec)}, but the new environment is {_describe(envs.spec)}; make a new agent."
             )
-        self._envs, self.env_id = envs, env if isinstance(env, str) else _id_of(envs)
         self._runner, self._seed_next_reset = self._make_runner(envs), True
+        self._envs, self.env_id = envs, env if isinstance(env, str) else _id_of(envs)
 
     def save(self, path: str | os.PathLike, exclude: tuple[str, ...] | list[str] = ()) -> Path:
-        """Saves the agent as one safetensors file, all or nothing.
+        """Saves the agent as one safetensors file, all or nothing. The state of environments that are compiled is part of it.
 
         Args:
           path: where to; the suffix "safetensors" is added if it is missing.
@@ -335,7 +324,9 @@ class Algorithm(Generic[Config]):
         run = self._run._replace(agent=self._run.agent._asdict())
         run = run._replace(agent={part: value for part, value in run.agent.items() if part not in exclude})
         manifest = {**self._describe_run(), "excluded": sorted(exclude), "predictions": self._predictions, "versions": versions()}
-        return checkpoint.save(path, run._asdict(), manifest)
+        if self._runner is None or self._runner.worlds is None:
+            return checkpoint.save(path, run._asdict(), manifest)
+        return checkpoint.save(path, run._asdict() | {"worlds": self._runner.worlds}, manifest | {"worlds": self._runner.name})
 
     @classmethod
     def load(
@@ -351,6 +342,8 @@ class Algorithm(Generic[Config]):
         **hyperparameters: Any,
     ) -> Self:
         """Loads an agent; without an environment it can predict but not learn.
+
+        In the functional environment that it was saved in, it learns on exactly where it was. Others begin new episodes.
 
         Args:
           path: the file that `save` wrote.
@@ -375,18 +368,25 @@ class Algorithm(Generic[Config]):
                 f"pass it again: load(path, network=...)."
             )
         agent = cls.__new__(cls)
-        agent._choose_runner(runner, n_actors, max_lag)
+        check_runner(runner, n_actors, max_lag)
+        agent.runner, agent.n_actors, agent.max_lag = runner, n_actors, max_lag
         agent.config = configs.from_json(cls.Config, manifest["hyperparameters"], hyperparameters)
         agent.seed, agent.env_id = manifest["seed"], manifest["env_id"]
         agent._envs = None
         agent._setup(_spec_from_json(json.dumps(manifest["spec"])), network, log_dir)
         template = agent._run._replace(agent=agent._run.agent._asdict())._asdict()
         missing = tuple(f"['agent']['{part}']" for part in manifest["excluded"])
-        loaded = checkpoint.load(path, template, missing)
-        agent._run = RunState(**loaded | {"agent": type(agent._run.agent)(**loaded["agent"])})
-        agent._predictions = manifest["predictions"]
         if env is not None:
             agent.set_env(env)
+        stepper = agent._runner
+        if stepper is not None and stepper.name is not None and stepper.name == manifest.get("worlds"):
+            stepper.reset(agent.seed)
+            template["worlds"], agent._seed_next_reset = stepper.worlds, False
+        loaded = checkpoint.load(path, template, missing, surplus="['worlds']")
+        if stepper is not None:
+            stepper.worlds = loaded.pop("worlds", None)
+        agent._run = RunState(**loaded | {"agent": type(agent._run.agent)(**loaded["agent"])})
+        agent._predictions = manifest["predictions"]
         return agent
 
     def _describe_run(self) -> dict[str, Any]:

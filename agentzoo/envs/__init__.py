@@ -1,15 +1,15 @@
 """Environments of every kind behind one interface.
 
-Importing this module registers our own with Gymnasium: `agentzoo/Bandit-v0` and `agentzoo/Catch-v0`.
+Importing this module registers our own with Gymnasium, as `agentzoo/Catch-v0` and so on: see `agentzoo.envs.registration`.
 """
 
-import gymnasium as gym
-
+from agentzoo.envs import registration
 from agentzoo.envs.bandit import MultiArmedBandit
 from agentzoo.envs.catch import Catch
-from agentzoo.envs.functional import FunctionalEnv, FunctionalGymEnv, Step
+from agentzoo.envs.functional import FunctionalEnv, Step, TimeLimit
+from agentzoo.envs.functional_gym import FunctionalGymEnv, FunctionalVectorEnv
 from agentzoo.envs.gym_envs import Envs, GymEnvs, make_buffers
-from agentzoo.envs.make import EnvLike, make_env, make_envs
+from agentzoo.envs.make import EnvLike, find_native, make_env, make_envs
 from agentzoo.envs.shares import SharedEnvs, make_shared_envs
 from agentzoo.envs.vector_envs import VectorEnvs
 
@@ -19,16 +19,18 @@ __all__ = [
     "Envs",
     "FunctionalEnv",
     "FunctionalGymEnv",
+    "FunctionalVectorEnv",
     "GymEnvs",
     "MultiArmedBandit",
     "SharedEnvs",
     "Step",
+    "TimeLimit",
     "VectorEnvs",
+    "find_native",
     "make_buffers",
     "make_env",
     "make_envs",
     "make_shared_envs",
 ]
 
-gym.register("agentzoo/Bandit-v0", entry_point="agentzoo.envs.bandit:make")
-gym.register("agentzoo/Catch-v0", entry_point="agentzoo.envs.catch:make")
+registration.register()

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
-from agentzoo.envs.functional import FunctionalGymEnv, Step
+from agentzoo.envs.functional import Step
 from agentzoo.types import Array
 
 
@@ -62,8 +62,3 @@ class MultiArmedBandit:
     def regret(self, state: BanditState, action: Array) -> Array:
         """How much less than the best arm this one is expected to pay."""
         return jnp.max(state.means) - state.means[action]
-
-
-def make(render_mode: None = None, **kwargs) -> FunctionalGymEnv:
-    """What `gymnasium.make("agentzoo/Bandit-v0", means=(0.2, 0.8))` calls."""
-    return FunctionalGymEnv(MultiArmedBandit(**kwargs), render_mode)

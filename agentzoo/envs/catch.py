@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
-from agentzoo.envs.functional import FunctionalGymEnv, Step
+from agentzoo.envs.functional import Step
 from agentzoo.types import Array
 
 
@@ -88,8 +88,3 @@ class Catch:
         row, column = jnp.arange(self.rows)[:, None], jnp.arange(self.columns)
         ball = (row == state.ball_row) & (column == state.ball_column)
         return ball, (row == self.rows - 1) & (column == state.paddle_column)
-
-
-def make(rows: int = 10, columns: int = 5, render_mode: str | None = None) -> FunctionalGymEnv:
-    """What `gymnasium.make("agentzoo/Catch-v0")` calls."""
-    return FunctionalGymEnv(Catch(rows, columns), render_mode)

@@ -5,12 +5,13 @@ Gymnasium's `experimental.functional.FuncEnv` has the same spirit and cuts finer
 termination. Parameters of an environment are fields of the object that implements the protocol.
 """
 
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import gymnasium as gym
 import jax
-import numpy as np
+import jax.numpy as jnp
 
 from agentzoo.envs import spaces
 from agentzoo.types import Array, PyTree
@@ -64,58 +65,97 @@ class FunctionalEnv(Protocol[State]):
         ...
 
 
-class FunctionalGymEnv(gym.Env):
-    """A functional environment as a `gym.Env`, with `reset` and `step` compiled.
+@dataclass(frozen=True)
+class TimeLimit(Generic[State]):
+    """Truncates the episodes of a functional environment.
 
-    Args:
-      env: the functional environment. If it has a method `render(state)`, which returns an RGB image, it can be rendered.
-      render_mode: "rgb_array" or None.
+    Attributes:
+      env: the environment.
+      max_episode_steps: after how many steps.
     """
 
-    def __init__(self, env: FunctionalEnv, render_mode: str | None = None):
-        modes = ["rgb_array"] if hasattr(env, "render") else []
-        self.metadata = {"render_modes": modes, "render_fps": 10}
-        if render_mode not in (None, *modes):
-            raise ValueError(f"render_mode={render_mode!r} is unknown; choose one of {', '.join(map(repr, [None, *modes]))}.")
-        self.env, self.render_mode = env, render_mode
-        self.observation_space, self.action_space = env.observation_space, env.action_space
+    env: FunctionalEnv[State]
+    max_episode_steps: int
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[PyTree, dict[str, Any]]:
-        """Begins an episode; without a seed the random numbers go on where they were."""
-        super().reset(seed=seed, options=options)
-        key = jax.random.key(self.np_random.integers(2**32, dtype=np.uint32))
-        self._key, self._state, obs = _reset(self.env, key)
-        return _element(self.observation_space, obs), {}
+    @property
+    def observation_space(self) -> gym.Space:
+        """That of the environment."""
+        return self.env.observation_space
 
-    def step(self, action: Any) -> tuple[PyTree, float, bool, bool, dict[str, Any]]:
+    @property
+    def action_space(self) -> gym.Space:
+        """That of the environment."""
+        return self.env.action_space
+
+    def reset(self, key: Array) -> tuple[tuple[State, Array], PyTree]:
+        """Begins an episode and its count of steps."""
+        state, obs = self.env.reset(key)
+        return (state, jnp.int32(0)), obs
+
+    def step(self, state: tuple[State, Array], action: Array, key: Array) -> tuple[tuple[State, Array], Step]:
         """Takes an action."""
-        action = np.asarray(action, spaces.dtype(self.action_space))
-        self._key, self._state, step = _step(self.env, self._key, self._state, action)
-        obs, reward, terminated, truncated = jax.device_get(step)
-        return _element(self.observation_space, obs), float(reward), bool(terminated), bool(truncated), {}
-
-    def render(self) -> np.ndarray | None:
-        """The current state as an RGB image."""
-        return np.array(self.env.render(self._state)) if self.render_mode else None  # type: ignore[attr-defined]
+        inner, step = self.env.step(state[0], action, key)
+        t = state[1] + 1
+        return (inner, t), step._replace(truncated=step.truncated | (t >= self.max_episode_steps))
 
 
-@partial(jax.jit, static_argnums=0)
-def _reset(env: FunctionalEnv[State], key: Array) -> tuple[Array, State, PyTree]:
+class World(NamedTuple):
+    """A functional environment in the middle of an episode. All that can happen follows from it and the actions.
+
+    Attributes:
+      key: the randomness of the rest of this episode, and of those that follow.
+      t: int32, steps since the episode began.
+      state: of the environment.
+    """
+
+    key: Array
+    t: Array
+    state: PyTree
+
+
+def begin(env: FunctionalEnv, key: Array) -> tuple[World, PyTree]:
+    """Begins an episode; returns the world and its first observation."""
     reset_key, key = jax.random.split(key)
-    return key, *env.reset(reset_key)
+    state, obs = env.reset(reset_key)
+    return World(key, jnp.int32(0), state), _typed(env.observation_space, obs)
 
 
-@partial(jax.jit, static_argnums=0)
-def _step(env: FunctionalEnv[State], key: Array, state: State, action: Array) -> tuple[Array, State, Step]:
-    step_key, key = jax.random.split(key)
-    return key, *env.step(state, action, step_key)
+def advance(env: FunctionalEnv, world: World, action: Array) -> tuple[World, Step]:
+    """Takes an action. The world that follows may be at the end of its episode."""
+    step_key = jax.random.fold_in(world.key, world.t + 2)  # 0 and 1 begin the next episode; not computed for environments without chance
+    state, (obs, reward, terminated, truncated) = env.step(world.state, action, step_key)
+    step = Step(_typed(env.observation_space, obs), jnp.float32(reward), jnp.bool_(terminated), jnp.bool_(truncated))
+    return World(world.key, world.t + 1, state), step
 
 
-def _element(space: gym.Space, arrays: PyTree) -> PyTree:
-    """Arrays as an element of a space, of the type that it promises and free to be written to."""
+def begin_all(env: FunctionalEnv, keys: Array) -> tuple[World, PyTree]:
+    """Begins an episode in each of N environments; returns worlds and observations `[N, ...]`."""
+    return jax.vmap(partial(begin, env))(keys)
+
+
+def advance_all(env: FunctionalEnv, worlds: World, actions: Array) -> tuple[World, PyTree, Step]:
+    """Takes an action in each of N environments, and begins the next episode where one ends.
+
+    Returns:
+      The worlds, the observations to act on next, and the steps, whose observations are the true successors.
+    """
+    worlds, step = jax.vmap(partial(advance, env))(worlds, actions)
+    ended = step.terminated | step.truncated
+
+    def choose(new: Array, old: Array) -> Array:
+        return jnp.where(ended.reshape(ended.shape + (1,) * (old.ndim - 1)), new, old)
+
+    def begin_some() -> tuple[World, PyTree]:
+        return jax.tree.map(choose, begin_all(env, worlds.key), (worlds, step.obs))
+
+    worlds, obs = jax.lax.cond(ended.any(), begin_some, lambda: (worlds, step.obs))
+    return worlds, obs, step
+
+
+def _typed(space: gym.Space, obs: PyTree) -> PyTree:
+    """An observation in the dtypes that agents see."""
     if isinstance(space, gym.spaces.Dict):
-        return {name: _element(part, arrays[name]) for name, part in space.items()}
+        return {name: _typed(part, obs[name]) for name, part in space.items()}
     if isinstance(space, gym.spaces.Tuple):
-        return tuple(_element(part, array) for part, array in zip(space, arrays, strict=True))
-    element = np.array(arrays, space.dtype)
-    return element[()] if isinstance(space, gym.spaces.Discrete) else element
+        return tuple(_typed(part, obs[i]) for i, part in enumerate(space))
+    return jnp.asarray(obs, spaces.dtype(space))

@@ -5,16 +5,18 @@ import difflib
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 
 from agentzoo.envs import atari
+from agentzoo.envs.functional import FunctionalEnv
+from agentzoo.envs.functional_gym import FunctionalGymEnv, FunctionalVectorEnv, find_functional
 from agentzoo.envs.gym_envs import Envs, GymEnvs
 from agentzoo.envs.vector_envs import VectorEnvs
 from agentzoo.types import ConfigurationError
 
-EnvLike = str | gym.Env | gym.vector.VectorEnv | Callable[[], gym.Env]
+EnvLike = str | gym.Env | gym.vector.VectorEnv | FunctionalEnv | Callable[[], gym.Env]
 
 # The extra that brings an environment, by the beginning of its id or by the package that is found missing.
 _EXTRAS = {
@@ -37,8 +39,9 @@ def make_envs(env: EnvLike, n_envs: int = 1) -> Envs:
     """Makes the environments that an agent trains in.
 
     Args:
-      env: a Gymnasium id, an environment, a factory of environments, or a vector environment.
-      n_envs: how many to make of an id or a factory. An environment is always one; a vector environment knows its number.
+      env: a Gymnasium id, an environment, a factory of environments, a vector environment, or a functional environment.
+      n_envs: how many to make of an id, a factory or a functional environment. Those that are functional are stepped by one program. An
+        environment is always one; a vector environment knows its number.
 
     Raises:
       ConfigurationError: if there is no such environment, a package for it is missing, or `n_envs` cannot be had.
@@ -55,18 +58,42 @@ def make_envs(env: EnvLike, n_envs: int = 1) -> Envs:
         with _clear_errors(env):
             if atari.is_atari(env, {}) and gym.spec(env).vector_entry_point is not None:
                 return VectorEnvs(atari.make_vec(env, n_envs))
-        return GymEnvs([make_env(env) for _ in range(n_envs)])
+        first = make_env(env)
+        functional = find_functional(first) if n_envs > 1 else None
+        return GymEnvs([first, *(make_env(env) for _ in range(n_envs - 1))]) if functional is None else _make_functional(functional, n_envs)
+    if _is_functional(env):
+        return _make_functional(cast(FunctionalEnv, env), n_envs)
     if callable(env):
         made = [env() for _ in range(n_envs)]
         if n_envs == 1 and isinstance(made[0], gym.vector.VectorEnv):
             return VectorEnvs(made[0])
+        if _is_functional(made[0]):
+            return _make_functional(cast(FunctionalEnv, made[0]), n_envs)
         for one in made:
             if not isinstance(one, gym.Env):
                 raise ConfigurationError(f"The environment factory returned {type(one).__name__}, not a gymnasium.Env.")
         return GymEnvs(made)
     raise ConfigurationError(
-        f"env is {type(env).__name__}; expected a Gymnasium id, a gymnasium.Env, a function that makes one, or a gymnasium VectorEnv."
+        f"env is {type(env).__name__}; expected a Gymnasium id, a gymnasium.Env, a function that makes one, a gymnasium VectorEnv, or an "
+        f"agentzoo.envs.FunctionalEnv."
     )
+
+
+def find_native(envs: Envs) -> FunctionalEnv | None:
+    """The functional environment of which all of these are copies, or None where anything written in Python has a part in them."""
+    if isinstance(envs, VectorEnvs):
+        return envs.env.env if isinstance(envs.env, FunctionalVectorEnv) else None
+    found = [find_functional(env) for env in envs.envs] if isinstance(envs, GymEnvs) else [None]
+    return found[0] if all(env == found[0] for env in found) else None
+
+
+def _is_functional(env: Any) -> bool:
+    names = ("reset", "step", "observation_space", "action_space")
+    return not isinstance(env, type | gym.Env) and all(hasattr(env, name) for name in names)
+
+
+def _make_functional(env: FunctionalEnv, n_envs: int) -> Envs:
+    return GymEnvs([FunctionalGymEnv(env)]) if n_envs == 1 else VectorEnvs(FunctionalVectorEnv(env, n_envs))
 
 
 def make_env(env_id: str, **kwargs: Any) -> gym.Env:

@@ -47,7 +47,7 @@ class SharedEnvs:
             share.close()
 
 
-def make_shared_envs(env: EnvLike, n_envs: int, n_actors: int) -> SharedEnvs:
+def make_shared_envs(env: EnvLike, n_envs: int, n_actors: int) -> Envs:
     """Makes the environments of several actors.
 
     Args:
@@ -58,6 +58,8 @@ def make_shared_envs(env: EnvLike, n_envs: int, n_actors: int) -> SharedEnvs:
     Raises:
       ConfigurationError: if they cannot be shared, and where `make_envs` raises it.
     """
+    if n_actors == 1:
+        return make_envs(env, n_envs)
     if isinstance(env, gym.Env | gym.vector.VectorEnv):
         raise ConfigurationError(f"n_actors={n_actors} needs environments for each actor; give an id or a factory (lambda: ...).")
     if n_envs % n_actors:

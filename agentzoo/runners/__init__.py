@@ -1,6 +1,57 @@
 """Runners move trajectories between environments and agents. None of them knows an algorithm."""
 
-from agentzoo.runners.host import Cycle, Episode, HostRunner, Programs, RunState, compile_agent
+from agentzoo.envs import Envs, find_native
+from agentzoo.runners.device import DeviceRunner
+from agentzoo.runners.host import HostRunner
+from agentzoo.runners.programs import Cycle, Episode, Programs, Runner, RunState, compile_agent
 from agentzoo.runners.threads import ThreadsRunner
+from agentzoo.types import Agent, ConfigurationError
 
-__all__ = ["Cycle", "Episode", "HostRunner", "Programs", "RunState", "ThreadsRunner", "compile_agent"]
+RUNNERS = ("auto", "host", "device", "threads")
+
+__all__ = [
+    "RUNNERS",
+    "Cycle",
+    "DeviceRunner",
+    "Episode",
+    "HostRunner",
+    "Programs",
+    "RunState",
+    "Runner",
+    "ThreadsRunner",
+    "check_runner",
+    "compile_agent",
+    "make_runner",
+]
+
+
+def check_runner(name: str, n_actors: int, max_lag: int) -> None:
+    """Refuses what is no runner, before environments are made.
+
+    Raises:
+      ConfigurationError: if there is none of that name, or the numbers are out of range.
+    """
+    if name not in RUNNERS:
+        raise ConfigurationError(f"runner={name!r} is unknown; choose one of {', '.join(RUNNERS)}.")
+    if n_actors < 1 or (n_actors > 1 and name != "threads"):
+        expected = 'at least 1; there are several only with runner="threads"' if n_actors > 1 else "at least 1"
+        raise ConfigurationError(f"n_actors={n_actors}; expected {expected}.")
+    if max_lag < 0:
+        raise ConfigurationError(f"max_lag={max_lag}; expected 0, where actors wait for the learner, or more.")
+
+
+def make_runner(name: str, agent: Agent, programs: Programs, envs: Envs, max_lag: int) -> Runner:
+    """The runner of that name; "auto" is "device" where the environments can be compiled, and else "host".
+
+    Raises:
+      ConfigurationError: if it cannot step these environments.
+    """
+    if name == "threads":
+        return ThreadsRunner(agent, programs, getattr(envs, "shares", [envs]), max_lag)
+    env = find_native(envs) if name != "host" else None
+    if name == "device" and env is None:
+        raise ConfigurationError(
+            'runner="device" needs an environment that is written in JAX from end to end, such as "agentzoo/CartPole-v0" or a '
+            'FunctionalEnv, without wrappers in Python; use runner="host" for this one.'
+        )
+    return HostRunner(agent, programs, envs) if env is None else DeviceRunner(agent, programs, envs, env)

@@ -1,91 +1,18 @@
 """The in-process runner: steps Python environments with `act` and hands trajectories to `learn`."""
 
-import os
-from collections.abc import Generator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Generator
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from agentzoo.envs import Envs, make_buffers, spaces
-from agentzoo.types import Agent, Array, Clock, PyTree, Trajectory
-
-# On the CPU, programs run in the thread that calls them: to hand one over to another thread takes longer than `act` itself. It has an
-# effect only before JAX runs its first program, and gives way to a user's own setting.
-if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
+from agentzoo.runners.programs import Cycle, Episode, Programs, Runner, RunState
+from agentzoo.types import Agent, Array, PyTree, Trajectory
 
 
-class Episode(NamedTuple):
-    """A finished episode."""
-
-    reward: float  # sum of its rewards
-    length: int  # its number of steps
-
-
-class RunState(NamedTuple):
-    """All state of a training run as one pytree."""
-
-    agent: Any  # the agent's own state
-    key: Array  # randomness of acting
-    step: int  # environment steps of this run
-    moves: int  # calls of `act` since the agent was made, by all actors; with the key, it determines the randomness of the next
-
-
-class Cycle(NamedTuple):
-    """What a runner yields after each trajectory."""
-
-    run: RunState
-    episodes: list[Episode]
-    metrics: dict[str, Array]
-
-
-class Programs(NamedTuple):
-    """An agent's functions, compiled to be called from Python."""
-
-    init: Any
-    act: Any
-    predict: Any
-    learn: Any
-    queries: dict[str, Any]
-
-
-def compile_agent(agent: Agent) -> Programs:
-    """Compiles an agent. Memory is reset where an episode begins; learning overwrites the state that it is given.
-
-    Numbers arrive packed in one array, since each argument that is passed to a compiled function costs time.
-    """
-
-    def reset(memory, first):
-        def choose(initial, old):
-            return jnp.where(first.reshape(first.shape + (1,) * (old.ndim - first.ndim)), initial, old)
-
-        return jax.tree.map(choose, agent.initial_memory(first.shape[0]), memory)
-
-    def act(params, memory, obs, first, key, numbers):
-        step, total, moves = numbers
-        memory = reset(memory, first)
-        clock = Clock(step, jnp.zeros_like(step), total)
-        return memory, *agent.act(params, memory, obs, jax.random.fold_in(key, moves), clock)
-
-    def predict(params, memory, obs, first, key, deterministic):
-        return agent.predict(params, reset(memory, first), obs, key, deterministic)
-
-    def learn(state, trajectory, numbers):
-        return agent.learn(state, trajectory, Clock(*numbers))
-
-    return Programs(
-        init=jax.jit(agent.init),
-        act=jax.jit(act),
-        predict=jax.jit(predict, static_argnums=5),
-        learn=jax.jit(learn, donate_argnums=0),
-        queries={name: jax.jit(query) for name, query in agent.queries.items()},
-    )
-
-
-class HostRunner:
-    """Trains an agent in Gymnasium environments. It keeps the environments' episodes between runs.
+class HostRunner(Runner):
+    """Trains an agent in Gymnasium environments, whose state cannot be kept.
 
     Args:
       agent: the agent.
@@ -106,8 +33,8 @@ class HostRunner:
         self._memory = self.agent.initial_memory(num_envs)
         self._rewards, self._lengths = np.zeros(num_envs), np.zeros(num_envs, int)
 
-    def run(self, run: RunState, total: int) -> Generator[Cycle, None, None]:
-        """Acts and learns in turn, until `total` environment steps are done; yields after each cycle."""
+    def run(self, run: RunState, total: int, pause: Callable[[int], float]) -> Generator[Cycle, None, None]:
+        """Acts and learns in turn, until `total` environment steps are done; yields after each cycle, whatever `pause` asks for."""
         if self._obs is None:
             self.reset()
         while run.step < total:
@@ -142,6 +69,10 @@ class HostRunner:
 
     def finished_episodes(self, trajectory: Trajectory) -> list[Episode]:
         """Counts up rewards and lengths, and returns those of the episodes that ended."""
+        if not trajectory.last_t.any():  # which is the rule, and fast
+            self._rewards = self._rewards + (trajectory.r_t * trajectory.mask).sum(axis=0, dtype=float)
+            self._lengths = self._lengths + trajectory.mask.sum(axis=0)
+            return []
         rewards = self._rewards + (trajectory.r_t * trajectory.mask).cumsum(axis=0, dtype=float)
         lengths = self._lengths + trajectory.mask.cumsum(axis=0)
         episodes = []

@@ -16,7 +16,7 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -24,7 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from agentzoo.envs import Envs
-from agentzoo.runners.host import Cycle, Episode, HostRunner, Programs, RunState
+from agentzoo.runners.host import HostRunner
+from agentzoo.runners.programs import Cycle, Episode, Programs, Runner, RunState
 from agentzoo.types import Agent, Array, PyTree, Trajectory
 
 
@@ -49,7 +50,7 @@ class Stop(Exception):
     """Raised in an actor's `act` when the run is over."""
 
 
-class ThreadsRunner:
+class ThreadsRunner(Runner):
     """Trains an agent by actors in threads. It keeps the environments' episodes between runs, unless one is broken off.
 
     Args:
@@ -74,8 +75,8 @@ class ThreadsRunner:
             actor.reset(None if seed is None else seed + actor.actor * actor.envs.spec.num_envs)
         self._continues = True
 
-    def run(self, run: RunState, total: int) -> Generator[Cycle, None, None]:
-        """Acts and learns at the same time, until `total` environment steps are done; yields after each cycle.
+    def run(self, run: RunState, total: int, pause: Callable[[int], float]) -> Generator[Cycle, None, None]:
+        """Acts and learns at the same time, until `total` environment steps are done; yields after each cycle, whatever `pause` asks for.
 
         What an actor raises is raised here, as soon as what came before has been learned.
         """
@@ -112,7 +113,10 @@ class ThreadsRunner:
     @contextlib.contextmanager
     def _threads(self, run: RunState, total: int) -> Iterator[None]:
         """Lets the actors work, and does not return before the last of them is gone."""
-        threads = [threading.Thread(target=self._work, args=(actor, run.key, total), daemon=True) for actor in self.actors]
+        threads = [
+            threading.Thread(target=self._work, args=(actor, run.key, total), name=f"actor {actor.actor}", daemon=True)
+            for actor in self.actors
+        ]
         try:
             for thread in threads:
                 thread.start()

@@ -1,0 +1,29 @@
+"""Our own environments as Gymnasium makes them: `gymnasium.make("agentzoo/Catch-v0")`, or `make_vec` for many in one program."""
+
+from typing import Any
+
+import gymnasium as gym
+
+from agentzoo.envs.bandit import MultiArmedBandit
+from agentzoo.envs.catch import Catch
+from agentzoo.envs.functional_gym import FunctionalGymEnv, FunctionalVectorEnv
+
+ENVIRONMENTS = {"Bandit": MultiArmedBandit, "Catch": Catch}
+"""Functional environments by name; their fields are arguments of `gymnasium.make`."""
+
+
+def make(name: str, render_mode: str | None = None, **fields: Any) -> FunctionalGymEnv:
+    """What `gymnasium.make` calls."""
+    return FunctionalGymEnv(ENVIRONMENTS[name](**fields), render_mode)
+
+
+def make_vec(name: str, num_envs: int, render_mode: str | None = None, **fields: Any) -> FunctionalVectorEnv:
+    """What `gymnasium.make_vec` calls."""
+    return FunctionalVectorEnv(ENVIRONMENTS[name](**fields), num_envs, render_mode)
+
+
+def register() -> None:
+    """Makes Gymnasium know them."""
+    here = "agentzoo.envs.registration"
+    for name in ENVIRONMENTS:
+        gym.register(f"agentzoo/{name}-v0", f"{here}:make", kwargs={"name": name}, vector_entry_point=f"{here}:make_vec")

@@ -1,0 +1,108 @@
+"""What all runners share: the agent's compiled functions, and the state and the outcome of a training run."""
+
+import os
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from agentzoo.types import Agent, Array, Clock, PyTree
+
+# On the CPU, programs run in the thread that calls them: to hand one over to another thread takes longer than `act` itself. It has an
+# effect only before JAX runs its first program, and gives way to a user's own setting.
+if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
+class Episode(NamedTuple):
+    """A finished episode."""
+
+    reward: float  # sum of its rewards
+    length: int  # its number of steps
+
+
+class RunState(NamedTuple):
+    """All state of a training run as one pytree."""
+
+    agent: Any  # the agent's own state
+    key: Array  # randomness of acting
+    step: int  # environment steps of this run
+    moves: int  # calls of `act` since the agent was made, by all actors; with the key, it determines the randomness of the next
+
+
+class Cycle(NamedTuple):
+    """What a runner yields after each trajectory, or after several: then the episodes are those of all, and the metrics of the last."""
+
+    run: RunState
+    episodes: list[Episode]
+    metrics: dict[str, Array]
+
+
+class Programs(NamedTuple):
+    """An agent's functions, compiled to be called from Python."""
+
+    init: Any
+    act: Any
+    predict: Any
+    learn: Any
+    queries: dict[str, Any]
+
+
+def reset_memory(initial_memory: Callable[[int], PyTree], memory: PyTree, first: Array) -> PyTree:
+    """Memory `[N, ...]` with that of the beginning where an episode begins."""
+
+    def choose(initial: Array, old: Array) -> Array:
+        return jnp.where(first.reshape(first.shape + (1,) * (old.ndim - first.ndim)), initial, old)
+
+    return jax.tree.map(choose, initial_memory(first.shape[0]), memory)
+
+
+def compile_agent(agent: Agent) -> Programs:
+    """Compiles an agent. Memory is reset where an episode begins; learning overwrites the state that it is given.
+
+    Numbers arrive packed in one array, since each argument that is passed to a compiled function costs time.
+    """
+
+    def act(params, memory, obs, first, key, numbers):
+        step, total, moves = numbers
+        memory = reset_memory(agent.initial_memory, memory, first)
+        clock = Clock(step, jnp.zeros_like(step), total)
+        return memory, *agent.act(params, memory, obs, jax.random.fold_in(key, moves), clock)
+
+    def predict(params, memory, obs, first, key, deterministic):
+        return agent.predict(params, reset_memory(agent.initial_memory, memory, first), obs, key, deterministic)
+
+    def learn(state, trajectory, numbers):
+        return agent.learn(state, trajectory, Clock(*numbers))
+
+    return Programs(
+        init=jax.jit(agent.init),
+        act=jax.jit(act),
+        predict=jax.jit(predict, static_argnums=5),
+        learn=jax.jit(learn, donate_argnums=0),
+        queries={name: jax.jit(query) for name, query in agent.queries.items()},
+    )
+
+
+class Runner(Protocol):
+    """Moves trajectories between environments and an agent. It keeps the environments' episodes between runs.
+
+    Attributes:
+      worlds: the state of the environments, if it can be kept: all that a runner has to keep beside a `RunState`. Otherwise None.
+      name: tells environments apart, of which one can go on with the state of another; None where there is no such state.
+    """
+
+    worlds: Any = None
+    name: str | None = None
+
+    def reset(self, seed: int | None = None) -> None:
+        """Begins new episodes; without a seed, the random numbers go on."""
+        ...
+
+    def run(self, run: RunState, total: int, pause: Callable[[int], float]) -> Generator[Cycle, None, None]:
+        """Acts and learns until `total` environment steps are done.
+
+        Yields after each cycle, or after several: but not later than with the one that reaches the step `pause(step)`.
+        """
+        ...
