@@ -1,9 +1,9 @@
-"""A network of your own: a Haiku function from observations to features; the algorithm adds its head."""
+"""A network of your own: a Haiku function from observations to features; the algorithm adds what it needs on top."""
 
 import haiku as hk
 import jax
 
-from agentzoo import DQN, evaluate_policy
+from agentzoo import DQN, PPO, evaluate_policy
 
 
 def residual(obs: jax.Array) -> jax.Array:
@@ -15,5 +15,7 @@ def residual(obs: jax.Array) -> jax.Array:
 
 
 if __name__ == "__main__":
-    agent = DQN("CartPole-v1", network=residual).learn(5e4)
-    print("Return: {:.1f} +- {:.1f}".format(*evaluate_policy(agent, "CartPole-v1", 20)))
+    # Action values, and a policy and a value function with their own copy of these layers, each with a memory behind them.
+    for agent in (DQN("CartPole-v1", network=residual), PPO("CartPole-v1", network=residual, recurrent="gru", n_envs=4, n_steps=512)):
+        agent.learn(5e4)
+        print(type(agent).__name__, "return: {:.1f} +- {:.1f}".format(*evaluate_policy(agent, "CartPole-v1", 20)))

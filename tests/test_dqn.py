@@ -3,14 +3,13 @@
 import itertools
 
 import gymnasium as gym
-import haiku as hk
 import jax
 import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from agentzoo import DQN, ConfigurationError, Linear, evaluate_policy
+from agentzoo import DQN, Linear, evaluate_policy
 from agentzoo.replay import make_replay
 from tests import probes
 
@@ -216,19 +215,6 @@ def test_schedules():
     agent = DQN("CartPole-v1", **{**FAST, "learning_rate": lambda remaining: 1e-3 * remaining**2})
     agent.learn(160, progress_bar=False)
     np.testing.assert_allclose(agent.logger.values["train/learning_rate"], 0, atol=1e-8)
-
-
-def test_a_network_of_the_users(tmp_path):
-    def mine(observation):
-        return jax.nn.relu(hk.Linear(8, name="mine")(observation))
-
-    agent = DQN("CartPole-v1", network=mine, **FAST).learn(80, progress_bar=False)
-    assert "mine" in agent.params
-    path = agent.save(tmp_path / "agent")
-    with pytest.raises(ConfigurationError, match=r"network=\.\.\."):
-        DQN.load(path)
-    loaded = DQN.load(path, network=mine)
-    np.testing.assert_array_equal(loaded.values(np.ones(4)), agent.values(np.ones(4)))
 
 
 def test_the_pixel_preset():

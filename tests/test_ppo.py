@@ -1,7 +1,6 @@
 """PPO against environments whose values are known and against NumPy, and what holds for each of its options."""
 
 import gymnasium as gym
-import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -491,17 +490,6 @@ def test_initialisation_is_orthogonal():
     np.testing.assert_allclose(np.linalg.svd(params["policy_head"]["w"])[1], 0.01, rtol=1e-4)
     np.testing.assert_allclose(np.linalg.norm(params["value_head"]["w"]), 1, rtol=1e-4)
     assert all((layer["b"] == 0).all() for layer in params.values())
-
-
-@pytest.mark.parametrize("options", [{}, OPTIONS["gru"]], ids=["plain", "gru"])
-def test_a_network_of_the_users(tmp_path, options):
-    def mine(observation):
-        return jax.nn.relu(hk.Linear(8, name="mine")(observation))
-
-    agent = PPO("CartPole-v1", network=mine, **{**FAST, **options}).learn(80, progress_bar=False)
-    assert "mine" in agent.params.network
-    loaded = PPO.load(agent.save(tmp_path / "agent"), network=mine)
-    np.testing.assert_array_equal(loaded.value(np.ones(4)), agent.value(np.ones(4)))
 
 
 def test_a_cycle_ends_at_the_target_kl():

@@ -4,7 +4,6 @@ import itertools
 import math
 
 import gymnasium as gym
-import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -395,16 +394,6 @@ def test_the_same_seed_gives_the_same_parameters_and_another_seed_others():
     for x, y in zip(params(3), params(3), strict=True):
         np.testing.assert_array_equal(x, y)
     assert any((x != y).any() for x, y in zip(params(3), params(4), strict=True))
-
-
-def test_a_network_of_the_users(tmp_path):
-    def mine(observation):
-        return jnp.tanh(hk.Linear(8, name="mine")(observation))
-
-    agent = SAC("Pendulum-v1", network=mine, **FAST).learn(100, progress_bar=False)
-    assert "mine" in agent.params.policy and "mine" in agent.params.critic
-    loaded = SAC.load(agent.save(tmp_path / "agent"), network=mine)
-    np.testing.assert_array_equal(loaded.predict(np.ones(3), deterministic=True)[0], agent.predict(np.ones(3), deterministic=True)[0])
 
 
 def test_tags(tmp_path):

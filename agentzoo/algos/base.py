@@ -42,7 +42,7 @@ class Algorithm(Generic[Config]):
       max_lag: how many trajectories each of them may be ahead of what was learned; 0 takes turns.
       log_dir: folder in which each run gets a folder of its own (`DQN_1`, ...) with TensorBoard and CSV logs, the
         hyperparameters, and the trained agent. None writes nothing.
-      network: a Haiku function from a batch of observations to features `[N, F]`, in place of the layers before the head.
+      network: a Haiku function from a batch of observations to features `[N, F]`, in place of our layers; see "Networks" in the docs.
       preset: the name of a set of hyperparameters to start from instead of the defaults, see `presets`.
       **hyperparameters: fields of the algorithm's config.
 
@@ -96,6 +96,8 @@ class Algorithm(Generic[Config]):
                 f"{type(self).__name__} needs a {' or '.join(self.action_spaces)} action space, "
                 f"but the environment has {spec.action_space}."
             )
+        if network is not None and not callable(network):
+            raise ConfigurationError(f"network={network!r}; expected a function from a batch of observations to features [N, F].")
         self.spec, self.network, self.log_dir = spec, network, log_dir
         self._agent, self._programs = _build(type(self).make_agent, self.config, _spec_to_json(spec), network)
         init_key, act_key, self._predict_key = jax.random.split(jax.random.key(self.seed), 3)

@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium import spaces
 
 from agentzoo.core import policies
-from agentzoo.networks.encoders import Network, check, encode, mlp
+from agentzoo.networks.encoders import Network, apply_network, check, encode, mlp
 from agentzoo.types import Array, ConfigurationError, EnvSpec, PyTree, zeros
 
 CORES: dict[str, Callable[[int], hk.RNNCore]] = {"lstm": hk.LSTM, "gru": hk.GRU}
@@ -60,6 +60,7 @@ def make_actor_critic(
     state_dependent_std: bool = False,
     recurrent: str | None = None,
     recurrent_size: int = 64,
+    recurrent_span: int = 2,
     network: Network | None = None,
 ) -> ActorCritic:
     """Builds a policy and a value function.
@@ -78,7 +79,7 @@ def make_actor_critic(
       state_dependent_std: let the standard deviation depend on the observation.
       recurrent: "lstm" or "gru" after the hidden layers; None for no memory.
       recurrent_size: size of that memory.
-      network: a user's layers, in place of convolutions and hidden layers; shared.
+      network: a user's layers, in place of convolutions and hidden layers.
 
     Raises:
       ConfigurationError: if the spaces or names are not supported.
@@ -89,7 +90,7 @@ def make_actor_critic(
     action_space, sizes = spec.action_space, _choices(spec.action_space)
     space, masked = _without_mask(spec, sizes)
     bounds = _bounds(action_space) if isinstance(action_space, spaces.Box) else ()
-    names = ["shared"] if shared or network is not None else ["policy", "value"]
+    names = ["shared"] if shared else ["policy", "value"]
 
     def initialised(gain: float) -> Any:
         return _orthogonal(gain) if orthogonal else contextlib.nullcontext()
@@ -106,21 +107,24 @@ def make_actor_critic(
         return tuple(sizes[recurrent] for _ in names)
 
     def encoded(obs: PyTree) -> Array:
-        if network is not None:
-            return network(obs)
         with initialised(math.sqrt(2)):
             return encode(space, obs, cnn)
+
+    def hidden(x: PyTree) -> Array:
+        if network is not None:
+            return hk.BatchApply(lambda obs: apply_network(network, obs))(x)
+        with initialised(math.sqrt(2)):
+            return mlp(x, net_arch, activation)
 
     @hk.without_apply_rng
     @hk.transform
     def forward(obs, mask, first, memory):
-        x, features, states = hk.BatchApply(encoded)(obs), [], []
+        x, features, states = obs if network is not None else hk.BatchApply(encoded)(obs), [], []
         for i, name in enumerate(names):
             with hk.name_scope(name):
-                with initialised(math.sqrt(2)):
-                    y = x if network is not None else mlp(x, net_arch, activation)
+                y = hidden(x)
                 if recurrent is not None:
-                    with initialised(1.0):
+                    with initialised(1.0), _lasting(recurrent, recurrent_span):
                         core = hk.ResetCore(CORES[recurrent](recurrent_size))
                         y, state = hk.dynamic_unroll(core, (y, first), memory[i], return_all_states=True)
                     states.append(state)
@@ -203,5 +207,25 @@ def _orthogonal(gain: float) -> Any:
 
     def creator(next_creator, shape, dtype, init, context):
         return next_creator(shape, dtype, hk.initializers.Orthogonal(gain) if context.name.startswith("w") else init)
+
+    return hk.custom_creator(creator)
+
+
+def _lasting(recurrent: str, span: int) -> Any:
+    """Within this context, the gates of a memory are initialised so that it keeps what it holds for 1 to `span` steps.
+
+    This is the chrono initialisation of "Can recurrent neural networks warp time?" (Tallec and Ollivier, https://arxiv.org/abs/1804.11188).
+    """
+
+    if span < 3:
+        return contextlib.nullcontext()
+
+    def gates(shape, dtype):
+        u = jnp.log(hk.initializers.RandomUniform(1.0, max(span - 1.0, 1.0))((shape[0] // (4 if recurrent == "lstm" else 3),), dtype))
+        zeros = jnp.zeros_like(u)
+        return jnp.concatenate([-u, zeros, u - 1.0, zeros] if recurrent == "lstm" else [-u, zeros, zeros])  # Haiku adds 1 to forget
+
+    def creator(next_creator, shape, dtype, init, context):
+        return next_creator(shape, dtype, gates if context.name == "b" else init)
 
     return hk.custom_creator(creator)

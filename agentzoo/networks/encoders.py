@@ -107,12 +107,27 @@ def check(activation: str, cnn: str) -> None:
 
 
 Network = Callable[[PyTree], Array]
-"""A user's own layers: from a batch of observations to features `[N, F]`, called inside `hk.transform`."""
+"""A user's own layers: from a batch of observations to features `[N, F]`, called inside `hk.transform`, without state or randomness."""
 
 
 def torso(space: spaces.Space, cnn: str, sizes: Sequence[int], activation: str, obs: PyTree, network: Network | None = None) -> Array:
     """Features `[N, F]` of observations `[N, ...]`: by the user's network if there is one, else encoded and through an MLP."""
-    return network(obs) if network is not None else mlp(encode(space, obs, cnn), sizes, activation)
+    return apply_network(network, obs) if network is not None else mlp(encode(space, obs, cnn), sizes, activation)
+
+
+def apply_network(network: Network, obs: PyTree) -> Array:
+    """What a user's network makes of observations `[N, ...]`.
+
+    Raises:
+      ConfigurationError: if it is not an array `[N, F]`.
+    """
+    x, num = network(obs), jax.tree.leaves(obs)[0].shape[0]
+    if not isinstance(x, jax.Array) or x.ndim != 2 or len(x) != num:
+        what = f"an array of shape {x.shape}" if isinstance(x, jax.Array) else type(x).__name__
+        raise ConfigurationError(
+            f"Of {num} observation(s), the network makes {what}; expected features [{num}, F], for example by hk.Flatten() at the end."
+        )
+    return x
 
 
 def example(space: spaces.Space) -> PyTree:
