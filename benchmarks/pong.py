@@ -7,7 +7,7 @@ Every `--every` steps the whole agent is saved, replay included, and a line goes
 seconds of training in all parts together, and the mean raw score of the last 100 training episodes. The run ends at `--steps`, at
 `--score`, or after `--minutes` in this part. `--evaluate N` then plays N fresh episodes with the deterministic policy.
 
-`--set` changes hyperparameters, as in `learning.py`: `--set cnn='"efficient"' n_steps=3 double_q=true`.
+`--set` changes hyperparameters, as in `learning.py`: `--set cnn='"efficient"' n_steps=3 double_q=true`. A part may change them again.
 
 Environment: `ALE/Pong-v5` as `agentzoo.make_env` makes it (sticky actions 0.25, a step is 4 frames). A gradient step is taken every 4
 steps, however many environments there are.
@@ -61,10 +61,10 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     kind, path = find(arguments.algorithm), arguments.folder / "agent.safetensors"
+    changes = {name: json.loads(value) for name, value in (change.split("=", 1) for change in arguments.set)}
     if path.exists():
-        agent = kind.load(path, ENV)
+        agent = kind.load(path, ENV, **changes)
     else:
-        changes = {name: json.loads(value) for name, value in (change.split("=", 1) for change in arguments.set)}
         settings = {"train_freq": 4 // arguments.n_envs, "learning_starts": arguments.learning_starts, **changes}
         agent = kind(ENV, preset="pixels", n_envs=arguments.n_envs, seed=arguments.seed, **settings)
     curve = Curve(arguments.folder / "curve.csv", agent.num_timesteps)
