@@ -67,7 +67,6 @@ LUNAR_CONTINUOUS = dict(
     learning_rate=agentzoo.Linear(7.3e-4), tau=0.01, learning_starts=10_000, buffer_size=300_000,
 )  # fmt: skip
 
-MPO_PENDULUM = dict(learning_rate=1e-3, net_arch=(128, 128), target_update_interval=50)
 MPO_CARTPOLE = dict(learning_rate=1e-3, train_freq=16, gradient_steps=8, net_arch=(128, 128))
 
 PPO_CARTPOLE = dict(
@@ -110,7 +109,7 @@ TASKS = {
     "qrdqn-mountaincar": ("QRDQN", "MountainCar-v0", 120_000, {**MOUNTAIN_CAR, "n_quantiles": 25}, -115, "mean"),
     "qrdqn-lunarlander": ("QRDQN", "LunarLander-v3", 300_000, {**LUNAR, "n_quantiles": 170}, 200, "mean"),
     "sac-pendulum": ("SAC", "Pendulum-v1", 20_000, {}, -160, "mean"),
-    "mpo-pendulum": ("MPO", "Pendulum-v1", 20_000, MPO_PENDULUM, -170, "mean"),
+    "mpo-pendulum": ("MPO", "Pendulum-v1", 20_000, {}, -170, "mean"),
     "mpo-cartpole": ("MPO", "CartPole-v1", 100_000, MPO_CARTPOLE, 475, "every"),
     "mpo-lunarlander": ("MPO", "LunarLanderContinuous-v3", 300_000, {}, 220, "mean"),
     "sac-lunarlander": ("SAC", "LunarLanderContinuous-v3", 300_000, LUNAR_CONTINUOUS, 240, "mean"),

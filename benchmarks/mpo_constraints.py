@@ -30,7 +30,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default="mpo_constraints.png")
     arguments = parser.parse_args()
-    agent, steps, rows = MPO(arguments.env, seed=arguments.seed, **SETTINGS.get(arguments.env, {})), [], []
+    agent = MPO(arguments.env, seed=arguments.seed, **SETTINGS.get(arguments.env, {}))
+    steps, rows = [], []
 
     def keep(agent: MPO) -> None:
         steps.append(agent.num_timesteps)
