@@ -5,22 +5,34 @@ Importing this module registers our own with Gymnasium, as `agentzoo/Catch-v0` a
 
 from agentzoo.envs import registration
 from agentzoo.envs.bandit import MultiArmedBandit
+from agentzoo.envs.bsuite import DeepSea, MemoryChain
 from agentzoo.envs.catch import Catch
+from agentzoo.envs.classic_control import Acrobot, CartPole, MountainCar, MountainCarContinuous, Pendulum
 from agentzoo.envs.functional import FunctionalEnv, Step, TimeLimit
 from agentzoo.envs.functional_gym import FunctionalGymEnv, FunctionalVectorEnv
 from agentzoo.envs.gym_envs import Envs, GymEnvs, make_buffers
 from agentzoo.envs.make import EnvLike, find_native, make_env, make_envs
+from agentzoo.envs.minatar import Asterix, Breakout
 from agentzoo.envs.vector_envs import VectorEnvs
 
 __all__ = [
+    "Acrobot",
+    "Asterix",
+    "Breakout",
+    "CartPole",
     "Catch",
+    "DeepSea",
     "EnvLike",
     "Envs",
     "FunctionalEnv",
     "FunctionalGymEnv",
     "FunctionalVectorEnv",
     "GymEnvs",
+    "MemoryChain",
+    "MountainCar",
+    "MountainCarContinuous",
     "MultiArmedBandit",
+    "Pendulum",
     "Step",
     "TimeLimit",
     "VectorEnvs",
