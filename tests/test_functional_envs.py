@@ -186,7 +186,9 @@ def asterix(**changes):
 
 def flying(row, column, right, gold):
     at = np.arange(1, 9) == row
-    return dict(column=jnp.where(at, column, 0).astype(jnp.int32), right=jnp.array(at & right), gold=jnp.array(at & gold), there=jnp.array(at))
+    return dict(
+        column=jnp.where(at, column, 0).astype(jnp.int32), right=jnp.array(at & right), gold=jnp.array(at & gold), there=jnp.array(at)
+    )
 
 
 @pytest.mark.parametrize("state, action, reward, terminated, left", [
@@ -211,7 +213,12 @@ def test_asterix_becomes_faster_and_fills_up():
         return state, (state, step)
 
     _, (states, steps) = jax.device_get(jax.lax.scan(step, state, jax.random.split(KEY, 3_000)))
-    assert states.spawn_every[[0, 150, 250, 2_999]].tolist() == [10, 9, 8, 1] and states.move_every[[0, 150, 250, -1]].tolist() == [5, 5, 4, 1]
+    assert states.spawn_every[[0, 150, 250, 2_999]].tolist() == [10, 9, 8, 1] and states.move_every[[0, 150, 250, -1]].tolist() == [
+        5,
+        5,
+        4,
+        1,
+    ]
     new = (states.there[1:] & ~states.there[:-1]).sum(1)
     assert new.max() == 1 and np.flatnonzero(new)[:2].tolist() == [9, 19]
     came = states.there[1:] & ~states.there[:-1]

@@ -4,6 +4,7 @@ Importing this module registers our own with Gymnasium, as `agentzoo/Catch-v0` a
 """
 
 from agentzoo.envs import registration
+from agentzoo.envs.adapters import FuncEnvAdapter, GymnaxAdapter
 from agentzoo.envs.bandit import MultiArmedBandit
 from agentzoo.envs.bsuite import DeepSea, MemoryChain
 from agentzoo.envs.catch import Catch
@@ -24,10 +25,12 @@ __all__ = [
     "DeepSea",
     "EnvLike",
     "Envs",
+    "FuncEnvAdapter",
     "FunctionalEnv",
     "FunctionalGymEnv",
     "FunctionalVectorEnv",
     "GymEnvs",
+    "GymnaxAdapter",
     "MemoryChain",
     "MountainCar",
     "MountainCarContinuous",

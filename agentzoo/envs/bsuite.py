@@ -1,5 +1,6 @@
-"""Two problems of the "Behaviour Suite for Reinforcement Learning" (Osband et al., https://arxiv.org/abs/1908.03568): one that needs deep
-exploration, and one that needs memory.
+"""Two problems of bsuite, one that needs deep exploration, and one that needs memory.
+
+"Behaviour Suite for Reinforcement Learning", Osband et al., https://arxiv.org/abs/1908.03568.
 """
 
 from dataclasses import dataclass

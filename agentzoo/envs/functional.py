@@ -7,7 +7,7 @@ termination. Parameters of an environment are fields of the object that implemen
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import gymnasium as gym
 import jax

@@ -1,6 +1,5 @@
 """Functional environments as Gymnasium's ordinary and vector environments, and the way back."""
 
-from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -8,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from gymnasium import wrappers
+from gymnasium.envs.functional_jax_env import FunctionalJaxEnv
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from agentzoo.envs import functional, spaces
-from agentzoo.envs.functional import FunctionalEnv, Step, World
+from agentzoo.envs import adapters, functional, spaces
+from agentzoo.envs.functional import FunctionalEnv, World
 from agentzoo.types import Array, PyTree
 
 
@@ -67,10 +67,7 @@ class FunctionalVectorEnv(gym.vector.VectorEnv):
 
     def reset(self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None) -> tuple[PyTree, dict[str, Any]]:
         """Begins episodes; environment i is seeded with `seed + i`, or `seed[i]`. Without a seed the random numbers go on."""
-        if seed is not None or self._worlds is None:
-            keys = draw_keys(seed, self.num_envs)
-        else:
-            keys = self._worlds.key
+        keys = draw_keys(seed, self.num_envs) if seed is not None or self._worlds is None else self._worlds.key
         self._worlds, obs = _begin_all(self.env, keys)
         return jax.tree.map(np.array, obs), {}
 
@@ -108,7 +105,9 @@ def find_functional(env: gym.Env) -> FunctionalEnv | None:
     if isinstance(env, wrappers.TimeLimit):
         inner = find_functional(env.env)
         return None if inner is None else functional.TimeLimit(inner, env._max_episode_steps)
-    return find_functional(env.env) if isinstance(env, wrappers.OrderEnforcing | wrappers.PassiveEnvChecker) else None
+    if isinstance(env, wrappers.OrderEnforcing | wrappers.PassiveEnvChecker):
+        return find_functional(env.env)
+    return adapters.FuncEnvAdapter(env.func_env) if isinstance(env, FunctionalJaxEnv) else None
 
 
 def _metadata(env: FunctionalEnv, render_mode: str | None) -> dict[str, Any]:

@@ -22,7 +22,7 @@ _COLOURS = jnp.array([[255, 255, 255], [255, 64, 64], [96, 48, 48], [255, 200, 0
 
 def _cell(row: Array, column: Array) -> Array:
     """The board `[10, 10]` with True at one cell; nowhere if that lies outside."""
-    return (_PLACES[:, None] == row) & (_PLACES == column)
+    return (_PLACES[:, None] == row) & (column == _PLACES)
 
 
 def _stick(sticky: float, state: Any, action: Array, key: Array) -> Array:
@@ -61,10 +61,10 @@ class BreakoutState(NamedTuple):
 class Breakout:
     """A ball flies along diagonals, and a paddle keeps it from leaving the board at the bottom; reward 1 for each brick that it breaks.
 
-    Walls, bricks and paddle reflect the ball. From a brick it comes back to the row that it was in, and it flies through
-    those that it meets in the steps right after. Who meets the paddle where it stands is sent back the way that it came from in its row, and who meets it sideways turns round.
-    Where the last brick is broken, three new rows are there when the ball has come down. The channels are paddle, ball, where the ball was
-    before, and bricks.
+    Walls, bricks and paddle reflect the ball. Where a brick breaks, the ball stays in its row, and flies through those that it meets in the
+    steps right after. If the paddle is below the ball, it goes up again on the same diagonal side; if the paddle is where it would land, it
+    turns round. When the last brick is broken, three new rows are there as soon as the ball has come down. The channels are the paddle, the
+    ball, where the ball was before, and the bricks.
 
     Attributes:
       sticky: probability that an action is repeated.
@@ -171,11 +171,8 @@ class Asterix:
 
     def reset(self, key: Array) -> tuple[AsterixState, Array]:
         """Begins in the middle of an empty board; `key` is not used."""
-        none, number = jnp.zeros(8, bool), jnp.int32
-        player = jnp.array([5, 5], jnp.int32)
-        state = AsterixState(
-            player, jnp.zeros(8, jnp.int32), none, none, none, number(10), number(5), number(10), number(5), number(100), number(0), number(0)
-        )
+        none, counts = jnp.zeros(8, bool), jnp.array([10, 5, 10, 5, 100, 0, 0], jnp.int32)
+        state = AsterixState(jnp.array([5, 5], jnp.int32), jnp.zeros(8, jnp.int32), none, none, none, *counts)
         return state, self._board(state)
 
     def step(self, state: AsterixState, action: Array, key: Array) -> tuple[AsterixState, Step]:

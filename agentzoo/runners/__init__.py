@@ -1,13 +1,26 @@
 """Runners move trajectories between environments and agents. None of them knows an algorithm."""
 
 from agentzoo.envs import Envs, find_native
-from agentzoo.runners.device import DeviceRunner
+from agentzoo.runners.device import DeviceRunner, GroupRunner, stack, unstack
 from agentzoo.runners.host import Cycle, Episode, HostRunner, Programs, RunState, compile_agent
 from agentzoo.types import Agent, ConfigurationError
 
 RUNNERS = ("auto", "host", "device")
 
-__all__ = ["RUNNERS", "Cycle", "DeviceRunner", "Episode", "HostRunner", "Programs", "RunState", "compile_agent", "make_runner"]
+__all__ = [
+    "RUNNERS",
+    "Cycle",
+    "DeviceRunner",
+    "Episode",
+    "GroupRunner",
+    "HostRunner",
+    "Programs",
+    "RunState",
+    "compile_agent",
+    "make_runner",
+    "stack",
+    "unstack",
+]
 
 
 def make_runner(name: str, agent: Agent, programs: Programs, envs: Envs) -> HostRunner | DeviceRunner:
