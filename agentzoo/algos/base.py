@@ -376,13 +376,13 @@ class Algorithm(Generic[Config]):
         missing = tuple(f"['agent']['{part}']" for part in manifest["excluded"])
         if env is not None:
             agent.set_env(env)
-        runner = agent._runner
-        if runner is not None and runner.name is not None and runner.name == manifest.get("worlds"):
-            runner.reset(agent.seed)
-            template["worlds"], agent._seed_next_reset = runner.worlds, False
+        going_on = agent._runner is not None and agent._runner.name is not None and agent._runner.name == manifest.get("worlds")
+        if agent._runner is not None and going_on:
+            agent._runner.reset(agent.seed)
+            template["worlds"], agent._seed_next_reset = agent._runner.worlds, False
         loaded = checkpoint.load(path, template, missing, surplus="['worlds']")
-        if runner is not None:
-            runner.worlds = loaded.pop("worlds", None)
+        if agent._runner is not None:
+            agent._runner.worlds = loaded.pop("worlds", None)
         agent._run = RunState(**loaded | {"agent": type(agent._run.agent)(**loaded["agent"])})
         agent._predictions = manifest["predictions"]
         return agent

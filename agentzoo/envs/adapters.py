@@ -51,7 +51,6 @@ class GymnaxAdapter:
         self.env, self.params = env, env.default_params if params is None else params
         self.observation_space = _space(env.observation_space(self.params))
         self.action_space = _space(env.action_space(self.params))
-        self._limited = hasattr(self.params, "max_steps_in_episode")
 
     def __repr__(self) -> str:
         return f"GymnaxAdapter({self.env.name}, {self.params})"
@@ -63,13 +62,14 @@ class GymnaxAdapter:
 
     def step(self, state: PyTree, action: Array, key: Array) -> tuple[PyTree, Step]:
         """Takes an action, without the reset that gymnax's own `step` makes."""
-        obs, after, reward, *ends, _ = self.env.step_env(key, state, action, self.params)
-        if len(ends) == 2:
-            terminated, truncated = ends
+        obs, after, reward, terminated, _ = self.env.step_env(key, state, action, self.params)
+        if hasattr(self.env, "is_truncated"):  # since 1.0
+            truncated = self.env.is_truncated(after, self.params)
         else:
-            endless = self.params.replace(max_steps_in_episode=jnp.iinfo(jnp.int32).max) if self._limited else self.params
-            terminated = ends[0] & self.env.is_terminal(after, endless)
-            truncated = ends[0] & ~terminated
+            limited = hasattr(self.params, "max_steps_in_episode")
+            endless = self.params.replace(max_steps_in_episode=jnp.iinfo(jnp.int32).max) if limited else self.params
+            ended, terminated = terminated, terminated & self.env.is_terminal(after, endless)
+            truncated = ended & ~terminated
         return _as_before(after, state), Step(obs, jnp.reshape(reward, ()), jnp.reshape(terminated, ()), jnp.reshape(truncated, ()))
 
 

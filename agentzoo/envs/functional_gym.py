@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import wrappers
 from gymnasium.envs.functional_jax_env import FunctionalJaxEnv
+from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
@@ -95,7 +96,7 @@ def draw_key(rng: np.random.Generator) -> Array:
 def draw_keys(seed: int | list[int | None] | None, num_envs: int) -> Array:
     """The keys `[N]` of environments that were seeded each with its own number: `seed + i`, `seed[i]`, or one that is drawn."""
     seeds = seed if isinstance(seed, list) else [None if seed is None else seed + i for i in range(num_envs)]
-    return jnp.stack([draw_key(gym.utils.seeding.np_random(one)[0]) for one in seeds])
+    return jnp.stack([draw_key(seeding.np_random(one)[0]) for one in seeds])
 
 
 def find_functional(env: gym.Env) -> FunctionalEnv | None:

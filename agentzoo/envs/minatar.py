@@ -20,7 +20,7 @@ _PLACES = jnp.arange(SIZE)
 _COLOURS = jnp.array([[255, 255, 255], [255, 64, 64], [96, 48, 48], [255, 200, 0]], jnp.uint8)  # of the channels
 
 
-def _cell(row: Array, column: Array) -> Array:
+def _cell(row: Array | int, column: Array) -> Array:
     """The board `[10, 10]` with True at one cell; nowhere if that lies outside."""
     return (_PLACES[:, None] == row) & (column == _PLACES)
 

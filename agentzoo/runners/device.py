@@ -63,8 +63,8 @@ class DeviceRunner:
 
     def reset(self, seed: int | None = None) -> None:
         """Begins new episodes; without a seed, the random numbers go on."""
-        fresh = seed is not None or self.worlds is None
-        self.worlds = self._begin(draw_keys(seed, self.num_envs) if fresh else self.worlds.envs.key)
+        keys = draw_keys(seed, self.num_envs) if seed is not None or self.worlds is None else self.worlds.envs.key
+        self.worlds = self._begin(keys)
 
     def run(self, run: RunState, total: int, pause: Callable[[int], float]) -> Iterator[Cycle]:
         """Acts and learns in turn, until `total` environment steps are done; yields after each chunk of cycles.
