@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from agentzoo.algos.ppo import PPO
     from agentzoo.algos.qrdqn import QRDQN
     from agentzoo.algos.sac import SAC
+    from agentzoo.algos.together import learn_together
     from agentzoo.config import Linear
     from agentzoo.envs import make_env
     from agentzoo.evaluation import evaluate_policy
@@ -34,11 +35,25 @@ _HOMES = {
     "ConfigurationError": "agentzoo.types",
     "Linear": "agentzoo.config",
     "evaluate_policy": "agentzoo.evaluation",
+    "learn_together": "agentzoo.algos.together",
     "load": "agentzoo.algos.loading",
     "make_env": "agentzoo.envs",
 }
 
-__all__ = ["DQN", "IMPALA", "MPO", "PPO", "QRDQN", "SAC", "ConfigurationError", "Linear", "evaluate_policy", "load", "make_env"]
+__all__ = [
+    "DQN",
+    "IMPALA",
+    "MPO",
+    "PPO",
+    "QRDQN",
+    "SAC",
+    "ConfigurationError",
+    "Linear",
+    "evaluate_policy",
+    "learn_together",
+    "load",
+    "make_env",
+]
 
 
 def __getattr__(name: str) -> Any:

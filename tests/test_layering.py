@@ -38,6 +38,7 @@ MAY_IMPORT = {
     "logging": {"tensorboardX"},
     "algos.base": {"jax", "numpy", "envs", "runners", "checkpoint", "logging", "callbacks", "config", "types"},
     "algos.loading": {"checkpoint", "types", "algos.base"},
+    "algos.together": {"jax", "numpy", "tqdm", "runners", "callbacks", "types", "algos.base"},
     "algos.*": {"jax", "haiku", "optax", "distrax", "core", "networks", "replay", "config", "types", "algos.base"},
     "cli": {"tyro", "gymnasium", "algos.loading", "checkpoint", "config", "envs", "evaluation", "types"},
 }

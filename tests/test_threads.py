@@ -96,7 +96,7 @@ def test_trajectories_follow_on_each_other(n_actors, max_lag):
     run = RunState(agent.init(None), jax.random.key(0), 0, 0)
     noises, num_envs, obs = [], 2 * n_actors, np.tile([[0, 0]], (2 * n_actors, 1))
     for total in (40 * num_envs, 60 * num_envs):  # a run, and one that goes on from there
-        for i, cycle in enumerate(runner.run(run, total, lambda step: total)):
+        for i, cycle in enumerate(runner.run(run, total, lambda step: 0)):
             trajectory, run = cycle.metrics["trajectory"], cycle.run
             np.testing.assert_array_equal(trajectory.obs_tm1[0], obs)
             ended = trajectory.last_t[-1][:, None]

@@ -160,16 +160,31 @@ class Algorithm(Generic[Config]):
         Raises:
           ConfigurationError: if an argument is out of range, or the agent was loaded without an environment.
         """
+        callbacks = [make_callback(callback), *([ProgressBarCallback()] if progress_bar else [])]
+        total = self._check_run(total_timesteps, log_interval, reset_num_timesteps)
+        self._begin(reset_num_timesteps)
+        try:
+            self._train(total, CallbackList(callbacks), log_interval)
+        finally:
+            self._end()
+        return self
+
+    def _check_run(self, total_timesteps: float, log_interval: int, reset_num_timesteps: bool) -> int:
+        """The step at which a run ends; raises `ConfigurationError` if it cannot be."""
         if not (isinstance(total_timesteps, int | float | np.number) and 1 <= total_timesteps < 2**31):
             raise ConfigurationError(f"total_timesteps={total_timesteps!r}; expected a number of environment steps, 1 to 2^31 - 1.")
         if log_interval < 1:
             raise ConfigurationError(f"log_interval={log_interval}; expected at least 1 environment step.")
         if self._runner is None:
             raise ConfigurationError("The agent was loaded without an environment; give it one with set_env(env) or load(path, env=...).")
-        callbacks = [make_callback(callback), *([ProgressBarCallback()] if progress_bar else [])]
         total = (0 if reset_num_timesteps else self._run.step) + int(total_timesteps)
         if total >= 2**31:
             raise ConfigurationError(f"The run would be {total} steps long, and a run has 2^31 - 1 at most; begin a new one.")
+        return total
+
+    def _begin(self, reset_num_timesteps: bool) -> None:
+        """Prepares a run."""
+        assert self._runner is not None
         if reset_num_timesteps or self._seed_next_reset:
             self._runner.reset(self.seed if self._seed_next_reset else None)
             self._seed_next_reset = False
@@ -177,17 +192,16 @@ class Algorithm(Generic[Config]):
             self._run = self._run._replace(step=0)
             self._episodes.clear()
         self._open_log(new=reset_num_timesteps or self.run_dir is None)
-        try:
-            self._train(total, CallbackList(callbacks), log_interval)
-        finally:
-            if self.run_dir is not None:
-                self.save(self.run_dir / "model")
-            self.logger.close()
-        return self
+        self._started, self._first_step = time.perf_counter(), self._run.step
+
+    def _end(self) -> None:
+        """Keeps what a run has learned."""
+        if self.run_dir is not None:
+            self.save(self.run_dir / "model")
+        self.logger.close()
 
     def _train(self, total: int, callback: BaseCallback, log_interval: int) -> None:
         assert self._runner is not None
-        self._started, self._first_step = time.perf_counter(), self._run.step
         callback.init_callback(self)
         callback.on_training_start({"total_timesteps": total, "episodes": []}, {})
         logged = self._run.step // log_interval
@@ -196,7 +210,7 @@ class Algorithm(Generic[Config]):
             return min((step // log_interval + 1) * log_interval, callback.next_step(step))
 
         try:
-            with _interrupt_between_cycles() as interrupted, contextlib.closing(self._runner.run(self._run, total, pause)) as cycles:
+            with interrupt_between_cycles() as interrupted, contextlib.closing(self._runner.run(self._run, total, pause)) as cycles:
                 callback.on_rollout_start()
                 for cycle in cycles:
                     self._run, self._metrics = cycle.run, cycle.metrics
@@ -380,13 +394,13 @@ class Algorithm(Generic[Config]):
         missing = tuple(f"['agent']['{part}']" for part in manifest["excluded"])
         if env is not None:
             agent.set_env(env)
-        stepper = agent._runner
-        if stepper is not None and stepper.name is not None and stepper.name == manifest.get("worlds"):
-            stepper.reset(agent.seed)
-            template["worlds"], agent._seed_next_reset = stepper.worlds, False
+        going_on = agent._runner is not None and agent._runner.name is not None and agent._runner.name == manifest.get("worlds")
+        if agent._runner is not None and going_on:
+            agent._runner.reset(agent.seed)
+            template["worlds"], agent._seed_next_reset = agent._runner.worlds, False
         loaded = checkpoint.load(path, template, missing, surplus="['worlds']")
-        if stepper is not None:
-            stepper.worlds = loaded.pop("worlds", None)
+        if agent._runner is not None:
+            agent._runner.worlds = loaded.pop("worlds", None)
         agent._run = RunState(**loaded | {"agent": type(agent._run.agent)(**loaded["agent"])})
         agent._predictions = manifest["predictions"]
         return agent
@@ -436,7 +450,7 @@ def _id_of(envs: Envs) -> str | None:
 
 
 @contextlib.contextmanager
-def _interrupt_between_cycles() -> Iterator[Callable[[], bool]]:
+def interrupt_between_cycles() -> Iterator[Callable[[], bool]]:
     """Lets Ctrl-C wait for the end of a cycle, since JAX overwrites the agent's state within it. A second one does not wait."""
     pressed, previous = threading.Event(), signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or previous in (signal.SIG_IGN, None):

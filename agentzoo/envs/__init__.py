@@ -4,24 +4,39 @@ Importing this module registers our own with Gymnasium, as `agentzoo/Catch-v0` a
 """
 
 from agentzoo.envs import registration
+from agentzoo.envs.adapters import FuncEnvAdapter, GymnaxAdapter
 from agentzoo.envs.bandit import MultiArmedBandit
+from agentzoo.envs.bsuite import DeepSea, MemoryChain
 from agentzoo.envs.catch import Catch
+from agentzoo.envs.classic_control import Acrobot, CartPole, MountainCar, MountainCarContinuous, Pendulum
 from agentzoo.envs.functional import FunctionalEnv, Step, TimeLimit
 from agentzoo.envs.functional_gym import FunctionalGymEnv, FunctionalVectorEnv
 from agentzoo.envs.gym_envs import Envs, GymEnvs, make_buffers
 from agentzoo.envs.make import EnvLike, find_native, make_env, make_envs
+from agentzoo.envs.minatar import Asterix, Breakout
 from agentzoo.envs.shares import SharedEnvs, make_shared_envs
 from agentzoo.envs.vector_envs import VectorEnvs
 
 __all__ = [
+    "Acrobot",
+    "Asterix",
+    "Breakout",
+    "CartPole",
     "Catch",
+    "DeepSea",
     "EnvLike",
     "Envs",
+    "FuncEnvAdapter",
     "FunctionalEnv",
     "FunctionalGymEnv",
     "FunctionalVectorEnv",
     "GymEnvs",
+    "GymnaxAdapter",
+    "MemoryChain",
+    "MountainCar",
+    "MountainCarContinuous",
     "MultiArmedBandit",
+    "Pendulum",
     "SharedEnvs",
     "Step",
     "TimeLimit",

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from gymnasium import wrappers
+from gymnasium.envs.functional_jax_env import FunctionalJaxEnv
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from agentzoo.envs import functional, spaces
+from agentzoo.envs import adapters, functional, spaces
 from agentzoo.envs.functional import FunctionalEnv, World
 from agentzoo.types import Array, PyTree
 
@@ -105,7 +106,9 @@ def find_functional(env: gym.Env) -> FunctionalEnv | None:
     if isinstance(env, wrappers.TimeLimit):
         inner = find_functional(env.env)
         return None if inner is None else functional.TimeLimit(inner, env._max_episode_steps)
-    return find_functional(env.env) if isinstance(env, wrappers.OrderEnforcing | wrappers.PassiveEnvChecker) else None
+    if isinstance(env, wrappers.OrderEnforcing | wrappers.PassiveEnvChecker):
+        return find_functional(env.env)
+    return adapters.FuncEnvAdapter(env.func_env) if isinstance(env, FunctionalJaxEnv) else None
 
 
 def _metadata(env: FunctionalEnv, render_mode: str | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import gymnasium as gym
 
-from agentzoo.envs import atari
+from agentzoo.envs import adapters, atari
 from agentzoo.envs.functional import FunctionalEnv
 from agentzoo.envs.functional_gym import FunctionalGymEnv, FunctionalVectorEnv, find_functional
 from agentzoo.envs.gym_envs import Envs, GymEnvs
@@ -31,6 +31,7 @@ _EXTRAS = {
     "mujoco": "mujoco",
     "MuJoCo": "mujoco",
     "pygame": "classic",
+    "flax": "phys2d",
     "moviepy": "video",
 }
 
@@ -39,7 +40,8 @@ def make_envs(env: EnvLike, n_envs: int = 1) -> Envs:
     """Makes the environments that an agent trains in.
 
     Args:
-      env: a Gymnasium id, an environment, a factory of environments, a vector environment, or a functional environment.
+      env: a Gymnasium id, an environment, a factory of environments, a vector environment, or a functional environment, which may be
+        a `FuncEnv` of Gymnasium, or what `gymnax.make` returns.
       n_envs: how many to make of an id, a factory or a functional environment. Those that are functional are stepped by one program. An
         environment is always one; a vector environment knows its number.
 
@@ -61,10 +63,11 @@ def make_envs(env: EnvLike, n_envs: int = 1) -> Envs:
         first = make_env(env)
         functional = find_functional(first) if n_envs > 1 else None
         return GymEnvs([first, *(make_env(env) for _ in range(n_envs - 1))]) if functional is None else _make_functional(functional, n_envs)
+    env = adapters.adapt(env)
     if _is_functional(env):
         return _make_functional(cast(FunctionalEnv, env), n_envs)
     if callable(env):
-        made = [env() for _ in range(n_envs)]
+        made = [adapters.adapt(env()) for _ in range(n_envs)]
         if n_envs == 1 and isinstance(made[0], gym.vector.VectorEnv):
             return VectorEnvs(made[0])
         if _is_functional(made[0]):
@@ -88,8 +91,8 @@ def find_native(envs: Envs) -> FunctionalEnv | None:
 
 
 def _is_functional(env: Any) -> bool:
-    names = ("reset", "step", "observation_space", "action_space")
-    return not isinstance(env, type | gym.Env) and all(hasattr(env, name) for name in names)
+    spaces_of = (getattr(env, name, None) for name in ("observation_space", "action_space"))
+    return not isinstance(env, type | gym.Env) and all(isinstance(space, gym.Space) for space in spaces_of)
 
 
 def _make_functional(env: FunctionalEnv, n_envs: int) -> Envs:

@@ -5,10 +5,25 @@ from typing import Any
 import gymnasium as gym
 
 from agentzoo.envs.bandit import MultiArmedBandit
+from agentzoo.envs.bsuite import DeepSea, MemoryChain
 from agentzoo.envs.catch import Catch
+from agentzoo.envs.classic_control import Acrobot, CartPole, MountainCar, MountainCarContinuous, Pendulum
 from agentzoo.envs.functional_gym import FunctionalGymEnv, FunctionalVectorEnv
+from agentzoo.envs.minatar import Asterix, Breakout
 
-ENVIRONMENTS = {"Bandit": MultiArmedBandit, "Catch": Catch}
+ENVIRONMENTS = {
+    "Acrobot": Acrobot,
+    "Asterix": Asterix,
+    "Bandit": MultiArmedBandit,
+    "Breakout": Breakout,
+    "CartPole": CartPole,
+    "Catch": Catch,
+    "DeepSea": DeepSea,
+    "MemoryChain": MemoryChain,
+    "MountainCar": MountainCar,
+    "MountainCarContinuous": MountainCarContinuous,
+    "Pendulum": Pendulum,
+}
 """Functional environments by name; their fields are arguments of `gymnasium.make`."""
 
 

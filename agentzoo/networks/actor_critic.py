@@ -216,7 +216,6 @@ def _lasting(recurrent: str, span: int) -> Any:
 
     This is the chrono initialisation of "Can recurrent neural networks warp time?" (Tallec and Ollivier, https://arxiv.org/abs/1804.11188).
     """
-
     if span < 3:
         return contextlib.nullcontext()
 

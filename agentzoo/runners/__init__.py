@@ -1,7 +1,7 @@
 """Runners move trajectories between environments and agents. None of them knows an algorithm."""
 
 from agentzoo.envs import Envs, find_native
-from agentzoo.runners.device import DeviceRunner
+from agentzoo.runners.device import DeviceRunner, GroupRunner, stack, unstack
 from agentzoo.runners.host import HostRunner
 from agentzoo.runners.programs import Cycle, Episode, Programs, Runner, RunState, compile_agent
 from agentzoo.runners.threads import ThreadsRunner
@@ -14,6 +14,7 @@ __all__ = [
     "Cycle",
     "DeviceRunner",
     "Episode",
+    "GroupRunner",
     "HostRunner",
     "Programs",
     "RunState",
@@ -22,6 +23,8 @@ __all__ = [
     "check_runner",
     "compile_agent",
     "make_runner",
+    "stack",
+    "unstack",
 ]
 
 

@@ -7,7 +7,7 @@ into it only between chunks of cycles. Where a chunk ends makes no difference to
 import functools
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +17,7 @@ import numpy as np
 from agentzoo.envs import Envs, FunctionalEnv, spaces
 from agentzoo.envs.functional import World, advance_all, begin_all
 from agentzoo.envs.functional_gym import draw_keys
-from agentzoo.runners.programs import Cycle, Episode, Programs, Runner, RunState, reset_memory
+from agentzoo.runners.programs import Cycle, Episode, Programs, Runner, RunState, compile_agent, reset_memory
 from agentzoo.types import Agent, Array, PyTree, Trajectory
 
 # A chunk grows while it takes less than the first number of seconds, and shrinks if it takes more than the second.
@@ -57,10 +57,9 @@ class DeviceRunner(Runner):
         self.worlds: Worlds | None = None
         self.name = repr(env)
         self._cycle_steps = agent.unroll_length * self.num_envs
-        most = max(1, _MOST_STEPS // self._cycle_steps)
-        self._most, self._cycles = most, 1
+        self._cycles, self._most = 1, max(1, _MOST_STEPS // self._cycle_steps)
         parts = programs.act, programs.learn, agent.initial_memory
-        self._begin, self._chunk = compile_chunk(*parts, agent.unroll_length, env, self.num_envs, most)
+        self._begin, self._chunk = compile_chunk(*parts, agent.unroll_length, env, self.num_envs, self._most)
 
     def reset(self, seed: int | None = None) -> None:
         """Begins new episodes; without a seed, the random numbers go on."""
@@ -80,7 +79,7 @@ class DeviceRunner(Runner):
             numbers = np.array([cycles, run.step, run.moves % 2**31, total], np.int32)
             start = time.perf_counter()
             (state, self.worlds), ends, metrics = self._chunk((run.agent, self.worlds), run.key, numbers)
-            episodes = _episodes(ends, cycles)  # waits for the program
+            episodes = self._episodes(ends, cycles)  # waits for the program
             seconds = time.perf_counter() - start
             if cycles == self._cycles and seconds < _SECONDS[0]:
                 self._cycles = min(2 * self._cycles, self._most)
@@ -89,23 +88,82 @@ class DeviceRunner(Runner):
             run = RunState(state, run.key, run.step + cycles * self._cycle_steps, run.moves + cycles * self.agent.unroll_length)
             yield Cycle(run, episodes, metrics)
 
+    def _episodes(self, ends: Ends, cycles: int) -> list[Any]:
+        last, reward, length = (np.asarray(x)[:cycles] for x in ends)
+        return [Episode(*one) for one in zip(reward[last].tolist(), length[last].tolist(), strict=True)]
 
-def _episodes(ends: Ends, cycles: int) -> list[Episode]:
-    last, reward, length = (np.asarray(x)[:cycles] for x in ends)
-    return [Episode(*one) for one in zip(reward[last].tolist(), length[last].tolist(), strict=True)]
+
+class GroupRunner(DeviceRunner):
+    """Trains S agents, which differ in seeds and in hyperparameters that are numbers, by one program.
+
+    What it is given and yields has a leading axis S, and episodes are a list for each agent.
+
+    Args:
+      runners: those of the agents, in the same environments.
+      make_agent: of the hyperparameters' values, by name.
+      values: `[S]` of the hyperparameters that differ.
+    """
+
+    def __init__(self, runners: Sequence[DeviceRunner], make_agent: Callable[[dict[str, Array]], Agent], values: dict[str, Array]):
+        one = runners[0]
+        self.agent, self.env, self.num_envs, self.name = one.agent, one.env, one.num_envs, one.name
+        self._cycle_steps, self._cycles = one._cycle_steps, 1
+        self._most = max(1, one._most // len(runners))
+        self.worlds, self._begin = None, one._begin
+
+        def chunk(carry: Any, key: Array, values: dict[str, Array], numbers: Array) -> Any:
+            programs = compile_agent(make_agent(values))
+            parts = programs.act, programs.learn, one.agent.initial_memory
+            return make_chunk(*parts, one.agent.unroll_length, one.env, one.num_envs, self._most)(carry, key, numbers)
+
+        compiled = jax.jit(jax.vmap(chunk, in_axes=(0, 0, 0, None)), donate_argnums=0)
+        self._chunk = lambda carry, key, numbers: compiled(carry, key, values, numbers)
+
+    def can_run(self, states: Any, keys: Array) -> bool:
+        """Whether hyperparameters may be arrays: an algorithm may decide by them what to compute."""
+        worlds = jax.eval_shape(jax.vmap(self._begin), jax.vmap(lambda key: jax.random.split(key, self.num_envs))(keys))
+        try:
+            jax.eval_shape(self._chunk, (states, worlds), keys, np.zeros(4, np.int32))
+        except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
+            return False
+        return True
+
+    def _episodes(self, ends: Ends, cycles: int) -> list[Any]:
+        each = zip(*(np.asarray(x) for x in ends), strict=True)
+        return [super(GroupRunner, self)._episodes(Ends(*one), cycles) for one in each]
+
+
+@jax.jit
+def stack(trees: Sequence[PyTree]) -> PyTree:
+    """Trees as one, with a leading axis."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+@jax.jit
+def unstack(tree: PyTree) -> list[PyTree]:
+    """The trees that `stack` has put together."""
+    leaves, structure = jax.tree.flatten(tree)
+    return [jax.tree.unflatten(structure, each) for each in zip(*leaves, strict=True)]
 
 
 @functools.lru_cache(maxsize=16)
 def compile_chunk(act: Any, learn: Any, initial_memory: Any, length: int, env: FunctionalEnv, num_envs: int, most: int) -> tuple[Any, Any]:
-    """Compiles the functions `(keys) -> worlds` and `((state, worlds), key, numbers) -> (state, worlds), ends, metrics`.
-
-    The numbers are how many cycles to do, at most `most`, and step, moves and total of the run; metrics are those of the last cycle.
-    """
-    offset, dtype = getattr(env.action_space, "start", 0), spaces.dtype(env.action_space)
+    """Compiles the functions `(keys) -> worlds`, which begins episodes, and that of `make_chunk`."""
 
     def begin(keys: Array) -> Worlds:
         envs, obs = begin_all(env, keys)
         return Worlds(envs, obs, jnp.ones(num_envs, bool), initial_memory(num_envs), jnp.zeros(num_envs))
+
+    chunk = make_chunk(act, learn, initial_memory, length, env, num_envs, most)
+    return jax.jit(begin), jax.jit(chunk, donate_argnums=0)
+
+
+def make_chunk(act: Any, learn: Any, initial_memory: Any, length: int, env: FunctionalEnv, num_envs: int, most: int) -> Callable[..., Any]:
+    """Makes the function `((state, worlds), key, numbers) -> (state, worlds), ends, metrics`.
+
+    The numbers are how many cycles to do, at most `most`, and step, moves and total of the run; metrics are those of the last cycle.
+    """
+    offset, dtype = getattr(env.action_space, "start", 0), spaces.dtype(env.action_space)
 
     def rollout(params: PyTree, worlds: Worlds, key: Array, step: Array, total: Array, moves: Array) -> tuple[Worlds, Trajectory, Ends]:
         def move(worlds: Worlds, t: Array) -> tuple[Worlds, tuple[Trajectory, Ends]]:
@@ -142,4 +200,4 @@ def compile_chunk(act: Any, learn: Any, initial_memory: Any, length: int, env: F
         metrics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)
         return jax.lax.fori_loop(0, cycles, one, (carry, ends, metrics))
 
-    return jax.jit(begin), jax.jit(chunk, donate_argnums=0)
+    return chunk

@@ -1,0 +1,178 @@
+"""Training several agents at once: seeds, and hyperparameters that are numbers, as one program where environments can be compiled."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm.auto import tqdm
+
+from agentzoo.algos.base import Algorithm, interrupt_between_cycles
+from agentzoo.callbacks import BaseCallback, EveryNTimesteps
+from agentzoo.runners import DeviceRunner, GroupRunner, RunState, stack, unstack
+from agentzoo.types import Agent, ConfigurationError
+
+
+class Curve(NamedTuple):
+    """How an agent learned.
+
+    Attributes:
+      timesteps: `[L]` environment steps.
+      returns: `[L]` mean return of the last 100 training episodes at those steps; NaN before the first.
+    """
+
+    timesteps: np.ndarray
+    returns: np.ndarray
+
+
+def learn_together(
+    agents: Sequence[Algorithm],
+    total_timesteps: float,
+    log_interval: int = 1_000,
+    progress_bar: bool = True,
+    reset_num_timesteps: bool = True,
+) -> list[Curve]:
+    """Trains several agents, each of which learns what `agent.learn` would have taught it.
+
+    Agents of the same class in the same functional environment that differ only in their seeds, and in hyperparameters that are floats (a
+    learning rate, gamma, ...), learn side by side in one program. Others learn one after the other.
+
+    Args:
+      agents: the agents, such as `[DQN(env, seed=seed) for seed in range(8)]`.
+      total_timesteps: environment steps of each agent.
+      log_interval: environment steps between two points of the curves, and entries of the logs.
+      progress_bar: show a bar of the steps of all agents.
+      reset_num_timesteps: as for `learn`.
+
+    Returns:
+      The curve of each agent.
+
+    Raises:
+      ConfigurationError: if an argument is out of range, an agent appears twice, or one was loaded without an environment.
+    """
+    if len({id(agent) for agent in agents}) < len(agents):
+        raise ConfigurationError("An agent appears twice; make as many agents as there are to be.")
+    for agent in agents:
+        agent._check_run(total_timesteps, log_interval, reset_num_timesteps)
+    groups: dict[Any, list[int]] = {}
+    for i, agent in enumerate(agents):
+        groups.setdefault(_kind(agent), []).append(i)
+    curves: list[Any] = [None] * len(agents)
+    with tqdm(total=len(agents) * int(total_timesteps), unit="step", dynamic_ncols=True, disable=not progress_bar) as bar:
+        for indices in groups.values():
+            group = [agents[i] for i in indices]
+            runner = _one_program(group) if len(group) > 1 else None
+            learn = _learn_in_turn if runner is None else functools.partial(_learn_as_one, runner)
+            for i, curve in zip(indices, learn(group, total_timesteps, log_interval, reset_num_timesteps, bar), strict=True):
+                curves[i] = curve
+    return curves
+
+
+def _kind(agent: Any) -> Any:
+    """Equal for agents that one program may train."""
+    if not isinstance(agent._runner, DeviceRunner):
+        return id(agent)
+    plain = dataclasses.replace(agent.config, **dict.fromkeys(_numbers(agent.config), 0.0))
+    return type(agent), plain, agent._runner.env, agent.n_envs, agent.network, agent.num_timesteps, agent._run.moves
+
+
+def _numbers(config: Any) -> dict[str, float]:
+    """The hyperparameters that are floats."""
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return {name: value for name, value in values.items() if isinstance(value, float)}
+
+
+def _differing(group: Sequence[Any]) -> dict[str, Any]:
+    """The hyperparameters in which agents differ, `[S]`."""
+    numbers = [_numbers(agent.config) for agent in group]
+    return {name: jnp.array([each[name] for each in numbers]) for name in numbers[0] if len({each[name] for each in numbers}) > 1}
+
+
+def _maker(agent: Any) -> Callable[[dict[str, Any]], Agent]:
+    return lambda values: type(agent).make_agent(dataclasses.replace(agent.config, **values), agent.spec, agent.network)
+
+
+def _one_program(group: Sequence[Any]) -> GroupRunner | None:
+    """What trains all of them at once, if that is possible."""
+    differing = _differing(group)
+    runner = GroupRunner([agent._runner for agent in group], _maker(group[0]), differing)
+    if differing and not runner.can_run(*_stacked(group)):
+        return None
+    return runner
+
+
+def _stacked(group: Sequence[Any]) -> tuple[Any, Any]:
+    """States and keys of the agents."""
+    return stack([agent._run.agent for agent in group]), stack([agent._run.key for agent in group])
+
+
+class _Recorder(BaseCallback):
+    """Records the curve of an agent, and moves the bar of all."""
+
+    def __init__(self, bar: tqdm):
+        super().__init__()
+        self.bar, self.points = bar, []
+
+    def _on_training_start(self) -> None:
+        self._last = self.num_timesteps
+
+    def _on_step(self) -> bool:
+        self.bar.update(self.num_timesteps - self._last)
+        self._last = self.num_timesteps
+        self.points.append((self.num_timesteps, self.model.ep_rew_mean))
+        return True
+
+
+def _learn_in_turn(group: Sequence[Any], total_timesteps: float, log_interval: int, reset: bool, bar: tqdm) -> list[Curve]:
+    recorders = [_Recorder(bar) for _ in group]
+    for agent, recorder in zip(group, recorders, strict=True):
+        agent.learn(total_timesteps, EveryNTimesteps(log_interval, recorder), log_interval, False, reset)
+    return [_curve(recorder.points) for recorder in recorders]
+
+
+def _curve(points: Sequence[tuple[int, float]]) -> Curve:
+    return Curve(np.array([step for step, _ in points], int), np.array([mean for _, mean in points], float))
+
+
+def _learn_as_one(
+    runner: GroupRunner, group: Sequence[Any], total_timesteps: float, log_interval: int, reset: bool, bar: tqdm
+) -> list[Curve]:
+    total = group[0]._check_run(total_timesteps, log_interval, reset)
+    for agent in group:
+        agent._begin(reset)
+    runner.worlds = stack([agent._runner.worlds for agent in group])
+    run = RunState(*_stacked(group), *group[0]._run[2:])
+    points: list[list[tuple[int, float]]] = [[] for _ in group]
+    cycle = None
+    try:
+        with interrupt_between_cycles() as interrupted:
+            for cycle in runner.run(run, total, lambda step: (step // log_interval + 1) * log_interval):
+                bar.update(len(group) * (cycle.run.step - run.step))
+                due, run = cycle.run.step // log_interval > run.step // log_interval, cycle.run
+                for agent, episodes, own in zip(group, cycle.episodes, points, strict=True):
+                    agent._run = agent._run._replace(step=run.step, moves=run.moves)
+                    agent._episodes.extend(episodes)
+                    if due:
+                        own.append((run.step, agent.ep_rew_mean))
+                if due:
+                    _log(group, cycle.metrics)
+                if interrupted():
+                    raise KeyboardInterrupt
+    finally:
+        for agent, state, worlds in zip(group, unstack(run.agent), unstack(runner.worlds), strict=True):
+            agent._run, agent._runner.worlds = agent._run._replace(agent=state), worlds
+        if cycle is not None:
+            _log(group, cycle.metrics)
+        for agent in group:
+            agent._end()
+    return [_curve(own) for own in points]
+
+
+def _log(group: Sequence[Any], metrics: dict[str, Any]) -> None:
+    metrics = jax.device_get(metrics)
+    for i, agent in enumerate(group):
+        agent._metrics = {tag: values[i] for tag, values in metrics.items()}
+        agent.dump_logs()

@@ -1,0 +1,140 @@
+"""Functional environments of others."""
+
+import gymnasium as gym
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.envs.functional_jax_env import FunctionalJaxEnv
+from gymnasium.experimental.functional import FuncEnv
+
+from agentzoo import PPO
+from agentzoo.envs import FuncEnvAdapter, GymnaxAdapter, TimeLimit, find_native, make_envs
+from agentzoo.runners import DeviceRunner
+
+KEY = jax.random.key(0)
+
+
+class Countdown(FuncEnv):
+    """From 5 to 0, by what the action takes away."""
+
+    observation_space, action_space = spaces.Box(-9, 9, (1,), np.float32), spaces.Discrete(3)
+
+    def initial(self, rng, params=None):
+        return jnp.float32(5)
+
+    def transition(self, state, action, rng, params=None):
+        return state - action
+
+    def observation(self, state, rng, params=None):
+        return state[None]
+
+    def reward(self, state, action, next_state, rng, params=None):
+        return -jnp.ones((1,))
+
+    def terminal(self, state, rng, params=None):
+        return state <= 0
+
+
+class OldGymnax:
+    """As gymnax 0.0.9 has it: a time limit looks like a termination."""
+
+    name = "Old"
+
+    def observation_space(self, params):
+        return Box(-9, 9, (1,), jnp.float32)
+
+    def action_space(self, params):
+        return Discrete(3)
+
+    @property
+    def default_params(self):
+        return Params(4)
+
+    def reset_env(self, key, params):
+        return jnp.full(1, 5.0), (5, 0)
+
+    def is_terminal(self, state, params):
+        return (state[0] <= 0) | (state[1] >= params.max_steps_in_episode)
+
+    def step_env(self, key, state, action, params):
+        state = state[0] - action, state[1] + 1
+        return jnp.full(1, 1.0) * state[0], state, -1, self.is_terminal(state, params), {}
+
+
+class NewGymnax(OldGymnax):
+    """As gymnax 1.0 has it."""
+
+    def step_env(self, key, state, action, params):
+        state = state[0] - action, state[1] + 1
+        return jnp.full(1, 1.0) * state[0], state, -1, state[0] <= 0, {}
+
+    def is_truncated(self, state, params):
+        return state[1] >= params.max_steps_in_episode
+
+
+class Params:
+    def __init__(self, max_steps_in_episode):
+        self.max_steps_in_episode = max_steps_in_episode
+
+    def replace(self, **values):
+        return Params(**values)
+
+
+class Discrete:
+    def __init__(self, n):
+        self.n = n
+
+
+class Box:
+    def __init__(self, low, high, shape, dtype):
+        self.low, self.high, self.shape, self.dtype = low, high, shape, dtype
+
+
+@pytest.mark.parametrize("env, limited", [
+    (FuncEnvAdapter(Countdown()), False), (TimeLimit(FuncEnvAdapter(Countdown()), 4), True),
+    (GymnaxAdapter(OldGymnax()), True), (GymnaxAdapter(NewGymnax()), True), (GymnaxAdapter(OldGymnax(), Params(3)), True),
+])  # fmt: skip
+def test_termination_and_truncation(env, limited):
+    for action, steps, terminated in ((2, 3, True), (1, 5 if not limited else None, not limited)):
+        state, obs = env.reset(KEY)
+        assert obs == 5
+        for t in range(1, 10):
+            state, step = jax.jit(env.step)(state, action, KEY)
+            assert step.obs == 5 - t * action and step.reward == -1
+            if step.terminated or step.truncated:
+                break
+        assert bool(step.terminated) == terminated and (steps is None or t == steps)
+        assert action == 2 or bool(step.truncated) == limited
+    assert env.observation_space == Countdown.observation_space and env.action_space == Countdown.action_space
+
+
+def test_how_they_are_given():
+    def native(env, n_envs=1):
+        return find_native(make_envs(env, n_envs))
+
+    assert isinstance(native(Countdown()), FuncEnvAdapter) and isinstance(native(OldGymnax(), 2), GymnaxAdapter)
+    assert native((OldGymnax(), Params(7))).params.max_steps_in_episode == 7
+    limited = native(gym.wrappers.TimeLimit(FunctionalJaxEnv(Countdown()), 4))
+    assert isinstance(limited, TimeLimit) and isinstance(limited.env, FuncEnvAdapter)
+    agent = PPO((NewGymnax(), Params(4)), n_envs=4, n_steps=16, batch_size=64).learn(200, progress_bar=False)
+    assert isinstance(agent._runner, DeviceRunner) and -4 <= agent.ep_rew_mean <= -3
+
+
+@pytest.mark.parametrize("env_id", ["phys2d/CartPole-v1", "phys2d/Pendulum-v0", "tabular/Blackjack-v0"])
+def test_gymnasiums(env_id):
+    pytest.importorskip("flax")
+    agent = PPO(env_id, n_envs=4, n_steps=64, batch_size=64).learn(1_000, progress_bar=False)
+    assert isinstance(agent._runner, DeviceRunner) and np.isfinite(agent.ep_rew_mean)
+    agent = PPO(env_id, n_steps=64, batch_size=64, runner="host").learn(64, progress_bar=False)
+    assert np.isfinite(float(agent._metrics["train/loss"]))
+
+
+def test_gymnax():
+    gymnax = pytest.importorskip("gymnax")
+    env = GymnaxAdapter(*gymnax.make("Pendulum-v1"))
+    last = jax.lax.scan(lambda s, _: (lambda after: (after[0], after[1]))(env.step(s, jnp.zeros(1), KEY)), env.reset(KEY)[0], length=200)[1]
+    assert np.flatnonzero(last.truncated).tolist() == [199] and not last.terminated.any()
+    agent = PPO(gymnax.make("CartPole-v1"), n_envs=8, n_steps=32, batch_size=256).learn(30_000, progress_bar=False)
+    assert agent.ep_rew_mean > 40

@@ -1,0 +1,72 @@
+"""Several agents at once."""
+
+import jax
+import numpy as np
+import pytest
+
+import agentzoo
+from agentzoo import DQN, PPO, ConfigurationError, evaluate_policy, learn_together
+from agentzoo.algos import together
+from tests import probes
+from tests.test_device import CATCH, SETTINGS, make
+
+
+def assert_same_params(a, b):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5), a.params, b.params)
+
+
+@pytest.mark.parametrize("algorithm, options", [
+    ("DQN", [dict(learning_rate=1e-3), dict(learning_rate=1e-2, gamma=0.9)]),
+    ("PPO", [dict(learning_rate=1e-3, ent_coef=0.0, clip_range=0.1), dict(learning_rate=1e-2, ent_coef=0.01, clip_range=0.2)]),
+])  # fmt: skip
+def test_each_learns_what_it_would_have_learned_alone(algorithm, options, monkeypatch, tmp_path):
+    def agents(**more):
+        more |= dict(recurrent=None, sequence_length=1) if algorithm == "PPO" else {}
+        return [make(algorithm, CATCH, seed=seed, **options[i], **more) for seed, i in ((0, 0), (1, 0), (1, 1))]
+
+    def forbidden(*_):
+        raise AssertionError("not in one program")
+
+    monkeypatch.setattr(together, "_learn_in_turn", forbidden)
+    some, alone = agents(log_dir=tmp_path), agents()
+    curves = learn_together(some, 200, log_interval=48, progress_bar=False)
+    for one, other, curve in zip(some, alone, curves, strict=True):
+        other.learn(200, log_interval=48, progress_bar=False)
+        assert_same_params(one, other)
+        assert one.num_timesteps == other.num_timesteps and one.ep_rew_mean == other.ep_rew_mean
+        assert curve.timesteps[0] == 48 and len(curve.timesteps) == 4 and np.isfinite(curve.returns[-1])
+        assert one._metrics.keys() == other._metrics.keys()
+        np.testing.assert_allclose(one._metrics["train/loss"], other._metrics["train/loss"], rtol=1e-2, atol=1e-4)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{algorithm}_{i}" for i in range(1, 4)]
+    one, other = some[-1], alone[-1]
+    for agent in (one, other):  # they are ordinary agents
+        agent.learn(100, progress_bar=False, reset_num_timesteps=False)
+    assert_same_params(one, other)
+    assert one.num_timesteps == other.num_timesteps and agentzoo.load(one.run_dir / "model", CATCH).config == one.config
+    assert (one.run_dir / "progress.csv").read_text().count("\n") > 4
+
+
+def test_python_environments_one_after_the_other():
+    agents = [DQN(probes.CueReward, seed=seed, **SETTINGS["DQN"]) for seed in range(2)]
+    curves = learn_together(agents, 60, log_interval=20, progress_bar=False)
+    assert [curve.timesteps.tolist() for curve in curves] == [[20, 40, 60]] * 2 and agents[0].num_timesteps == 60
+    alone = DQN(probes.CueReward, seed=1, **SETTINGS["DQN"]).learn(60, progress_bar=False)
+    assert_same_params(agents[1], alone)
+
+
+def test_what_cannot_be_one_program_learns_all_the_same(capsys):
+    """Different networks, and a number by which the algorithm decides what to compute."""
+    agents = [make("DQN", CATCH, exploration_fraction=fraction) for fraction in (0.1, 0.2)] + [make("DQN", CATCH, net_arch=(8,))]
+    curves = learn_together(agents, 40, log_interval=20)
+    assert all(len(curve.timesteps) == 2 for curve in curves) and [agent.num_timesteps for agent in agents] == [40] * 3
+    assert "120/120" in capsys.readouterr().err
+    with pytest.raises(ConfigurationError, match="appears twice"):
+        learn_together(agents[:1] * 2, 40)
+    with pytest.raises(ConfigurationError, match="total_timesteps"):
+        learn_together(agents, 0)
+
+
+def test_all_seeds_learn():
+    agents = [PPO(CATCH, seed=seed, n_envs=16, n_steps=32, batch_size=128, learning_rate=3e-3) for seed in range(3)]
+    learn_together(agents, 20_000, progress_bar=False)
+    assert all(evaluate_policy(agent, CATCH, 30, seed=7)[0] > 0.9 for agent in agents)
