@@ -159,7 +159,8 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
 
     def optimizer(clock: Clock) -> optax.GradientTransformation:
         learning_rate = value_at(config.learning_rate, clock.remaining)
-        return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(learning_rate, eps=config.adam_eps))
+        descend = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(learning_rate, eps=config.adam_eps))
+        return optax.flatten(descend)  # all parameters as one vector: fewer operations to compile
 
     def forward(params: PPOParams, obs: PyTree, first: Array, memory: PyTree) -> Output:
         obs, mask = model.split(obs)

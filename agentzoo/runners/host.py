@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from agentzoo.envs import Envs, make_buffers, spaces
-from agentzoo.types import Agent, Array, Clock, PyTree, Trajectory
+from agentzoo.types import Agent, Array, Clock, EnvSpec, PyTree, Trajectory
 
 # On the CPU, programs run in the thread that calls them: to hand one over to another thread takes longer than `act` itself. It has an
 # effect only before JAX runs its first program, and gives way to a user's own setting.
@@ -49,6 +50,17 @@ class Programs(NamedTuple):
     predict: Any
     learn: Any
     queries: dict[str, Any]
+
+
+def compile_learn(agent: Agent, programs: Programs, run: RunState, spec: EnvSpec) -> None:
+    """Compiles `learn` for trajectories of these environments before there is one."""
+    length, num_envs = agent.unroll_length, spec.num_envs
+    out, memory = make_buffers(spec, length), agent.initial_memory(num_envs)
+    out = out._replace(obs_tm1=spaces.at(out.obs_tm1, slice(length)), first_tm1=out.first_tm1[:length], memory=memory)
+    numbers = np.zeros(3, np.int32)
+    *_, extras = jax.eval_shape(programs.act, run.agent.params, memory, spaces.at(out.obs_t, 0), out.last_t[0], run.key, numbers)
+    extras = jax.tree.map(lambda x: jax.ShapeDtypeStruct((length, *x.shape), x.dtype), extras)
+    programs.learn.lower(run.agent, out._replace(extras=extras), numbers).compile()
 
 
 def compile_agent(agent: Agent) -> Programs:
@@ -110,13 +122,16 @@ class HostRunner:
         """Acts and learns in turn, until `total` environment steps are done; yields after each cycle."""
         if self._obs is None:
             self.reset()
-        while run.step < total:
-            trajectory = self.rollout(run.agent.params, run.key, run.step, run.moves, total)
-            steps = int(trajectory.mask.sum())
-            step = run.step + steps
-            state, metrics = self.programs.learn(run.agent, trajectory, np.array([step, steps, total], np.int32))
-            run = RunState(state, run.key, step, run.moves + self.agent.unroll_length)
-            yield Cycle(run, self.finished_episodes(trajectory), metrics)
+        with ThreadPoolExecutor(1) as pool:  # compiles `learn` while `act` is compiled and used for the first time
+            compiled = pool.submit(compile_learn, self.agent, self.programs, run, self.envs.spec)
+            while run.step < total:
+                trajectory = self.rollout(run.agent.params, run.key, run.step, run.moves, total)
+                compiled.result()
+                steps = int(trajectory.mask.sum())
+                step = run.step + steps
+                state, metrics = self.programs.learn(run.agent, trajectory, np.array([step, steps, total], np.int32))
+                run = RunState(state, run.key, step, run.moves + self.agent.unroll_length)
+                yield Cycle(run, self.finished_episodes(trajectory), metrics)
 
     def rollout(self, params: PyTree, key: Array, step: int, moves: int, total: int) -> Trajectory:
         """Takes T steps in N environments, from where `step` steps and `moves` calls of `act` have been made by all actors together."""
