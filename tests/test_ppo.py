@@ -1,5 +1,7 @@
 """PPO against environments whose values are known and against NumPy, and what holds for each of its options."""
 
+import functools
+
 import gymnasium as gym
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from agentzoo import PPO, ConfigurationError, Linear, evaluate_policy
 from agentzoo.algos.ppo import PPOConfig, make_agent
+from agentzoo.networks.actor_critic import make_actor_critic
 from agentzoo.types import Clock, EnvSpec, Trajectory
 from tests import probes
 
@@ -428,6 +431,24 @@ def test_a_cue_is_recalled_with_memory(recurrent):
 def test_a_cue_is_not_recalled_without():
     agent = trained(Recall, 12_000, **RECALL)
     assert abs(evaluate_policy(agent, Recall, 100, seed=5)[0]) < 0.5
+
+
+@pytest.mark.parametrize("recurrent", ["lstm", "gru"])
+def test_a_new_memory_lasts_as_long_as_it_is_said_to(recurrent):
+    @functools.partial(jax.jit, static_argnums=0)
+    def initialised(span):
+        """The biases of a new memory, and how much the value after 50 steps depends on the first observation, beside the last one."""
+        model = make_actor_critic(SPEC, net_arch=(4,), shared=True, orthogonal=False, recurrent=recurrent, recurrent_span=span)
+        params, obs = model.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (50, 1, 2))
+        first, memory = jnp.zeros((50, 1), bool), model.initial_memory(1)
+        grads = jax.grad(lambda obs: model.apply(params, obs, None, first, memory).v[-1, 0])(obs)
+        biases = [layer["b"] for name, layer in params.items() if recurrent in name]
+        return biases, jnp.linalg.norm(grads[0]) / jnp.linalg.norm(grads[-1])
+
+    [bias], reach = initialised(64)
+    steps = np.exp(bias[128:192] + 1 if recurrent == "lstm" else -bias[:64])  # of the gates that forget
+    assert 1 <= steps.min() < 4 and 59 < steps.max() <= 63
+    assert reach > 0.02 and initialised(2)[1] < 1e-6
 
 
 def test_predict_carries_memory_and_resets_it():

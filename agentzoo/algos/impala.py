@@ -73,6 +73,8 @@ class IMPALAConfig:
     recurrent: str | None = None
     # Size of the memory.
     recurrent_size: Annotated[int, Range(1)] = 64
+    # Steps that memory lasts at most when learning begins; None for as many as gradients flow back.
+    recurrent_span: Annotated[int | None, Range(1)] = None
     # Initialise the network orthogonally.
     ortho_init: bool = True
     # Use the hidden layers and the memory for both policy and value, instead of for each its own.
@@ -99,7 +101,8 @@ def make_agent(config: IMPALAConfig, spec: EnvSpec, network: networks.Network | 
         raise ConfigurationError(f"optimizer={config.optimizer!r} is unknown; choose one of adam, rmsprop.")
     model = make_actor_critic(
         spec, config.cnn, config.net_arch, config.activation, config.share_layers, config.ortho_init,
-        config.log_std_init, config.state_dependent_std, config.recurrent, config.recurrent_size, network,
+        config.log_std_init, config.state_dependent_std, config.recurrent, config.recurrent_size, config.recurrent_span or config.n_steps,
+        network,
     )  # fmt: skip
 
     def optimizer(clock: Clock) -> optax.GradientTransformation:

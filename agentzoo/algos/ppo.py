@@ -24,7 +24,8 @@ Where observations are a Dict with an "action_mask", illegal actions are never t
 
 Advantages: https://arxiv.org/abs/1506.02438. Time limits: https://arxiv.org/abs/1712.00378. Details: https://arxiv.org/abs/2005.12729,
 https://arxiv.org/abs/2006.05990. Illegal actions: https://arxiv.org/abs/2006.14171. With memory, gradients flow through
-`sequence_length` steps, from the recurrent state that the policy had when it acted.
+`sequence_length` steps, from the recurrent state that the policy had when it acted. The gates of a new memory keep what it holds for up to
+as many: https://arxiv.org/abs/1804.11188.
 """
 
 from dataclasses import dataclass
@@ -90,6 +91,8 @@ class PPOConfig:
     recurrent_size: Annotated[int, Range(1)] = 64
     # Steps that gradients flow back through memory; n_steps is a multiple of it, or less.
     sequence_length: Annotated[int, Range(1)] = 64
+    # Steps that memory lasts at most when learning begins; None for as many as gradients flow back.
+    recurrent_span: Annotated[int | None, Range(1)] = None
     # Initialise the network orthogonally.
     ortho_init: bool = True
     # Use the hidden layers and the memory for both policy and value, instead of for each its own.
@@ -149,14 +152,15 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
         )
     model = make_actor_critic(
         spec, config.cnn, config.net_arch, config.activation, config.share_layers, config.ortho_init,
-        config.log_std_init, config.state_dependent_std, config.recurrent, config.recurrent_size, network,
+        config.log_std_init, config.state_dependent_std, config.recurrent, config.recurrent_size, config.recurrent_span or length, network,
     )  # fmt: skip
 
     tags = ["loss", "policy_gradient_loss", "value_loss", "entropy_loss", "approx_kl", "clip_fraction"] + ["std"] * model.continuous
 
     def optimizer(clock: Clock) -> optax.GradientTransformation:
         learning_rate = value_at(config.learning_rate, clock.remaining)
-        return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(learning_rate, eps=config.adam_eps))
+        descend = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(learning_rate, eps=config.adam_eps))
+        return optax.flatten(descend)  # all parameters as one vector: fewer operations to compile
 
     def forward(params: PPOParams, obs: PyTree, first: Array, memory: PyTree) -> Output:
         obs, mask = model.split(obs)

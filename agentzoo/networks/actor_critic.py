@@ -1,6 +1,7 @@
 """A policy and a value function over time, for every action space, with or without memory and action masks."""
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -60,7 +61,7 @@ def make_actor_critic(
     state_dependent_std: bool = False,
     recurrent: str | None = None,
     recurrent_size: int = 64,
-    recurrent_span: int = 2,
+    recurrent_span: int = 64,
     network: Network | None = None,
 ) -> ActorCritic:
     """Builds a policy and a value function.
@@ -79,6 +80,7 @@ def make_actor_critic(
       state_dependent_std: let the standard deviation depend on the observation.
       recurrent: "lstm" or "gru" after the hidden layers; None for no memory.
       recurrent_size: size of that memory.
+      recurrent_span: how many steps it lasts at most when learning begins.
       network: a user's layers, in place of convolutions and hidden layers.
 
     Raises:
@@ -112,7 +114,7 @@ def make_actor_critic(
 
     def hidden(x: PyTree) -> Array:
         if network is not None:
-            return hk.BatchApply(lambda obs: apply_network(network, obs))(x)
+            return hk.BatchApply(functools.partial(apply_network, network))(x)
         with initialised(math.sqrt(2)):
             return mlp(x, net_arch, activation)
 
@@ -212,17 +214,18 @@ def _orthogonal(gain: float) -> Any:
 
 
 def _lasting(recurrent: str, span: int) -> Any:
-    """Within this context, the gates of a memory are initialised so that it keeps what it holds for 1 to `span` steps.
+    """Within this context, the gates of a memory are initialised so that its cells forget after 1 to `span` steps.
 
-    This is the chrono initialisation of "Can recurrent neural networks warp time?" (Tallec and Ollivier, https://arxiv.org/abs/1804.11188).
+    By Haiku's own initialisation they all forget after 4, and no gradient comes from further back. This is the "chrono initialisation" of
+    "Can recurrent neural networks warp time?" by Tallec and Ollivier (https://arxiv.org/abs/1804.11188).
     """
-    if span < 3:
-        return contextlib.nullcontext()
 
     def gates(shape, dtype):
-        u = jnp.log(hk.initializers.RandomUniform(1.0, max(span - 1.0, 1.0))((shape[0] // (4 if recurrent == "lstm" else 3),), dtype))
-        zeros = jnp.zeros_like(u)
-        return jnp.concatenate([-u, zeros, u - 1.0, zeros] if recurrent == "lstm" else [-u, zeros, zeros])  # Haiku adds 1 to forget
+        size = shape[0] // {"lstm": 4, "gru": 3}[recurrent]
+        keep, none = jnp.log(hk.initializers.RandomUniform(1.0, max(span - 1.0, 1.0))((size,), dtype)), jnp.zeros(size, dtype)
+        if recurrent == "lstm":
+            return jnp.concatenate([-keep, none, keep - 1.0, none])  # input, cell, forget (to which Haiku adds 1), output
+        return jnp.concatenate([-keep, none, none])  # update, reset, candidate
 
     def creator(next_creator, shape, dtype, init, context):
         return next_creator(shape, dtype, gates if context.name == "b" else init)

@@ -78,8 +78,7 @@ def make_replay(
     Raises:
       ConfigurationError: if one trajectory does not fit, or the buffer does not fit into memory.
     """
-    num_envs = spec.num_envs
-    rows = capacity // num_envs
+    num_envs, rows = spec.num_envs, capacity // spec.num_envs
     needed = max(unroll_length, n_step)
     if rows < needed:
         raise ConfigurationError(
@@ -120,8 +119,7 @@ def make_replay(
         storage = jax.tree.map(write, replay.storage, steps)
         size = jnp.minimum(replay.size - lost.sum(axis=0) + count[-1], rows)
         overwritten = age < replay.size + count[-1] - rows
-        cursor = (replay.cursor + count[-1]) % rows
-        replay = replay._replace(frames=frames, storage=storage, size=size, cursor=cursor)
+        replay = replay._replace(frames=frames, storage=storage, size=size, cursor=(replay.cursor + count[-1]) % rows)
         if not prioritised:
             return replay
         changed = jnp.concatenate([jnp.where(kept, slot, -1), jnp.where(lost & ~overwritten, old, -1)])

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from agentzoo.envs import Envs, make_buffers, spaces
-from agentzoo.runners.programs import Cycle, Episode, Programs, Runner, RunState
+from agentzoo.runners.programs import Cycle, Episode, Programs, Runner, RunState, compile_ahead
 from agentzoo.types import Agent, Array, PyTree, Trajectory
 
 
@@ -37,8 +37,10 @@ class HostRunner(Runner):
         """Acts and learns in turn, until `total` environment steps are done; yields after each cycle, whatever `pause` asks for."""
         if self._obs is None:
             self.reset()
+        compiled = compile_ahead(self.agent, self.programs, run, self.envs.spec)
         while run.step < total:
             trajectory = self.rollout(run.agent.params, run.key, run.step, run.moves, total)
+            compiled.result()
             steps = int(trajectory.mask.sum())
             step = run.step + steps
             state, metrics = self.programs.learn(run.agent, trajectory, np.array([step, steps, total], np.int32))

@@ -2,12 +2,15 @@
 
 import os
 from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from agentzoo.types import Agent, Array, Clock, PyTree
+from agentzoo.envs import make_buffers, spaces
+from agentzoo.types import Agent, Array, Clock, EnvSpec, PyTree
 
 # On the CPU, programs run in the thread that calls them: to hand one over to another thread takes longer than `act` itself. It has an
 # effect only before JAX runs its first program, and gives way to a user's own setting.
@@ -83,6 +86,25 @@ def compile_agent(agent: Agent) -> Programs:
         learn=jax.jit(learn, donate_argnums=0),
         queries={name: jax.jit(query) for name, query in agent.queries.items()},
     )
+
+
+def compile_ahead(agent: Agent, programs: Programs, run: RunState, spec: EnvSpec) -> Future:
+    """Compiles `learn` for trajectories of these environments before there is one: in a thread, while `act` is compiled and first used."""
+    length, num_envs = agent.unroll_length, spec.num_envs
+    out, memory = make_buffers(spec, length), agent.initial_memory(num_envs)
+    out = out._replace(obs_tm1=spaces.at(out.obs_tm1, slice(length)), first_tm1=out.first_tm1[:length], memory=memory)
+    numbers = np.zeros(3, np.int32)
+
+    def compile_learn() -> None:
+        *_, extras = jax.eval_shape(programs.act, run.agent.params, memory, spaces.at(out.obs_t, 0), out.last_t[0], run.key, numbers)
+        extras = jax.tree.map(lambda x: jax.ShapeDtypeStruct((length, *x.shape), x.dtype), extras)
+        programs.learn.lower(run.agent, out._replace(extras=extras), numbers).compile()
+
+    pool = ThreadPoolExecutor(1)
+    try:
+        return pool.submit(compile_learn)
+    finally:
+        pool.shutdown(wait=False)
 
 
 class Runner(Protocol):

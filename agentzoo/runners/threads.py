@@ -25,7 +25,7 @@ import numpy as np
 
 from agentzoo.envs import Envs
 from agentzoo.runners.host import HostRunner
-from agentzoo.runners.programs import Cycle, Episode, Programs, Runner, RunState
+from agentzoo.runners.programs import Cycle, Episode, Programs, Runner, RunState, compile_ahead
 from agentzoo.types import Agent, Array, PyTree, Trajectory
 
 
@@ -65,7 +65,8 @@ class ThreadsRunner(Runner):
         acting = programs._replace(act=self._act)
         self.actors = [HostRunner(agent, acting, envs, i, len(parts)) for i, envs in enumerate(parts)]
         self._moves = agent.unroll_length * len(parts)  # of a cycle, and
-        self._steps = agent.unroll_length * sum(envs.spec.num_envs for envs in parts)
+        self._spec = parts[0].spec._replace(num_envs=sum(envs.spec.num_envs for envs in parts))
+        self._steps = agent.unroll_length * self._spec.num_envs
         self._copy = jax.jit(lambda params: jax.tree.map(jnp.copy, params))
         self._continues = False  # whether the actors stand where the last trajectory that was learned from ends
 
@@ -88,6 +89,7 @@ class ThreadsRunner(Runner):
         self._published = Published(self._copy(run.agent.params), run.step, run.moves, 0)
         began, idle = time.perf_counter(), 0.0
         with self._threads(run, total):
+            compile_ahead(self.agent, self.programs, run, self._spec).result()  # meanwhile, actors begin
             while run.step < total:
                 queued, waits = np.mean([len(queue) for queue in self._queues]), time.perf_counter()
                 rollouts = self._take()

@@ -1,0 +1,36 @@
+"""What is compiled, and how often."""
+
+import jax
+import pytest
+from gymnasium import spaces
+
+from agentzoo import DQN, IMPALA
+from tests import probes
+
+
+@pytest.fixture
+def compiled():
+    """Names of the functions that are compiled, as it happens."""
+    names = []
+
+    def listen(event, seconds, fun_name="", **_):
+        if event.endswith("backend_compile_duration"):
+            names.append(fun_name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def parts():
+    return probes.Spaced(spaces.Dict(a=spaces.Discrete(3), b=spaces.Box(-1, 1, (2, 3))))
+
+
+@pytest.mark.parametrize("make", [
+    lambda: DQN(parts, n_envs=2, train_freq=3, net_arch=(5,), buffer_size=99),
+    lambda: IMPALA(parts, n_envs=2, n_steps=3, net_arch=(5,), recurrent="gru", recurrent_size=3),
+    lambda: IMPALA(parts, n_envs=2, n_steps=3, net_arch=(6,), runner="threads", n_actors=2),
+], ids=["off-policy", "memory", "threads"])  # fmt: skip
+def test_each_program_is_compiled_once(make, compiled):
+    make().learn(60, progress_bar=False).learn(12, progress_bar=False)
+    assert compiled.count("jit(learn)") == compiled.count("jit(act)") == 1
