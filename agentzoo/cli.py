@@ -27,6 +27,8 @@ class Train:
     n_envs: int = 1
     # Seed of networks, exploration and environments.
     seed: int = 0
+    # How to train: device compiles environments that are written in JAX, host steps any from Python, auto chooses.
+    runner: Literal["auto", "host", "device"] = "auto"
     # Folder in which the run gets a folder of its own.
     log_dir: Path = Path("runs")
     # Fresh episodes to evaluate the agent in at the end; 0 for none.
@@ -129,7 +131,9 @@ def _schedule_rule(type_info: tyro.constructors.PrimitiveTypeInfo) -> tyro.const
 
 def _train(algorithm: Any, options: Train, config: Any) -> None:
     hyperparameters = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    agent = algorithm(options.env, n_envs=options.n_envs, seed=options.seed, log_dir=options.log_dir, **hyperparameters)
+    agent = algorithm(
+        options.env, n_envs=options.n_envs, seed=options.seed, runner=options.runner, log_dir=options.log_dir, **hyperparameters
+    )
     agent.learn(options.steps)
     print(f"Saved in {agent.run_dir}; see the curves with: tensorboard --logdir {options.log_dir}")
     if options.eval_episodes:
