@@ -8,7 +8,7 @@ import pytest
 from gymnasium import spaces, wrappers
 
 import agentzoo
-from agentzoo import DQN, IMPALA, PPO, ConfigurationError, callbacks, evaluate_policy
+from agentzoo import DQN, IMPALA, PPO, SAC, ConfigurationError, callbacks, evaluate_policy
 from agentzoo.envs import Catch, FunctionalGymEnv, FunctionalVectorEnv, Step, TimeLimit, find_native, make_envs
 from agentzoo.runners import DeviceRunner, HostRunner
 
@@ -235,3 +235,9 @@ def test_catch_is_learned():
     assert evaluate_policy(agent, CATCH, 50, seed=7)[0] > 0.9  # a random policy has -0.6
     agent = PPO(CATCH, n_envs=16, n_steps=32, batch_size=128, learning_rate=3e-3).learn(20_000, progress_bar=False)
     assert evaluate_policy(agent, CATCH, 50, seed=7)[0] > 0.9
+
+
+def test_pendulum_is_learned():
+    options = dict(n_envs=4, gradient_steps=2, batch_size=64, buffer_size=20_000, learning_starts=200, net_arch=(32, 32))
+    agent = SAC("agentzoo/Pendulum-v0", learning_rate=3e-3, gamma=0.95, tau=0.02, **options).learn(8_000, progress_bar=False)
+    assert evaluate_policy(agent, "agentzoo/Pendulum-v0", 20, seed=5)[0] > -400  # a random policy has -1200

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from agentzoo import callbacks
+from agentzoo.algos import together
 from agentzoo.algos.base import Algorithm
 
 ROOT = Path(__file__).parents[1]
@@ -19,13 +20,16 @@ BLOCKS = [
 
 @pytest.fixture
 def tiny(monkeypatch):
-    learn, evaluate = Algorithm.learn, callbacks.EvalCallback.__init__
+    learn, several, evaluate = Algorithm.learn, together.learn_together, callbacks.EvalCallback.__init__
     monkeypatch.setattr(Algorithm, "learn", lambda self, total, *args, **kwargs: learn(self, min(total, 300), *args, **kwargs))
+    monkeypatch.setattr(together, "learn_together", lambda agents, total, **kwargs: several(agents, min(total, 300), 100, **kwargs))
     monkeypatch.setattr(callbacks.EvalCallback, "__init__", lambda self, env, **kw: evaluate(self, env, **{**kw, "eval_freq": 100}))
 
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_code_blocks_run(block, tiny):
+    if "import gymnax" in block:
+        pytest.importorskip("gymnax")
     exec(compile(block, "block", "exec"), {"__name__": "__main__"})
 
 

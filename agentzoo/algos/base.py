@@ -99,7 +99,7 @@ class Algorithm(Generic[Config]):
         if network is not None and not callable(network):
             raise ConfigurationError(f"network={network!r}; expected a function from a batch of observations to features [N, F].")
         self.spec, self.network, self.log_dir = spec, network, log_dir
-        self._agent, self._programs = _build(type(self).make_agent, self.config, _spec_to_json(spec), network)
+        self._agent, self._programs = _build(type(self).make_agent, self.config, spec_to_json(spec), network)
         init_key, act_key, self._predict_key = jax.random.split(jax.random.key(self.seed), 3)
         self._run = RunState(self._programs.init(init_key), act_key, 0, 0)
         self._predictions = 0
@@ -389,7 +389,7 @@ class Algorithm(Generic[Config]):
         agent.config = configs.from_json(cls.Config, manifest["hyperparameters"], hyperparameters)
         agent.seed, agent.env_id = manifest["seed"], manifest["env_id"]
         agent._envs = None
-        agent._setup(_spec_from_json(json.dumps(manifest["spec"])), network, log_dir)
+        agent._setup(spec_from_json(json.dumps(manifest["spec"])), network, log_dir)
         template = agent._run._replace(agent=agent._run.agent._asdict())._asdict()
         missing = tuple(f"['agent']['{part}']" for part in manifest["excluded"])
         if env is not None:
@@ -413,7 +413,7 @@ class Algorithm(Generic[Config]):
             "seed": self.seed,
             "hyperparameters": configs.to_json(self.config),
             "network": network,
-            "spec": json.loads(_spec_to_json(self.spec)),
+            "spec": json.loads(spec_to_json(self.spec)),
         }
 
     def _open_log(self, new: bool) -> None:
@@ -426,15 +426,17 @@ class Algorithm(Generic[Config]):
 @functools.lru_cache(maxsize=16)
 def _build(make_agent: Callable[..., Agent], config: Any, spec: str, network: Callable | None) -> tuple[Agent, Programs]:
     """Agents are pure functions, so that those with the same settings share them, and their compiled programs."""
-    agent = make_agent(config, _spec_from_json(spec), network)
+    agent = make_agent(config, spec_from_json(spec), network)
     return agent, compile_agent(agent)
 
 
-def _spec_to_json(spec: EnvSpec) -> str:
+def spec_to_json(spec: EnvSpec) -> str:
+    """What an agent knows of its environments, as text."""
     return json.dumps([spaces.to_json(spec.observation_space), spaces.to_json(spec.action_space), spec.num_envs])
 
 
-def _spec_from_json(text: str) -> EnvSpec:
+def spec_from_json(text: str) -> EnvSpec:
+    """What `spec_to_json` wrote."""
     observation_space, action_space, num_envs = json.loads(text)
     return EnvSpec(spaces.from_json(observation_space), spaces.from_json(action_space), num_envs)
 

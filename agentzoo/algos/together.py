@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm.auto import tqdm
 
-from agentzoo.algos.base import Algorithm, interrupt_between_cycles
+from agentzoo.algos.base import Algorithm, interrupt_between_cycles, spec_from_json, spec_to_json
 from agentzoo.callbacks import BaseCallback, EveryNTimesteps
 from agentzoo.runners import DeviceRunner, GroupRunner, RunState, stack, unstack
 from agentzoo.types import Agent, ConfigurationError
@@ -91,17 +91,26 @@ def _differing(group: Sequence[Any]) -> dict[str, Any]:
     return {name: jnp.array([each[name] for each in numbers]) for name in numbers[0] if len({each[name] for each in numbers}) > 1}
 
 
-def _maker(agent: Any) -> Callable[[dict[str, Any]], Agent]:
-    return lambda values: type(agent).make_agent(dataclasses.replace(agent.config, **values), agent.spec, agent.network)
+@dataclasses.dataclass(frozen=True)
+class _Maker:
+    """Makes the agents of a group from the hyperparameters in which they differ. Equal ones make the same."""
+
+    make_agent: Callable[..., Agent]
+    config: Any
+    spec: str
+    network: Callable | None
+
+    def __call__(self, values: dict[str, Any]) -> Agent:
+        return self.make_agent(dataclasses.replace(self.config, **values), spec_from_json(self.spec), self.network)
 
 
 def _one_program(group: Sequence[Any]) -> GroupRunner | None:
     """What trains all of them at once, if that is possible."""
-    differing = _differing(group)
-    runner = GroupRunner([agent._runner for agent in group], _maker(group[0]), differing)
-    if differing and not runner.can_run(*_stacked(group)):
-        return None
-    return runner
+    differing, first = _differing(group), group[0]
+    config = dataclasses.replace(first.config, **dict.fromkeys(differing, 0.0))
+    make_agent = _Maker(type(first).make_agent, config, spec_to_json(first.spec), first.network)
+    runner = GroupRunner([agent._runner for agent in group], make_agent, differing)
+    return None if differing and not runner.can_run(*_stacked(group)) else runner
 
 
 def _stacked(group: Sequence[Any]) -> tuple[Any, Any]:

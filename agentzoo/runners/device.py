@@ -100,7 +100,7 @@ class GroupRunner(DeviceRunner):
 
     Args:
       runners: those of the agents, in the same environments.
-      make_agent: of the hyperparameters' values, by name.
+      make_agent: of the hyperparameters' values, by name. Equal ones share what is compiled.
       values: `[S]` of the hyperparameters that differ.
     """
 
@@ -111,12 +111,7 @@ class GroupRunner(DeviceRunner):
         self._most = max(1, one._most // len(runners))
         self.worlds, self._begin = None, one._begin
 
-        def chunk(carry: Any, key: Array, values: dict[str, Array], numbers: Array) -> Any:
-            programs = compile_agent(make_agent(values))
-            parts = programs.act, programs.learn, one.agent.initial_memory
-            return make_chunk(*parts, one.agent.unroll_length, one.env, one.num_envs, self._most)(carry, key, numbers)
-
-        compiled = jax.jit(jax.vmap(chunk, in_axes=(0, 0, 0, None)), donate_argnums=0)
+        compiled = compile_group(make_agent, one.env, one.num_envs, self._most)
         self._chunk = lambda carry, key, numbers: compiled(carry, key, values, numbers)
 
     def can_run(self, states: Any, keys: Array) -> bool:
@@ -131,6 +126,19 @@ class GroupRunner(DeviceRunner):
     def _episodes(self, ends: Ends, cycles: int) -> list[Any]:
         each = zip(*(np.asarray(x) for x in ends), strict=True)
         return [super(GroupRunner, self)._episodes(Ends(*one), cycles) for one in each]
+
+
+@functools.lru_cache(maxsize=16)
+def compile_group(make_agent: Callable[[dict[str, Array]], Agent], env: FunctionalEnv, num_envs: int, most: int) -> Any:
+    """Compiles the function of `make_chunk` for several agents, with the values of their hyperparameters after the key."""
+
+    def chunk(carry: Any, key: Array, values: dict[str, Array], numbers: Array) -> Any:
+        agent = make_agent(values)
+        programs = compile_agent(agent)
+        one = make_chunk(programs.act, programs.learn, agent.initial_memory, agent.unroll_length, env, num_envs, most)
+        return one(carry, key, numbers)
+
+    return jax.jit(jax.vmap(chunk, in_axes=(0, 0, 0, None)), donate_argnums=0)
 
 
 @jax.jit

@@ -1,0 +1,89 @@
+"""How fast is one compiled program? The on-device runner beside the in-process one, and many seeds beside one after the other.
+
+    python benchmarks/device.py                          DQN and PPO on our CartPole, by both runners in turn
+    python benchmarks/device.py --tasks sac mpo          others
+    python benchmarks/device.py --tasks dqn --seeds 8    eight seeds in one program, and one after the other on the device
+
+Every figure is whole `learn`, with compilation, in a process of its own; what is printed in brackets is a second run in the same process,
+without it. Let nothing else run meanwhile, or trust the ratios only.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+
+# As tuned in rl-baselines3-zoo, and as in speed.py.
+TUNED = {
+    "learning_rate": 2.3e-3, "batch_size": 64, "buffer_size": 100_000, "learning_starts": 1_000, "target_update_interval": 10,
+    "train_freq": 256, "gradient_steps": 128, "exploration_fraction": 0.16, "exploration_final_eps": 0.04, "net_arch": (256, 256),
+}  # fmt: skip
+FREQUENT = {
+    "learning_rate": 1e-4, "batch_size": 32, "buffer_size": 1_000_000, "learning_starts": 100, "target_update_interval": 10_000,
+    "train_freq": 4, "gradient_steps": 1, "exploration_final_eps": 0.05, "net_arch": (64, 64), "double_q": False, "n_steps": 1,
+}  # fmt: skip
+PPO_TUNED = {
+    "n_envs": 8, "learning_rate": 1e-3, "n_steps": 32, "batch_size": 256, "n_epochs": 20, "gamma": 0.98, "gae_lambda": 0.8,
+}  # fmt: skip
+# name: (algorithm, environment, steps, hyperparameters)
+TASKS = {
+    "dqn": ("DQN", "agentzoo/CartPole-v0", 50_000, TUNED),
+    "dqn-frequent": ("DQN", "agentzoo/CartPole-v0", 50_000, FREQUENT),
+    "ppo": ("PPO", "agentzoo/CartPole-v0", 100_000, PPO_TUNED),
+    "ppo-many": ("PPO", "agentzoo/CartPole-v0", 1_000_000, {**PPO_TUNED, "n_envs": 64, "n_steps": 128, "n_epochs": 4}),
+    "qrdqn": ("QRDQN", "agentzoo/CartPole-v0", 50_000, {**TUNED, "n_quantiles": 10}),
+    "impala": ("IMPALA", "agentzoo/CartPole-v0", 100_000, {"n_envs": 8, "n_steps": 20}),
+    "sac": ("SAC", "agentzoo/Pendulum-v0", 5_000, {"learning_rate": 1e-3}),
+    "mpo": ("MPO", "agentzoo/Pendulum-v0", 5_000, {"learning_rate": 1e-3, "net_arch": (128, 128)}),
+}
+
+
+def learn(task: str, way: str, seeds: int, steps: int) -> list[float]:
+    """Seconds of two runs: by a runner, or of several seeds "together" or "in turn"."""
+    from agentzoo import learn_together
+    from agentzoo.algos.loading import find
+
+    algorithm, env, default, hyperparameters = TASKS[task]
+    runner = way if way in ("host", "device") else "device"
+    agents = [find(algorithm)(env, seed=seed, runner=runner, **hyperparameters) for seed in range(seeds)]
+    seconds = []
+    for _ in range(2):
+        start = time.perf_counter()
+        if way == "together":
+            learn_together(agents, steps or default, progress_bar=False)
+        else:
+            for agent in agents:
+                agent.learn(steps or default, progress_bar=False)
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="*", default=["dqn", "ppo"], choices=TASKS, metavar="TASK", help=f"of {', '.join(TASKS)}")
+    parser.add_argument("--steps", type=float, default=0, help="environment steps, instead of each task's own")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(learn(*json.loads(arguments.one))))
+        return
+    ways = ("device", "host") if arguments.seeds == 1 else ("together", "in turn")
+    for task in arguments.tasks:
+        seconds: dict[str, list[list[float]]] = {way: [] for way in ways}
+        for _ in range(arguments.repeats):
+            for way in ways:
+                one = json.dumps([task, way, arguments.seeds, int(arguments.steps)])
+                output = subprocess.run([sys.executable, __file__, "--one", one], check=True, capture_output=True, text=True).stdout
+                seconds[way].append(json.loads(output.splitlines()[-1]))
+        first, second = ({way: statistics.median(runs[i] for runs in seconds[way]) for way in ways} for i in (0, 1))
+        for way in ways:
+            ratios = f"{first[way] / first[ways[0]]:.2f} [{second[way] / second[ways[0]]:.2f}] times {ways[0]}"
+            print(f"{task:14} {way:9} {first[way]:7.1f} s [{second[way]:.1f} s], {ratios}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
