@@ -52,17 +52,6 @@ class Programs(NamedTuple):
     queries: dict[str, Any]
 
 
-def compile_learn(agent: Agent, programs: Programs, run: RunState, spec: EnvSpec) -> None:
-    """Compiles `learn` for trajectories of these environments before there is one."""
-    length, num_envs = agent.unroll_length, spec.num_envs
-    out, memory = make_buffers(spec, length), agent.initial_memory(num_envs)
-    out = out._replace(obs_tm1=spaces.at(out.obs_tm1, slice(length)), first_tm1=out.first_tm1[:length], memory=memory)
-    numbers = np.zeros(3, np.int32)
-    *_, extras = jax.eval_shape(programs.act, run.agent.params, memory, spaces.at(out.obs_t, 0), out.last_t[0], run.key, numbers)
-    extras = jax.tree.map(lambda x: jax.ShapeDtypeStruct((length, *x.shape), x.dtype), extras)
-    programs.learn.lower(run.agent, out._replace(extras=extras), numbers).compile()
-
-
 def compile_agent(agent: Agent) -> Programs:
     """Compiles an agent. Memory is reset where an episode begins; learning overwrites the state that it is given.
 
@@ -166,3 +155,14 @@ class HostRunner:
             lengths[t:, n] -= lengths[t, n].copy()
         self._rewards, self._lengths = rewards[-1], lengths[-1]
         return episodes
+
+
+def compile_learn(agent: Agent, programs: Programs, run: RunState, spec: EnvSpec) -> None:
+    """Compiles `learn` for trajectories of these environments before there is one."""
+    length, num_envs = agent.unroll_length, spec.num_envs
+    out, memory = make_buffers(spec, length), agent.initial_memory(num_envs)
+    out = out._replace(obs_tm1=spaces.at(out.obs_tm1, slice(length)), first_tm1=out.first_tm1[:length], memory=memory)
+    numbers = np.zeros(3, np.int32)
+    *_, extras = jax.eval_shape(programs.act, run.agent.params, memory, spaces.at(out.obs_t, 0), out.last_t[0], run.key, numbers)
+    extras = jax.tree.map(lambda x: jax.ShapeDtypeStruct((length, *x.shape), x.dtype), extras)
+    programs.learn.lower(run.agent, out._replace(extras=extras), numbers).compile()

@@ -114,7 +114,10 @@ class ThreadsRunner:
     @contextlib.contextmanager
     def _threads(self, run: RunState, total: int) -> Iterator[None]:
         """Lets the actors work, and does not return before the last of them is gone."""
-        threads = [threading.Thread(target=self._work, args=(actor, run.key, total), daemon=True) for actor in self.actors]
+        threads = [
+            threading.Thread(target=self._work, args=(actor, run.key, total), name=f"actor {actor.actor}", daemon=True)
+            for actor in self.actors
+        ]
         try:
             for thread in threads:
                 thread.start()
