@@ -77,7 +77,7 @@ PPO_MEMORY = dict(
     n_envs=8, n_steps=128, batch_size=256, n_epochs=10, gae_lambda=0.95, learning_rate=agentzoo.Linear(1e-3), recurrent_size=64,
 )  # fmt: skip
 PPO_POSITIONS = {**PPO_MEMORY, "normalize_obs": True}  # velocities are small differences
-IMPALA_RECALL = dict(n_envs=16, n_steps=64, ent_coef=0.01)
+IMPALA_RECALL = dict(n_envs=4, n_steps=64, ent_coef=0.01, learning_rate=agentzoo.Linear(3e-3))
 PPO_PENDULUM = dict(n_envs=4, n_steps=1_024, batch_size=64, n_epochs=10, gamma=0.9, gae_lambda=0.95, learning_rate=1e-3)
 PPO_ACROBOT = dict(n_envs=16, n_steps=256, batch_size=64, n_epochs=4, gae_lambda=0.94, learning_rate=3e-4, normalize_obs=True)
 PPO_LUNAR = dict(n_envs=16, n_steps=1_024, batch_size=64, n_epochs=4, gamma=0.999, gae_lambda=0.98, ent_coef=0.01, learning_rate=3e-4)
@@ -94,14 +94,14 @@ TASKS = {
     "impala-cartpole-defaults": ("IMPALA", "CartPole-v1", 500_000, {}, 475, "every"),
     "impala-acrobot": ("IMPALA", "Acrobot-v1", 500_000, {}, -85, "mean"),
     "impala-lunarlander": ("IMPALA", "LunarLander-v3", 2_000_000, IMPALA_LUNAR, 200, "mean"),
-    "impala-recall": ("IMPALA", Recall, 500_000, {**IMPALA_RECALL, "recurrent": "lstm"}, 1, "every"),
-    "impala-recall-without-memory": ("IMPALA", Recall, 500_000, IMPALA_RECALL, 0.2, "at most"),
     "ppo-cartpole-defaults": ("PPO", "CartPole-v1", 100_000, {}, 475, "every"),
     "ppo-cartpole": ("PPO", "CartPole-v1", 100_000, PPO_CARTPOLE, 475, "every"),
     "ppo-cartpole-positions": ("PPO", cartpole_positions, 200_000, {**PPO_POSITIONS, "recurrent": "lstm"}, 475, "every"),
     "ppo-cartpole-positions-without-memory": ("PPO", cartpole_positions, 200_000, PPO_POSITIONS, 100, "at most"),
     "ppo-recall": ("PPO", Recall, 150_000, {**PPO_MEMORY, "recurrent": "lstm", "sequence_length": 128, "ent_coef": 0.01}, 1, "every"),
     "ppo-recall-without-memory": ("PPO", Recall, 150_000, {**PPO_MEMORY, "ent_coef": 0.01}, 0.2, "at most"),
+    "impala-recall": ("IMPALA", Recall, 500_000, {**IMPALA_RECALL, "recurrent": "lstm"}, 1, "every"),
+    "impala-recall-without-memory": ("IMPALA", Recall, 500_000, IMPALA_RECALL, 0.2, "at most"),
     "ppo-pendulum": ("PPO", "Pendulum-v1", 100_000, PPO_PENDULUM, -180, "mean"),
     "ppo-acrobot": ("PPO", "Acrobot-v1", 1_000_000, PPO_ACROBOT, -85, "mean"),
     "ppo-lunarlander": ("PPO", "LunarLander-v3", 1_000_000, PPO_LUNAR, 230, "mean"),
