@@ -50,7 +50,7 @@ class IMPALAConfig:
     # The norm that gradients are clipped to.
     max_grad_norm: Annotated[float, POSITIVE] = 0.5
     # Steps of each environment per gradient step.
-    n_steps: Annotated[int, Range(1)] = 64
+    n_steps: Annotated[int, Range(1)] = 128
     # Discount per step.
     gamma: Annotated[float, FRACTION] = 0.99
     # Lambda of V-trace: 0 trusts the values, 1 the rewards.
