@@ -8,7 +8,7 @@ import pytest
 from gymnasium import spaces, wrappers
 
 import agentzoo
-from agentzoo import DQN, IMPALA, PPO, SAC, ConfigurationError, callbacks, evaluate_policy
+from agentzoo import DQN, IMPALA, SAC, ConfigurationError, callbacks, evaluate_policy
 from agentzoo.envs import Catch, FunctionalGymEnv, FunctionalVectorEnv, Step, TimeLimit, find_native, make_envs
 from agentzoo.runners import DeviceRunner, HostRunner
 
@@ -68,8 +68,8 @@ def assert_same(a, b, **tolerance):
 # The same as from Python
 
 
-@pytest.mark.parametrize("algorithm, n_envs", [*((algorithm, 2) for algorithm in SETTINGS), ("DQN", 1)])
-def test_the_same_agent_comes_out(algorithm, n_envs):
+@pytest.mark.parametrize("algorithm", SETTINGS)
+def test_the_same_agent_comes_out(algorithm):
     walk = Walk(discrete=algorithm in ("DQN", "QRDQN"))
     episodes = []
 
@@ -80,7 +80,7 @@ def test_the_same_agent_comes_out(algorithm, n_envs):
     agents = []
     for runner in ("host", "device"):
         episodes.append(seen := [])
-        agents.append(make(algorithm, walk, n_envs=n_envs, runner=runner).learn(150, [Watch()], progress_bar=False))
+        agents.append(make(algorithm, walk, n_envs=2, runner=runner).learn(150, [Watch()], progress_bar=False))
     host, device = agents
     assert isinstance(host._runner, HostRunner) and isinstance(device._runner, DeviceRunner)
     assert host.num_timesteps == device.num_timesteps and len(episodes[0]) > 15
@@ -233,8 +233,6 @@ def test_the_vector_environment():
 def test_catch_is_learned():
     agent = DQN(CATCH, n_envs=4, train_freq=4, gradient_steps=4, learning_starts=200, gamma=0.9, n_steps=3).learn(8_000, progress_bar=False)
     assert evaluate_policy(agent, CATCH, 50, seed=7)[0] > 0.9  # a random policy has -0.6
-    agent = PPO(CATCH, n_envs=16, n_steps=32, batch_size=128, learning_rate=3e-3).learn(20_000, progress_bar=False)
-    assert evaluate_policy(agent, CATCH, 50, seed=7)[0] > 0.9
 
 
 def test_pendulum_is_learned():

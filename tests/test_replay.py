@@ -219,7 +219,7 @@ def test_new_transitions_have_the_highest_priority_so_far():
     np.testing.assert_allclose(sum_tree.get(replay.priorities, jnp.arange(128)), 7.0)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(
     st.integers(1, 40),
     st.lists(st.tuples(st.integers(-1, 39), st.just(0.0) | st.floats(1e-3, 10.0)), min_size=1, max_size=20),

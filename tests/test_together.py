@@ -15,14 +15,10 @@ def assert_same_params(a, b):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5), a.params, b.params)
 
 
-@pytest.mark.parametrize("algorithm, options", [
-    ("DQN", [dict(learning_rate=1e-3), dict(learning_rate=1e-2, gamma=0.9)]),
-    ("PPO", [dict(learning_rate=1e-3, ent_coef=0.0, clip_range=0.1), dict(learning_rate=1e-2, ent_coef=0.01, clip_range=0.2)]),
-])  # fmt: skip
-def test_each_learns_what_it_would_have_learned_alone(algorithm, options, monkeypatch, tmp_path):
+def test_each_learns_what_it_would_have_learned_alone(monkeypatch, tmp_path):
     def agents(**more):
-        more |= dict(recurrent=None, sequence_length=1) if algorithm == "PPO" else {}
-        return [make(algorithm, CATCH, seed=seed, **options[i], **more) for seed, i in ((0, 0), (1, 0), (1, 1))]
+        options = [dict(learning_rate=1e-3), dict(learning_rate=1e-2, gamma=0.9)]
+        return [make("DQN", CATCH, seed=seed, **options[i], **more) for seed, i in ((0, 0), (1, 0), (1, 1))]
 
     def forbidden(*_):
         raise AssertionError("not in one program")
@@ -37,7 +33,7 @@ def test_each_learns_what_it_would_have_learned_alone(algorithm, options, monkey
         assert curve.timesteps[0] == 48 and len(curve.timesteps) == 4 and np.isfinite(curve.returns[-1])
         assert one._metrics.keys() == other._metrics.keys()
         np.testing.assert_allclose(one._metrics["train/loss"], other._metrics["train/loss"], rtol=1e-2, atol=1e-4)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{algorithm}_{i}" for i in range(1, 4)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["DQN_1", "DQN_2", "DQN_3"]
     one, other = some[-1], alone[-1]
     for agent in (one, other):  # they are ordinary agents
         agent.learn(100, progress_bar=False, reset_num_timesteps=False)

@@ -286,7 +286,7 @@ def test_penalty_of_an_ensemble():
     np.testing.assert_allclose(mapped[..., 1], ac.cql_penalty(QA_TM1[..., 1, :], ACTIONS), rtol=1e-6)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=10)
 @given(st.lists(st.integers(1, 3), max_size=3), st.integers(1, 3), st.sampled_from(["float32", "bfloat16", "float16", "int32"]))
 def test_any_leading_axes_and_dtypes(leading, num_critics, dtype):
     expected = jnp.promote_types(dtype, jnp.float32) if dtype == "int32" else jnp.dtype(dtype)

@@ -23,7 +23,7 @@ def test_batched_index_scatters_its_gradient_to_the_elements_picked():
     np.testing.assert_array_equal(grad, [[0, 3, 0], [0, 0, 7]])
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(st.lists(st.integers(1, 3), max_size=3), st.integers(1, 4), st.integers(0, 2**31))
 def test_batched_index_for_any_leading_axes(leading, length, seed):
     rng = np.random.default_rng(seed)

@@ -78,7 +78,7 @@ def test_projection_by_hand():
     np.testing.assert_allclose(cv.categorical_l2_project(z_p, probs, np.array([0.0])), [1.0])  # one atom takes all
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(st.sampled_from([(), (2,), (2, 3)]), st.booleans(), st.booleans(), st.integers(0, 2**31))
 def test_projection_against_loops(leading, own_p, own_q, seed):
     rng = np.random.default_rng(seed)

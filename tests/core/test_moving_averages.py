@@ -106,7 +106,7 @@ def test_running_statistics_by_hand(transform):
     np.testing.assert_allclose(normalize(np.array([-9.0, 9.0])), [-1.5, 1.5])
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(st.integers(1, 3), st.lists(st.integers(1, 4), min_size=1, max_size=4), st.integers(0, 2**31))
 def test_any_division_into_batches_gives_the_moments_of_all(features, sizes, seed):
     rng = np.random.default_rng(seed)

@@ -260,7 +260,7 @@ def test_explained_variance(transform):
     np.testing.assert_allclose(mapped, [1 - np.var(t - v) / np.var(t) for v, t in zip(V, TARGET, strict=True)], rtol=1e-4)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=10)
 @given(st.lists(st.integers(1, 3), max_size=3), st.integers(1, 4), st.sampled_from(["float32", "bfloat16", "float16", "int32"]))
 def test_any_leading_axes_and_dtypes(leading, num_actions, dtype):
     expected = jnp.promote_types(dtype, jnp.float32) if dtype == "int32" else jnp.dtype(dtype)

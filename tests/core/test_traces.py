@@ -157,7 +157,7 @@ def test_low_precision_is_accumulated_in_float32():
     np.testing.assert_allclose(np.asarray(errors, float), td_loop(*exact, 1.0), rtol=2**-8)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(st.integers(0, 4), st.lists(st.integers(1, 3), max_size=2), st.sampled_from(["int8", "float32", "bfloat16", "float16"]))
 def test_any_length_batch_axes_and_dtypes(steps, batch, dtype):
     x, a = jnp.ones((steps, *batch), dtype), jnp.zeros((steps, *batch), jnp.uint8)

@@ -169,7 +169,7 @@ def test_integers_scalars_and_empty_trajectories():
     assert {x.shape for x in vtrace_td_error_and_advantage(empty, empty, empty, empty, empty)} == {(0, 2)}
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(st.integers(0, 4), st.lists(st.integers(1, 3), max_size=2), st.sampled_from(["int8", "float32", "bfloat16", "float16"]))
 def test_any_length_batch_axes_and_dtypes(steps, batch, dtype):
     x = jnp.ones((steps, *batch), dtype)
