@@ -28,8 +28,9 @@ critic's own target, and of the policy on the left of the KLs. The online policy
 
 An action outside the bounds is clipped before it is valued or taken. `action_penalty` makes a second E-step, on minus the distance of each
 action to the bounds, with a temperature of its own and the bound `epsilon_penalty` (https://arxiv.org/abs/2005.07513): without it the mean
-may wander off, as all actions beyond a bound are worth the same. Temperatures and alphas are softplus of free parameters, which are kept
-from where softplus has no slope left, and are learned with an Adam whose epsilon is far below their gradients.
+may wander off, as all actions beyond a bound are worth the same. Temperatures and alphas are learned as logarithms, so that a step is a
+relative change whatever their size, with an Adam whose epsilon is far below their gradients. An alpha stays above 0.1, where it hardly
+holds the policy back: from there it is soon as large as it must be, once the policy begins to move faster.
 
 The critic's target spans `n_steps` steps, or is that of Retrace over sequences of so many (https://arxiv.org/abs/1606.02647).
 """
@@ -48,8 +49,6 @@ from agentzoo.config import FRACTION, POSITIVE, Range, Schedule, value_at
 from agentzoo.replay import Replay, make_replay
 from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, Trajectory
 
-LEAST = -10.0  # of a dual's free parameter: softplus makes 4.5e-5 of it
-
 
 @dataclass(frozen=True)
 class MPOConfig:
@@ -58,7 +57,7 @@ class MPOConfig:
     # Step size of Adam, for policy and critic; a number or a schedule.
     learning_rate: Annotated[Schedule, POSITIVE] = 3e-4
     # Step size of Adam, for temperatures and alphas.
-    dual_learning_rate: Annotated[float, POSITIVE] = 1e-2
+    dual_learning_rate: Annotated[float, POSITIVE] = 3e-2
     # The norm that the gradients of the networks are clipped to.
     max_grad_norm: Annotated[float, POSITIVE] = 40.0
     # Transitions that the replay holds.
@@ -129,12 +128,24 @@ class MPOParams(NamedTuple):
     statistics: Any  # of observations, or () if they are not normalised
 
 
+class Duals(NamedTuple):
+    """Logarithms of the temperatures and alphas, or the least values that they can take; alphas `[D]`, or a scalar for Discrete actions."""
+
+    temperature: Any
+    alpha_mean: Any  # or that of the KL of Discrete actions
+    alpha_stddev: Any
+    penalty_temperature: Any
+
+
+LEAST = Duals(1e-4, 0.1, 0.1, 1e-4)
+
+
 class MPOState(NamedTuple):
     """All that MPO carries from one cycle to the next."""
 
     params: MPOParams
     target: Networks
-    duals: Any
+    duals: Duals
     opt_state: optax.OptState
     replay: Replay
     key: Array
@@ -212,12 +223,10 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         policy_key, critic_key, key = jax.random.split(key, 3)
         obs = networks.example(spec.observation_space)
         online = Networks(policy_network.init(policy_key, obs), critic_network.init(critic_key, obs, a_example))
-        if discrete:
-            duals = core.CategoricalMpoDuals.init(config.init_temperature, config.init_alpha_mean)
-        else:
-            penalty = config.init_temperature if config.action_penalty else None
-            alphas = config.init_alpha_mean, config.init_alpha_stddev
-            duals = core.GaussianMpoDuals.init(bounds.size, config.init_temperature, *alphas, penalty)
+        one, each = jnp.ones(()), jnp.ones(() if discrete else bounds.size)
+        stddev = None if discrete else config.init_alpha_stddev * each
+        penalty = config.init_temperature * one if config.action_penalty and not discrete else None
+        duals = jax.tree.map(jnp.log, Duals(config.init_temperature * one, config.init_alpha_mean * each, stddev, penalty))
         params = MPOParams(online, networks.init_statistics(spec.observation_space) if config.normalize_obs else ())
         learned: Any = online, duals
         opt_state = optimizer(Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))).init(learned)
@@ -245,18 +254,20 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         a = best if deterministic else sample(outputs, key)
         return a if discrete else bounds.scale(a), memory
 
-    def loss_fn(learned: tuple[Networks, Any], target: Networks, batch: Transitions, key: Array) -> tuple[Array, dict[str, Array]]:
-        (online, duals), (key_tm1, key_t) = learned, jax.random.split(key)
+    def loss_fn(learned: tuple[Networks, Duals], target: Networks, batch: Transitions, key: Array) -> tuple[Array, dict[str, Array]]:
+        (online, log_duals), (key_tm1, key_t) = learned, jax.random.split(key)
+        values = jax.tree.map(jnp.exp, log_duals)
         online_tm1, target_tm1 = policy(online.policy, batch.obs_tm1), policy(target.policy, batch.obs_tm1)
         if discrete:
             q_t, probs_t = q_values(target.critic, batch.obs_t), jax.nn.softmax(policy(target.policy, batch.obs_t))
             v_t = jnp.sum(probs_t * q_t, axis=-1)
             q_tm1 = q_values(target.critic, batch.obs_tm1)
-            bounds_of_kl = config.epsilon, config.epsilon_kl
+            duals, bounds_of_kl = core.CategoricalMpoDuals.init(*values[:2]), (config.epsilon, config.epsilon_kl)
             mpo_loss, statistics = core.categorical_mpo_loss(online_tm1, target_tm1, q_tm1, duals, *bounds_of_kl)
         else:
             v_t = jnp.mean(sampled_values(target, batch.obs_t, config.num_value_samples, key_t)[1], axis=0)
             a_tm1, q_tm1 = sampled_values(target, batch.obs_tm1, config.num_samples, key_tm1)
+            duals = core.GaussianMpoDuals.init(bounds.size, *values)
             bounds_of_kl = config.epsilon, config.epsilon_mean, config.epsilon_stddev, config.epsilon_penalty
             (mean, stddev), (target_mean, target_stddev) = online_tm1, target_tm1
             mpo_loss, statistics = core.gaussian_mpo_loss(mean, stddev, target_mean, target_stddev, a_tm1, q_tm1, duals, *bounds_of_kl)
@@ -301,7 +312,7 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         (_, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(learned, state.target, batch, action_key)
         updates, opt_state = optimizer(clock).update(grads, state.opt_state, learned)
         online, duals = jax.tree.map(jnp.add, learned, updates)
-        duals = jax.tree.map(lambda x: jnp.maximum(x, LEAST), duals)
+        duals = Duals(*(None if x is None else jnp.maximum(x, jnp.log(least)) for x, least in zip(duals, LEAST, strict=True)))
         n_updates = state.n_updates + 1
         target = optax.periodic_update(online, state.target, n_updates, config.target_update_interval)
         params = state.params._replace(online=online)
