@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from agentzoo.algos.qrdqn import QRDQN
     from agentzoo.algos.sac import SAC
     from agentzoo.algos.together import learn_together
+    from agentzoo.compilation import use_compilation_cache
     from agentzoo.config import Linear
     from agentzoo.envs import make_env
     from agentzoo.evaluation import evaluate_policy
@@ -38,6 +39,7 @@ _HOMES = {
     "learn_together": "agentzoo.algos.together",
     "load": "agentzoo.algos.loading",
     "make_env": "agentzoo.envs",
+    "use_compilation_cache": "agentzoo.compilation",
 }
 
 __all__ = [
@@ -53,6 +55,7 @@ __all__ = [
     "learn_together",
     "load",
     "make_env",
+    "use_compilation_cache",
 ]
 
 

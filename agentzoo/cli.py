@@ -10,6 +10,7 @@ import tyro
 from agentzoo import checkpoint
 from agentzoo import config as configs
 from agentzoo.algos.loading import ALGORITHMS, find, load
+from agentzoo.compilation import use_compilation_cache
 from agentzoo.envs import make_env
 from agentzoo.evaluation import evaluate_policy
 from agentzoo.types import ConfigurationError
@@ -74,6 +75,7 @@ class Video:
 def main(arguments: list[str] | None = None) -> None:
     """Runs a command; a request that cannot work ends with one sentence and exit code 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    use_compilation_cache()
     try:
         if arguments[:1] == ["train"] and len(arguments) > 1 and not arguments[1].startswith("-"):
             algorithm = find(arguments[1])

@@ -1,9 +1,43 @@
 import json
 from pathlib import Path
 
+import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
+from agentzoo import use_compilation_cache
 from agentzoo.cli import main
+
+
+@pytest.fixture(autouse=True)
+def _cache_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    settings = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
+    before = {name: getattr(jax.config, name) for name in settings}
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def test_compiled_programs_are_kept(tmp_path):
+    found = []
+
+    def listen(event, **_):
+        found.append(event.endswith("cache_hits"))
+
+    def program(x):
+        return x * 7 + 3
+
+    jax.monitoring.register_event_listener(listen)
+    assert use_compilation_cache() == tmp_path / "caches" / "agentzoo"
+    assert use_compilation_cache(tmp_path / "mine") == use_compilation_cache() == tmp_path / "mine"
+    jax.jit(program)(1.0)
+    assert not any(found) and any((tmp_path / "mine").iterdir())
+    jax.clear_caches()
+    jax.jit(program)(1.0)
+    jax.monitoring.unregister_event_listener(listen)
+    assert any(found)
 
 
 def test_train_evaluate_and_record(tmp_path, capsys, monkeypatch):
@@ -27,6 +61,7 @@ def test_train_evaluate_and_record(tmp_path, capsys, monkeypatch):
         ]
     )
     out = capsys.readouterr().out
+    assert any((tmp_path / "caches" / "agentzoo").iterdir())
     assert "Saved in runs/DQN_1" in out and "Mean return of 2 fresh episodes" in out
     config = json.loads((tmp_path / "runs" / "DQN_1" / "config.json").read_text())["hyperparameters"]
     assert (config["learning_rate"], config["net_arch"], config["double_q"]) == ({"linear": [1e-3, 1e-4]}, [16, 16], False)

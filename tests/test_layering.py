@@ -36,11 +36,12 @@ MAY_IMPORT = {
     "callbacks": {"numpy", "tqdm", "envs", "evaluation", "types"},
     "checkpoint": {"jax", "numpy", "ml_dtypes", "safetensors", "types"},
     "logging": {"tensorboardX"},
+    "compilation": {"jax"},
     "algos.base": {"jax", "numpy", "envs", "runners", "checkpoint", "logging", "callbacks", "config", "types"},
     "algos.loading": {"checkpoint", "types", "algos.base"},
     "algos.together": {"jax", "numpy", "tqdm", "runners", "callbacks", "types", "algos.base"},
     "algos.*": {"jax", "haiku", "optax", "distrax", "core", "networks", "replay", "config", "types", "algos.base"},
-    "cli": {"tyro", "gymnasium", "algos.loading", "checkpoint", "config", "envs", "evaluation", "types"},
+    "cli": {"tyro", "gymnasium", "algos.loading", "checkpoint", "compilation", "config", "envs", "evaluation", "types"},
 }
 
 
