@@ -143,3 +143,19 @@ def test_bad_input_is_refused_before_training():
         IMPALA("CartPole-v1", optimizer="sgd")
     with pytest.raises(ConfigurationError, match="recurrent='rnn' is unknown"):
         make_agent(IMPALAConfig(recurrent="rnn"), EnvSpec(spaces.Box(-1, 1, (2,)), spaces.Discrete(2), 1))
+
+
+def test_with_normalised_rewards_their_scale_does_not_matter():
+    def learned(scale, **options):
+        def env():
+            return gym.wrappers.TransformReward(gym.make("CartPole-v1"), lambda reward: scale * reward)
+
+        agent = IMPALA(env, n_envs=2, n_steps=16, net_arch=(16,), normalize_reward=True, seed=1, **options)
+        return agent.learn(640, progress_bar=False)
+
+    small, large = learned(1.0), learned(1_000.0)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), small.params, large.params)
+    statistics = large._run.agent.reward_normalizer.statistics
+    assert statistics.count == 640 and statistics.variance > 1e6
+    clipped = learned(1_000.0, clip_reward=True)  # to 1, before they are normalised
+    jax.tree.map(np.testing.assert_array_equal, small.params, clipped.params)

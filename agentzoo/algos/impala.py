@@ -63,6 +63,8 @@ class IMPALAConfig:
     ent_coef: Annotated[Schedule, Range(0)] = Linear(0.01)
     # Weight of the value loss.
     vf_coef: Annotated[float, Range(0)] = 0.5
+    # Divide rewards by the standard deviation of their discounted sum: for returns far from the order of 1.
+    normalize_reward: bool = False
     # Learn from rewards clipped to [-1, 1]; scores are not clipped.
     clip_reward: bool = False
     # Logarithm of the standard deviation of Box actions at the beginning.
@@ -92,6 +94,7 @@ class IMPALAState(NamedTuple):
 
     params: PyTree
     opt_state: optax.OptState
+    reward_normalizer: Any  # `core.RewardNormalizer`, or ()
     n_updates: Array
 
 
@@ -124,7 +127,9 @@ def make_agent(config: IMPALAConfig, spec: EnvSpec, network: networks.Network | 
 
     def init(key: Array) -> IMPALAState:
         params = model.init(key)
-        return IMPALAState(params, optimizer(Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))).init(params), jnp.int32(0))
+        opt_state = optimizer(Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))).init(params)
+        normalizer = core.RewardNormalizer.init(spec.num_envs) if config.normalize_reward else ()
+        return IMPALAState(params, opt_state, normalizer, jnp.int32(0))
 
     def act(params, memory, obs, key, clock):
         output = step(params, memory, obs)
@@ -165,11 +170,15 @@ def make_agent(config: IMPALAConfig, spec: EnvSpec, network: networks.Network | 
         }
 
     def learn(state: IMPALAState, trajectory: Trajectory, clock: Clock) -> tuple[IMPALAState, dict[str, Array]]:
-        if config.clip_reward:
-            trajectory = trajectory._replace(r_t=jnp.clip(trajectory.r_t, -1.0, 1.0))
-        grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params, trajectory, clock)
+        normalizer: Any = state.reward_normalizer
+        r_t = jnp.clip(trajectory.r_t, -1.0, 1.0) if config.clip_reward else trajectory.r_t
+        if config.normalize_reward:
+            normalizer = normalizer._replace(returns=jnp.where(trajectory.first_tm1[0], 0.0, normalizer.returns))
+            normalizer = normalizer.update(r_t, trajectory.last_t, config.gamma, trajectory.mask)
+            r_t = normalizer.normalize(r_t)
+        grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params, trajectory._replace(r_t=r_t), clock)
         updates, opt_state = optimizer(clock).update(grads, state.opt_state, state.params)
-        state = IMPALAState(optax.apply_updates(state.params, updates), opt_state, state.n_updates + 1)
+        state = IMPALAState(optax.apply_updates(state.params, updates), opt_state, normalizer, state.n_updates + 1)
         metrics["train/learning_rate"] = value_at(config.learning_rate, clock.remaining)
         metrics["train/n_updates"] = state.n_updates
         return state, metrics
@@ -209,6 +218,8 @@ class IMPALA(base.Algorithm[IMPALAConfig]):
 
     def value(self, observation: Any) -> Any:
         """The value of an observation, as one that begins an episode if the agent has memory; `[N]` for a batch.
+
+        With `normalize_reward`, values are those of normalised rewards.
 
         Raises:
           ConfigurationError: if the observation does not fit the observation space.
