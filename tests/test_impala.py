@@ -1,5 +1,8 @@
 """IMPALA against environments whose values are known, and what holds for each of its options."""
 
+import functools
+
+import gymnasium as gym
 import jax
 import numpy as np
 import pytest
