@@ -1,14 +1,25 @@
-"""How well do actor threads share the work? IMPALA on an environment that takes 2 ms a step, with one environment for each actor.
+"""How well do actors share the work? IMPALA on an environment that takes 2 ms a step, with one environment for each actor.
 
     python benchmarks/threads.py
+    python benchmarks/threads.py --runner ray --nodes 3
+    python benchmarks/threads.py --runner ray --nodes 3 --actors 4 --seconds 60 --repeats 1 --kill-every 10
+
+In threads, or in processes of a Ray cluster whose nodes are all on this machine. With `--kill-every`, every measurement is made twice, the
+second time while one actor after the other is killed every so many seconds.
 
 Prints steps per second with 1, 2 and 4 actors, measured by turns in one process and without compilation, and their part of so many times
 the steps of one actor. The last line is the in-process runner, whose acting and learning take turns.
 """
 
 import argparse
+import contextlib
+import itertools
+import os
+import signal
 import statistics
+import threading
 import time
+from collections.abc import Iterator
 
 import gymnasium as gym
 import numpy as np
@@ -33,13 +44,55 @@ class Waiting(gym.Env):
         return self.env.step(action)
 
 
+def cluster(nodes: int) -> None:
+    """A Ray cluster of so many nodes on this machine."""
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on the loopback interface
+    import ray
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    for _ in range(nodes - 1):
+        made.add_node(num_cpus=2)
+    ray.init(address=made.address, log_to_driver=False)
+
+
+@contextlib.contextmanager
+def killer(agent: agentzoo.IMPALA, every: float) -> Iterator[list[int]]:
+    """Kills the process of one actor after the other; yields the list of those killed."""
+    import ray
+
+    done, killed = threading.Event(), []
+
+    def kill() -> None:
+        for handle in itertools.cycle(agent._runner.handles):
+            if done.wait(every):
+                return
+            with contextlib.suppress(ray.exceptions.RayError):
+                pid = ray.get(handle._worker.__ray_call__.remote(lambda _: os.getpid()))
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        done.set()
+        thread.join()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runner", default="threads", choices=("threads", "ray"))
+    parser.add_argument("--nodes", type=int, default=1, help="of the Ray cluster")
+    parser.add_argument("--kill-every", type=float, help="seconds between two deaths of actors")
     parser.add_argument("--actors", type=int, nargs="*", default=[1, 2, 4])
     parser.add_argument("--seconds", type=float, default=5, help="of each measurement, about")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    settings = {f"{n} actor(s)": {"n_envs": n, "runner": "threads", "n_actors": n} for n in arguments.actors}
+    if arguments.runner == "ray":
+        cluster(arguments.nodes)
+    settings = {f"{n} actor(s)": {"n_envs": n, "runner": arguments.runner, "n_actors": n} for n in arguments.actors}
     settings["in turns"] = {"runner": "host"}
     agents = {name: agentzoo.IMPALA(Waiting, **options).learn(256, progress_bar=False) for name, options in settings.items()}
     speeds: dict[str, list[float]] = {name: [] for name in settings}
@@ -49,6 +102,13 @@ def main() -> None:
             start = time.perf_counter()
             agent.learn(steps, progress_bar=False)
             speeds[name].append(agent.num_timesteps / (time.perf_counter() - start))
+            if arguments.kill_every and name != "in turns":
+                with killer(agent, arguments.kill_every) as killed:
+                    start = time.perf_counter()
+                    agent.learn(steps, progress_bar=False)
+                    speed = agent.num_timesteps / (time.perf_counter() - start)
+                replaced = int(agent._metrics["ray/replaced_actors"])
+                print(f"{name}: {len(killed)} killed, {speed:.0f} steps/s, {speed / speeds[name][-1]:.0%}; {replaced} calls repeated")
     first = f"{arguments.actors[0]} actor(s)"
     one = statistics.median(speeds[first]) / arguments.actors[0]
     for name, values in speeds.items():

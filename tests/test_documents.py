@@ -28,8 +28,9 @@ def tiny(monkeypatch):
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_code_blocks_run(block, tiny):
-    if "import gymnax" in block:
-        pytest.importorskip("gymnax")
+    for package, sign in {"gymnax": "import gymnax", "ray": 'runner="ray"'}.items():
+        if sign in block:
+            pytest.importorskip(package)
     exec(compile(block, "block", "exec"), {"__name__": "__main__"})
 
 

@@ -20,6 +20,7 @@ OUTER = {
     "safetensors",
     "ml_dtypes",
     "ale_py",
+    "ray",
     "numpy",
 }
 
@@ -31,7 +32,7 @@ MAY_IMPORT = {
     "networks": {"jax", "haiku", "distrax", "numpy", "gymnasium.spaces", "core", "types", "networks"},
     "replay": {"jax", "core", "types", "replay"},
     "envs": {"gymnasium", "gymnasium.spaces", "jax", "numpy", "types", "envs", "ale_py"},
-    "runners": {"jax", "numpy", "types", "envs", "callbacks", "logging", "runners"},
+    "runners": {"jax", "numpy", "ray", "types", "envs", "callbacks", "logging", "runners"},
     "evaluation": {"gymnasium", "jax", "numpy", "envs", "types"},
     "callbacks": {"numpy", "tqdm", "envs", "evaluation", "types"},
     "checkpoint": {"jax", "numpy", "ml_dtypes", "safetensors", "types"},

@@ -37,8 +37,9 @@ class Algorithm(Generic[Config]):
       seed: of networks, exploration and environments; None draws one.
       runner: how to train. "host" steps environments from Python and learns in turn. "device" compiles both into one program, which needs
         environments that are written in JAX. "threads" does both at the same time, which pays where environments wait, for a simulator, a
-        network or a clock: see `agentzoo.runners.threads`. "auto" is "device" where it can be, and else "host".
-      n_actors: between how many threads the environments are shared, with `runner="threads"`.
+        network or a clock: see `agentzoo.runners.threads`. "ray" does so in processes, on a cluster or on this machine, which pays where
+        environments compute for long: see `agentzoo.runners.ray_actors`. "auto" is "device" where it can be, and else "host".
+      n_actors: between how many threads or, with `runner="ray"`, processes the environments are shared.
       max_lag: how many trajectories each of them may be ahead of what was learned; 0 takes turns.
       log_dir: folder in which each run gets a folder of its own (`DQN_1`, ...) with TensorBoard and CSV logs, the
         hyperparameters, and the trained agent. None writes nothing.
@@ -84,7 +85,7 @@ class Algorithm(Generic[Config]):
         hyperparameters = {**(self.presets[preset] if preset else {}), **hyperparameters}
         self.config: Config = configs.make_config(self.Config, hyperparameters)
         self.seed = random.SystemRandom().randrange(2**31) if seed is None else int(seed)
-        self._envs: Envs | None = make_shared_envs(env, n_envs, n_actors)
+        self._envs: Envs | None = make_shared_envs(env, n_envs, n_actors, distant=runner == "ray")
         self._setup(self._envs.spec, network, log_dir)
         self.env_id = env if isinstance(env, str) else _id_of(self._envs)
 
@@ -313,7 +314,7 @@ class Algorithm(Generic[Config]):
           ConfigurationError: if their number or spaces differ.
         """
         made = hasattr(env, "metadata") and not isinstance(env, type)
-        envs = make_shared_envs(env, 1 if made else self.n_envs, self.n_actors)
+        envs = make_shared_envs(env, 1 if made else self.n_envs, self.n_actors, distant=self.runner == "ray")
         if envs.spec != self.spec:
             raise ConfigurationError(
                 f"The agent was made for {_describe(self.spec)}, but the new environment is {_describe(envs.spec)}; make a new agent."

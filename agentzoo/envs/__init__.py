@@ -14,7 +14,7 @@ from agentzoo.envs.functional_gym import FunctionalGymEnv, FunctionalVectorEnv
 from agentzoo.envs.gym_envs import Envs, GymEnvs, make_buffers
 from agentzoo.envs.make import EnvLike, find_native, make_env, make_envs
 from agentzoo.envs.minatar import Asterix, Breakout
-from agentzoo.envs.shares import SharedEnvs, make_shared_envs
+from agentzoo.envs.shares import DistantEnvs, SharedEnvs, make_shared_envs
 from agentzoo.envs.vector_envs import VectorEnvs
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "CartPole",
     "Catch",
     "DeepSea",
+    "DistantEnvs",
     "EnvLike",
     "Envs",
     "FuncEnvAdapter",

@@ -1,5 +1,6 @@
 """Environments in equal shares, one for each actor."""
 
+import functools
 from collections.abc import Sequence
 
 import gymnasium as gym
@@ -47,21 +48,34 @@ class SharedEnvs:
             share.close()
 
 
-def make_shared_envs(env: EnvLike, n_envs: int, n_actors: int) -> Envs:
+class DistantEnvs(SharedEnvs):
+    """Environments that each actor makes where it is, by calling `make`; here is one share, as an example of them all."""
+
+    def __init__(self, env: EnvLike, n_envs: int, n_actors: int):
+        self.make = functools.partial(make_envs, env, n_envs // n_actors)
+        self.shares = [self.make()] * n_actors
+        self.spec = self.shares[0].spec._replace(num_envs=n_envs)
+
+
+def make_shared_envs(env: EnvLike, n_envs: int, n_actors: int, distant: bool = False) -> Envs:
     """Makes the environments of several actors.
 
     Args:
       env: a Gymnasium id or a factory of environments.
       n_envs: how many to make, for all actors together.
       n_actors: between how many actors they are shared evenly.
+      distant: whether actors make them, in processes of their own.
 
     Raises:
       ConfigurationError: if they cannot be shared, and where `make_envs` raises it.
     """
-    if n_actors == 1:
+    if n_actors == 1 and not distant:
         return make_envs(env, n_envs)
     if isinstance(env, gym.Env | gym.vector.VectorEnv):
-        raise ConfigurationError(f"n_actors={n_actors} needs environments for each actor; give an id or a factory (lambda: ...).")
+        needs = "Actors in other processes make their own environments" if distant else f"n_actors={n_actors} needs environments for each"
+        raise ConfigurationError(f"{needs}; give an id or a factory (lambda: ...).")
     if n_envs % n_actors:
         raise ConfigurationError(f"n_envs={n_envs} environments cannot be shared evenly between n_actors={n_actors}; use a multiple of it.")
+    if distant:
+        return DistantEnvs(env, n_envs, n_actors)
     return SharedEnvs([make_envs(env, n_envs // n_actors) for _ in range(n_actors)])

@@ -1,13 +1,16 @@
 """Runners move trajectories between environments and agents. None of them knows an algorithm."""
 
-from agentzoo.envs import Envs, find_native
+import importlib.util
+
+from agentzoo.envs import DistantEnvs, Envs, find_native
 from agentzoo.runners.device import DeviceRunner, GroupRunner, stack, unstack
 from agentzoo.runners.host import HostRunner
 from agentzoo.runners.programs import Cycle, Episode, Programs, Runner, RunState, compile_agent
+from agentzoo.runners.ray_actors import RayRunner
 from agentzoo.runners.threads import ThreadsRunner
 from agentzoo.types import Agent, ConfigurationError
 
-RUNNERS = ("auto", "host", "device", "threads")
+RUNNERS = ("auto", "host", "device", "threads", "ray")
 
 __all__ = [
     "RUNNERS",
@@ -17,6 +20,7 @@ __all__ = [
     "GroupRunner",
     "HostRunner",
     "Programs",
+    "RayRunner",
     "RunState",
     "Runner",
     "ThreadsRunner",
@@ -36,8 +40,10 @@ def check_runner(name: str, n_actors: int, max_lag: int) -> None:
     """
     if name not in RUNNERS:
         raise ConfigurationError(f"runner={name!r} is unknown; choose one of {', '.join(RUNNERS)}.")
-    if n_actors < 1 or (n_actors > 1 and name != "threads"):
-        expected = 'at least 1; there are several only with runner="threads"' if n_actors > 1 else "at least 1"
+    if name == "ray" and importlib.util.find_spec("ray") is None:
+        raise ConfigurationError("runner=\"ray\" needs a package that is not installed; run: pip install 'agentzoo[ray]'")
+    if n_actors < 1 or (n_actors > 1 and name not in ("threads", "ray")):
+        expected = 'at least 1; there are several only with runner="threads" or "ray"' if n_actors > 1 else "at least 1"
         raise ConfigurationError(f"n_actors={n_actors}; expected {expected}.")
     if max_lag < 0:
         raise ConfigurationError(f"max_lag={max_lag}; expected 0, where actors wait for the learner, or more.")
@@ -49,6 +55,8 @@ def make_runner(name: str, agent: Agent, programs: Programs, envs: Envs, max_lag
     Raises:
       ConfigurationError: if it cannot step these environments.
     """
+    if isinstance(envs, DistantEnvs):
+        return RayRunner(agent, programs, envs.shares, envs.make, max_lag)
     if name == "threads":
         return ThreadsRunner(agent, programs, getattr(envs, "shares", [envs]), max_lag)
     env = find_native(envs) if name != "host" else None

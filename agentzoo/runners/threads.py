@@ -32,7 +32,7 @@ from agentzoo.types import Agent, Array, PyTree, Trajectory
 class Published(NamedTuple):
     """What actors know of the run."""
 
-    params: PyTree  # a copy, since learning overwrites the state that it is given
+    params: Any  # from `_publish`
     step: int  # environment steps, and
     moves: int  # calls of `act`, that have been learned from,
     version: int  # in so many cycles of this run
@@ -60,6 +60,8 @@ class ThreadsRunner(Runner):
       max_lag: how many trajectories an actor may be ahead of the learner.
     """
 
+    tag = "threads"  # what its entries in the log begin with
+
     def __init__(self, agent: Agent, programs: Programs, parts: Sequence[Envs], max_lag: int = 1):
         self.agent, self.programs, self.max_lag = agent, programs, max_lag
         acting = programs._replace(act=self._act)
@@ -86,7 +88,7 @@ class ThreadsRunner(Runner):
         self._continues = False
         self._changed, self._stopped = threading.Condition(), threading.Event()
         self._queues: list[deque[Rollout | BaseException]] = [deque() for _ in self.actors]
-        self._published = Published(self._copy(run.agent.params), run.step, run.moves, 0)
+        self._published = Published(self._publish(run.agent.params), run.step, run.moves, 0)
         began, idle = time.perf_counter(), 0.0
         with self._threads(run, total):
             compile_ahead(self.agent, self.programs, run, self._spec).result()  # meanwhile, actors begin
@@ -99,15 +101,16 @@ class ThreadsRunner(Runner):
                 step, moves = run.step + steps, run.moves + self._moves
                 state, metrics = self.programs.learn(run.agent, trajectory, np.array([step, steps, total], np.int32))
                 run, version = RunState(state, run.key, step, moves), self._published.version
-                newest = Published(self._copy(state.params), step, moves, version + 1)
+                newest = Published(self._publish(state.params), step, moves, version + 1)
                 with self._changed:
                     self._published = newest
                     self._changed.notify_all()
                 metrics = {
                     **metrics,
-                    "threads/lag": np.mean([version - rollout.version for rollout in rollouts]),
-                    "threads/queue_size": queued,
-                    "threads/learner_idle": idle / (time.perf_counter() - began),
+                    **self._measure(),
+                    f"{self.tag}/lag": np.mean([version - rollout.version for rollout in rollouts]),
+                    f"{self.tag}/queue_size": queued,
+                    f"{self.tag}/learner_idle": idle / (time.perf_counter() - began),
                 }
                 yield Cycle(run, [episode for rollout in rollouts for episode in rollout.episodes], metrics)
         self._continues = True
@@ -150,8 +153,8 @@ class ThreadsRunner(Runner):
             for cycle in itertools.count():
                 params, step, moves, version = self._begin(cycle, total)
                 ahead = cycle - version  # if there are dummy steps among those cycles, it will be fewer steps
-                trajectory = actor.rollout(params, key, step + ahead * self._steps, moves + ahead * self._moves, total)
-                self._put(queue, Rollout(trajectory, actor.finished_episodes(trajectory), version))
+                trajectory, episodes = self._rollout(actor, params, key, step + ahead * self._steps, moves + ahead * self._moves, total)
+                self._put(queue, Rollout(trajectory, episodes, version))
         except Stop:
             pass
         except BaseException as failure:
@@ -174,6 +177,19 @@ class ThreadsRunner(Runner):
         with self._changed:
             queue.append(item)
             self._changed.notify_all()
+
+    def _publish(self, params: PyTree) -> Any:
+        """What actors get for parameters: a copy, since learning overwrites the state that it is given."""
+        return self._copy(params)
+
+    def _rollout(self, actor: HostRunner, params: Any, key: Array, *progress: int) -> tuple[Trajectory, list[Episode]]:
+        """An actor's next trajectory, and the episodes that end in it."""
+        trajectory = actor.rollout(params, key, *progress)
+        return trajectory, actor.finished_episodes(trajectory)
+
+    def _measure(self) -> dict[str, float]:
+        """What there is to log beside the lag."""
+        return {}
 
     def _act(self, *arguments: Any) -> Any:
         if self._stopped.is_set():

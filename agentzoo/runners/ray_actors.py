@@ -1,0 +1,155 @@
+"""Actors on a Ray cluster, and the learner in the process that calls.
+
+Each actor is a process anywhere in the cluster, with its own environments and a copy of `act`. What they do, how far they may be ahead
+and what is learned from is as in `agentzoo.runners.threads`: here a thread of the learner's process stands for each of them, and waits
+for its trajectories. Parameters go to Ray's object store once per version, and actors get a reference; trajectories come back through it.
+
+An actor whose process or node dies is replaced, and begins new episodes. What it was busy with is asked for again. Only one that fails
+`PATIENCE` seconds long ends the run. What an environment raises ends it at once.
+
+Ray: https://arxiv.org/abs/1712.05889.
+"""
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from agentzoo.envs import Envs
+from agentzoo.runners.host import HostRunner
+from agentzoo.runners.programs import Episode, Programs, compile_agent
+from agentzoo.runners.threads import Stop, ThreadsRunner
+from agentzoo.types import Agent, Array, PyTree, Trajectory
+
+PATIENCE = 300.0
+# So that an actor takes one core at most, and leaves accelerators to the learner.
+WORKER = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
+
+
+class Worker:
+    """What runs in an actor's process."""
+
+    def __init__(self, agent: Agent, make: Callable[[], Envs], actor: int, n_actors: int):
+        self.runner = HostRunner(agent, compile_agent(agent), make(), actor, n_actors)
+
+    def reset(self, seed: int | None) -> None:
+        """Begins new episodes."""
+        self.runner.reset(seed)
+
+    def rollout(self, params: PyTree, key: np.ndarray, *progress: int) -> tuple[Trajectory, list[Episode]]:
+        """Takes T steps in each environment, as `HostRunner.rollout`."""
+        if not self.runner.begun:  # it replaces one that has died
+            self.runner.reset()
+        trajectory = self.runner.rollout(jax.device_put(params), jax.random.wrap_key_data(jnp.asarray(key)), *progress)
+        return jax.device_get(trajectory), self.runner.finished_episodes(trajectory)
+
+
+class Handle:
+    """An actor as the learner sees it.
+
+    Args:
+      agent: the agent.
+      make: makes its environments, where it is.
+      actor: which of the actors it is.
+      n_actors: how many there are.
+    """
+
+    def __init__(self, agent: Agent, make: Callable[[], Envs], actor: int, n_actors: int):
+        self.arguments, self.actor, self.replaced = (agent, make, actor, n_actors), actor, 0
+        self._start()
+
+    def _start(self) -> None:
+        import ray
+
+        options = {"max_restarts": -1, "max_task_retries": 0, "scheduling_strategy": "SPREAD", "runtime_env": {"env_vars": WORKER}}
+        self._worker: Any = ray.remote(**options)(Worker).remote(*self.arguments)
+
+    def reset(self, seed: int | None) -> None:
+        """Begins new episodes, before the next trajectory; does not wait for it."""
+        self._worker.reset.remote(seed)
+
+    def rollout(self, stopped: Callable[[], bool], *arguments: Any) -> tuple[Trajectory, list[Episode]]:
+        """Waits for a trajectory, of another process if the actor's dies.
+
+        Raises:
+          Stop: as soon as it is no longer wanted.
+          ray.exceptions.RayTaskError: what the environment raised, which the error is an instance of, too.
+          ray.exceptions.RayError: if there was no trajectory for so long as `PATIENCE`, or the actor cannot be made.
+        """
+        import ray
+        from ray.exceptions import ActorDiedError, RayError, RayTaskError
+
+        began = time.monotonic()
+        while True:
+            try:
+                waiting = [self._worker.rollout.remote(*arguments)]
+                while not ray.wait(waiting, timeout=0.2)[0]:
+                    if stopped():
+                        raise Stop
+                return ray.get(waiting[0])
+            except RayTaskError:
+                raise
+            except RayError as error:
+                died = isinstance(error, ActorDiedError)
+                if stopped():
+                    raise Stop from error
+                if time.monotonic() - began > PATIENCE or (died and "creation task" in str(error)):
+                    raise
+                self.replaced += 1
+                if died:
+                    self._start()
+                time.sleep(0.2)
+
+
+class RayRunner(ThreadsRunner):
+    """Trains an agent by actors on a Ray cluster: the one that Ray is connected to, or a new one on this machine alone.
+
+    Args:
+      agent: the agent.
+      programs: its functions, compiled.
+      parts: stands for the environments of each actor, all as many.
+      make: makes them, in the process that calls it.
+      max_lag: how many trajectories an actor may be ahead of the learner.
+    """
+
+    tag = "ray"
+
+    def __init__(self, agent: Agent, programs: Programs, parts: Sequence[Envs], make: Callable[[], Envs], max_lag: int = 1):
+        super().__init__(agent, programs, parts, max_lag)
+        connect()
+        self.handles = [Handle(agent, make, i, len(parts)) for i in range(len(parts))]
+
+    def reset(self, seed: int | None = None) -> None:
+        """Begins new episodes."""
+        for handle, actor in zip(self.handles, self.actors, strict=True):
+            handle.reset(None if seed is None else seed + handle.actor * actor.envs.spec.num_envs)
+        self._continues = True
+
+    def _publish(self, params: PyTree) -> Any:
+        import ray
+
+        return ray.put(jax.device_get(params))
+
+    def _rollout(self, actor: HostRunner, params: Any, key: Array, *progress: int) -> tuple[Trajectory, list[Episode]]:
+        return self.handles[actor.actor].rollout(self._stopped.is_set, params, np.asarray(jax.random.key_data(key)), *progress)
+
+    def _measure(self) -> dict[str, float]:
+        return {"ray/replaced_actors": float(sum(handle.replaced for handle in self.handles))}
+
+
+def connect() -> None:
+    """Connects to the cluster that `RAY_ADDRESS` names, or begins one of this machine, which others cannot reach; once per process."""
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # which makes Ray listen on the loopback interface alone
+    import ray
+
+    if not ray.is_initialized():
+        address = os.environ.get("RAY_ADDRESS", "local")
+        options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # of JAX; what Ray forks becomes another program at once
+            ray.init(address=address, log_to_driver=False, **options)

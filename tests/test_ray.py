@@ -1,0 +1,79 @@
+"""Actors on a Ray cluster: the same learning as in threads, whatever becomes of their processes."""
+
+import os
+import signal
+
+import gymnasium as gym
+import jax
+import numpy as np
+import pytest
+
+from agentzoo import DQN, IMPALA, ConfigurationError
+
+ray = pytest.importorskip("ray")
+
+FAST = dict(n_envs=2, n_actors=2, seed=3, n_steps=8, net_arch=(16,))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ray():
+    yield
+    ray.shutdown()
+
+
+def process_of(agent, actor):
+    return ray.get(agent._runner.handles[actor]._worker.__ray_call__.remote(lambda _: os.getpid()))
+
+
+@pytest.mark.parametrize("make", [
+    lambda **kwargs: IMPALA("CartPole-v1", recurrent="lstm", recurrent_size=8, **FAST, **kwargs),
+    lambda **kwargs: DQN("CartPole-v1", n_envs=2, n_actors=2, learning_starts=20, net_arch=(16,), buffer_size=1_000, **kwargs),
+], ids=["memory", "off-policy"])  # fmt: skip
+def test_in_turns_processes_are_threads(make):
+    threads, processes = (make(runner=runner, max_lag=0) for runner in ("threads", "ray"))
+    for agent in (threads, processes):
+        agent.learn(150, progress_bar=False).learn(150, progress_bar=False)
+    assert list(threads._episodes) == list(processes._episodes)
+    jax.tree.map(np.testing.assert_array_equal, threads.params, processes.params)
+
+
+def test_an_actor_that_dies_is_replaced():
+    agent = IMPALA("CartPole-v1", runner="ray", **FAST)
+    first = []
+
+    def kill(agent):
+        if not first:
+            first.extend(process_of(agent, i) for i in range(2))
+            os.kill(first[0], signal.SIGKILL)
+
+    agent.learn(2_000, kill, progress_bar=False)
+    assert agent.num_timesteps >= 2_000 and agent._metrics["ray/replaced_actors"] >= 1
+    assert 0 <= agent._metrics["ray/lag"] <= 1
+    assert process_of(agent, 0) != first[0] and process_of(agent, 1) == first[1]
+
+
+def test_what_an_environment_raises_ends_training():
+    class Breaking(gym.Env):
+        observation_space, action_space = gym.spaces.Box(-1, 1, (2,)), gym.spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            self.t = 0
+            return np.zeros(2, np.float32), {}
+
+        def step(self, action):
+            self.t += 1
+            if self.t == 50:
+                raise ZeroDivisionError("the simulator is gone")
+            return np.zeros(2, np.float32), 0.0, False, False, {}
+
+    agent = IMPALA(Breaking, runner="ray", **FAST)
+    with pytest.raises(ZeroDivisionError, match="the simulator is gone"):
+        agent.learn(1_000, progress_bar=False)
+    assert 0 < agent.num_timesteps < 100  # what was learned before is kept
+
+
+def test_environments_are_made_where_actors_are():
+    with pytest.raises(ConfigurationError, match="Actors in other processes make their own environments; give an id or a factory"):
+        IMPALA(gym.make("CartPole-v1"), runner="ray")
+    with pytest.raises(ConfigurationError, match="n_envs=3 environments cannot be shared evenly between n_actors=2"):
+        IMPALA("CartPole-v1", runner="ray", n_envs=3, n_actors=2)
