@@ -10,7 +10,7 @@ train: $(VENV)/installed
 	$(VENV)/bin/agentzoo train dqn --env $(ENV) --steps $(STEPS)
 
 test: $(VENV)/developing
-	$(VENV)/bin/python -m pytest -n auto
+	$(VENV)/bin/python -m pytest -n auto --dist loadgroup
 
 lint: $(VENV)/developing
 	$(VENV)/bin/ruff check .

@@ -12,7 +12,7 @@ from agentzoo.algos.base import Algorithm
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = [
-    pytest.param(block, id=f"{path.name}-{i}")
+    pytest.param(block, id=f"{path.name}-{i}", marks=[pytest.mark.xdist_group("ray")] if path.name == "ray.md" else [])
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     for i, block in enumerate(re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL))
 ]

@@ -12,6 +12,7 @@ from agentzoo import DQN, IMPALA, ConfigurationError
 
 ray = pytest.importorskip("ray")
 
+pytestmark = pytest.mark.xdist_group("ray")  # to begin a cluster takes as long as a test
 FAST = dict(n_envs=2, n_actors=2, seed=3, n_steps=8, net_arch=(16,))
 
 
