@@ -83,8 +83,8 @@ PPO_ACROBOT = dict(n_envs=16, n_steps=256, batch_size=64, n_epochs=4, gae_lambda
 PPO_LUNAR = dict(n_envs=16, n_steps=1_024, batch_size=64, n_epochs=4, gamma=0.999, gae_lambda=0.98, ent_coef=0.01, learning_rate=3e-4)
 PPO_MUJOCO = dict(n_envs=4, n_steps=512, normalize_obs=True, normalize_reward=True)
 IMPALA_LUNAR = dict(
-    n_envs=2, n_steps=32, gamma=0.999, vtrace_lambda=0.98, ent_coef=agentzoo.Linear(0.15), learning_rate=agentzoo.Linear(1e-3),
-    net_arch=(256, 256), activation="relu",
+    n_envs=2, n_steps=32, gamma=0.999, vtrace_lambda=0.98, ent_coef=agentzoo.Linear(0.003), learning_rate=agentzoo.Linear(1e-3),
+    normalize_reward=True, net_arch=(256, 256), activation="relu",
 )  # fmt: skip
 
 # name: (algorithm, environment, steps, hyperparameters, score to reach, whether by every seed or by their mean, or "at most" by any)
@@ -95,7 +95,7 @@ TASKS = {
     "dqn-mountaincar": ("DQN", "MountainCar-v0", 120_000, MOUNTAIN_CAR, -115, "mean"),
     "dqn-lunarlander": ("DQN", "LunarLander-v3", 300_000, LUNAR, 200, "mean"),
     "impala-cartpole-defaults": ("IMPALA", "CartPole-v1", 500_000, {}, 475, "every"),
-    "impala-acrobot": ("IMPALA", "Acrobot-v1", 500_000, {"n_steps": 32}, -85, "mean"),
+    "impala-acrobot": ("IMPALA", "Acrobot-v1", 500_000, {"n_steps": 32, "normalize_reward": True}, -85, "mean"),
     "impala-lunarlander": ("IMPALA", "LunarLander-v3", 2_000_000, IMPALA_LUNAR, 200, "mean"),
     "ppo-cartpole-defaults": ("PPO", "CartPole-v1", 100_000, {}, 475, "every"),
     "ppo-cartpole": ("PPO", "CartPole-v1", 100_000, PPO_CARTPOLE, 475, "every"),
