@@ -95,7 +95,7 @@ TASKS = {
     "dqn-mountaincar": ("DQN", "MountainCar-v0", 120_000, MOUNTAIN_CAR, -115, "mean"),
     "dqn-lunarlander": ("DQN", "LunarLander-v3", 300_000, LUNAR, 200, "mean"),
     "impala-cartpole-defaults": ("IMPALA", "CartPole-v1", 500_000, {}, 475, "every"),
-    "impala-acrobot": ("IMPALA", "Acrobot-v1", 500_000, {"n_steps": 32, "normalize_reward": True}, -85, "mean"),
+    "impala-acrobot": ("IMPALA", "Acrobot-v1", 1_000_000, {"n_steps": 32, "normalize_reward": True}, -85, "mean"),
     "impala-lunarlander": ("IMPALA", "LunarLander-v3", 2_000_000, IMPALA_LUNAR, 200, "mean"),
     "ppo-cartpole-defaults": ("PPO", "CartPole-v1", 100_000, {}, 475, "every"),
     "ppo-cartpole": ("PPO", "CartPole-v1", 100_000, PPO_CARTPOLE, 475, "every"),
