@@ -72,8 +72,8 @@ def make_shared_envs(env: EnvLike, n_envs: int, n_actors: int, distant: bool = F
     if n_actors == 1 and not distant:
         return make_envs(env, n_envs)
     if isinstance(env, gym.Env | gym.vector.VectorEnv):
-        needs = "Actors in other processes make their own environments" if distant else f"n_actors={n_actors} needs environments for each"
-        raise ConfigurationError(f"{needs}; give an id or a factory (lambda: ...).")
+        needs = 'runner="ray" needs' if distant else f"n_actors={n_actors} needs"
+        raise ConfigurationError(f"{needs} environments for each actor; give an id or a factory (lambda: ...).")
     if n_envs % n_actors:
         raise ConfigurationError(f"n_envs={n_envs} environments cannot be shared evenly between n_actors={n_actors}; use a multiple of it.")
     if distant:
