@@ -16,6 +16,9 @@ where V-trace corrects for the policy that acted, whose log-probabilities the tr
 
 and `discount_t` includes gamma. Where an episode ends, `target_t` is `v_t`, so that a time limit bootstraps from the true last observation.
 
+Where returns are far from the order of 1, as the hundreds of LunarLander are, use `normalize_reward`: large errors of the value take up
+the norm that gradients are clipped to, and leave little of it to the policy.
+
 Actions of a Box are drawn from a Gaussian. The environment gets them clipped to the bounds; the policy learns from what it drew.
 An "action_mask" in a Dict of observations marks illegal actions, see `agentzoo.networks.actor_critic`.
 """
