@@ -225,16 +225,17 @@ def test_kls_settle_at_their_bounds():
 def test_duals_come_back_from_the_least_that_they_can_be():
     agent = MPO(probes.ContinuousCue, **{**FAST, "epsilon_mean": 1e-4, "epsilon_stddev": 1e-6, "epsilon": 1e-2})
     state = agent._run.agent
-    least = jax.tree.map(lambda x, value: jnp.full_like(x, np.log(value)), state.duals, mpo.LEAST)
-    agent._run = agent._run._replace(agent=state._replace(duals=least))
+    least = {name: mpo.LEAST[name] for name in ("temperature", "alpha_mean", "alpha_stddev")}
+    duals = state.duals._replace(**{name: jnp.full_like(getattr(state.duals, name), np.log(value)) for name, value in least.items()})
+    agent._run = agent._run._replace(agent=state._replace(duals=duals))
     agent.learn(1_000, progress_bar=False)
-    for name in ("temperature", "alpha_mean", "alpha_stddev"):
-        assert float(agent._metrics[f"train/{name}"]) > 2 * getattr(mpo.LEAST, name)
+    for name, value in least.items():
+        assert float(agent._metrics[f"train/{name}"]) > 2 * value
     # And they stay positive where nothing is to be held.
     agent = MPO(probes.ContinuousConstant, **{**FAST, "epsilon": 10.0, "epsilon_mean": 10.0, "dual_learning_rate": 1.0})
     agent.learn(1_000, progress_bar=False)
     assert all(np.isfinite(leaf).all() for leaf in leaves(agent._run.agent.duals))
-    np.testing.assert_allclose(min(leaves(agent._run.agent.duals.alpha_mean)), np.log(mpo.LEAST.alpha_mean), rtol=1e-6)
+    np.testing.assert_allclose(min(leaves(agent._run.agent.duals.alpha_mean)), np.log(mpo.LEAST["alpha_mean"]), rtol=1e-6)
 
 
 def test_without_a_penalty_the_mean_may_leave_the_bounds():

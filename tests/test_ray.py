@@ -21,8 +21,12 @@ FAST = dict(n_envs=2, n_actors=2, seed=3, n_steps=8, net_arch=(16,))
 def _ray():
     try:
         connect()
-    except Exception as error:
-        pytest.skip(f"Ray does not start on this machine: {error}")
+    except Exception:
+        try:
+            ray.init(address="local", include_dashboard=False)
+        except Exception as error:
+            pytest.skip(f"Ray does not start on this machine: {error}")
+        raise
     yield
     ray.shutdown()
 

@@ -173,13 +173,12 @@ def make_agent(config: IMPALAConfig, spec: EnvSpec, network: networks.Network | 
         }
 
     def learn(state: IMPALAState, trajectory: Trajectory, clock: Clock) -> tuple[IMPALAState, dict[str, Array]]:
-        normalizer: Any = state.reward_normalizer
-        r_t = jnp.clip(trajectory.r_t, -1.0, 1.0) if config.clip_reward else trajectory.r_t
+        normalizer = state.reward_normalizer
+        if config.clip_reward:
+            trajectory = trajectory._replace(r_t=jnp.clip(trajectory.r_t, -1.0, 1.0))
         if config.normalize_reward:
-            normalizer = normalizer._replace(returns=jnp.where(trajectory.first_tm1[0], 0.0, normalizer.returns))
-            normalizer = normalizer.update(r_t, trajectory.last_t, config.gamma, trajectory.mask)
-            r_t = normalizer.normalize(r_t)
-        grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params, trajectory._replace(r_t=r_t), clock)
+            normalizer, trajectory = networks.normalize_rewards(normalizer, trajectory, config.gamma)
+        grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params, trajectory, clock)
         updates, opt_state = optimizer(clock).update(grads, state.opt_state, state.params)
         state = IMPALAState(optax.apply_updates(state.params, updates), opt_state, normalizer, state.n_updates + 1)
         metrics["train/learning_rate"] = value_at(config.learning_rate, clock.remaining)

@@ -49,6 +49,9 @@ from agentzoo.config import FRACTION, POSITIVE, Range, Schedule, value_at
 from agentzoo.replay import Replay, make_replay
 from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, Trajectory
 
+# The least values of the duals: far below, an alpha takes as long to come back when its KL has left its bound.
+LEAST = {"temperature": 1e-4, "penalty_temperature": 1e-4, "alpha": 0.1, "alpha_mean": 0.1, "alpha_stddev": 0.1}
+
 
 @dataclass(frozen=True)
 class MPOConfig:
@@ -128,24 +131,12 @@ class MPOParams(NamedTuple):
     statistics: Any  # of observations, or () if they are not normalised
 
 
-class Duals(NamedTuple):
-    """Logarithms of the temperatures and alphas, or the least values that they can take; alphas `[D]`, or a scalar for Discrete actions."""
-
-    temperature: Any
-    alpha_mean: Any  # or that of the KL of Discrete actions
-    alpha_stddev: Any
-    penalty_temperature: Any
-
-
-LEAST = Duals(1e-4, 0.1, 0.1, 1e-4)
-
-
 class MPOState(NamedTuple):
     """All that MPO carries from one cycle to the next."""
 
     params: MPOParams
     target: Networks
-    duals: Duals
+    duals: core.GaussianMpoDuals | core.CategoricalMpoDuals
     opt_state: optax.OptState
     replay: Replay
     key: Array
@@ -223,10 +214,12 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         policy_key, critic_key, key = jax.random.split(key, 3)
         obs = networks.example(spec.observation_space)
         online = Networks(policy_network.init(policy_key, obs), critic_network.init(critic_key, obs, a_example))
-        one, each = jnp.ones(()), jnp.ones(() if discrete else bounds.size)
-        stddev = None if discrete else config.init_alpha_stddev * each
-        penalty = config.init_temperature * one if config.action_penalty and not discrete else None
-        duals = jax.tree.map(jnp.log, Duals(config.init_temperature * one, config.init_alpha_mean * each, stddev, penalty))
+        if discrete:
+            duals = core.CategoricalMpoDuals.init(config.init_temperature, config.init_alpha_mean)
+        else:
+            penalty = config.init_temperature if config.action_penalty else None
+            alphas = config.init_alpha_mean, config.init_alpha_stddev
+            duals = core.GaussianMpoDuals.init(bounds.size, config.init_temperature, *alphas, penalty)
         params = MPOParams(online, networks.init_statistics(spec.observation_space) if config.normalize_obs else ())
         learned: Any = online, duals
         opt_state = optimizer(Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))).init(learned)
@@ -254,20 +247,18 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         a = best if deterministic else sample(outputs, key)
         return a if discrete else bounds.scale(a), memory
 
-    def loss_fn(learned: tuple[Networks, Duals], target: Networks, batch: Transitions, key: Array) -> tuple[Array, dict[str, Array]]:
-        (online, log_duals), (key_tm1, key_t) = learned, jax.random.split(key)
-        values = jax.tree.map(jnp.exp, log_duals)
+    def loss_fn(learned: tuple[Networks, Any], target: Networks, batch: Transitions, key: Array) -> tuple[Array, dict[str, Array]]:
+        (online, duals), (key_tm1, key_t) = learned, jax.random.split(key)
         online_tm1, target_tm1 = policy(online.policy, batch.obs_tm1), policy(target.policy, batch.obs_tm1)
         if discrete:
             q_t, probs_t = q_values(target.critic, batch.obs_t), jax.nn.softmax(policy(target.policy, batch.obs_t))
             v_t = jnp.sum(probs_t * q_t, axis=-1)
             q_tm1 = q_values(target.critic, batch.obs_tm1)
-            duals, bounds_of_kl = core.CategoricalMpoDuals.init(*values[:2]), (config.epsilon, config.epsilon_kl)
+            bounds_of_kl = config.epsilon, config.epsilon_kl
             mpo_loss, statistics = core.categorical_mpo_loss(online_tm1, target_tm1, q_tm1, duals, *bounds_of_kl)
         else:
             v_t = jnp.mean(sampled_values(target, batch.obs_t, config.num_value_samples, key_t)[1], axis=0)
             a_tm1, q_tm1 = sampled_values(target, batch.obs_tm1, config.num_samples, key_tm1)
-            duals = core.GaussianMpoDuals.init(bounds.size, *values)
             bounds_of_kl = config.epsilon, config.epsilon_mean, config.epsilon_stddev, config.epsilon_penalty
             (mean, stddev), (target_mean, target_stddev) = online_tm1, target_tm1
             mpo_loss, statistics = core.gaussian_mpo_loss(mean, stddev, target_mean, target_stddev, a_tm1, q_tm1, duals, *bounds_of_kl)
@@ -312,7 +303,7 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         (_, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(learned, state.target, batch, action_key)
         updates, opt_state = optimizer(clock).update(grads, state.opt_state, learned)
         online, duals = jax.tree.map(jnp.add, learned, updates)
-        duals = Duals(*(None if x is None else jnp.maximum(x, jnp.log(least)) for x, least in zip(duals, LEAST, strict=True)))
+        duals = duals._replace(**{name: jnp.maximum(x, jnp.log(LEAST[name])) for name, x in duals._asdict().items() if x is not None})
         n_updates = state.n_updates + 1
         target = optax.periodic_update(online, state.target, n_updates, config.target_update_interval)
         params = state.params._replace(online=online)

@@ -233,15 +233,13 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
 
     def learn(state: PPOState, trajectory: Trajectory, clock: Clock) -> tuple[PPOState, dict[str, Array]]:
         key, order_key = jax.random.split(state.key)
-        normalizer, r_t = state.reward_normalizer, trajectory.r_t
+        normalizer = state.reward_normalizer
         if config.clip_reward:
-            r_t = jnp.clip(r_t, -1.0, 1.0)
+            trajectory = trajectory._replace(r_t=jnp.clip(trajectory.r_t, -1.0, 1.0))
         if config.normalize_reward:
-            normalizer = normalizer._replace(returns=jnp.where(trajectory.first_tm1[0], 0.0, normalizer.returns))
-            normalizer = normalizer.update(r_t, trajectory.last_t, config.gamma, trajectory.mask)
-            r_t = normalizer.normalize(r_t)
+            normalizer, trajectory = networks.normalize_rewards(normalizer, trajectory, config.gamma)
         params, statistics = state.params
-        data = sequences(state.params, trajectory._replace(r_t=r_t))
+        data = sequences(state.params, trajectory)
         # Of random numbers, the places that they have in order are a random permutation.
         order = jnp.argsort(jax.random.uniform(order_key, (config.n_epochs, num_sequences)))
         order = order.reshape(-1, batch_sequences)

@@ -137,9 +137,9 @@ def softplus_projection(x: ArrayLike, minimum: float = 1e-10) -> jax.Array:
     return jax.nn.softplus(x) + minimum
 
 
-def _softplus_inverse(y: ArrayLike) -> jax.Array:
+def _log(y: ArrayLike) -> jax.Array:
     (y,) = floats(y=y)
-    return y + jnp.log(-jnp.expm1(-y))
+    return jnp.log(y)
 
 
 def _e_step(
@@ -565,9 +565,10 @@ def vmpo_loss(
 
 
 class GaussianMpoDuals(NamedTuple):
-    """The dual variables of `gaussian_mpo_loss` as free parameters; the values used are their `softplus_projection`.
+    """The dual variables of `gaussian_mpo_loss` as logarithms, so that a step is a relative change whatever their size.
 
-    They are learned beside the policy, usually at a larger learning rate, such as 0.01 with Adam.
+    They are learned beside the policy, usually at a larger learning rate, such as 0.03 with Adam. Keep an alpha from falling far below 1
+    while its constraint is idle: it would take as long to come back.
 
     Attributes:
       temperature: a scalar.
@@ -590,7 +591,7 @@ class GaussianMpoDuals(NamedTuple):
         alpha_stddev: ArrayLike = 1000.0,
         penalty_temperature: ArrayLike | None = None,
     ) -> "GaussianMpoDuals":
-        """Parameters whose values are the given ones.
+        """Logarithms of the given values.
 
         Args:
           num_dimensions: D, for constraints on each dimension; None for constraints on all together.
@@ -601,10 +602,10 @@ class GaussianMpoDuals(NamedTuple):
         """
         shape = () if num_dimensions is None else (num_dimensions,)
         return cls(
-            _softplus_inverse(temperature),
-            jnp.broadcast_to(_softplus_inverse(alpha_mean), shape),
-            jnp.broadcast_to(_softplus_inverse(alpha_stddev), shape),
-            None if penalty_temperature is None else _softplus_inverse(penalty_temperature),
+            _log(temperature),
+            jnp.broadcast_to(_log(alpha_mean), shape),
+            jnp.broadcast_to(_log(alpha_stddev), shape),
+            None if penalty_temperature is None else _log(penalty_temperature),
         )
 
 
@@ -745,7 +746,7 @@ def gaussian_mpo_loss(
     )
     epsilon, epsilon_mean, epsilon_stddev, epsilon_penalty = bounds
     target_mean, target_stddev, actions, q = jax.lax.stop_gradient((target_mean, target_stddev, actions, q))
-    values: GaussianMpoDuals = jax.tree.map(softplus_projection, duals)
+    values: GaussianMpoDuals = jax.tree.map(jnp.exp, duals)
 
     log_prior = -math.log(len(q))
     temperature_loss, weights, kl_improved = _e_step(q, log_prior, values.temperature, epsilon, axis=0)
@@ -803,9 +804,10 @@ def _mean_over_steps(name: str, weights: ArrayLike | None, num_axes: int, x: jax
 
 
 class CategoricalMpoDuals(NamedTuple):
-    """The dual variables of `categorical_mpo_loss` as free parameters; the values used are their `softplus_projection`.
+    """The dual variables of `categorical_mpo_loss` as logarithms, so that a step is a relative change whatever their size.
 
-    They are learned beside the policy, usually at a larger learning rate, such as 0.01 with Adam.
+    They are learned beside the policy, usually at a larger learning rate, such as 0.03 with Adam. Keep an alpha from falling far below 1
+    while its constraint is idle: it would take as long to come back.
 
     Attributes:
       temperature: a scalar.
@@ -817,13 +819,13 @@ class CategoricalMpoDuals(NamedTuple):
 
     @classmethod
     def init(cls, temperature: ArrayLike = 10.0, alpha: ArrayLike = 10.0) -> "CategoricalMpoDuals":
-        """Parameters whose values are the given ones.
+        """Logarithms of the given values.
 
         Args:
           temperature: the first temperature, in units of the action values.
           alpha: the first weight of the KL.
         """
-        return cls(_softplus_inverse(temperature), _softplus_inverse(alpha))
+        return cls(_log(temperature), _log(alpha))
 
 
 class CategoricalMpoStatistics(NamedTuple):
@@ -897,7 +899,7 @@ def categorical_mpo_loss(
     online_logits, target_logits, q, epsilon, epsilon_kl = floats(
         online_logits=online_logits, target_logits=target_logits, q_values=q_values, epsilon=epsilon, epsilon_kl=epsilon_kl
     )
-    values: CategoricalMpoDuals = jax.tree.map(softplus_projection, duals)
+    values: CategoricalMpoDuals = jax.tree.map(jnp.exp, duals)
     target_logits, q = jax.lax.stop_gradient((target_logits, q))
     log_prior = jax.nn.log_softmax(target_logits)
     temperature_loss, weights, kl_improved = _e_step(q, log_prior, values.temperature, epsilon, axis=-1)

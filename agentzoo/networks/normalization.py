@@ -1,11 +1,12 @@
-"""Normalising observations by statistics that live in an agent's state: those of vectors of numbers, and nothing else."""
+"""Normalising by statistics that live in an agent's state: observations that are vectors of numbers, and rewards."""
 
 import jax
+import jax.numpy as jnp
 from gymnasium import spaces
 
-from agentzoo.core.moving_averages import RunningMeanStd
+from agentzoo.core.moving_averages import RewardNormalizer, RunningMeanStd
 from agentzoo.networks.encoders import is_image
-from agentzoo.types import Array, PyTree, zeros
+from agentzoo.types import Array, PyTree, Trajectory, zeros
 
 Statistics = RunningMeanStd | tuple[()]
 
@@ -28,6 +29,13 @@ def normalize(space: spaces.Space, statistics: Statistics, obs: PyTree, clip: fl
     numbers, others = _split(space, obs)
     numbers = iter(statistics.normalize(numbers, clip))
     return jax.tree.map(lambda other: next(numbers) if other is None else other, others, is_leaf=lambda leaf: leaf is None)
+
+
+def normalize_rewards(normalizer: RewardNormalizer, trajectory: Trajectory, gamma: float) -> tuple[RewardNormalizer, Trajectory]:
+    """A trajectory with normalised rewards, by statistics that include them; environments may have begun new episodes since the last."""
+    normalizer = normalizer._replace(returns=jnp.where(trajectory.first_tm1[0], 0.0, normalizer.returns))
+    normalizer = normalizer.update(trajectory.r_t, trajectory.last_t, gamma, trajectory.mask)
+    return normalizer, trajectory._replace(r_t=normalizer.normalize(trajectory.r_t))
 
 
 def _split(space: spaces.Space, obs: PyTree) -> tuple[list[Array], PyTree]:

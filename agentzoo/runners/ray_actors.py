@@ -84,7 +84,7 @@ class Handle:
         import ray
         from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
-        began = time.monotonic()
+        began, failed = time.monotonic(), False
         while True:
             try:
                 waiting = [self._worker.rollout.remote(*arguments)]
@@ -100,7 +100,8 @@ class Handle:
                     raise Stop from error
                 if time.monotonic() - began > PATIENCE or (died and "creation task" in str(error)):
                     raise
-                self.replaced += 1
+                self.replaced += not failed
+                failed = True
                 if died:
                     self._start()
                 time.sleep(0.2)
