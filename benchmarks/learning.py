@@ -84,7 +84,7 @@ PPO_LUNAR = dict(n_envs=16, n_steps=1_024, batch_size=64, n_epochs=4, gamma=0.99
 PPO_MUJOCO = dict(n_envs=4, n_steps=512, normalize_obs=True, normalize_reward=True)
 IMPALA_LUNAR = dict(
     n_envs=2, n_steps=32, gamma=0.999, vtrace_lambda=0.98, ent_coef=agentzoo.Linear(0.003), learning_rate=agentzoo.Linear(1e-3),
-    normalize_reward=True, net_arch=(256, 256), activation="relu",
+    net_arch=(256, 256), activation="relu",
 )  # fmt: skip
 
 # name: (algorithm, environment, steps, hyperparameters, score to reach, whether by every seed or by their mean, or "at most" by any)
@@ -95,7 +95,7 @@ TASKS = {
     "dqn-mountaincar": ("DQN", "MountainCar-v0", 120_000, MOUNTAIN_CAR, -115, "mean"),
     "dqn-lunarlander": ("DQN", "LunarLander-v3", 300_000, LUNAR, 200, "mean"),
     "impala-cartpole-defaults": ("IMPALA", "CartPole-v1", 500_000, {}, 475, "every"),
-    "impala-acrobot": ("IMPALA", "Acrobot-v1", 1_000_000, {"n_steps": 32, "normalize_reward": True}, -85, "mean"),
+    "impala-acrobot": ("IMPALA", "Acrobot-v1", 1_000_000, {"n_steps": 32}, -85, "mean"),
     "impala-lunarlander": ("IMPALA", "LunarLander-v3", 2_000_000, IMPALA_LUNAR, 200, "mean"),
     "ppo-cartpole-defaults": ("PPO", "CartPole-v1", 100_000, {}, 475, "every"),
     "ppo-cartpole": ("PPO", "CartPole-v1", 100_000, PPO_CARTPOLE, 475, "every"),
@@ -137,10 +137,12 @@ def main() -> None:
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("--seeds", type=int, default=5, help="how many seeds")
     parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--steps", type=float, help="environment steps, instead of the task's own")
     parser.add_argument("--episodes", type=int, default=100, help="evaluation episodes per seed")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="hyperparameters to change, as JSON values")
     arguments = parser.parse_args()
     algorithm, env, steps, hyperparameters, goal, by = TASKS[arguments.task]
+    steps = int(arguments.steps or steps)
     changes = {name: _value(value) for name, value in (change.split("=", 1) for change in arguments.set)}
     scores = []
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):

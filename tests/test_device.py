@@ -204,7 +204,9 @@ def test_a_time_limit_bootstraps_from_the_true_last_observation(runner):
         def step(self, state, action, key):
             return state + 1, Step(jnp.zeros(1), 1.0, jnp.bool_(False), state + 1 == 5)
 
-    agent = IMPALA(Constant(), runner=runner, n_steps=16, learning_rate=1e-2, gamma=0.5, net_arch=(16,), ortho_init=False)
+    agent = IMPALA(
+        Constant(), runner=runner, n_steps=16, learning_rate=1e-2, gamma=0.5, normalize_reward=False, net_arch=(16,), ortho_init=False
+    )
     np.testing.assert_allclose(agent.learn(4_000, progress_bar=False).value(np.zeros(1)), 2, atol=0.2)
 
 

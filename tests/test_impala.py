@@ -15,7 +15,7 @@ from agentzoo.types import EnvSpec
 from tests import probes
 from tests.test_ppo import BOX, CLOCK, SPEC, Masked, Recall, Target, numpy_policy_and_value, rollout
 
-FAST = dict(n_steps=16, learning_rate=Linear(1e-2), net_arch=(16,), gamma=0.9, ortho_init=False)
+FAST = dict(n_steps=16, learning_rate=Linear(1e-2), net_arch=(16,), gamma=0.9, normalize_reward=False, ortho_init=False)
 OPTIONS = {
     "adam": dict(ortho_init=True),
     "rmsprop": dict(optimizer="rmsprop", share_layers=True),
@@ -49,7 +49,7 @@ def test_a_time_limit_bootstraps_from_the_true_last_observation(mode):
 def test_a_gradient_step_against_numpy(spec):
     config = IMPALAConfig(
         n_steps=6, net_arch=(3,), learning_rate=1e5, optimizer_eps=1e5, max_grad_norm=0.3, ent_coef=0.1, gamma=0.9, vtrace_lambda=0.8,
-        clip_rho=1.1, clip_pg_rho=1.2, ortho_init=False,
+        clip_rho=1.1, clip_pg_rho=1.2, normalize_reward=False, ortho_init=False,
     )  # fmt: skip
     agent = make_agent(config, spec)
     state = jax.jit(agent.init)(jax.random.key(3))
@@ -153,7 +153,7 @@ def test_with_normalised_rewards_their_scale_does_not_matter():
         def env():
             return gym.wrappers.TransformReward(gym.make("CartPole-v1"), lambda reward: scale * reward)
 
-        agent = IMPALA(env, n_envs=2, n_steps=16, net_arch=(16,), normalize_reward=True, seed=1, **options)
+        agent = IMPALA(env, n_envs=2, n_steps=16, net_arch=(16,), seed=1, **options)
         return agent.learn(640, progress_bar=False)
 
     small, large = learned(1.0), learned(1_000.0)

@@ -66,8 +66,8 @@ class IMPALAConfig:
     ent_coef: Annotated[Schedule, Range(0)] = Linear(0.01)
     # Weight of the value loss.
     vf_coef: Annotated[float, Range(0)] = 0.5
-    # Divide rewards by the standard deviation of their discounted sum: for returns far from the order of 1.
-    normalize_reward: bool = False
+    # Divide rewards by the standard deviation of their discounted sum, so that their scale does not matter.
+    normalize_reward: bool = True
     # Learn from rewards clipped to [-1, 1]; scores are not clipped.
     clip_reward: bool = False
     # Logarithm of the standard deviation of Box actions at the beginning.
@@ -211,6 +211,7 @@ class IMPALA(base.Algorithm[IMPALAConfig]):
                 "vtrace_lambda": 1.0,
                 "ent_coef": 0.01,
                 "clip_reward": True,
+                "normalize_reward": False,
                 "share_layers": True,
                 "net_arch": (256,),
                 "activation": "relu",

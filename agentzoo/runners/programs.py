@@ -100,7 +100,7 @@ def compile_ahead(agent: Agent, programs: Programs, run: RunState, spec: EnvSpec
         extras = jax.tree.map(lambda x: jax.ShapeDtypeStruct((length, *x.shape), x.dtype), extras)
         programs.learn.lower(run.agent, out._replace(extras=extras), numbers).compile()
 
-    pool = ThreadPoolExecutor(1)
+    pool = ThreadPoolExecutor(1, "compile")
     try:
         return pool.submit(compile_learn)
     finally:
