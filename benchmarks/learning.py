@@ -76,7 +76,7 @@ PPO_CARTPOLE = dict(
 PPO_MEMORY = dict(
     n_envs=8, n_steps=128, batch_size=256, n_epochs=10, gae_lambda=0.95, learning_rate=agentzoo.Linear(1e-3), recurrent_size=64,
 )  # fmt: skip
-PPO_POSITIONS = {**PPO_MEMORY, "normalize_obs": True}  # velocities are small differences
+PPO_POSITIONS = {**PPO_MEMORY, "normalize_obs": True, "ent_coef": 0.01}  # velocities are small differences
 IMPALA_RECALL = dict(n_envs=4, n_steps=64, ent_coef=0.01, learning_rate=agentzoo.Linear(3e-3))
 PPO_PENDULUM = dict(n_envs=4, n_steps=1_024, batch_size=64, n_epochs=10, gamma=0.9, gae_lambda=0.95, learning_rate=1e-3)
 PPO_ACROBOT = dict(n_envs=16, n_steps=256, batch_size=64, n_epochs=4, gae_lambda=0.94, learning_rate=3e-4, normalize_obs=True)
@@ -99,8 +99,8 @@ TASKS = {
     "impala-lunarlander": ("IMPALA", "LunarLander-v3", 2_000_000, IMPALA_LUNAR, 200, "mean"),
     "ppo-cartpole-defaults": ("PPO", "CartPole-v1", 100_000, {}, 475, "every"),
     "ppo-cartpole": ("PPO", "CartPole-v1", 100_000, PPO_CARTPOLE, 475, "every"),
-    "ppo-cartpole-positions": ("PPO", cartpole_positions, 200_000, {**PPO_POSITIONS, "recurrent": "lstm"}, 475, "every"),
-    "ppo-cartpole-positions-without-memory": ("PPO", cartpole_positions, 200_000, PPO_POSITIONS, 100, "at most"),
+    "ppo-cartpole-positions": ("PPO", cartpole_positions, 300_000, {**PPO_POSITIONS, "recurrent": "lstm"}, 475, "every"),
+    "ppo-cartpole-positions-without-memory": ("PPO", cartpole_positions, 300_000, PPO_POSITIONS, 100, "at most"),
     "ppo-recall": ("PPO", Recall, 150_000, {**PPO_MEMORY, "recurrent": "lstm", "sequence_length": 128, "ent_coef": 0.01}, 1, "every"),
     "ppo-recall-without-memory": ("PPO", Recall, 150_000, {**PPO_MEMORY, "ent_coef": 0.01}, 0.2, "at most"),
     "impala-recall": ("IMPALA", Recall, 500_000, {**IMPALA_RECALL, "recurrent": "lstm"}, 1, "every"),

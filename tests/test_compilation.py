@@ -6,6 +6,7 @@ import jax
 import pytest
 from gymnasium import spaces
 
+import agentzoo
 from agentzoo import DQN, IMPALA
 from tests import probes
 
@@ -39,3 +40,13 @@ def parts():
 def test_each_program_is_compiled_once(make, compiled):
     make().learn(60, progress_bar=False).learn(12, progress_bar=False)
     assert compiled.count("jit(learn)") == compiled.count("jit(act)") == 1
+
+
+@pytest.mark.parametrize("algorithm, env", [
+    ("DQN", parts), ("QRDQN", parts), ("IMPALA", parts), ("PPO", parts), ("SAC", parts), ("SAC", "Pendulum-v1"), ("MPO", parts),
+    ("MPO", "Pendulum-v1"),
+])  # fmt: skip
+def test_learning_keeps_the_types_of_the_first_state(algorithm, env):
+    """A type that is only weak at first means that `learn` is compiled again for the second state."""
+    agent = getattr(agentzoo, algorithm)(env, net_arch=(5,), **({} if algorithm in ("IMPALA", "PPO") else {"buffer_size": 99}))
+    assert not any(getattr(leaf, "weak_type", False) for leaf in jax.tree.leaves(agent._run.agent))

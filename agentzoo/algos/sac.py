@@ -172,7 +172,7 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
         critic = jax.vmap(lambda key: critic_network.init(key, obs, a))(jax.random.split(critic_key, config.n_critics))
         statistics = networks.init_statistics(spec.observation_space) if config.normalize_obs else ()
         params = SACParams(policy_network.init(policy_key, obs), critic, statistics)
-        log_ent_coef = jnp.log(first_ent_coef)
+        log_ent_coef = jnp.log(jnp.float32(first_ent_coef))
         learned = {"policy": params.policy, "critic": params.critic, "ent_coef": log_ent_coef}
         adam = optimizer(Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(())))
         opt_state = {name: adam.init(tree) for name, tree in learned.items()}
