@@ -67,7 +67,10 @@ LUNAR_CONTINUOUS = dict(
     learning_rate=agentzoo.Linear(7.3e-4), tau=0.01, learning_starts=10_000, buffer_size=300_000,
 )  # fmt: skip
 
-MPO_CARTPOLE = dict(learning_rate=1e-3, train_freq=16, gradient_steps=8, net_arch=(128, 128))
+MPO_CARTPOLE = dict(
+    learning_rate=agentzoo.Linear(1e-3), n_steps=10, gamma=0.995, train_freq=16, gradient_steps=16, target_update_interval=200,
+    net_arch=(128, 128),
+)  # fmt: skip
 
 PPO_CARTPOLE = dict(
     n_envs=8, n_steps=32, batch_size=256, n_epochs=20, gamma=0.98, gae_lambda=0.8,
@@ -77,7 +80,7 @@ PPO_MEMORY = dict(
     n_envs=8, n_steps=128, batch_size=256, n_epochs=10, gae_lambda=0.95, learning_rate=agentzoo.Linear(1e-3), recurrent_size=64,
 )  # fmt: skip
 PPO_POSITIONS = {**PPO_MEMORY, "normalize_obs": True, "ent_coef": 0.01}  # velocities are small differences
-IMPALA_RECALL = dict(n_envs=4, n_steps=64, ent_coef=0.01, learning_rate=agentzoo.Linear(3e-3))
+IMPALA_RECALL = dict(n_envs=4, n_steps=64, ent_coef=0.01, learning_rate=agentzoo.Linear(3e-3), normalize_reward=False)
 PPO_PENDULUM = dict(n_envs=4, n_steps=1_024, batch_size=64, n_epochs=10, gamma=0.9, gae_lambda=0.95, learning_rate=1e-3)
 PPO_ACROBOT = dict(n_envs=16, n_steps=256, batch_size=64, n_epochs=4, gae_lambda=0.94, learning_rate=3e-4, normalize_obs=True)
 PPO_LUNAR = dict(n_envs=16, n_steps=1_024, batch_size=64, n_epochs=4, gamma=0.999, gae_lambda=0.98, ent_coef=0.01, learning_rate=3e-4)

@@ -232,11 +232,6 @@ def test_the_vector_environment():
 # That it learns
 
 
-def test_catch_is_learned():
-    agent = DQN(CATCH, n_envs=4, train_freq=4, gradient_steps=4, learning_starts=200, gamma=0.9, n_steps=3).learn(8_000, progress_bar=False)
-    assert evaluate_policy(agent, CATCH, 50, seed=7)[0] > 0.9  # a random policy has -0.6
-
-
 def test_pendulum_is_learned():
     options = dict(n_envs=4, gradient_steps=2, batch_size=64, buffer_size=20_000, learning_starts=200, net_arch=(32, 32))
     agent = SAC("agentzoo/Pendulum-v0", learning_rate=3e-3, gamma=0.95, tau=0.02, **options).learn(8_000, progress_bar=False)
