@@ -26,11 +26,6 @@ class HostRunner(Runner):
         self.agent, self.programs, self.envs, self.actor, self.n_actors = agent, programs, envs, actor, n_actors
         self._obs: Any = None
 
-    @property
-    def begun(self) -> bool:
-        """Whether it stands in the midst of episodes, or at their beginning."""
-        return self._obs is not None
-
     def reset(self, seed: int | None = None) -> None:
         """Begins new episodes."""
         num_envs = self.envs.spec.num_envs
@@ -40,7 +35,7 @@ class HostRunner(Runner):
 
     def run(self, run: RunState, total: int, pause: Callable[[int], float]) -> Generator[Cycle, None, None]:
         """Acts and learns in turn, until `total` environment steps are done; yields after each cycle, whatever `pause` asks for."""
-        if not self.begun:
+        if self._obs is None:
             self.reset()
         compiled = compile_ahead(self.agent, self.programs, run, self.envs.spec)
         while run.step < total:

@@ -4,13 +4,15 @@ Each actor is a process anywhere in the cluster, with its own environments and a
 and what is learned from is as in `agentzoo.runners.threads`: here a thread of the learner's process stands for each of them, and waits
 for its trajectories. Parameters go to Ray's object store once per version, and actors get a reference; trajectories come back through it.
 
-An actor whose process or node dies is replaced, and begins new episodes. What it was busy with is asked for again. Only one that fails
-`PATIENCE` seconds long ends the run. What an environment raises ends it at once.
+An actor whose process or node dies is replaced by one that stands by, and another is made to stand by. New episodes begin, and what the
+dead one was busy with is asked for again. Only an actor that fails `PATIENCE` seconds long ends the run. What an environment raises ends
+it at once.
 
 Ray: https://arxiv.org/abs/1712.05889.
 """
 
 import os
+import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -41,33 +43,49 @@ class Worker:
         """Begins new episodes."""
         self.runner.reset(seed)
 
+    def stand_by(self) -> None:
+        """Takes a trajectory that nobody asked for, so that all is compiled."""
+        key = jax.random.key(0)
+        params = jax.eval_shape(lambda key: self.runner.agent.init(key).params, key)
+        self.runner.reset()
+        self.runner.rollout(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), params), key, 0, 0, 1)
+
+    def replace(self, actor: int) -> None:
+        """Takes the place of an actor."""
+        self.runner.actor = actor
+        self.runner.reset()
+
     def rollout(self, params: PyTree, key: np.ndarray, *progress: int) -> tuple[Trajectory, list[Episode]]:
         """Takes T steps in each environment, as `HostRunner.rollout`."""
-        if not self.runner.begun:  # it replaces one that has died
-            self.runner.reset()
         trajectory = self.runner.rollout(jax.device_put(params), jax.random.wrap_key_data(jnp.asarray(key)), *progress)
         return jax.device_get(trajectory), self.runner.finished_episodes(trajectory)
 
 
+class Spare:
+    """The worker that stands by for `n_actors` actors."""
+
+    def __init__(self, make_worker: Callable[[int], Any]):
+        self._make_worker, self._lock = make_worker, threading.Lock()
+        self._order()
+
+    def take(self, actor: int) -> Any:
+        """It, in the place of that actor."""
+        with self._lock:
+            worker = self._worker
+            self._order()
+        worker.replace.remote(actor)
+        return worker
+
+    def _order(self) -> None:
+        self._worker = self._make_worker(0)
+        self._worker.stand_by.remote()
+
+
 class Handle:
-    """An actor as the learner sees it.
+    """An actor as the learner sees it: which one it is, the worker that it is now, and what takes its place if that dies."""
 
-    Args:
-      agent: the agent.
-      make: makes its environments, where it is.
-      actor: which of the actors it is.
-      n_actors: how many there are.
-    """
-
-    def __init__(self, agent: Agent, make: Callable[[], Envs], actor: int, n_actors: int):
-        self.arguments, self.actor, self.replaced = (agent, make, actor, n_actors), actor, 0
-        self._start()
-
-    def _start(self) -> None:
-        import ray
-
-        options = {"max_restarts": -1, "max_task_retries": 0, "scheduling_strategy": "SPREAD", "runtime_env": {"env_vars": WORKER}}
-        self._worker: Any = ray.remote(**options)(Worker).remote(*self.arguments)
+    def __init__(self, actor: int, worker: Any, spare: Spare):
+        self.actor, self._worker, self._spare, self.replaced = actor, worker, spare, 0
 
     def reset(self, seed: int | None) -> None:
         """Begins new episodes, before the next trajectory; does not wait for it."""
@@ -103,8 +121,9 @@ class Handle:
                 self.replaced += not failed
                 failed = True
                 if died:
-                    self._start()
-                time.sleep(0.2)
+                    self._worker = self._spare.take(self.actor)
+                else:
+                    time.sleep(0.2)
 
 
 class RayRunner(ThreadsRunner):
@@ -123,7 +142,16 @@ class RayRunner(ThreadsRunner):
     def __init__(self, agent: Agent, programs: Programs, parts: Sequence[Envs], make: Callable[[], Envs], max_lag: int = 1):
         super().__init__(agent, programs, parts, max_lag)
         connect()
-        self.handles = [Handle(agent, make, i, len(parts)) for i in range(len(parts))]
+        import ray
+
+        remote = ray.remote(max_restarts=0, scheduling_strategy="SPREAD", runtime_env={"env_vars": WORKER})(Worker).remote
+
+        def make_worker(actor: int) -> Any:
+            return remote(agent, make, actor, len(parts))
+
+        workers = [make_worker(i) for i in range(len(parts))]
+        spare = Spare(make_worker)
+        self.handles = [Handle(i, worker, spare) for i, worker in enumerate(workers)]
 
     def reset(self, seed: int | None = None) -> None:
         """Begins new episodes."""
