@@ -9,26 +9,11 @@ import numpy as np
 import pytest
 
 from agentzoo import DQN, IMPALA, ConfigurationError
-from agentzoo.runners.ray_actors import connect
 
 ray = pytest.importorskip("ray")
 
-pytestmark = pytest.mark.xdist_group("ray")  # to begin a cluster takes as long as a test
+pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.usefixtures("cluster")]
 FAST = dict(n_envs=2, n_actors=2, seed=3, n_steps=8, net_arch=(16,))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _ray():
-    try:
-        connect()
-    except Exception:
-        try:
-            ray.init(address="local", include_dashboard=False)
-        except Exception as error:
-            pytest.skip(f"Ray does not start on this machine: {error}")
-        raise
-    yield
-    ray.shutdown()
 
 
 def process_of(agent, actor):

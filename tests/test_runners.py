@@ -26,9 +26,6 @@ SETTINGS = {
     "PPO": ({**ON_POLICY, "n_steps": 32, "batch_size": 32, "n_epochs": 4, "learning_rate": 3e-3, "ent_coef": 0.05}, 12_000),
     "IMPALA": ({**ON_POLICY, "n_steps": 8, "learning_rate": Linear(1e-2)}, 8_000),
 }
-PARALLEL = {"threads", "ray"}
-
-
 CELLS = [
     pytest.param(algorithm, runner, marks=[pytest.mark.xdist_group("ray")] if runner == "ray" else [])
     for runner in RUNNERS if runner != "auto"
@@ -37,11 +34,11 @@ CELLS = [
 
 
 @pytest.mark.parametrize("algorithm, runner", CELLS)
-def test_it_learns(algorithm, runner):
+def test_it_learns(algorithm, runner, request):
     hyperparameters, steps = SETTINGS[algorithm]
     if runner == "ray":
-        pytest.importorskip("ray")
-    actors = {"n_actors": 2} if runner in PARALLEL else {}
+        request.getfixturevalue("cluster")
+    actors = {"n_actors": 2} if runner in ("threads", "ray") else {}
     agent = getattr(agentzoo, algorithm)(ENV, runner=runner, seed=1, **hyperparameters, **actors)
     agent.learn(steps, progress_bar=False)
     assert evaluate_policy(agent, ENV, 100, seed=5)[0] > 0.9  # a random policy has -0.6
