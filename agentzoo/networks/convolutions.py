@@ -36,7 +36,7 @@ class Conv2D(hk.Module):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(x: Array, w: Array, stride: int) -> Array:
-    """The cross-correlation of images `[N, H, W, C]` with kernels `[K, L, C, D]` where they fit: `[N, H', W', D]`."""
+    """The cross-correlation of images `[N, H, W, C]` with kernels `[K, K, C, D]` where they fit: `[N, H', W', D]`."""
     return jax.lax.conv_general_dilated(x, w, (stride, stride), "VALID", dimension_numbers=_AXES)
 
 
@@ -46,17 +46,22 @@ def _forward(x: Array, w: Array, stride: int) -> tuple[Array, tuple[Array, Array
 
 def _backward(stride: int, residuals: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     x, w = residuals
-    height, width = w.shape[:2]
+    (height, width), (m, n), (size, _, channels, features) = x.shape[1:3], dy.shape[1:3], w.shape
     # dw[k, l, c, d] = sum_nij x[n, stride * i + k, stride * j + l, c] dy[n, i, j, d]: channels are the batch, images the channels.
+    reached = x[:, : stride * (m - 1) + size, : stride * (n - 1) + size]  # the other pixels are below no kernel
     dw = jax.lax.conv_general_dilated(
-        x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3), (1, 1), "VALID", rhs_dilation=(stride, stride), dimension_numbers=_AXES
+        reached.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3), (1, 1), "VALID", rhs_dilation=(stride, stride), dimension_numbers=_AXES
     )
-    dw = dw[:, :height, :width].transpose(1, 2, 0, 3)  # what follows belongs to pixels that no kernel reaches
-    # dx is dy, spread out by the stride, convolved with the kernels turned round.
-    pads = [(k - 1, n - stride * (m - 1) - 1) for k, n, m in zip(w.shape, x.shape[1:3], dy.shape[1:3], strict=False)]
-    turned = w[::-1, ::-1].transpose(0, 1, 3, 2)
-    dx = jax.lax.conv_general_dilated(dy, turned, (1, 1), pads, lhs_dilation=(stride, stride), dimension_numbers=_AXES)
-    return dx, dw
+    # dx is dy convolved with the kernels turned round: one convolution for all of the stride * stride places that a pixel can have.
+    steps = -(-size // stride)
+    w = jnp.pad(w, ((0, steps * stride - size), (0, steps * stride - size), (0, 0), (0, 0)))
+    w = w.reshape(steps, stride, steps, stride, channels, features)[::-1, :, ::-1].transpose(0, 2, 5, 1, 3, 4)
+    w = w.reshape(steps, steps, features, stride * stride * channels)
+    dx = jax.lax.conv_general_dilated(dy, w, (1, 1), ((steps - 1, steps - 1),) * 2, dimension_numbers=_AXES)
+    m, n = m + steps - 1, n + steps - 1
+    dx = dx.reshape(-1, m, n, stride, stride, channels).transpose(0, 1, 3, 2, 4, 5).reshape(-1, m * stride, n * stride, channels)
+    dx = jnp.pad(dx[:, :height, :width], ((0, 0), (0, max(0, height - m * stride)), (0, max(0, width - n * stride)), (0, 0)))
+    return dx, dw.transpose(1, 2, 0, 3)
 
 
 convolve.defvjp(_forward, _backward)
