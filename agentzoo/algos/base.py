@@ -23,6 +23,7 @@ from agentzoo.callbacks import BaseCallback, CallbackLike, CallbackList, Progres
 from agentzoo.envs import EnvLike, Envs, make_shared_envs, spaces
 from agentzoo.logging import Logger, next_folder, versions
 from agentzoo.runners import Programs, Runner, RunState, check_runner, compile_agent, make_runner
+from agentzoo.sharding import Mesh, make_mesh, replicate, spread
 from agentzoo.types import Agent, ConfigurationError, EnvSpec, PyTree
 
 Config = TypeVar("Config")
@@ -41,6 +42,7 @@ class Algorithm(Generic[Config]):
         environments compute for long: see `agentzoo.runners.ray_actors`. "auto" is "device" where it can be, and else "host".
       n_actors: between how many threads or, with `runner="ray"`, processes the environments are shared.
       max_lag: how many trajectories each of them may be ahead of what was learned; 0 takes turns.
+      n_devices: how many of JAX's devices learn, each from its share of every batch, or "all"; the result is that of one.
       log_dir: folder in which each run gets a folder of its own (`DQN_1`, ...) with TensorBoard and CSV logs, the
         hyperparameters, and the trained agent. None writes nothing.
       network: a Haiku function from a batch of observations to features `[N, F]`, in place of our layers; see "Networks" in the docs.
@@ -65,6 +67,7 @@ class Algorithm(Generic[Config]):
         runner: str = "auto",
         n_actors: int = 1,
         max_lag: int = 1,
+        n_devices: int | str = 1,
         log_dir: str | os.PathLike[str] | None = None,
         network: Callable[[PyTree], Any] | None = None,
         preset: str | None = None,
@@ -77,7 +80,7 @@ class Algorithm(Generic[Config]):
             reason = "the environment comes first and the network follows from its spaces" if policy else "only env goes without a name"
             raise ConfigurationError(f"Write {advice}: {reason}.")
         check_runner(runner, n_actors, max_lag)
-        self.runner, self.n_actors, self.max_lag = runner, n_actors, max_lag
+        self.runner, self.n_actors, self.max_lag, self.mesh = runner, n_actors, max_lag, make_mesh(n_devices)
         if preset is not None and preset not in self.presets:
             raise ConfigurationError(f"{name} has no preset {preset!r}; choose from {', '.join(self.presets) or 'none'}.")
         if n_envs < 1:
@@ -100,9 +103,9 @@ class Algorithm(Generic[Config]):
         if network is not None and not callable(network):
             raise ConfigurationError(f"network={network!r}; expected a function from a batch of observations to features [N, F].")
         self.spec, self.network, self.log_dir = spec, network, log_dir
-        self._agent, self._programs = _build(type(self).make_agent, self.config, spec_to_json(spec), network)
+        self._agent, self._programs = _build(type(self).make_agent, self.config, spec_to_json(spec), network, self.mesh)
         init_key, act_key, self._predict_key = jax.random.split(jax.random.key(self.seed), 3)
-        self._run = RunState(self._programs.init(init_key), act_key, 0, 0)
+        self._run = RunState(self._programs.init(init_key), replicate(act_key, self.mesh), 0, 0)
         self._predictions = 0
         self._runner = self._make_runner(self._envs) if self._envs is not None else None
         self._seed_next_reset = True
@@ -354,6 +357,7 @@ class Algorithm(Generic[Config]):
         runner: str = "auto",
         n_actors: int = 1,
         max_lag: int = 1,
+        n_devices: int | str = 1,
         log_dir: str | os.PathLike[str] | None = None,
         network: Callable[[PyTree], Any] | None = None,
         **hyperparameters: Any,
@@ -368,6 +372,7 @@ class Algorithm(Generic[Config]):
           runner: as for a new agent.
           n_actors: as for a new agent.
           max_lag: as for a new agent.
+          n_devices: as for a new agent.
           log_dir: as for a new agent.
           network: the network that the agent was made with, if it was a user's.
           **hyperparameters: those to be replaced, and those that were functions.
@@ -386,7 +391,7 @@ class Algorithm(Generic[Config]):
             )
         agent = cls.__new__(cls)
         check_runner(runner, n_actors, max_lag)
-        agent.runner, agent.n_actors, agent.max_lag = runner, n_actors, max_lag
+        agent.runner, agent.n_actors, agent.max_lag, agent.mesh = runner, n_actors, max_lag, make_mesh(n_devices)
         agent.config = configs.from_json(cls.Config, manifest["hyperparameters"], hyperparameters)
         agent.seed, agent.env_id = manifest["seed"], manifest["env_id"]
         agent._envs = None
@@ -401,8 +406,9 @@ class Algorithm(Generic[Config]):
             template["worlds"], agent._seed_next_reset = agent._runner.worlds, False
         loaded = checkpoint.load(path, template, missing, surplus="['worlds']")
         if agent._runner is not None:
-            agent._runner.worlds = loaded.pop("worlds", None)
-        agent._run = RunState(**loaded | {"agent": type(agent._run.agent)(**loaded["agent"])})
+            agent._runner.worlds = spread(loaded.pop("worlds", None), agent.mesh)
+        state = type(agent._run.agent)(**loaded["agent"])
+        agent._run = RunState(replicate(state, agent.mesh), replicate(loaded["key"], agent.mesh), loaded["step"], loaded["moves"])
         agent._predictions = manifest["predictions"]
         return agent
 
@@ -425,10 +431,10 @@ class Algorithm(Generic[Config]):
 
 
 @functools.lru_cache(maxsize=16)
-def _build(make_agent: Callable[..., Agent], config: Any, spec: str, network: Callable | None) -> tuple[Agent, Programs]:
+def _build(make_agent: Callable[..., Agent], config: Any, spec: str, network: Callable | None, mesh: Mesh | None) -> tuple[Agent, Programs]:
     """Agents are pure functions, so that those with the same settings share them, and their compiled programs."""
     agent = make_agent(config, spec_from_json(spec), network)
-    return agent, compile_agent(agent)
+    return agent, compile_agent(agent, mesh)
 
 
 def spec_to_json(spec: EnvSpec) -> str:

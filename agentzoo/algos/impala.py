@@ -35,6 +35,7 @@ from agentzoo import core, networks
 from agentzoo.algos import base
 from agentzoo.config import FRACTION, POSITIVE, Linear, Range, Schedule, value_at
 from agentzoo.networks.actor_critic import Output, make_actor_critic
+from agentzoo.sharding import share
 from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, PyTree, Trajectory
 
 
@@ -178,6 +179,7 @@ def make_agent(config: IMPALAConfig, spec: EnvSpec, network: networks.Network | 
             trajectory = trajectory._replace(r_t=jnp.clip(trajectory.r_t, -1.0, 1.0))
         if config.normalize_reward:
             normalizer, trajectory = networks.normalize_rewards(normalizer, trajectory, config.gamma)
+        trajectory = share(trajectory._replace(memory=()), axis=1)._replace(memory=share(trajectory.memory))
         grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params, trajectory, clock)
         updates, opt_state = optimizer(clock).update(grads, state.opt_state, state.params)
         state = IMPALAState(optax.apply_updates(state.params, updates), opt_state, normalizer, state.n_updates + 1)

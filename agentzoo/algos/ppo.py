@@ -40,6 +40,7 @@ from agentzoo import core, networks
 from agentzoo.algos import base
 from agentzoo.config import FRACTION, POSITIVE, Linear, Range, Schedule, value_at
 from agentzoo.networks.actor_critic import Output, make_actor_critic
+from agentzoo.sharding import share
 from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, PyTree, Trajectory
 
 
@@ -246,8 +247,8 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
 
         def train(carry):
             i, _, params, opt_state, sums = carry
-            batch = jax.tree.map(lambda x: x[:, order[i]], data._replace(memory=()))
-            batch = batch._replace(memory=jax.tree.map(lambda x: x[order[i]], data.memory))
+            batch = share(jax.tree.map(lambda x: x[:, order[i]], data._replace(memory=())), axis=1)
+            batch = batch._replace(memory=share(jax.tree.map(lambda x: x[order[i]], data.memory)))
             (_, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(params, statistics, batch, clock)
             updates, new_opt_state = optimizer(clock).update(grads, opt_state, params)
             learned, proceed = (optax.apply_updates(params, updates), new_opt_state), True

@@ -76,7 +76,7 @@ def _kind(agent: Any) -> Any:
     if not isinstance(agent._runner, DeviceRunner):
         return id(agent)
     plain = dataclasses.replace(agent.config, **dict.fromkeys(_numbers(agent.config), 0.0))
-    return type(agent), plain, agent._runner.env, agent.n_envs, agent.network, agent.num_timesteps, agent._run.moves
+    return type(agent), plain, agent._runner.env, agent.mesh, agent.n_envs, agent.network, agent.num_timesteps, agent._run.moves
 
 
 def _numbers(config: Any) -> dict[str, float]:

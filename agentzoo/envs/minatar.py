@@ -16,8 +16,8 @@ from agentzoo.envs.functional import Step
 from agentzoo.types import Array
 
 SIZE = 10
-_PLACES = jnp.arange(SIZE)
-_COLOURS = jnp.array([[255, 255, 255], [255, 64, 64], [96, 48, 48], [255, 200, 0]], jnp.uint8)  # of the channels
+_PLACES = np.arange(SIZE)
+_COLOURS = np.array([[255, 255, 255], [255, 64, 64], [96, 48, 48], [255, 200, 0]], np.uint8)  # of the channels
 
 
 def _cell(row: Array | int, column: Array) -> Array:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from agentzoo.replay import sum_tree
 from agentzoo.replay.frames import are_small, make_frame_rings
 from agentzoo.replay.memory import check_memory
+from agentzoo.sharding import share
 from agentzoo.types import Array, ConfigurationError, EnvSpec, PyTree, Trajectory, zeros
 
 
@@ -146,8 +147,8 @@ def make_replay(
         oldest = (replay.cursor - replay.size) % rows
         if prioritised:
             # One draw from each of B equal shares of the total mass.
-            share = (jnp.arange(batch_size) + jax.random.uniform(key, (batch_size,))) / batch_size
-            slot, probability = sum_tree.find(replay.priorities, share * sum_tree.total(replay.priorities))
+            drawn = (jnp.arange(batch_size) + jax.random.uniform(key, (batch_size,))) / batch_size
+            slot, probability = sum_tree.find(replay.priorities, drawn * sum_tree.total(replay.priorities))
             row, env = slot // num_envs, slot % num_envs
             age = (row - oldest[env]) % rows
             weight = (replay.size.sum() * probability) ** -importance_exponent
@@ -158,8 +159,8 @@ def make_replay(
             slot = row * num_envs + env
             weight = jnp.ones(batch_size)
         r_t, discount_t, end = n_step_return(replay, row, env, age)
-        first, last = read(replay, slot), read(replay, end)
-        return Batch(first.obs_tm1, first.a_tm1, r_t, discount_t, last.obs_t, weight, slot)
+        first, last = read(replay, share(slot)), read(replay, share(end))
+        return share(Batch(first.obs_tm1, first.a_tm1, r_t, discount_t, last.obs_t, weight, slot))
 
     def n_step_return(replay: Replay, row: Array, env: Array, age: Array) -> tuple[Array, Array, Array]:
         """Returns the discounted reward, the discount and the slot of the last step, from each row `[B]` on."""
@@ -177,7 +178,7 @@ def make_replay(
     def sample_sequences(replay: Replay, key: Array, batch_size: int, length: int) -> Trajectory:
         env, age = draw(replay, key, batch_size, jnp.maximum(replay.size - length + 1, 0))
         row = (replay.cursor - replay.size)[env] + age + jnp.arange(length)[:, None]  # [T, B]
-        return read(replay, row % rows * num_envs + env)._replace(mask=jnp.ones(row.shape, bool))
+        return share(read(replay, row % rows * num_envs + env)._replace(mask=jnp.ones(row.shape, bool)), axis=1)
 
     def update(replay: Replay, slot: Array, priority: Array) -> Replay:
         return replay._replace(

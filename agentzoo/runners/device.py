@@ -18,6 +18,7 @@ from agentzoo.envs import Envs, FunctionalEnv, spaces
 from agentzoo.envs.functional import World, advance_all, begin_all
 from agentzoo.envs.functional_gym import draw_keys
 from agentzoo.runners.programs import Cycle, Episode, Programs, Runner, RunState, compile_agent, reset_memory
+from agentzoo.sharding import Mesh, spread
 from agentzoo.types import Agent, Array, PyTree, Trajectory
 
 # A chunk grows while it takes less than the first number of seconds, and shrinks if it takes more than the second.
@@ -53,7 +54,7 @@ class DeviceRunner(Runner):
     """
 
     def __init__(self, agent: Agent, programs: Programs, envs: Envs, env: FunctionalEnv):
-        self.agent, self.env, self.num_envs = agent, env, envs.spec.num_envs
+        self.agent, self.env, self.num_envs, self.mesh = agent, env, envs.spec.num_envs, programs.mesh
         self.worlds: Worlds | None = None
         self.name = repr(env)
         self._cycle_steps = agent.unroll_length * self.num_envs
@@ -64,7 +65,7 @@ class DeviceRunner(Runner):
     def reset(self, seed: int | None = None) -> None:
         """Begins new episodes; without a seed, the random numbers go on."""
         keys = draw_keys(seed, self.num_envs) if seed is not None or self.worlds is None else self.worlds.envs.key
-        self.worlds = self._begin(keys)
+        self.worlds = spread(self._begin(keys), self.mesh)
 
     def run(self, run: RunState, total: int, pause: Callable[[int], float]) -> Generator[Cycle, None, None]:
         """Acts and learns in turn, until `total` environment steps are done; yields after each chunk of cycles.
@@ -106,12 +107,12 @@ class GroupRunner(DeviceRunner):
 
     def __init__(self, runners: Sequence[DeviceRunner], make_agent: Callable[[dict[str, Array]], Agent], values: dict[str, Array]):
         one = runners[0]
-        self.agent, self.env, self.num_envs, self.name = one.agent, one.env, one.num_envs, one.name
+        self.agent, self.env, self.num_envs, self.name, self.mesh = one.agent, one.env, one.num_envs, one.name, one.mesh
         self._cycle_steps, self._cycles = one._cycle_steps, 1
         self._most = max(1, one._most // len(runners))
         self.worlds, self._begin = None, one._begin
 
-        compiled = compile_group(make_agent, one.env, one.num_envs, self._most)
+        compiled = compile_group(make_agent, one.env, one.num_envs, self._most, one.mesh)
         self._chunk = lambda carry, key, numbers: compiled(carry, key, values, numbers)
 
     def can_run(self, states: Any, keys: Array) -> bool:
@@ -129,12 +130,12 @@ class GroupRunner(DeviceRunner):
 
 
 @functools.lru_cache(maxsize=16)
-def compile_group(make_agent: Callable[[dict[str, Array]], Agent], env: FunctionalEnv, num_envs: int, most: int) -> Any:
+def compile_group(make_agent: Callable[[dict[str, Array]], Agent], env: FunctionalEnv, num_envs: int, most: int, mesh: Mesh | None) -> Any:
     """Compiles the function of `make_chunk` for several agents, with the values of their hyperparameters after the key."""
 
     def chunk(carry: Any, key: Array, values: dict[str, Array], numbers: Array) -> Any:
         agent = make_agent(values)
-        programs = compile_agent(agent)
+        programs = compile_agent(agent, mesh)
         one = make_chunk(programs.act, programs.learn, agent.initial_memory, agent.unroll_length, env, num_envs, most)
         return one(carry, key, numbers)
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from agentzoo.envs import make_buffers, spaces
+from agentzoo.sharding import Mesh, between, replicate
 from agentzoo.types import Agent, Array, Clock, EnvSpec, PyTree
 
 # On the CPU, programs run in the thread that calls them: to hand one over to another thread takes longer than `act` itself. It has an
@@ -50,6 +51,7 @@ class Programs(NamedTuple):
     predict: Any
     learn: Any
     queries: dict[str, Any]
+    mesh: Mesh | None
 
 
 def reset_memory(initial_memory: Callable[[int], PyTree], memory: PyTree, first: Array) -> PyTree:
@@ -61,8 +63,10 @@ def reset_memory(initial_memory: Callable[[int], PyTree], memory: PyTree, first:
     return jax.tree.map(choose, initial_memory(first.shape[0]), memory)
 
 
-def compile_agent(agent: Agent) -> Programs:
+def compile_agent(agent: Agent, mesh: Mesh | None = None) -> Programs:
     """Compiles an agent. Memory is reset where an episode begins; learning overwrites the state that it is given.
+
+    With a mesh, its devices share the batches that the agent learns from, and each of them has a copy of the state.
 
     Numbers arrive packed in one array, since each argument that is passed to a compiled function costs time.
     """
@@ -77,14 +81,17 @@ def compile_agent(agent: Agent) -> Programs:
         return agent.predict(params, reset_memory(agent.initial_memory, memory, first), obs, key, deterministic)
 
     def learn(state, trajectory, numbers):
-        return agent.learn(state, trajectory, Clock(*numbers))
+        with between(mesh):
+            return agent.learn(state, trajectory, Clock(*numbers))
 
+    init = jax.jit(agent.init)
     return Programs(
-        init=jax.jit(agent.init),
+        init=lambda key: replicate(init(key), mesh),
         act=jax.jit(act),
         predict=jax.jit(predict, static_argnums=5),
         learn=jax.jit(learn, donate_argnums=0),
         queries={name: jax.jit(query) for name, query in agent.queries.items()},
+        mesh=mesh,
     )
 
 

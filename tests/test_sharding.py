@@ -1,0 +1,94 @@
+"""Four simulated devices that share every batch, beside one."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import agentzoo
+from agentzoo import ConfigurationError, learn_together
+
+CATCH = "agentzoo/Catch-v0"
+OFF_POLICY = dict(learning_starts=24, train_freq=4, gradient_steps=2, batch_size=8, buffer_size=400, net_arch=(16,))
+SETTINGS = {
+    "DQN": dict(OFF_POLICY, prioritized_replay=True, n_steps=3),
+    "QRDQN": dict(OFF_POLICY, n_quantiles=5),
+    "SAC": OFF_POLICY,
+    "MPO": dict(OFF_POLICY, n_steps=2, retrace=True),
+    "PPO": dict(n_steps=16, batch_size=32, n_epochs=2, net_arch=(16,)),
+    "IMPALA": dict(n_steps=8, net_arch=(16,), recurrent="gru", recurrent_size=8),
+}
+
+
+def make(algorithm, n_devices, **options):
+    options = {"n_envs": 4, "n_devices": n_devices, **SETTINGS[algorithm], **options}
+    return getattr(agentzoo, algorithm)(CATCH, **options)
+
+
+def check_equal(found, expected):
+    """But for the order in which sums were taken."""
+    for x, y in zip(jax.tree.leaves(found.params), jax.tree.leaves(expected.params), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
+
+
+def num_devices(agent):
+    return len(jax.tree.leaves(agent.params)[0].sharding.device_set)
+
+
+@pytest.mark.parametrize("algorithm", SETTINGS)
+def test_the_same_agent_comes_out(algorithm):
+    one, four = (make(algorithm, n_devices, runner="host").learn(128, progress_bar=False) for n_devices in (1, 4))
+    assert (num_devices(one), num_devices(four)) == (1, 4)
+    check_equal(four, one)
+    trajectory = four._runner.rollout(four.params, four._run.key, 0, 0, 1)
+    program = four._programs.learn.lower(four._run.agent, trajectory, np.array([128, 4, 128], np.int32)).compile()
+    assert "all-reduce" in program.as_text(), "each of them has computed everything"
+
+
+@pytest.mark.parametrize("algorithm", ["DQN", "PPO"])
+def test_compiled_environments_are_shared_too(algorithm, tmp_path):
+    one, four = (make(algorithm, n_devices, runner="device").learn(128, progress_bar=False) for n_devices in (1, 4))
+    assert four._runner.worlds.obs.sharding.shard_shape(four._runner.worlds.obs.shape)[0] == 1
+    check_equal(four, one)
+    again = agentzoo.load(four.save(tmp_path / "four"), CATCH, n_devices=4)
+    check_equal(*(agent.learn(64, progress_bar=False, reset_num_timesteps=False) for agent in (again, one)))
+    assert num_devices(again) == 4
+
+
+def test_numbers_that_no_device_count_divides():
+    """Environments may be as many as they like; batches may not."""
+    check_equal(*(make("DQN", n_devices, n_envs=3, runner="device").learn(96, progress_bar=False) for n_devices in (1, 4)))
+    with pytest.raises(ConfigurationError, match="batch of 6 cannot be shared equally between 4 devices; choose batch_size"):
+        make("DQN", 4, batch_size=6).learn(96, progress_bar=False)
+    with pytest.raises(ConfigurationError, match=r"batch of 3 .* for IMPALA, n_envs"):
+        make("IMPALA", 4, n_envs=3).learn(96, progress_bar=False)
+
+
+def test_with_threads_and_together():
+    """Where others act, and where several agents learn in one program."""
+    one, four = (make("PPO", n_devices, runner="threads", max_lag=0).learn(128, progress_bar=False) for n_devices in (1, 4))
+    check_equal(four, one)
+    alone = [make("SAC", 1, seed=seed).learn(64, progress_bar=False) for seed in range(2)]
+    together = [make("SAC", 4, seed=seed) for seed in range(2)]
+    learn_together(together, 64, progress_bar=False)
+    for found, expected in zip(together, alone, strict=True):
+        check_equal(found, expected)
+
+
+@pytest.mark.parametrize("n_devices", [0, 5, 2.5, "every"])
+def test_what_is_no_number_of_devices(n_devices):
+    with pytest.raises(ConfigurationError, match="n_devices="):
+        make("DQN", n_devices)
+
+
+def test_all_devices():
+    assert num_devices(make("DQN", "all")) == 4
+
+
+def test_importing_leaves_the_devices_to_be_chosen():
+    """As `jax.distributed.initialize` has to come first."""
+    code = "import agentzoo, jax; jax.config.update('jax_num_cpu_devices', 3); assert jax.device_count() == 3"
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "JAX_PLATFORMS": "cpu"})
