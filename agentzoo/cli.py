@@ -32,6 +32,8 @@ class Train:
     n_actors: int = 1
     # How many trajectories each of them may be ahead of what was learned.
     max_lag: int = 1
+    # How many devices share every batch that is learned from.
+    n_devices: int | Literal["all"] = 1
     # Seed of networks, exploration and environments.
     seed: int = 0
     # Folder in which the run gets a folder of its own.
@@ -143,6 +145,7 @@ def _train(algorithm: Any, options: Train, config: Any) -> None:
         runner=options.runner,
         n_actors=options.n_actors,
         max_lag=options.max_lag,
+        n_devices=options.n_devices,
         seed=options.seed,
         log_dir=options.log_dir,
         **hyperparameters,

@@ -5,10 +5,13 @@ an agent on one device.
 """
 
 import contextlib
+import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from agentzoo.types import ConfigurationError, PyTree
@@ -30,7 +33,7 @@ def make_mesh(n_devices: int | str) -> Mesh | None:
     if n_devices > len(devices):
         advice = "; XLA_FLAGS=--xla_force_host_platform_device_count=4 would make four of a CPU" if devices[0].platform == "cpu" else ""
         raise ConfigurationError(f"n_devices={n_devices}, but JAX sees {len(devices)} ({devices[0].platform}){advice}.")
-    if n_devices == 1 and jax.process_count() == 1:
+    if n_devices == 1:
         return None
     if len({device.process_index for device in devices[:n_devices]}) < jax.process_count():
         raise ConfigurationError(
@@ -66,7 +69,7 @@ def share(batch: PyTree, axis: int = 0) -> PyTree:
 
 def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
     """Arrays of which each device of the mesh has a copy."""
-    return tree if mesh is None else jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    return tree if mesh is None else jax.tree.map(lambda x: _put(x, NamedSharding(mesh, PartitionSpec())), tree)
 
 
 def spread(tree: PyTree, mesh: Mesh | None) -> PyTree:
@@ -74,7 +77,35 @@ def spread(tree: PyTree, mesh: Mesh | None) -> PyTree:
     if mesh is None:
         return tree
 
-    def sharding(x: Any) -> NamedSharding:
-        return NamedSharding(mesh, PartitionSpec(_AXIS) if x.ndim and x.shape[0] % mesh.size == 0 else PartitionSpec())
+    def put(x: Any) -> Any:
+        return _put(x, NamedSharding(mesh, PartitionSpec(_AXIS) if x.ndim and x.shape[0] % mesh.size == 0 else PartitionSpec()))
 
-    return jax.device_put(tree, jax.tree.map(sharding, tree))
+    return jax.tree.map(put, tree)
+
+
+def _put(x: jax.Array, sharding: NamedSharding) -> jax.Array:
+    """What every host has, on the devices of all hosts, unless it is there already."""
+    if isinstance(x, jax.Array) and not x.is_fully_addressable:
+        return x
+    if sharding.is_fully_addressable:
+        return jax.device_put(x, sharding)
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_put(jax.random.key_data(x), sharding), impl=jax.random.key_impl(x))
+    return jax.make_array_from_callback(x.shape, sharding, np.asarray(x).__getitem__)
+
+
+def collect(tree: PyTree, mesh: Mesh | None) -> PyTree:
+    """Arrays that each host can read, with the shares of all hosts, each of which has to ask for it."""
+    return _collector(mesh)(tree) if mesh is not None and mesh.is_multi_process else tree
+
+
+@functools.lru_cache(maxsize=4)
+def _collector(mesh: Mesh) -> Any:
+    return jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+
+def of_first_host(number: float, mesh: Mesh | None) -> float:
+    """What the first host has measured, so that all of them do the same."""
+    if mesh is None or not mesh.is_multi_process:
+        return number
+    return float(multihost_utils.broadcast_one_to_all(np.float32(number)))

@@ -1,8 +1,10 @@
 """Four simulated devices that share every batch, beside one."""
 
 import os
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -92,3 +94,47 @@ def test_importing_leaves_the_devices_to_be_chosen():
     """As `jax.distributed.initialize` has to come first."""
     code = "import agentzoo, jax; jax.config.update('jax_num_cpu_devices', 3); assert jax.device_count() == 3"
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "JAX_PLATFORMS": "cpu"})
+
+
+HOST = """
+import sys
+import agentzoo, jax
+from tests.test_sharding import CATCH, check_equal, make, num_devices
+
+jax.distributed.initialize(sys.argv[1], num_processes=2, process_id=int(sys.argv[2]))
+agent = make("PPO", "all", runner="device", log_dir=f"logs_{jax.process_index()}").learn(256, progress_bar=False)
+assert len(jax.local_devices()) == 2 and num_devices(agent) == 4
+agent.save(f"agent_{jax.process_index()}")
+agent.learn(128, progress_bar=False, reset_num_timesteps=False)
+again = agentzoo.load(f"agent_{jax.process_index()}", CATCH, n_devices="all")
+check_equal(again.learn(128, progress_bar=False, reset_num_timesteps=False), agent)
+try:
+    make("PPO", "all", runner="host")
+except Exception as error:
+    assert "let one host learn and the others act" in str(error), error
+else:
+    raise AssertionError("Python environments on several hosts")
+"""
+
+
+def test_two_hosts(tmp_path):
+    """Which save, and go on with, the same agent as one."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    environment = {
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": "2",
+        "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
+    }
+    command = [sys.executable, "-c", HOST, address]
+    hosts = [subprocess.Popen([*command, str(i)], env={**os.environ, **environment}, cwd=tmp_path) for i in range(2)]
+    try:
+        assert [host.wait(timeout=300) for host in hosts] == [0, 0]
+    finally:
+        for host in hosts:
+            host.kill()
+    one = make("PPO", 1, runner="device").learn(256, progress_bar=False)
+    for i in range(2):
+        check_equal(agentzoo.load(tmp_path / f"agent_{i}"), one)

@@ -23,7 +23,7 @@ from agentzoo.callbacks import BaseCallback, CallbackLike, CallbackList, Progres
 from agentzoo.envs import EnvLike, Envs, make_shared_envs, spaces
 from agentzoo.logging import Logger, next_folder, versions
 from agentzoo.runners import Programs, Runner, RunState, check_runner, compile_agent, make_runner
-from agentzoo.sharding import Mesh, make_mesh, replicate, spread
+from agentzoo.sharding import Mesh, collect, make_mesh, replicate, spread
 from agentzoo.types import Agent, ConfigurationError, EnvSpec, PyTree
 
 Config = TypeVar("Config")
@@ -346,7 +346,8 @@ class Algorithm(Generic[Config]):
         manifest = {**self._describe_run(), "excluded": sorted(exclude), "predictions": self._predictions, "versions": versions()}
         if self._runner is None or self._runner.worlds is None:
             return checkpoint.save(path, run._asdict(), manifest)
-        return checkpoint.save(path, run._asdict() | {"worlds": self._runner.worlds}, manifest | {"worlds": self._runner.name})
+        worlds = collect(self._runner.worlds, self.mesh)
+        return checkpoint.save(path, run._asdict() | {"worlds": worlds}, manifest | {"worlds": self._runner.name})
 
     @classmethod
     def load(
@@ -403,7 +404,7 @@ class Algorithm(Generic[Config]):
         going_on = agent._runner is not None and agent._runner.name is not None and agent._runner.name == manifest.get("worlds")
         if agent._runner is not None and going_on:
             agent._runner.reset(agent.seed)
-            template["worlds"], agent._seed_next_reset = agent._runner.worlds, False
+            template["worlds"], agent._seed_next_reset = collect(agent._runner.worlds, agent.mesh), False
         loaded = checkpoint.load(path, template, missing, surplus="['worlds']")
         if agent._runner is not None:
             agent._runner.worlds = spread(loaded.pop("worlds", None), agent.mesh)
@@ -425,7 +426,8 @@ class Algorithm(Generic[Config]):
 
     def _open_log(self, new: bool) -> None:
         if self.log_dir is not None and new:
-            self.run_dir = next_folder(Path(self.log_dir), type(self).__name__)
+            host = jax.process_index() if self.mesh is not None else 0
+            self.run_dir = next_folder(Path(self.log_dir) / f"host_{host}" if host else Path(self.log_dir), type(self).__name__)
         self.logger = Logger(self.run_dir)
         self.logger.write_config(self._describe_run())
 

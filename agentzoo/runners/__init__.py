@@ -55,11 +55,16 @@ def make_runner(name: str, agent: Agent, programs: Programs, envs: Envs, max_lag
     Raises:
       ConfigurationError: if it cannot step these environments.
     """
+    env = find_native(envs) if name in ("auto", "device") else None
+    if env is None and programs.mesh is not None and programs.mesh.is_multi_process:
+        raise ConfigurationError(
+            "The devices of several hosts learn together only in environments that are compiled; with Python environments, "
+            'let one host learn and the others act: runner="ray".'
+        )
     if isinstance(envs, DistantEnvs):
         return RayRunner(agent, programs, envs.shares, envs.make, max_lag)
     if name == "threads":
         return ThreadsRunner(agent, programs, getattr(envs, "shares", [envs]), max_lag)
-    env = find_native(envs) if name != "host" else None
     if name == "device" and env is None:
         raise ConfigurationError(
             'runner="device" needs an environment that is written in JAX from end to end, such as "agentzoo/CartPole-v0" or a '

@@ -18,7 +18,7 @@ from agentzoo.envs import Envs, FunctionalEnv, spaces
 from agentzoo.envs.functional import World, advance_all, begin_all
 from agentzoo.envs.functional_gym import draw_keys
 from agentzoo.runners.programs import Cycle, Episode, Programs, Runner, RunState, compile_agent, reset_memory
-from agentzoo.sharding import Mesh, spread
+from agentzoo.sharding import Mesh, collect, of_first_host, spread
 from agentzoo.types import Agent, Array, PyTree, Trajectory
 
 # A chunk grows while it takes less than the first number of seconds, and shrinks if it takes more than the second.
@@ -80,8 +80,8 @@ class DeviceRunner(Runner):
             numbers = np.array([cycles, run.step, run.moves % 2**31, total], np.int32)
             start = time.perf_counter()
             (state, self.worlds), ends, metrics = self._chunk((run.agent, self.worlds), run.key, numbers)
-            episodes = self._episodes(ends, cycles)  # waits for the program
-            seconds = time.perf_counter() - start
+            episodes = self._episodes(collect(ends, self.mesh), cycles)  # waits for the program
+            seconds = of_first_host(time.perf_counter() - start, self.mesh)
             if cycles == self._cycles and seconds < _SECONDS[0]:
                 self._cycles = min(2 * self._cycles, self._most)
             elif seconds > _SECONDS[1]:
