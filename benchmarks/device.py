@@ -4,8 +4,14 @@
     python benchmarks/device.py --tasks sac mpo          others
     python benchmarks/device.py --tasks dqn --seeds 8    eight seeds in one program, and one after the other on the device
 
+Beside rejax, and for PPO a loop as PureJaxRL has them, at the same settings, in an environment of their own:
+
+    python -m venv peers && peers/bin/pip install rejax==0.1.3 gymnax==0.0.9
+    python benchmarks/device.py --tasks dqn ppo ppo-many --peers peers/bin/python
+
 Every figure is whole `learn`, with compilation, in a process of its own; what is printed in brackets is a second run in the same process,
-without it. Let nothing else run meanwhile, or trust the ratios only.
+without it. The score is the mean of 100 episodes after one run, greedy for DQN and sampled for PPO. Let nothing else run meanwhile, or
+trust the ratios only.
 """
 
 import argparse
@@ -14,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 # As tuned in rl-baselines3-zoo, and as in speed.py.
 TUNED = {
@@ -41,14 +48,14 @@ TASKS = {
 
 
 def learn(task: str, way: str, seeds: int, steps: int) -> list[float]:
-    """Seconds of two runs: by a runner, or of several seeds "together" or "in turn"."""
-    from agentzoo import learn_together
+    """Seconds of two runs: by a runner, or of several seeds "together" or "in turn"; and the score of the last agent after the first."""
+    from agentzoo import evaluate_policy, learn_together
     from agentzoo.algos.loading import find
 
     algorithm, env, default, hyperparameters = TASKS[task]
     runner = way if way in ("host", "device") else "device"
     agents = [find(algorithm)(env, seed=seed, runner=runner, **hyperparameters) for seed in range(seeds)]
-    seconds = []
+    seconds, scores = [], []
     for _ in range(2):
         start = time.perf_counter()
         if way == "together":
@@ -57,7 +64,24 @@ def learn(task: str, way: str, seeds: int, steps: int) -> list[float]:
             for agent in agents:
                 agent.learn(steps or default, progress_bar=False)
         seconds.append(time.perf_counter() - start)
-    return seconds
+        scores.append(evaluate_policy(agents[-1], env, 100, deterministic=algorithm != "PPO")[0])
+    return [*seconds, scores[0]]
+
+
+def command(task: str, way: str, arguments: argparse.Namespace) -> list[str]:
+    """Measures a task in a process of its own."""
+    if way in ("rejax", "purejax"):
+        algorithm, _, steps, hyperparameters = TASKS[task]
+        settings = [way, algorithm, int(arguments.steps) or steps, {"gamma": 0.99, **hyperparameters}]
+        return [arguments.peers, str(Path(__file__).with_name("device_peers.py")), json.dumps(settings)]
+    return [sys.executable, __file__, "--one", json.dumps([task, way, arguments.seeds, int(arguments.steps)])]
+
+
+def choose_ways(task: str, arguments: argparse.Namespace) -> list[str]:
+    """What to compare."""
+    if arguments.peers:
+        return ["device", "rejax", "purejax"] if TASKS[task][0] == "PPO" else ["device", "rejax"]
+    return ["device", "host"] if arguments.seeds == 1 else ["together", "in turn"]
 
 
 def main() -> None:
@@ -66,23 +90,23 @@ def main() -> None:
     parser.add_argument("--steps", type=float, default=0, help="environment steps, instead of each task's own")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--peers", help="Python interpreter that has rejax and gymnax, for DQN and PPO")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps(learn(*json.loads(arguments.one))))
         return
-    ways = ("device", "host") if arguments.seeds == 1 else ("together", "in turn")
     for task in arguments.tasks:
-        seconds: dict[str, list[list[float]]] = {way: [] for way in ways}
+        ways = choose_ways(task, arguments)
+        measured: dict[str, list[list[float]]] = {way: [] for way in ways}
         for _ in range(arguments.repeats):
             for way in ways:
-                one = json.dumps([task, way, arguments.seeds, int(arguments.steps)])
-                output = subprocess.run([sys.executable, __file__, "--one", one], check=True, capture_output=True, text=True).stdout
-                seconds[way].append(json.loads(output.splitlines()[-1]))
-        first, second = ({way: statistics.median(runs[i] for runs in seconds[way]) for way in ways} for i in (0, 1))
+                output = subprocess.run(command(task, way, arguments), check=True, capture_output=True, text=True).stdout
+                measured[way].append(json.loads(output.splitlines()[-1]))
+        first, second, score = ({way: statistics.median(runs[i] for runs in measured[way]) for way in ways} for i in (0, 1, 2))
         for way in ways:
             ratios = f"{first[way] / first[ways[0]]:.2f} [{second[way] / second[ways[0]]:.2f}] times {ways[0]}"
-            print(f"{task:14} {way:9} {first[way]:7.1f} s [{second[way]:.1f} s], {ratios}", flush=True)
+            print(f"{task:14} {way:9} {first[way]:7.1f} s [{second[way]:.1f} s], {ratios}, score {score[way]:.1f}", flush=True)
 
 
 if __name__ == "__main__":
