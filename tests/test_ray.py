@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import gymnasium as gym
 import jax
@@ -74,3 +76,43 @@ def test_environments_are_made_where_actors_are():
         IMPALA(gym.make("CartPole-v1"), runner="ray")
     with pytest.raises(ConfigurationError, match="n_envs=3 environments cannot be shared evenly between n_actors=2"):
         IMPALA("CartPole-v1", runner="ray", n_envs=3, n_actors=2)
+
+
+NODES = """
+import os
+
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on the loopback interface
+import ray
+from ray.cluster_utils import Cluster
+
+from agentzoo import IMPALA
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+nodes = {node.node_id: node for node in (cluster.add_node(num_cpus=2) for _ in range(2))}
+cluster.wait_for_nodes()
+ray.init(address=cluster.address, log_to_driver=False)
+agent = IMPALA("CartPole-v1", runner="ray", n_actors=2, n_envs=2, n_steps=20, net_arch=(16,))
+killed, went_on = [], []
+
+
+def kill(agent):
+    if agent.num_timesteps >= 1_000 and not killed:
+        asked = [handle._worker.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id()) for handle in agent._runner.handles]
+        killed.append(ray.get(asked[0]))
+        cluster.remove_node(nodes[killed[0]], allow_graceful=False)
+    if agent._metrics.get("ray/replaced_actors"):
+        went_on.append(agent.num_timesteps)
+    return len(went_on) < 50
+
+
+agent.learn(1e9, kill, progress_bar=False)
+assert 1 <= agent._metrics["ray/replaced_actors"] <= 2, agent._metrics
+print("went on")
+"""
+
+
+def test_a_node_that_dies():
+    """Takes its actor with it, which is replaced on another node."""
+    command = [sys.executable, "-c", NODES]
+    done = subprocess.run(command, env={**os.environ, "JAX_PLATFORMS": "cpu"}, capture_output=True, text=True, timeout=300)
+    assert "went on" in done.stdout, done.stderr[-3000:]
