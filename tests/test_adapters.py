@@ -1,5 +1,7 @@
 """Functional environments of others."""
 
+from typing import NamedTuple
+
 import gymnasium as gym
 import jax
 import jax.numpy as jnp
@@ -9,8 +11,8 @@ from gymnasium import spaces
 from gymnasium.envs.functional_jax_env import FunctionalJaxEnv
 from gymnasium.experimental.functional import FuncEnv
 
-from agentzoo import PPO
-from agentzoo.envs import FuncEnvAdapter, GymnaxAdapter, TimeLimit, find_native, make_envs
+from agentzoo import PPO, ConfigurationError
+from agentzoo.envs import BraxAdapter, FuncEnvAdapter, GymnaxAdapter, TimeLimit, find_native, make_envs
 from agentzoo.runners import DeviceRunner
 
 KEY = jax.random.key(0)
@@ -138,3 +140,77 @@ def test_gymnax():
     assert np.flatnonzero(last.truncated).tolist() == [199] and not last.terminated.any()
     agent = PPO(gymnax.make("CartPole-v1"), n_envs=8, n_steps=32, batch_size=256).learn(30_000, progress_bar=False)
     assert agent.ep_rew_mean > 40
+
+
+class BraxState(NamedTuple):
+    obs: jax.Array
+    reward: jax.Array
+    done: jax.Array
+    info: dict
+
+
+class Brax:
+    """As Brax has them: a slide that ends beyond 2."""
+
+    observation_size, action_size, backend = 1, 2, "spring"
+
+    def reset(self, rng):
+        return BraxState(jnp.zeros(1), jnp.zeros(()), jnp.zeros(()), {})
+
+    def step(self, state, action):
+        obs = state.obs + action.sum()
+        return state._replace(obs=obs, reward=action.sum(), done=(obs[0] > 2).astype(jnp.float32))
+
+
+class EpisodeWrapper:
+    """Its time limit, which looks like a termination and writes into the dictionary."""
+
+    episode_length = 4
+
+    def __init__(self, env):
+        self.env = env
+        self.observation_size, self.action_size, self.backend = env.observation_size, env.action_size, env.backend
+
+    def reset(self, rng):
+        state = self.env.reset(rng)
+        state.info.update(steps=jnp.zeros(()), truncation=jnp.zeros(()))
+        return state
+
+    def step(self, state, action):
+        state = self.env.step(state, action)
+        state.info["steps"] += 1
+        state.info["truncation"] = jnp.where(state.info["steps"] >= self.episode_length, 1 - state.done, 0.0)
+        return state._replace(done=jnp.where(state.info["steps"] >= self.episode_length, 1.0, state.done))
+
+
+class AutoResetWrapper(EpisodeWrapper):
+    pass
+
+
+@pytest.mark.parametrize("env, push, steps, truncated", [
+    (Brax(), 0.5, 3, False), (EpisodeWrapper(Brax()), 0.5, 3, False), (EpisodeWrapper(Brax()), 0.1, 4, True), (Brax(), 0.11, 10, False),
+])  # fmt: skip
+def test_brax(env, push, steps, truncated):
+    env = BraxAdapter(env)
+    state, obs = env.reset(KEY)
+    for t in range(1, 11):  # noqa: B007 (counted after the loop)
+        before = jax.tree.map(np.asarray, state)
+        after, step = env.step(state, jnp.full(2, push), KEY)
+        jax.tree.map(np.testing.assert_array_equal, state, before)  # it is not written into
+        np.testing.assert_allclose(step.obs, obs + 2 * push, rtol=1e-6)
+        state, obs = after, step.obs
+        if step.terminated or step.truncated:
+            break
+    assert (t, bool(step.truncated), bool(step.terminated)) == (steps, truncated, not truncated)
+
+
+def test_agents_learn_in_brax():
+    agent = PPO(EpisodeWrapper(Brax()), n_envs=4, n_steps=32, batch_size=64, learning_rate=1e-2, net_arch=(16,))
+    assert isinstance(agent._runner, DeviceRunner) and agent.spec.action_space == spaces.Box(-1, 1, (2,), np.float32)
+    agent.learn(3_000, progress_bar=False)
+    assert agent.ep_rew_mean > 3  # two steps of 2 each
+    pixels = Brax()
+    pixels.observation_size = {"view": (4, 4, 3), "speed": 2}
+    assert BraxAdapter(pixels).observation_space["view"].shape == (4, 4, 3)
+    with pytest.raises(ConfigurationError, match="auto_reset=False"):
+        PPO(AutoResetWrapper(Brax()))

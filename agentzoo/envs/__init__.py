@@ -4,7 +4,7 @@ Importing this module registers our own with Gymnasium, as `agentzoo/Catch-v0` a
 """
 
 from agentzoo.envs import registration
-from agentzoo.envs.adapters import FuncEnvAdapter, GymnaxAdapter
+from agentzoo.envs.adapters import BraxAdapter, FuncEnvAdapter, GymnaxAdapter
 from agentzoo.envs.bandit import MultiArmedBandit
 from agentzoo.envs.bsuite import DeepSea, MemoryChain
 from agentzoo.envs.catch import Catch
@@ -20,6 +20,7 @@ from agentzoo.envs.vector_envs import VectorEnvs
 __all__ = [
     "Acrobot",
     "Asterix",
+    "BraxAdapter",
     "Breakout",
     "CartPole",
     "Catch",

@@ -1,5 +1,6 @@
-"""Functional environments of others: Gymnasium's `FuncEnv` (`phys2d/...`, `tabular/...`) and those of gymnax."""
+"""Functional environments of others: Gymnasium's `FuncEnv` (`phys2d/...`, `tabular/...`), and those of gymnax and Brax."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -73,8 +74,49 @@ class GymnaxAdapter:
         return _as_before(after, state), Step(obs, jnp.reshape(reward, ()), jnp.reshape(terminated, ()), jnp.reshape(truncated, ()))
 
 
+class BraxAdapter:
+    """An environment of Brax, with actions in [-1, 1].
+
+    Args:
+      env: what `brax.envs.create(name, auto_reset=False)` returns, with its time limit of `episode_length` steps, or
+        `brax.envs.get_environment`, which has none.
+
+    Raises:
+      ConfigurationError: if the environment begins its next episode on its own, or is a batch of several.
+    """
+
+    def __init__(self, env: Any):
+        part, limit = env, "none"
+        while hasattr(part, "env"):
+            if type(part).__name__ in ("AutoResetWrapper", "VmapWrapper"):
+                raise ConfigurationError(
+                    f"Brax's {type(part).__name__} leaves no last observation to learn from, or does what n_envs does; make the "
+                    "environment with brax.envs.create(name, auto_reset=False) and no batch_size."
+                )
+            limit, part = getattr(part, "episode_length", limit), part.env
+        self.env, self._name = env, f"{type(part).__name__}, {env.backend}, episode_length={limit}"
+        self.observation_space = _box(env.observation_size)
+        self.action_space = gym.spaces.Box(-1.0, 1.0, (env.action_size,), np.float32)
+
+    def __repr__(self) -> str:
+        return f"BraxAdapter({self._name})"
+
+    def reset(self, key: Array) -> tuple[PyTree, PyTree]:
+        """Begins an episode."""
+        state = self.env.reset(key)
+        return state, state.obs
+
+    def step(self, state: PyTree, action: Array, key: Array) -> tuple[PyTree, Step]:
+        """Takes an action."""
+        after = self.env.step(jax.tree.map(lambda x: x, state), action)  # a copy, since Brax writes into dictionaries
+        truncated = after.info.get("truncation", jnp.zeros(())) > 0
+        return _as_before(after, state), Step(after.obs, after.reward, (after.done > 0) & ~truncated, truncated)
+
+
 def adapt(env: Any) -> Any:
     """An environment of others as a functional one; whatever is none, as it is."""
+    if all(hasattr(env, name) for name in ("observation_size", "action_size", "backend")):
+        return BraxAdapter(env)
     made = isinstance(env, tuple) and len(env) == 2  # by `gymnax.make`
     if hasattr(env[0] if made else env, "step_env"):
         return GymnaxAdapter(*env) if made else GymnaxAdapter(env)
@@ -84,6 +126,13 @@ def adapt(env: Any) -> Any:
 def _as_before(after: PyTree, before: PyTree) -> PyTree:
     """A state in the dtypes of the one before it."""
     return jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), after, before)
+
+
+def _box(size: Any) -> gym.Space:
+    """The space of Brax's observations, by their size or the sizes of their parts."""
+    if isinstance(size, Mapping):
+        return gym.spaces.Dict({name: _box(part) for name, part in size.items()})
+    return gym.spaces.Box(-np.inf, np.inf, (size,) if isinstance(size, int) else tuple(size), np.float32)
 
 
 def _space(space: Any) -> gym.Space:
