@@ -117,7 +117,7 @@ TASKS = {
     "qrdqn-cartpole": ("QRDQN", "CartPole-v1", 50_000, {**CARTPOLE, "n_quantiles": 10}, 475, "every"),
     "qrdqn-acrobot": ("QRDQN", "Acrobot-v1", 100_000, {**LUNAR, "learning_rate": 6.3e-4, "n_quantiles": 25}, -80, "mean"),
     "qrdqn-mountaincar": ("QRDQN", "MountainCar-v0", 120_000, {**MOUNTAIN_CAR, "n_quantiles": 25}, -115, "mean"),
-    "qrdqn-lunarlander": ("QRDQN", "LunarLander-v3", 300_000, {**LUNAR, "n_quantiles": 170}, 200, "mean"),
+    "qrdqn-lunarlander": ("QRDQN", "LunarLander-v3", 300_000, {**LUNAR, "n_quantiles": 50}, 200, "mean"),
     "sac-pendulum": ("SAC", "Pendulum-v1", 20_000, {}, -160, "mean"),
     "mpo-pendulum": ("MPO", "Pendulum-v1", 20_000, {}, -170, "mean"),
     "mpo-cartpole": ("MPO", "CartPole-v1", 100_000, MPO_CARTPOLE, 475, "every"),
