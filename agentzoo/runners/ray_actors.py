@@ -29,8 +29,6 @@ from agentzoo.runners.threads import Stop, ThreadsRunner
 from agentzoo.types import Agent, Array, PyTree, Trajectory
 
 PATIENCE = 300.0
-# So that an actor takes one core at most, and leaves accelerators to the learner.
-WORKER = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
 
 
 class Worker:
@@ -144,7 +142,10 @@ class RayRunner(ThreadsRunner):
         connect()
         import ray
 
-        remote = ray.remote(max_restarts=0, scheduling_strategy="SPREAD", runtime_env={"env_vars": WORKER})(Worker).remote
+        # So that an actor takes one core at most, and leaves accelerators to the learner.
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
+        runtime_env = {"env_vars": {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}}
+        remote = ray.remote(max_restarts=0, scheduling_strategy="SPREAD", runtime_env=runtime_env)(Worker).remote
 
         def make_worker(actor: int) -> Any:
             return remote(agent, make, actor, len(parts))
