@@ -159,7 +159,7 @@ def make_replay(
             slot = row * num_envs + env
             weight = jnp.ones(batch_size)
         r_t, discount_t, end = n_step_return(replay, row, env, age)
-        first, last = read(replay, share(slot)), read(replay, share(end))
+        first, last = read(replay, slot), read(replay, end)
         return share(Batch(first.obs_tm1, first.a_tm1, r_t, discount_t, last.obs_t, weight, slot))
 
     def n_step_return(replay: Replay, row: Array, env: Array, age: Array) -> tuple[Array, Array, Array]:
