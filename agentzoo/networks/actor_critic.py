@@ -1,13 +1,13 @@
 """A policy and a value function over time, for every action space, with or without memory and action masks."""
 
 import contextlib
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import distrax
 import haiku as hk
+import jax
 import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
@@ -114,28 +114,32 @@ def make_actor_critic(
 
     def hidden(x: PyTree) -> Array:
         if network is not None:
-            return hk.BatchApply(functools.partial(apply_network, network))(x)
+            return apply_network(network, x)
         with initialised(math.sqrt(2)):
             return mlp(x, net_arch, activation)
 
     @hk.without_apply_rng
     @hk.transform
     def forward(obs, mask, first, memory):
-        x, features, states = obs if network is not None else hk.BatchApply(encoded)(obs), [], []
+        steps = first.shape
+        # One leading axis, here and in the heads: of two, the gradients of a layer would be slow.
+        x = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), obs)
+        x, features, states = x if network is not None else encoded(x), [], []
         for i, name in enumerate(names):
             with hk.name_scope(name):
                 y = hidden(x)
                 if recurrent is not None:
                     with initialised(1.0), _lasting(recurrent, recurrent_span):
                         core = hk.ResetCore(CORES[recurrent](recurrent_size))
-                        y, state = hk.dynamic_unroll(core, (y, first), memory[i], return_all_states=True)
+                        y, state = hk.dynamic_unroll(core, (y.reshape(*steps, -1), first), memory[i], return_all_states=True)
+                    y = y.reshape(-1, y.shape[-1])
                     states.append(state)
                 features.append(y)
         with initialised(0.01):
             outputs = hk.Linear(sum(sizes) * (1 + state_dependent_std), name="policy_head")(features[0])
         with initialised(1.0):
-            v = hk.Linear(1, name="value_head")(features[-1])[..., 0]
-        return Output(policy(outputs, mask), v, tuple(states))
+            v = hk.Linear(1, name="value_head")(features[-1])
+        return Output(policy(outputs.reshape(*steps, -1), mask), v.reshape(steps), tuple(states))
 
     def policy(outputs: Array, mask: Array | None) -> distrax.Distribution:
         if isinstance(action_space, spaces.Box):
