@@ -298,6 +298,17 @@ def test_set_env():
         a.set_env("Acrobot-v1")
 
 
+def test_set_env_of_a_function_that_makes_vector_environments():
+    def four():
+        return gym.make_vec("CartPole-v1", 4)
+
+    a = DQN(four, **FAST)
+    a.set_env(four)
+    assert a.n_envs == 4 and a.learn(48, progress_bar=False).num_timesteps == 48
+    with pytest.raises(ConfigurationError, match="holds 4; leave n_envs out"):
+        DQN(four, n_envs=2)
+
+
 # log
 
 

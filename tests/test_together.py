@@ -50,9 +50,20 @@ def test_python_environments_one_after_the_other():
     assert_same_params(agents[1], alone)
 
 
+@pytest.mark.parametrize("algorithm", SETTINGS)
+def test_every_number_may_differ_in_one_program(algorithm, monkeypatch):
+    monkeypatch.setattr(together, "_learn_in_turn", None)
+    one = make(algorithm, CATCH, **{"learning_rate": 1e-3, **({"ent_coef": 0.1} if algorithm == "SAC" else {})})
+    numbers = {name: 0.9 * value + 0.01 for name, value in together._numbers(one.config).items() if name != "cvar_alpha"}
+    assert {"learning_rate", "gamma"} <= numbers.keys()
+    other, alone = (make(algorithm, CATCH, **numbers) for _ in range(2))
+    learn_together([one, other], 64, progress_bar=False)
+    assert_same_params(other, alone.learn(64, progress_bar=False))
+
+
 def test_what_cannot_be_one_program_learns_all_the_same(capsys):
     """Different networks, and a number by which the algorithm decides what to compute."""
-    agents = [make("DQN", CATCH, exploration_fraction=fraction) for fraction in (0.1, 0.2)] + [make("DQN", CATCH, net_arch=(8,))]
+    agents = [make("QRDQN", CATCH, cvar_alpha=alpha) for alpha in (0.5, 0.6)] + [make("QRDQN", CATCH, net_arch=(8,))]
     curves = learn_together(agents, 40, log_interval=20)
     assert all(len(curve.timesteps) == 2 for curve in curves) and [agent.num_timesteps for agent in agents] == [40] * 3
     assert "120/120" in capsys.readouterr().err

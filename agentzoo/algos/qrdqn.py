@@ -130,7 +130,7 @@ def make_agent(config: QRDQNConfig, spec: EnvSpec, network: networks.Network | N
         return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(learning_rate, eps=config.adam_eps))
 
     def epsilon(clock: Clock) -> Array:
-        progress = jnp.minimum((1 - clock.remaining) / max(config.exploration_fraction, 1e-9), 1.0)
+        progress = jnp.minimum((1 - clock.remaining) / jnp.maximum(config.exploration_fraction, 1e-9), 1.0)
         eps = config.exploration_initial_eps + progress * (config.exploration_final_eps - config.exploration_initial_eps)
         return jnp.where(clock.step < config.learning_starts, 1.0, 0.0 if config.noisy else eps)
 

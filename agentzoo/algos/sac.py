@@ -104,8 +104,10 @@ class SACState(NamedTuple):
     n_updates: Array
 
 
-def parse_ent_coef(ent_coef: float | str) -> tuple[bool, float]:
+def parse_ent_coef(ent_coef: float | str | Array) -> tuple[bool, Any]:
     """Whether the coefficient is learned, and its first value."""
+    if isinstance(ent_coef, jax.Array):  # those of agents that learn together, each of which has been checked
+        return False, ent_coef
     learned = isinstance(ent_coef, str) and ent_coef.startswith("auto")
     try:
         first = float(ent_coef.removeprefix("auto").removeprefix("_") or 1.0 if isinstance(ent_coef, str) else ent_coef)

@@ -43,7 +43,7 @@ def make_envs(env: EnvLike, n_envs: int = 1) -> Envs:
       env: a Gymnasium id, an environment, a factory of environments, a vector environment, or a functional environment, which may be
         a `FuncEnv` of Gymnasium, or what `gymnax.make` returns.
       n_envs: how many to make of an id, a factory or a functional environment. Those that are functional are stepped by one program. An
-        environment is always one; a vector environment knows its number.
+        environment is always one; a vector environment knows its number, also one that a factory makes.
 
     Raises:
       ConfigurationError: if there is no such environment, a package for it is missing, or `n_envs` cannot be had.
@@ -67,11 +67,12 @@ def make_envs(env: EnvLike, n_envs: int = 1) -> Envs:
     if _is_functional(env):
         return _make_functional(cast(FunctionalEnv, env), n_envs)
     if callable(env):
-        made = [adapters.adapt(env()) for _ in range(n_envs)]
-        if n_envs == 1 and isinstance(made[0], gym.vector.VectorEnv):
-            return VectorEnvs(made[0])
-        if _is_functional(made[0]):
-            return _make_functional(cast(FunctionalEnv, made[0]), n_envs)
+        first = adapters.adapt(env())
+        if isinstance(first, gym.vector.VectorEnv):
+            return make_envs(first, n_envs)
+        if _is_functional(first):
+            return _make_functional(cast(FunctionalEnv, first), n_envs)
+        made = [first, *(adapters.adapt(env()) for _ in range(n_envs - 1))]
         for one in made:
             if not isinstance(one, gym.Env):
                 raise ConfigurationError(f"The environment factory returned {type(one).__name__}, not a gymnasium.Env.")
