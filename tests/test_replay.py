@@ -1,3 +1,4 @@
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import jax
@@ -254,6 +255,14 @@ def test_a_buffer_that_does_not_fit_into_memory_is_refused_before_it_is_made():
     message = r"buffer_size=1000000000 needs 284\d\d\.\d GB, but .* GB of memory; use a buffer_size of \d+"
     with pytest.raises(ConfigurationError, match=message):
         make_replay(EnvSpec(image, spaces.Discrete(2), 1), 10**9, 4, 0.9)
+
+
+def test_a_buffer_too_large_for_a_gpu_may_train_on_the_host(monkeypatch):
+    gpu = SimpleNamespace(platform="gpu", memory_stats=lambda: {"bytes_limit": 8 * 10**9})
+    monkeypatch.setattr(jax, "local_devices", lambda: [gpu])
+    image = spaces.Box(0, 255, (84, 84, 4), np.uint8)
+    with pytest.raises(ConfigurationError, match=r"has 8\.0 GB of memory; use a buffer_size of 2\d{5} or less.*, or JAX_PLATFORMS=cpu"):
+        make_replay(EnvSpec(image, spaces.Discrete(2), 1), 10**6, 4, 0.9)
 
 
 def test_a_stack_is_stored_frame_by_frame():

@@ -14,10 +14,13 @@ def check_memory(shapes: PyTree, capacity: int) -> None:
       ConfigurationError: with the capacity that would fit.
     """
     size, memory = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes)), device_memory()
+    device = jax.local_devices()[0]
     if size > memory:
+        # The host's memory beside a GPU will not do: XLA cannot write there by index, https://github.com/openxla/xla/issues/34565.
+        host = "" if device.platform == "cpu" else ", or JAX_PLATFORMS=cpu, which trains on the host and in its memory"
         raise ConfigurationError(
-            f"buffer_size={capacity} needs {size / 1e9:.1f} GB, but {jax.local_devices()[0]} has {memory / 1e9:.1f} GB of memory; use a "
-            f"buffer_size of {int(0.8 * capacity * memory / size)} or less, smaller observations, or a FrameStack of them."
+            f"buffer_size={capacity} needs {size / 1e9:.1f} GB, but {device} has {memory / 1e9:.1f} GB of memory; use a "
+            f"buffer_size of {int(0.8 * capacity * memory / size)} or less, smaller observations, a FrameStack of them{host}."
         )
 
 
