@@ -38,11 +38,7 @@ def action_bounds(space: spaces.Box) -> ActionBounds:
     Raises:
       ConfigurationError: if they are not finite, leave no room, or the numbers between them are integers.
     """
-    if not np.issubdtype(space.dtype, np.floating):
-        raise ConfigurationError(f"Actions of {space} are integers; make them a Discrete or MultiDiscrete space, or a Box of floats.")
-    low, high = (bound.reshape(-1).astype(np.float32) for bound in (space.low, space.high))
-    low = np.where(low < space.low.reshape(-1), np.nextafter(low, np.float32(np.inf)), low)  # rounding may not leave the bounds
-    high = np.where(high > space.high.reshape(-1), np.nextafter(high, -np.float32(np.inf)), high)
+    low, high = (bound.reshape(-1) for bound in inner_bounds(space))
     with np.errstate(over="ignore", invalid="ignore"):
         width = high - low
     if not (np.isfinite(width) & (width > 0)).all():
@@ -51,3 +47,15 @@ def action_bounds(space: spaces.Box) -> ActionBounds:
             f"gymnasium.wrappers.RescaleAction, or in the environment's action_space."
         )
     return ActionBounds(low, high, space.shape)
+
+
+def inner_bounds(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
+    """Low and high of an action space as float32; rounding does not widen them.
+
+    Raises:
+      ConfigurationError: if the numbers between them are integers.
+    """
+    if not np.issubdtype(space.dtype, np.floating):
+        raise ConfigurationError(f"Actions of {space} are integers; make them a Discrete or MultiDiscrete space, or a Box of floats.")
+    low, high, inf = space.low.astype(np.float32), space.high.astype(np.float32), np.float32(np.inf)
+    return np.where(low < space.low, np.nextafter(low, inf), low), np.where(high > space.high, np.nextafter(high, -inf), high)

@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium import spaces
 
 from agentzoo.core import policies
+from agentzoo.networks.actions import inner_bounds
 from agentzoo.networks.encoders import Network, apply_network, check, encode, mlp
 from agentzoo.types import Array, ConfigurationError, EnvSpec, PyTree, zeros
 
@@ -91,7 +92,7 @@ def make_actor_critic(
         raise ConfigurationError(f"recurrent={recurrent!r} is unknown; choose one of {', '.join(CORES)}, or None.")
     action_space, sizes = spec.action_space, _choices(spec.action_space)
     space, masked = _without_mask(spec, sizes)
-    bounds = _bounds(action_space) if isinstance(action_space, spaces.Box) else ()
+    bounds = inner_bounds(action_space) if isinstance(action_space, spaces.Box) else ()
     names = ["shared"] if shared else ["policy", "value"]
 
     def initialised(gain: float) -> Any:
@@ -166,22 +167,13 @@ def make_actor_critic(
     return ActorCritic(init, forward.apply, split, space, bool(bounds), to_environment, initial_memory)
 
 
-def _bounds(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
-    """Low and high in the dtype of actions; rounding does not widen them."""
-    low, high = space.low.astype(np.float32), space.high.astype(np.float32)
-    inf = np.float32(np.inf)
-    return np.where(low < space.low, np.nextafter(low, inf), low), np.where(high > space.high, np.nextafter(high, -inf), high)
-
-
 def _choices(space: spaces.Space) -> list[int]:
     """The outputs that describe a policy: for each choice its number of values, and one for each bit or dimension."""
     if isinstance(space, spaces.Discrete):
         return [int(space.n)]
     if isinstance(space, spaces.MultiDiscrete):
         return [int(n) for n in space.nvec.reshape(-1)]
-    assert space.shape is not None and space.dtype is not None
-    if isinstance(space, spaces.Box) and not np.issubdtype(space.dtype, np.floating):
-        raise ConfigurationError(f"Actions of {space} are integers; make them a Discrete or MultiDiscrete space, or a Box of floats.")
+    assert space.shape is not None
     return [1] * math.prod(space.shape)
 
 
