@@ -128,7 +128,7 @@ def make_actor_critic(
         x, features, states = x if network is not None else encoded(x), [], []
         for i, name in enumerate(names):
             with hk.name_scope(name):
-                y = hidden(x)
+                y: Any = hidden(x)
                 if recurrent is not None:
                     with initialised(1.0), _lasting(recurrent, recurrent_span):
                         core = hk.ResetCore(CORES[recurrent](recurrent_size))
