@@ -50,6 +50,17 @@ def test_the_same_agent_comes_out(algorithm):
     assert "all-reduce" in program.as_text(), "each of them has computed everything"
 
 
+def test_each_device_does_a_part_of_the_work():
+    def flops(n_devices):
+        agent = make("IMPALA", n_devices, runner="host", net_arch=(128, 128), recurrent=None)
+        agent._runner.reset()
+        trajectory = agent._runner.rollout(agent.params, agent._run.key, 0, 0, 1)
+        program = agent._programs.learn.lower(agent._run.agent, trajectory, np.array([128, 4, 128], np.int32)).compile()
+        return program.cost_analysis()["flops"]
+
+    assert flops(4) < 0.5 * flops(1)
+
+
 @pytest.mark.parametrize("algorithm", ["DQN", "PPO"])
 def test_compiled_environments_are_shared_too(algorithm, tmp_path):
     one, four = (make(algorithm, n_devices, runner="device").learn(128, progress_bar=False) for n_devices in (1, 4))

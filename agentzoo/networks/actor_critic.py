@@ -122,25 +122,32 @@ def make_actor_critic(
     @hk.without_apply_rng
     @hk.transform
     def forward(obs, mask, first, memory):
-        steps = first.shape
-        # One leading axis, here and in the heads: of two, the gradients of a layer would be slow.
-        x = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), obs)
-        x, features, states = x if network is not None else encoded(x), [], []
+        num_steps, num_envs = first.shape
+
+        # Layers see one leading axis: of two, their gradients would be slow. Environments come first, since devices share those.
+        def merge(x: Array) -> Array:
+            return jnp.swapaxes(x, 0, 1).reshape(num_envs * num_steps, *x.shape[2:])
+
+        def unmerge(x: Array) -> Array:
+            return jnp.swapaxes(x.reshape(num_envs, num_steps, -1), 0, 1)
+
+        x, features, states = jax.tree.map(merge, obs), [], []
+        x = x if network is not None else encoded(x)
         for i, name in enumerate(names):
             with hk.name_scope(name):
                 y: Any = hidden(x)
                 if recurrent is not None:
                     with initialised(1.0), _lasting(recurrent, recurrent_span):
                         core = hk.ResetCore(CORES[recurrent](recurrent_size))
-                        y, state = hk.dynamic_unroll(core, (y.reshape(*steps, -1), first), memory[i], return_all_states=True)
-                    y = y.reshape(-1, y.shape[-1])
+                        y, state = hk.dynamic_unroll(core, (unmerge(y), first), memory[i], return_all_states=True)
+                    y = merge(y)
                     states.append(state)
                 features.append(y)
         with initialised(0.01):
             outputs = hk.Linear(sum(sizes) * (1 + state_dependent_std), name="policy_head")(features[0])
         with initialised(1.0):
             v = hk.Linear(1, name="value_head")(features[-1])
-        return Output(policy(outputs.reshape(*steps, -1), mask), v.reshape(steps), tuple(states))
+        return Output(policy(unmerge(outputs), mask), unmerge(v)[..., 0], tuple(states))
 
     def policy(outputs: Array, mask: Array | None) -> distrax.Distribution:
         if isinstance(action_space, spaces.Box):
