@@ -3,13 +3,14 @@
     python benchmarks/learning.py dqn-cartpole-defaults --seeds 10
     python benchmarks/learning.py dqn-acrobot --seeds 5
 
-Each task states the score to reach. One line of JSON per seed goes to standard output, then a summary. Pong takes hours: `pong.py` runs
-it in parts.
+Each task states the score to reach. One line of JSON per seed goes to standard output, then a summary. `parts.py` runs a
+long task in parts.
 """
 
 import argparse
 import json
 import time
+from collections.abc import Sequence
 
 import gymnasium as gym
 import numpy as np
@@ -89,6 +90,14 @@ IMPALA_LUNAR = dict(
     n_envs=2, n_steps=32, gamma=0.999, vtrace_lambda=0.98, ent_coef=agentzoo.Linear(0.003), learning_rate=agentzoo.Linear(1e-3),
     net_arch=(256, 256), activation="relu",
 )  # fmt: skip
+PONG = dict(
+    preset="pixels", cnn="efficient", n_envs=4, train_freq=1, gradient_steps=4, learning_starts=10_000, n_steps=3, double_q=True,
+    dueling=True, prioritized_replay=True,
+)  # fmt: skip
+QRDQN_PONG = {
+    **PONG, "n_quantiles": 50, "n_steps": 10, "learning_starts": 2_000, "target_update_interval": 2_000, "adam_eps": 1.5e-4,
+    "exploration_fraction": 0.02,
+}  # fmt: skip
 
 # name: (algorithm, environment, steps, hyperparameters, score to reach, whether by every seed or by their mean, or "at most" by any)
 TASKS = {
@@ -124,15 +133,17 @@ TASKS = {
     "mpo-lunarlander": ("MPO", "LunarLanderContinuous-v3", 300_000, {}, 220, "mean"),
     "sac-lunarlander": ("SAC", "LunarLanderContinuous-v3", 300_000, LUNAR_CONTINUOUS, 240, "mean"),
     "sac-halfcheetah": ("SAC", "HalfCheetah-v5", 1_000_000, {"learning_starts": 10_000}, 9500, "mean"),
+    "mpo-halfcheetah": ("MPO", "HalfCheetah-v5", 300_000, {}, 0, "mean"),
     "sac-cartpole": ("SAC", "CartPole-v1", 100_000, {}, 475, "every"),
-    "dqn-pong": ("DQN", "ALE/Pong-v5", 2_000_000, {"preset": "pixels", "learning_starts": 10_000}, 15, "mean"),
-    "qrdqn-pong": ("QRDQN", "ALE/Pong-v5", 2_000_000, {"preset": "pixels", "learning_starts": 10_000}, 15, "mean"),
+    "dqn-pong": ("DQN", "ALE/Pong-v5", 1_000_000, PONG, 15, "mean"),
+    "qrdqn-pong": ("QRDQN", "ALE/Pong-v5", 1_000_000, QRDQN_PONG, 15, "mean"),
 }
 
 
-def _value(text: str) -> object:
-    value = json.loads(text)
-    return agentzoo.Linear(*value["linear"]) if isinstance(value, dict) else value
+def read_changes(changes: Sequence[str]) -> dict[str, object]:
+    """Hyperparameters from texts `NAME=VALUE`."""
+    values = {name: json.loads(value) for name, value in (change.split("=", 1) for change in changes)}
+    return {name: agentzoo.Linear(*value["linear"]) if isinstance(value, dict) else value for name, value in values.items()}
 
 
 def main() -> None:
@@ -146,7 +157,7 @@ def main() -> None:
     arguments = parser.parse_args()
     algorithm, env, steps, hyperparameters, goal, by = TASKS[arguments.task]
     steps = int(arguments.steps or steps)
-    changes = {name: _value(value) for name, value in (change.split("=", 1) for change in arguments.set)}
+    changes = read_changes(arguments.set)
     scores = []
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         start = time.perf_counter()

@@ -1,0 +1,89 @@
+"""A long run of one of the tasks of `learning.py`, in as many parts as it takes.
+
+    python benchmarks/parts.py runs/pong qrdqn-pong --score 17
+    python benchmarks/parts.py runs/pong qrdqn-pong --score 17      # again: it goes on where it was
+
+Every `--every` steps the whole agent is saved, replay included, and a line goes to `curve.csv`: environment steps, seconds of training in
+all parts together, the mean raw score of the last 100 training episodes, and with `--episodes N` that of N fresh ones with the
+deterministic policy, whose time does not count. The run ends at `--steps`, at a mean training score of `--score`, or after `--minutes` in
+this part.
+
+`--set` changes hyperparameters, as in `learning.py`. A part goes on with those of the part before, and may change them again.
+"""
+
+import argparse
+import csv
+import time
+from pathlib import Path
+
+from learning import TASKS, read_changes
+
+import agentzoo
+from agentzoo.algos.loading import find
+
+COLUMNS = ("step", "seconds", "score", "evaluation")
+
+
+class Curve:
+    """The rows of `curve.csv`; those after the step at which the agent was saved belong to a part that was lost."""
+
+    def __init__(self, path: Path, step: int):
+        self.path, self.rows = path, []
+        if path.exists():
+            with path.open() as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+        self.seconds = float(self.rows[-1]["seconds"]) if self.rows else 0.0
+
+    def append(self, **row: object) -> None:
+        """Adds a row, and writes the file anew."""
+        self.rows.append(row)
+        with self.path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("task", choices=TASKS)
+    parser.add_argument("--steps", type=float, help="environment steps of the whole run, which its schedules follow; the task's own")
+    parser.add_argument("--every", type=int, default=10_000, help="steps between two saves")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="for this part")
+    parser.add_argument("--score", type=float, default=float("inf"), help="end when the mean training score reaches this")
+    parser.add_argument("--episodes", type=int, default=0, metavar="N", help="fresh episodes at every save")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="hyperparameters to change, as JSON values")
+    arguments = parser.parse_args()
+    algorithm, env, steps, hyperparameters, *_ = TASKS[arguments.task]
+    steps = int(arguments.steps or steps)
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    kind, path, changes = find(algorithm), arguments.folder / "agent.safetensors", read_changes(arguments.set)
+    agent = kind.load(path, env, **changes) if path.exists() else kind(env, seed=arguments.seed, **{**hyperparameters, **changes})
+    curve = Curve(arguments.folder / "curve.csv", agent.num_timesteps)
+    start = saved_at = time.perf_counter()
+    saved_step, seconds, lost = agent.num_timesteps, curve.seconds, 0.0
+
+    def keep(agent) -> bool:
+        nonlocal saved_at, saved_step, lost
+        step, now = agent.num_timesteps, time.perf_counter()
+        done = step >= steps or agent.ep_rew_mean >= arguments.score or now - start > 60 * arguments.minutes
+        if done or step // arguments.every > saved_step // arguments.every:
+            speed = (step - saved_step) / (now - saved_at)
+            agent.save(path)
+            row = {"step": step, "seconds": round(seconds + now - start - lost), "score": round(agent.ep_rew_mean, 2), "evaluation": ""}
+            if arguments.episodes:
+                mean, _ = agentzoo.evaluate_policy(agent, env, arguments.episodes, seed=1_000_000 + arguments.seed)
+                row["evaluation"] = round(float(mean), 2)
+            curve.append(**row)
+            print(row, f"{speed:.0f} steps/s", flush=True)
+            saved_at, saved_step = time.perf_counter(), step
+            lost += saved_at - now
+        return not done
+
+    if agent.num_timesteps < steps:
+        agent.learn(steps - agent.num_timesteps, callback=keep, progress_bar=False, reset_num_timesteps=False)
+
+
+if __name__ == "__main__":
+    main()
