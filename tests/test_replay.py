@@ -1,3 +1,4 @@
+import re
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -257,12 +258,30 @@ def test_a_buffer_that_does_not_fit_into_memory_is_refused_before_it_is_made():
         make_replay(EnvSpec(image, spaces.Discrete(2), 1), 10**9, 4, 0.9)
 
 
-def test_a_buffer_too_large_for_a_gpu_may_train_on_the_host(monkeypatch):
+def test_a_buffer_too_large_for_a_gpu_may_overflow_into_the_memory_of_the_host(monkeypatch):
+    def refuse(gigabytes: int, fraction: str | None) -> str:
+        gpu = SimpleNamespace(platform="gpu", memory_stats=lambda: {"bytes_limit": gigabytes * 10**9})
+        monkeypatch.setattr(jax, "local_devices", lambda: [gpu])
+        monkeypatch.setattr("agentzoo.replay.memory.host_memory", lambda: 64 * 10**9)
+        if fraction is not None:
+            monkeypatch.setenv("XLA_CLIENT_MEM_FRACTION", fraction)
+        image = spaces.Box(0, 255, (84, 84, 4), np.uint8)
+        with pytest.raises(ConfigurationError) as refused:
+            make_replay(EnvSpec(image, spaces.Discrete(2), 1), 10**6, 4, 0.9)  # 28.4 GB
+        return str(refused.value)
+
+    message = refuse(8, None)
+    assert re.search(r"has 8\.0 GB of memory; use a buffer_size of 2\d{5} or less", message)
+    assert "TF_FORCE_UNIFIED_MEMORY=1 XLA_PYTHON_CLIENT_PREALLOCATE=false XLA_CLIENT_MEM_FRACTION=5." in message
+    assert "XLA_CLIENT_MEM_FRACTION=6." in refuse(16, "2.5")  # it has been asked for, but for too little
+
+
+def test_a_buffer_too_large_for_gpu_and_host_is_refused_without_that_advice(monkeypatch):
     gpu = SimpleNamespace(platform="gpu", memory_stats=lambda: {"bytes_limit": 8 * 10**9})
     monkeypatch.setattr(jax, "local_devices", lambda: [gpu])
-    image = spaces.Box(0, 255, (84, 84, 4), np.uint8)
-    with pytest.raises(ConfigurationError, match=r"has 8\.0 GB of memory; use a buffer_size of 2\d{5} or less.*, or JAX_PLATFORMS=cpu"):
-        make_replay(EnvSpec(image, spaces.Discrete(2), 1), 10**6, 4, 0.9)
+    monkeypatch.setattr("agentzoo.replay.memory.host_memory", lambda: 16 * 10**9)
+    with pytest.raises(ConfigurationError, match=r"smaller observations, a FrameStack of them\.$"):
+        make_replay(EnvSpec(spaces.Box(0, 255, (84, 84, 4), np.uint8), spaces.Discrete(2), 1), 10**6, 4, 0.9)
 
 
 def test_a_stack_is_stored_frame_by_frame():
