@@ -4,8 +4,8 @@
     python benchmarks/pong_speed.py --peers peers/bin/python
 
 Each library makes the game in its own way (ours and SB3's `make_atari_env` do the same preprocessing), plays `--warm-up` steps, in which
-it compiles, and then `--steps`, which are timed. Every run is a process of its own. One environment, Nature's network, a gradient step
-on 32 transitions every 4 steps.
+it compiles, and then `--steps`, or what it plays of them in `--minutes`, which are timed. Every run is a process of its own. One
+environment, Nature's network, a gradient step on 32 transitions every 4 steps.
 """
 
 import argparse
@@ -23,14 +23,14 @@ HYPERPARAMETERS = {
 }  # fmt: skip
 
 
-def learn(library: str, warm_up: int, steps: int) -> dict[str, float]:
-    """Environment steps per second after the warm-up, and the peak memory of the process in GB."""
-    marks: dict[int, float] = {}
+def learn(library: str, warm_up: int, steps: int, minutes: float) -> dict[str, float]:
+    """Environment steps per second after the warm-up, how many were timed, and the peak memory of the process in GB."""
+    marks: list[tuple[int, float]] = []
 
-    def note(num_timesteps: int) -> None:
-        for mark in (warm_up, warm_up + steps):
-            if num_timesteps >= mark:
-                marks.setdefault(mark, time.perf_counter())
+    def note(num_timesteps: int) -> bool:
+        if num_timesteps >= warm_up:
+            marks.append((num_timesteps, time.perf_counter()))
+        return not marks or (num_timesteps < warm_up + steps and marks[-1][1] - marks[0][1] < 60 * minutes)
 
     if library == "ours":
         from agentzoo import DQN
@@ -51,9 +51,13 @@ def learn(library: str, warm_up: int, steps: int) -> dict[str, float]:
         wrappers = {"terminal_on_life_loss": False}
         env = VecFrameStack(make_atari_env(ENV, wrapper_kwargs=wrappers, env_kwargs={"frameskip": 1}), 4)
         agent = Peer("CnnPolicy", env, seed=0, **HYPERPARAMETERS)
-        agent.learn(warm_up + steps, callback=lambda locals_, globals_: note(agent.num_timesteps) or True)
-    seconds = marks[warm_up + steps] - marks[warm_up]
-    return {"speed": steps / seconds, "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}
+        agent.learn(warm_up + steps, callback=lambda locals_, globals_: note(agent.num_timesteps))
+    (first, start), (last, end) = marks[0], marks[-1]
+    return {
+        "speed": (last - first) / (end - start),
+        "steps": last - first,
+        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+    }
 
 
 def main() -> None:
@@ -61,11 +65,12 @@ def main() -> None:
     parser.add_argument("--peers", help="Python interpreter that has Stable-Baselines3 and SBX")
     parser.add_argument("--warm-up", type=int, default=2_000)
     parser.add_argument("--steps", type=int, default=20_000)
+    parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(learn(arguments.one, arguments.warm_up, arguments.steps)))
+        print(json.dumps(learn(arguments.one, arguments.warm_up, arguments.steps, arguments.minutes)))
         return
     if not arguments.peers:
         parser.error("--peers is needed; see --help")
@@ -73,14 +78,15 @@ def main() -> None:
     for _ in range(arguments.repeats):
         for library, results in runs.items():
             python = sys.executable if library == "ours" else arguments.peers
-            command = [python, __file__, "--one", library, "--warm-up", str(arguments.warm_up), "--steps", str(arguments.steps)]
+            numbers = {"--warm-up": arguments.warm_up, "--steps": arguments.steps, "--minutes": arguments.minutes}
+            command = [python, __file__, "--one", library, *(str(word) for option in numbers.items() for word in option)]
             output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             results.append(json.loads(output.splitlines()[-1]))
     ours = statistics.median(result["speed"] for result in runs["ours"])
     for library, results in runs.items():
         speed = statistics.median(result["speed"] for result in results)
-        memory = max(result["memory"] for result in results)
-        print(f"{library:5} {speed:6.0f} steps/s, ours is {ours / speed:.2f} times as fast; peak memory {memory:.2f} GB")
+        memory, timed = max(result["memory"] for result in results), min(result["steps"] for result in results)
+        print(f"{library:5} {speed:6.1f} steps/s over {timed}, ours is {ours / speed:.2f} times as fast; peak memory {memory:.2f} GB")
 
 
 if __name__ == "__main__":
