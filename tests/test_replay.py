@@ -292,3 +292,27 @@ def test_a_stack_is_stored_frame_by_frame():
     stack = FrameStack(0, 255, (4, 84, 84), np.uint8)
     assert size(stack) < 1.02 * 84 * 84 * 10_000
     assert size(spaces.Box(0, 255, (4, 84, 84), np.uint8)) < 4.05 * 84 * 84 * 10_000  # whole, but not twice
+
+
+@pytest.mark.parametrize("prioritised", [False, True])
+@pytest.mark.parametrize("space", [spaces.Box(-1, 1, (4,)), FrameStack(0, 255, (4, 8, 8), np.uint8)])
+def test_nothing_copies_the_buffer(space, prioritised):
+    capacity = 10_007
+    buffer = make_replay(EnvSpec(space, spaces.Discrete(2), 1), capacity, 4, 0.9, 3, prioritised)
+
+    def learn(replay, trajectory, key, updates):
+        def update(i, carry):
+            replay, total = carry
+            batch = buffer.sample(replay, jax.random.fold_in(key, i), 32, 0.5)
+            if prioritised:
+                replay = buffer.update(replay, batch.slot, jnp.abs(batch.r_t) + 1.0)
+            return replay, total + sum(x.astype(float).sum() for x in (batch.obs_tm1, batch.obs_t, batch.r_t))
+
+        return jax.lax.fori_loop(0, updates, update, (buffer.add(replay, trajectory), 0.0))
+
+    obs, one, flag = np.zeros((4, 1, *space.shape), space.dtype), np.ones((4, 1), np.float32), np.zeros((4, 1), bool)
+    trajectory = Trajectory(obs, np.zeros((4, 1), np.int32), one, one, obs, flag, flag, ~flag)
+    program = jax.jit(learn, donate_argnums=0).lower(jax.eval_shape(buffer.init), trajectory, jax.random.key(0), 3).compile().as_text()
+    assert re.search(r"\[10007[],]", program)
+    copied = [line for line in program.splitlines() if (m := re.search(r" = \w+\[(\d+)[],].* copy\(", line)) and int(m[1]) >= capacity]
+    assert not copied

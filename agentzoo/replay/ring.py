@@ -109,10 +109,12 @@ def make_replay(
         frames, lost = replay.frames, age < 0
         if rings:
             steps = steps._replace(first_tm1=trajectory.first_tm1 | (replay.size + count - kept == 0))
-            newest, rows_of_old = replay.storage.obs_t[(replay.cursor - 1) % rows * num_envs + envs], replay.storage.obs_t[old]
+            last = (replay.cursor - 1) % rows * num_envs + envs
+            read = read_once(replay.storage.obs_t, jnp.vstack([last, old]))
+            newest, rows_of_old = read[0], read[1:]
             frames, obs_t, used = rings.add(frames, newest, steps, kept)
             lost = (age < replay.size) & rings.overwritten(newest, rows_of_old, used)
-            slot, steps = after_reading(slot, newest + rows_of_old), steps._replace(obs_tm1=(), obs_t=obs_t)
+            steps = steps._replace(obs_tm1=(), obs_t=obs_t)
 
         def write(stored: Array, new: Array) -> Array:
             return stored.at[slot.reshape(-1)].set(new.reshape(slot.size, *stored.shape[1:]), mode="drop")
@@ -190,9 +192,11 @@ def make_replay(
     return ReplayBuffer(init, add, sample, sample_sequences, update)
 
 
-def after_reading(slot: Array, read: Array) -> Array:
-    """The slots to write to, which are known only when something has been read (that is never negative) from what they overwrite.
+def read_once(x: Array, slots: Array) -> Array:
+    """`x[slots]`, before anything is written to `x`.
 
-    Where XLA cannot tell that reading comes before writing, it copies the whole array first. A barrier does not tell it on a CPU.
+    XLA would read it again wherever it is used, also after writing, and copy the whole of `x` to be able to. It does not repeat a sort,
+    even if there is nothing to sort.
     """
-    return jnp.where(jnp.any(read < 0), 0, slot)
+    order, read = jnp.arange(slots.size), x[slots.reshape(-1)]
+    return jax.lax.sort((order, read), num_keys=1)[1].reshape(slots.shape)
