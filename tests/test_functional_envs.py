@@ -47,7 +47,7 @@ def test_many_in_one_program(name):
     ended = step.terminated | step.truncated
     assert obs.shape == (300, *first.shape) and step.reward.dtype == np.float32
     assert all(env.observation_space.contains(one) for one in np.concatenate([obs, step.obs]).reshape(-1, *first.shape[1:])[::7])
-    np.testing.assert_array_equal(obs[~ended], step.obs[~ended])
+    np.testing.assert_allclose(obs[~ended], step.obs[~ended], rtol=1e-5, atol=1e-6)  # XLA may compute them twice, and round differently
     assert ended.any() or name in ("Acrobot", "MountainCarContinuous")  # which last longer
 
 
