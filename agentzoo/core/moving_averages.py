@@ -315,6 +315,6 @@ def _normalize_rewards(variance: jax.Array, r_t: ArrayLike, clip: ArrayLike, eps
 
 def _zeros(tree: Any, axes: int | tuple[int, ...] | None) -> Any:
     """Zeros of the shapes that means over the axes of each leaf have."""
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jax.dtypes.canonicalize_dtype(jnp.result_type(leaf))), tree)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), tree)
     means = jax.eval_shape(lambda tree: jax.tree.map(lambda leaf: jnp.mean(at_least_float32(leaf), axes), tree), shapes)
     return jax.tree.map(lambda mean: jnp.zeros(mean.shape, mean.dtype), means)
