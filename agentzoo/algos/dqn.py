@@ -24,8 +24,8 @@ import optax
 from agentzoo import core, networks
 from agentzoo.algos import base
 from agentzoo.config import FRACTION, POSITIVE, Linear, Range, Schedule, value_at
-from agentzoo.replay import Batch, Replay, make_replay
-from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, Trajectory
+from agentzoo.replay import Batch, Replay, make_phase, make_replay
+from agentzoo.types import Agent, Array, Clock, EnvSpec, Trajectory
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,7 @@ class DQNState(NamedTuple):
 def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | None = None) -> Agent:
     """Builds the pure functions of DQN; `network` may replace the layers before the head."""
     num_actions = int(spec.action_space.n)  # type: ignore[attr-defined]
-    gradient_steps = config.train_freq * spec.num_envs if config.gradient_steps == -1 else config.gradient_steps
     networks.check(config.activation, config.cnn)
-    if gradient_steps == 0:
-        raise ConfigurationError("gradient_steps=0 would never learn; use 1 or more, or -1 for one per environment step.")
 
     @hk.transform
     def q_network(obs):
@@ -112,6 +109,7 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
 
     q_values = q_network.apply  # (params, key, obs) -> [N, A]; the noise of noisy networks is zero if key is None
     replay_buffer = make_replay(spec, config.buffer_size, config.train_freq, config.gamma, config.n_steps, config.prioritized_replay)
+    phase = make_phase(replay_buffer, config.learning_starts, config.gradient_steps, config.train_freq * spec.num_envs)
 
     def optimizer(clock: Clock) -> optax.GradientTransformation:
         learning_rate = value_at(config.learning_rate, clock.remaining)
@@ -168,21 +166,12 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
     def learn(state: DQNState, trajectory: Trajectory, clock: Clock) -> tuple[DQNState, dict[str, Array]]:
         if config.clip_reward:
             trajectory = trajectory._replace(r_t=jnp.clip(trajectory.r_t, -1.0, 1.0))
-        keys = jax.random.split(state.key, 1 + gradient_steps)
-        state = state._replace(replay=replay_buffer.add(state.replay, trajectory), key=keys[0])
-
         syncs = clock.step // config.target_update_interval - (clock.step - clock.cycle) // config.target_update_interval
         step_size = 1.0 - (1.0 - config.tau) ** syncs
         params, target_params = state.params, state.target_params
         target_params = jax.lax.cond(syncs > 0, lambda: optax.incremental_update(params, target_params, step_size), lambda: target_params)
         state = state._replace(target_params=target_params)
-
-        def train(i: Array, carry: tuple[DQNState, Array]) -> tuple[DQNState, Array]:
-            state, loss = update(carry[0], keys[1 + i], clock)
-            return state, carry[1] + loss
-
-        updates = jnp.where(clock.step > config.learning_starts, gradient_steps, 0)
-        state, total_loss = jax.lax.fori_loop(0, updates, train, (state, jnp.zeros(())))  # which copies less than cond and scan
+        state, total_loss, updates = phase(update, state, trajectory, clock)
         metrics = {
             "train/loss": total_loss / updates,  # NaN before the first update
             "train/learning_rate": value_at(config.learning_rate, clock.remaining),

@@ -46,7 +46,7 @@ import optax
 from agentzoo import core, networks
 from agentzoo.algos import base
 from agentzoo.config import FRACTION, POSITIVE, Range, Schedule, value_at
-from agentzoo.replay import Replay, make_replay
+from agentzoo.replay import Replay, make_phase, make_replay
 from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, Trajectory
 
 # The least values of the duals: far below, an alpha takes as long to come back when its KL has left its bound.
@@ -160,10 +160,7 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
     space: Any = spec.action_space
     discrete = hasattr(space, "n")
     bounds: Any = None if discrete else networks.action_bounds(space)
-    gradient_steps = config.train_freq * spec.num_envs if config.gradient_steps == -1 else config.gradient_steps
     networks.check(config.activation, config.cnn)
-    if gradient_steps == 0:
-        raise ConfigurationError("gradient_steps=0 would never learn; use 1 or more, or -1 for one per environment step.")
     if config.retrace and config.batch_size < config.n_steps:
         raise ConfigurationError(f"batch_size={config.batch_size} holds no sequence of n_steps={config.n_steps}; make it larger.")
 
@@ -197,8 +194,9 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
 
     a_example = jnp.zeros(1, jnp.int32) if discrete else jnp.zeros((1, bounds.size))
     behaviour = {"a": a_example, "log_prob": jnp.zeros(1)} if config.retrace else ()
-    n_step = 1 if config.retrace else config.n_steps
+    n_step, sequence = (1, config.n_steps) if config.retrace else (config.n_steps, 1)
     replay_buffer = make_replay(spec, config.buffer_size, config.train_freq, config.gamma, n_step, extras=behaviour)
+    phase = make_phase(replay_buffer, config.learning_starts, config.gradient_steps, config.train_freq * spec.num_envs, sequence)
 
     def optimizer(clock: Clock) -> optax.GradientTransformation:
         adam = optax.adam(value_at(config.learning_rate, clock.remaining))
@@ -310,20 +308,10 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         return state._replace(params=params, target=target, duals=duals, opt_state=opt_state, n_updates=n_updates), metrics
 
     def learn(state: MPOState, trajectory: Trajectory, clock: Clock) -> tuple[MPOState, dict[str, Array]]:
-        keys = jax.random.split(state.key, 1 + gradient_steps)
-        state = state._replace(replay=replay_buffer.add(state.replay, trajectory), key=keys[0])
         statistics = state.params.statistics
         statistics = networks.update_statistics(spec.observation_space, statistics, trajectory.obs_tm1, trajectory.mask)
         state = state._replace(params=state.params._replace(statistics=statistics))
-
-        def train(i: Array, carry: tuple[MPOState, dict[str, Array]]) -> tuple[MPOState, dict[str, Array]]:
-            state, metrics = update(carry[0], keys[1 + i], clock)
-            return state, jax.tree.map(jnp.add, carry[1], metrics)
-
-        ready = (clock.step > config.learning_starts) & (jnp.max(state.replay.size) >= (config.n_steps if config.retrace else 1))
-        updates = jnp.where(ready, gradient_steps, 0)
-        totals = jax.tree.map(lambda x: jnp.zeros(x.shape), jax.eval_shape(update, state, keys[0], clock)[1])
-        state, totals = jax.lax.fori_loop(0, updates, train, (state, totals))
+        state, totals, updates = phase(update, state, trajectory, clock)
         metrics = {f"train/{name}": total / updates for name, total in totals.items()}  # NaN before the first update
         metrics["train/learning_rate"] = value_at(config.learning_rate, clock.remaining)
         metrics["train/n_updates"] = state.n_updates

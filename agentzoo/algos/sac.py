@@ -30,7 +30,7 @@ import optax
 from agentzoo import core, networks
 from agentzoo.algos import base
 from agentzoo.config import FRACTION, POSITIVE, Range, Schedule, value_at
-from agentzoo.replay import Batch, Replay, make_replay
+from agentzoo.replay import Batch, Replay, make_phase, make_replay
 from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, Trajectory
 
 
@@ -123,7 +123,6 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
     space: Any = spec.action_space
     discrete = hasattr(space, "n")
     bounds: Any = None if discrete else networks.action_bounds(space)
-    gradient_steps = config.train_freq * spec.num_envs if config.gradient_steps == -1 else config.gradient_steps
     learns_ent_coef, first_ent_coef = parse_ent_coef(config.ent_coef)
     target_entropy = config.target_entropy
     if target_entropy == "auto":
@@ -131,8 +130,6 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
     networks.check(config.activation, config.cnn)
     if isinstance(target_entropy, str):
         raise ConfigurationError(f'target_entropy={target_entropy!r} is no entropy; expected a number of nats, or "auto".')
-    if gradient_steps == 0:
-        raise ConfigurationError("gradient_steps=0 would never learn; use 1 or more, or -1 for one per environment step.")
 
     @hk.without_apply_rng
     @hk.transform
@@ -148,6 +145,7 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
         return hk.Linear(int(space.n) if discrete else 1)(features)
 
     replay_buffer = make_replay(spec, config.buffer_size, config.train_freq, config.gamma, config.n_steps, config.prioritized_replay)
+    phase = make_phase(replay_buffer, config.learning_starts, config.gradient_steps, config.train_freq * spec.num_envs)
 
     def optimizer(clock: Clock) -> optax.GradientTransformation:
         return optax.adam(value_at(config.learning_rate, clock.remaining))
@@ -261,19 +259,11 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
         return state._replace(target_critic=target_critic, replay=replay), jnp.append(losses, critic_loss)
 
     def learn(state: SACState, trajectory: Trajectory, clock: Clock) -> tuple[SACState, dict[str, Array]]:
-        keys = jax.random.split(state.key, 1 + gradient_steps)
-        state = state._replace(replay=replay_buffer.add(state.replay, trajectory), key=keys[0])
         statistics = state.params.statistics
         statistics = networks.update_statistics(spec.observation_space, statistics, trajectory.obs_tm1, trajectory.mask)
         state = state._replace(params=state.params._replace(statistics=statistics))
-
-        def train(i: Array, carry: tuple[SACState, Array]) -> tuple[SACState, Array]:
-            state, losses = update(carry[0], keys[1 + i], clock)
-            return state, carry[1] + losses
-
-        updates = jnp.where(clock.step > config.learning_starts, gradient_steps, 0)
         before = state.n_updates
-        state, (actor_loss, ent_coef_loss, critic_loss) = jax.lax.fori_loop(0, updates, train, (state, jnp.zeros(3)))
+        state, (actor_loss, ent_coef_loss, critic_loss), updates = phase(update, state, trajectory, clock)
         improvements = state.n_updates // config.policy_delay - before // config.policy_delay
         metrics = {
             "train/actor_loss": actor_loss / improvements,  # NaN before the first update
