@@ -221,6 +221,7 @@ def make_phase(
         state = state._replace(replay=replay_buffer.add(state.replay, trajectory), key=keys[0])
         ready = (clock.step > learning_starts) & (jnp.max(state.replay.size) >= least)
         updates = jnp.where(ready, most, 0)
+        update = jax.jit(update, inline=True)  # traced once, though called in two places
 
         def train(i: Array, carry: tuple[Any, PyTree]) -> tuple[Any, PyTree]:
             state, metrics = update(carry[0], keys[1 + i], clock)
