@@ -25,7 +25,8 @@ from pathlib import Path
 # As tuned in rl-baselines3-zoo, and as in speed.py.
 TUNED = {
     "learning_rate": 2.3e-3, "batch_size": 64, "buffer_size": 100_000, "learning_starts": 1_000, "target_update_interval": 10,
-    "train_freq": 256, "gradient_steps": 128, "exploration_fraction": 0.16, "exploration_final_eps": 0.04, "net_arch": (256, 256),
+    "train_freq": 256, "gradient_steps": 128, "exploration_fraction": 0.16, "exploration_final_eps": 0.04, "n_steps": 1,
+    "net_arch": (256, 256),
 }  # fmt: skip
 FREQUENT = {
     "learning_rate": 1e-4, "batch_size": 32, "buffer_size": 1_000_000, "learning_starts": 100, "target_update_interval": 10_000,

@@ -26,12 +26,12 @@ def make(kind: str, capacity: int, prioritised: bool):
     import numpy as np
     from gymnasium import spaces
 
-    from agentzoo.replay import make_replay
+    from agentzoo.replay import Prioritisation, make_replay
     from agentzoo.types import EnvSpec, FrameStack, Trajectory
 
     shape, dtype = KINDS[kind]
     space = (FrameStack if kind == "pixels" else spaces.Box)(0, 255, shape, np.dtype(dtype).type)
-    buffer = make_replay(EnvSpec(space, spaces.Discrete(4), 1), capacity, STEPS, 0.99, 1, prioritised)
+    buffer = make_replay(EnvSpec(space, spaces.Discrete(4), 1), capacity, STEPS, 0.99, 1, Prioritisation() if prioritised else None)
     ones, falses = np.ones((STEPS, 1), np.float32), np.zeros((STEPS, 1), bool)
     rng = np.random.default_rng(0)
     if kind == "pixels":
@@ -52,8 +52,7 @@ def time_one(kind: str, capacity: int, prioritised: bool) -> dict[str, float]:
     def update(replay, key):
         batch = buffer.sample(replay, key, BATCH, 0.5)
         sums = [leaf.astype(jnp.float32).sum() for leaf in jax.tree.leaves((batch.obs_tm1, batch.obs_t, batch.r_t))]
-        if prioritised:
-            replay = buffer.update(replay, batch.slot, jax.random.uniform(key, (BATCH,)) + 0.1)
+        replay = buffer.update(replay, batch.slot, jax.random.normal(key, (BATCH,)))
         return replay, sum(sums)
 
     @partial(jax.jit, donate_argnums=0)

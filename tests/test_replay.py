@@ -10,7 +10,7 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentzoo.replay import make_phase, make_replay, sum_tree
+from agentzoo.replay import Prioritisation, make_phase, make_replay, sum_tree
 from agentzoo.types import Clock, ConfigurationError, EnvSpec, FrameStack, Trajectory
 
 SPACE = spaces.Box(-np.inf, np.inf, (1,), np.float32)
@@ -124,7 +124,7 @@ SHAPES = (st.integers(1, 3), st.integers(1, 4), st.integers(4, 30))  # environme
 def test_samples_against_a_buffer_of_whole_stacks(kind, num_envs, length, rows, n_step, prioritised, seed):
     stream = Stream(num_envs, np.random.default_rng(seed), kind.get("depth", 1))
     env_spec = spec(num_envs, **kind)
-    buffer = make_replay(env_spec, rows * num_envs, length, 0.9, n_step, prioritised)
+    buffer = make_replay(env_spec, rows * num_envs, length, 0.9, n_step, Prioritisation() if prioritised else None)
     replay = jax.jit(buffer.init)()
     frame_rows = len(jax.tree.leaves(replay.frames)[0]) // num_envs if jax.tree.leaves(replay.frames) else np.inf
     add, sample = jax.jit(buffer.add), jax.jit(buffer.sample, static_argnums=2)
@@ -175,14 +175,14 @@ def test_sequences_against_a_buffer_of_whole_stacks(kind, num_envs, length, rows
 
 
 def test_sequences_begin_at_every_step_equally_often():
-    buffer, replay = full_buffer(False)
+    buffer, replay = full_buffer()
     starts = buffer.sample_sequences(replay, jax.random.key(0), 122 * 400, 4).obs_tm1[0, :, 0]
     _, counts = np.unique(starts, return_counts=True)
     assert len(counts) == 122 and counts.min() > 400 * 0.75 and counts.max() < 400 * 1.25  # 61 in each environment
 
 
-def full_buffer(prioritised, rows=64, num_envs=2):
-    buffer = make_replay(spec(num_envs), rows * num_envs, rows, 0.9, prioritised=prioritised)
+def full_buffer(prioritisation=None, rows=64, num_envs=2):
+    buffer = make_replay(spec(num_envs), rows * num_envs, rows, 0.9, prioritisation=prioritisation)
     stream = Stream(num_envs, np.random.default_rng(0))
     return buffer, buffer.add(buffer.init(), steady(stream, rows))
 
@@ -239,29 +239,37 @@ def test_a_phase_without_a_gradient_step_is_refused():
 
 
 def test_uniform_draws_every_transition_equally_often():
-    buffer, replay = full_buffer(False)
+    buffer, replay = full_buffer()
     slots = buffer.sample(replay, jax.random.key(0), 128 * 400).slot
     counts = np.bincount(slots, minlength=128)
     assert counts.min() > 400 * 0.75 and counts.max() < 400 * 1.25  # 5 standard deviations
 
 
-def test_prioritised_draws_in_proportion_and_weights_correct_for_it():
-    buffer, replay = full_buffer(True)
-    priorities = np.random.default_rng(1).uniform(0.1, 2.0, 128).astype(np.float32)
-    replay = buffer.update(replay, jnp.arange(128), priorities)
-    batch = buffer.sample(replay, jax.random.key(0), 128 * 400, 1.0)
-    share = np.bincount(batch.slot, minlength=128) / len(batch.slot)
-    np.testing.assert_allclose(share, priorities / priorities.sum(), rtol=0.15)
-    # With exponent 1, weighted sampling is uniform again.
-    weighted = np.bincount(batch.slot, weights=batch.weight, minlength=128)
-    np.testing.assert_allclose(weighted / weighted.sum(), 1 / 128, rtol=0.15)
+@pytest.mark.parametrize(
+    ("alpha", "beta0", "remaining"), [(1.0, 0.4, 0.0), (0.6, 0.4, 0.0), (0.6, 0.4, 1.0), (0.6, 0.2, 0.5), (0.0, 0.4, 0.3)]
+)
+def test_prioritised_draws_in_proportion_and_weights_correct_for_it(alpha, beta0, remaining):
+    buffer, replay = full_buffer(Prioritisation(alpha, beta0, eps=0.01))
+    error = np.random.default_rng(1).uniform(-2.0, 2.0, 128).astype(np.float32)
+    replay = buffer.update(replay, jnp.arange(128), error)
+    batch = buffer.sample(replay, jax.random.key(0), 128 * 400, remaining)
+    priority = (np.abs(error) + 0.01) ** alpha
+    count = np.bincount(batch.slot, minlength=128)
+    np.testing.assert_allclose(count / count.sum(), priority / priority.sum(), rtol=0.15)
+    weight = priority ** -(beta0 + (1 - remaining) * (1 - beta0))
+    np.testing.assert_allclose(batch.weight, (weight / weight.max())[batch.slot], rtol=1e-4)
 
 
 def test_new_transitions_have_the_highest_priority_so_far():
-    buffer, replay = full_buffer(True)
-    replay = buffer.update(replay, jnp.array([3]), jnp.array([7.0]))
+    buffer, replay = full_buffer(Prioritisation(alpha=0.5, eps=1.0))
+    replay = buffer.update(replay, jnp.array([3]), jnp.array([-48.0]))
     replay = buffer.add(replay, steady(Stream(2, np.random.default_rng(2)), 64))
     np.testing.assert_allclose(sum_tree.get(replay.priorities, jnp.arange(128)), 7.0)
+
+
+def test_without_prioritisation_errors_change_nothing():
+    buffer, replay = full_buffer()
+    assert buffer.update(replay, jnp.array([3]), jnp.array([7.0])) is replay
 
 
 @settings(deadline=None, max_examples=8)
@@ -341,14 +349,13 @@ def test_a_stack_is_stored_frame_by_frame():
 @pytest.mark.parametrize("space", [spaces.Box(-1, 1, (4,)), FrameStack(0, 255, (4, 8, 8), np.uint8)])
 def test_nothing_copies_the_buffer(space, prioritised):
     capacity = 10_007
-    buffer = make_replay(EnvSpec(space, spaces.Discrete(2), 1), capacity, 4, 0.9, 3, prioritised)
+    buffer = make_replay(EnvSpec(space, spaces.Discrete(2), 1), capacity, 4, 0.9, 3, Prioritisation() if prioritised else None)
 
     def learn(replay, trajectory, key, updates):
         def update(i, carry):
             replay, total = carry
             batch = buffer.sample(replay, jax.random.fold_in(key, i), 32, 0.5)
-            if prioritised:
-                replay = buffer.update(replay, batch.slot, jnp.abs(batch.r_t) + 1.0)
+            replay = buffer.update(replay, batch.slot, batch.r_t)
             return replay, total + sum(x.astype(float).sum() for x in (batch.obs_tm1, batch.obs_t, batch.r_t))
 
         return jax.lax.fori_loop(0, updates, update, (buffer.add(replay, trajectory), 0.0))

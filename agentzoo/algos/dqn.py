@@ -24,7 +24,7 @@ import optax
 from agentzoo import core, networks
 from agentzoo.algos import base
 from agentzoo.config import FRACTION, POSITIVE, Linear, Range, Schedule, value_at
-from agentzoo.replay import Batch, Replay, make_phase, make_replay
+from agentzoo.replay import Batch, Prioritisation, Replay, make_phase, make_replay
 from agentzoo.types import Agent, Array, Clock, EnvSpec, Trajectory
 
 
@@ -108,7 +108,9 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
         return networks.q_head(features, num_actions, config.net_arch[-1:], config.activation, config.dueling, config.noisy)[:, 0]
 
     q_values = q_network.apply  # (params, key, obs) -> [N, A]; the noise of noisy networks is zero if key is None
-    replay_buffer = make_replay(spec, config.buffer_size, config.train_freq, config.gamma, config.n_steps, config.prioritized_replay)
+    by_error = Prioritisation(config.prioritized_replay_alpha, config.prioritized_replay_beta0, config.prioritized_replay_eps)
+    prioritisation = by_error if config.prioritized_replay else None
+    replay_buffer = make_replay(spec, config.buffer_size, config.train_freq, config.gamma, config.n_steps, prioritisation)
     phase = make_phase(replay_buffer, config.learning_starts, config.gradient_steps, config.train_freq * spec.num_envs)
 
     def optimizer(clock: Clock) -> optax.GradientTransformation:
@@ -152,15 +154,11 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
 
     def update(state: DQNState, key: Array, clock: Clock) -> tuple[DQNState, Array]:
         sample_key, noise_key = jax.random.split(key) if config.noisy else (key, key)
-        beta = 1.0 - clock.remaining * (1.0 - config.prioritized_replay_beta0)
-        batch = replay_buffer.sample(state.replay, sample_key, config.batch_size, beta)
+        batch = replay_buffer.sample(state.replay, sample_key, config.batch_size, clock.remaining)
         (loss, td_error), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, state.target_params, batch, noise_key)
         updates, opt_state = optimizer(clock).update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        replay = state.replay
-        if config.prioritized_replay:
-            priority = (jnp.abs(td_error) + config.prioritized_replay_eps) ** config.prioritized_replay_alpha
-            replay = replay_buffer.update(replay, batch.slot, priority)
+        replay = replay_buffer.update(state.replay, batch.slot, td_error)
         return state._replace(params=params, opt_state=opt_state, replay=replay, n_updates=state.n_updates + 1), loss
 
     def learn(state: DQNState, trajectory: Trajectory, clock: Clock) -> tuple[DQNState, dict[str, Array]]:

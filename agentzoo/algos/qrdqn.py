@@ -27,7 +27,7 @@ import optax
 from agentzoo import core, networks
 from agentzoo.algos import base
 from agentzoo.config import FRACTION, POSITIVE, Linear, Range, Schedule, value_at
-from agentzoo.replay import Batch, Replay, make_phase, make_replay
+from agentzoo.replay import Batch, Prioritisation, Replay, make_phase, make_replay
 from agentzoo.types import Agent, Array, Clock, EnvSpec, Trajectory
 
 
@@ -120,7 +120,9 @@ def make_agent(config: QRDQNConfig, spec: EnvSpec, network: networks.Network | N
 
     quantiles = quantile_network.apply  # (params, key, obs) -> [N, K, A]; the noise of noisy networks is zero if key is None
     tau = (jnp.arange(config.n_quantiles) + 0.5) / config.n_quantiles
-    replay_buffer = make_replay(spec, config.buffer_size, config.train_freq, config.gamma, config.n_steps, config.prioritized_replay)
+    by_error = Prioritisation(config.prioritized_replay_alpha, config.prioritized_replay_beta0, config.prioritized_replay_eps)
+    prioritisation = by_error if config.prioritized_replay else None
+    replay_buffer = make_replay(spec, config.buffer_size, config.train_freq, config.gamma, config.n_steps, prioritisation)
     phase = make_phase(replay_buffer, config.learning_starts, config.gradient_steps, config.train_freq * spec.num_envs)
 
     def optimizer(clock: Clock) -> optax.GradientTransformation:
@@ -167,15 +169,11 @@ def make_agent(config: QRDQNConfig, spec: EnvSpec, network: networks.Network | N
 
     def update(state: QRDQNState, key: Array, clock: Clock) -> tuple[QRDQNState, Array]:
         sample_key, noise_key = jax.random.split(key) if config.noisy else (key, key)
-        beta = 1.0 - clock.remaining * (1.0 - config.prioritized_replay_beta0)
-        batch = replay_buffer.sample(state.replay, sample_key, config.batch_size, beta)
+        batch = replay_buffer.sample(state.replay, sample_key, config.batch_size, clock.remaining)
         (loss, losses), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, state.target_params, batch, noise_key)
         updates, opt_state = optimizer(clock).update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        replay = state.replay
-        if config.prioritized_replay:
-            priority = (losses + config.prioritized_replay_eps) ** config.prioritized_replay_alpha
-            replay = replay_buffer.update(replay, batch.slot, priority)
+        replay = replay_buffer.update(state.replay, batch.slot, losses)
         return state._replace(params=params, opt_state=opt_state, replay=replay, n_updates=state.n_updates + 1), loss
 
     def learn(state: QRDQNState, trajectory: Trajectory, clock: Clock) -> tuple[QRDQNState, dict[str, Array]]:

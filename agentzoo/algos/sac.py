@@ -30,7 +30,7 @@ import optax
 from agentzoo import core, networks
 from agentzoo.algos import base
 from agentzoo.config import FRACTION, POSITIVE, Range, Schedule, value_at
-from agentzoo.replay import Batch, Replay, make_phase, make_replay
+from agentzoo.replay import Batch, Prioritisation, Replay, make_phase, make_replay
 from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, Trajectory
 
 
@@ -144,7 +144,9 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
         features = networks.mlp(features if discrete else jnp.concatenate([features, a], axis=-1), config.net_arch, config.activation)
         return hk.Linear(int(space.n) if discrete else 1)(features)
 
-    replay_buffer = make_replay(spec, config.buffer_size, config.train_freq, config.gamma, config.n_steps, config.prioritized_replay)
+    by_error = Prioritisation(config.prioritized_replay_alpha, config.prioritized_replay_beta0, config.prioritized_replay_eps)
+    prioritisation = by_error if config.prioritized_replay else None
+    replay_buffer = make_replay(spec, config.buffer_size, config.train_freq, config.gamma, config.n_steps, prioritisation)
     phase = make_phase(replay_buffer, config.learning_starts, config.gradient_steps, config.train_freq * spec.num_envs)
 
     def optimizer(clock: Clock) -> optax.GradientTransformation:
@@ -235,9 +237,8 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
 
     def update(state: SACState, key: Array, clock: Clock) -> tuple[SACState, Array]:
         sample_key, critic_key, actor_key = jax.random.split(key, 3)
-        beta = 1.0 - clock.remaining * (1.0 - config.prioritized_replay_beta0)
         replay, state = state.replay, state._replace(replay=())  # so that a conditional does not copy it
-        batch = replay_buffer.sample(replay, sample_key, config.batch_size, beta)
+        batch = replay_buffer.sample(replay, sample_key, config.batch_size, clock.remaining)
         obs_tm1, obs_t = observed(state.params, batch.obs_tm1), observed(state.params, batch.obs_t)
         batch = batch._replace(obs_tm1=obs_tm1, obs_t=obs_t, a_tm1=batch.a_tm1 if discrete else bounds.unscale(batch.a_tm1))
 
@@ -245,9 +246,7 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
             "critic", critic_loss_fn, state.params.critic, state.opt_state, clock, state, batch, critic_key
         )
         state = state._replace(params=state.params._replace(critic=critic), opt_state=opt_state, n_updates=state.n_updates + 1)
-        if config.prioritized_replay:
-            priority = (error + config.prioritized_replay_eps) ** config.prioritized_replay_alpha
-            replay = replay_buffer.update(replay, batch.slot, priority)
+        replay = replay_buffer.update(replay, batch.slot, error)
 
         def improved() -> tuple[SACState, Array]:
             return improve(state, obs_tm1, actor_key, clock)

@@ -43,16 +43,25 @@ class Batch(NamedTuple):
     slot: Array  # [B] where the transitions are stored
 
 
+class Prioritisation(NamedTuple):
+    """Replay in proportion to errors, https://arxiv.org/abs/1511.05952."""
+
+    alpha: Any = 0.6  # transitions are drawn in proportion to (|error| + eps)^alpha
+    beta0: Any = 0.4  # and weigh (number of transitions * probability)^-beta, where beta rises from beta0 to 1 in the course of a run
+    eps: Any = 1e-6
+
+
 class ReplayBuffer(NamedTuple):
     """A pure replay buffer.
 
     Attributes:
       init: `() -> replay`, empty.
       add: `(replay, trajectory) -> replay`. Steps with mask 0 are not stored. Without `first_tm1`, `obs_tm1` is the `obs_t` before it.
-      sample: `(replay, key, batch_size, importance_exponent) -> batch`. The buffer must not be empty.
+      sample: `(replay, key, batch_size, remaining) -> batch`. The buffer must not be empty. `remaining` is the progress that the run
+        still has to make, from 1 to 0; only prioritised replay asks for it.
       sample_sequences: `(replay, key, batch_size, length) -> trajectory`, `[T, B]` consecutive steps of one environment each, uniformly
         drawn. Episodes may begin and end within them. An environment must hold as many steps.
-      update: `(replay, slot, priority) -> replay`, for prioritised replay, with priorities that are positive.
+      update: `(replay, slot, error) -> replay`, the errors `[B]` of what has been drawn. Without prioritisation it changes nothing.
     """
 
     init: Callable[[], Replay]
@@ -63,7 +72,13 @@ class ReplayBuffer(NamedTuple):
 
 
 def make_replay(
-    spec: EnvSpec, capacity: int, unroll_length: int, gamma: float, n_step: int = 1, prioritised: bool = False, extras: PyTree = ()
+    spec: EnvSpec,
+    capacity: int,
+    unroll_length: int,
+    gamma: float,
+    n_step: int = 1,
+    prioritisation: Prioritisation | None = None,
+    extras: PyTree = (),
 ) -> ReplayBuffer:
     """Builds a replay buffer for the transitions of `spec.num_envs` environments.
 
@@ -73,7 +88,7 @@ def make_replay(
       unroll_length: steps of a trajectory, T.
       gamma: discount per step.
       n_step: steps between the two ends of a drawn transition.
-      prioritised: draw in proportion to priorities (https://arxiv.org/abs/1511.05952, proportional variant) instead of uniformly.
+      prioritisation: draw transitions in proportion to their errors, instead of uniformly.
       extras: `[1, ...]` an example of what is stored beside each step, of a trajectory's `extras`; nothing by default.
 
     Raises:
@@ -95,7 +110,7 @@ def make_replay(
     def init() -> Replay:
         slots = rows * num_envs
         count = jnp.zeros(num_envs, jnp.int32)
-        priorities, max_priority = (sum_tree.init(slots), jnp.ones(())) if prioritised else ((), ())
+        priorities, max_priority = (sum_tree.init(slots), jnp.ones(())) if prioritisation else ((), ())
         storage = jax.tree.map(lambda x: jnp.zeros((slots, *x.shape[1:]), x.dtype), step)
         return Replay(rings.init() if rings else (), storage, count, jnp.copy(count), priorities, max_priority)
 
@@ -123,7 +138,7 @@ def make_replay(
         size = jnp.minimum(replay.size - lost.sum(axis=0) + count[-1], rows)
         overwritten = age < replay.size + count[-1] - rows
         replay = replay._replace(frames=frames, storage=storage, size=size, cursor=(replay.cursor + count[-1]) % rows)
-        if not prioritised:
+        if not prioritisation:
             return replay
         changed = jnp.concatenate([jnp.where(kept, slot, -1), jnp.where(lost & ~overwritten, old, -1)])
         priority = jnp.where(jnp.arange(len(changed)) < len(slot), replay.max_priority, 0.0)
@@ -145,15 +160,16 @@ def make_replay(
         env = jnp.searchsorted(start, number, side="right", method="compare_all") - 1
         return env, number - start[env]
 
-    def sample(replay: Replay, key: Array, batch_size: int, importance_exponent: Any = 0.0) -> Batch:
+    def sample(replay: Replay, key: Array, batch_size: int, remaining: Any = 0.0) -> Batch:
         oldest = (replay.cursor - replay.size) % rows
-        if prioritised:
+        if prioritisation:
             # One draw from each of B equal shares of the total mass.
             drawn = (jnp.arange(batch_size) + jax.random.uniform(key, (batch_size,))) / batch_size
             slot, probability = sum_tree.find(replay.priorities, drawn * sum_tree.total(replay.priorities))
             row, env = slot // num_envs, slot % num_envs
             age = (row - oldest[env]) % rows
-            weight = (replay.size.sum() * probability) ** -importance_exponent
+            beta = 1.0 - remaining * (1.0 - prioritisation.beta0)
+            weight = (replay.size.sum() * probability) ** -beta
             weight = weight / weight.max()
         else:
             env, age = draw(replay, key, batch_size, replay.size)
@@ -182,7 +198,10 @@ def make_replay(
         row = (replay.cursor - replay.size)[env] + age + jnp.arange(length)[:, None]  # [T, B]
         return share(read(replay, row % rows * num_envs + env)._replace(mask=jnp.ones(row.shape, bool)), axis=1)
 
-    def update(replay: Replay, slot: Array, priority: Array) -> Replay:
+    def update(replay: Replay, slot: Array, error: Array) -> Replay:
+        if not prioritisation:
+            return replay
+        priority = (jnp.abs(error) + prioritisation.eps) ** prioritisation.alpha
         return replay._replace(
             priorities=sum_tree.update(replay.priorities, slot, priority),
             max_priority=jnp.maximum(replay.max_priority, priority.max()),
