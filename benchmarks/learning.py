@@ -69,6 +69,7 @@ LUNAR_CONTINUOUS = dict(
     learning_rate=agentzoo.Linear(1e-3), gamma=0.98, tau=0.01, learning_starts=10_000, buffer_size=300_000,
 )  # fmt: skip
 
+MPO_LUNAR = dict(learning_rate=agentzoo.Linear(1e-3), gamma=0.98, learning_starts=10_000)
 MPO_CARTPOLE = dict(
     learning_rate=agentzoo.Linear(1e-3), n_steps=10, gamma=0.995, train_freq=16, gradient_steps=16, target_update_interval=200,
     net_arch=(128, 128),
@@ -131,7 +132,7 @@ TASKS = {
     "sac-pendulum": ("SAC", "Pendulum-v1", 20_000, {}, -160, "mean"),
     "mpo-pendulum": ("MPO", "Pendulum-v1", 20_000, {}, -170, "mean"),
     "mpo-cartpole": ("MPO", "CartPole-v1", 100_000, MPO_CARTPOLE, 475, "every"),
-    "mpo-lunarlander": ("MPO", "LunarLanderContinuous-v3", 300_000, {}, 220, "mean"),
+    "mpo-lunarlander": ("MPO", "LunarLanderContinuous-v3", 300_000, MPO_LUNAR, 220, "mean"),
     "sac-lunarlander": ("SAC", "LunarLanderContinuous-v3", 300_000, LUNAR_CONTINUOUS, 240, "mean"),
     "sac-halfcheetah": ("SAC", "HalfCheetah-v5", 1_000_000, {"learning_starts": 10_000}, 9500, "mean"),
     "mpo-halfcheetah": ("MPO", "HalfCheetah-v5", 300_000, {}, 0, "mean"),
