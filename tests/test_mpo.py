@@ -238,6 +238,14 @@ def test_duals_come_back_from_the_least_that_they_can_be():
     np.testing.assert_allclose(min(leaves(agent._run.agent.duals.alpha_mean)), np.log(mpo.LEAST["alpha_mean"]), rtol=1e-6)
 
 
+def test_an_alpha_does_not_run_away_where_steps_are_too_large_for_its_bound():
+    alphas = []
+    agent = MPO(probes.ContinuousCue, **{**FAST, "learning_rate": agentzoo.Linear(3e-2), "epsilon_stddev": 1e-5})
+    agent.learn(3_000, progress_bar=False, callback=lambda a: alphas.append(float(a._metrics["train/alpha_stddev"])))
+    np.testing.assert_allclose(np.nanmax(alphas), mpo.MOST * 100.0, rtol=1e-5)  # sqrt(epsilon / epsilon_stddev) is 100
+    assert alphas[-1] < alphas[len(alphas) // 2]  # it comes back as soon as steps are small
+
+
 def test_without_a_penalty_the_mean_may_leave_the_bounds():
     class Edge(probes.Continuous, probes.Probe):
         def reward(self, action):

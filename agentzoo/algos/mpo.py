@@ -30,7 +30,10 @@ An action outside the bounds is clipped before it is valued or taken. `action_pe
 action to the bounds, with a temperature of its own and the bound `epsilon_penalty` (https://arxiv.org/abs/2005.07513): without it the mean
 may wander off, as all actions beyond a bound are worth the same. Temperatures and alphas are learned as logarithms, so that a step is a
 relative change whatever their size, with an Adam whose epsilon is far below their gradients. An alpha stays above 0.1, where it hardly
-holds the policy back: from there it is soon as large as it must be, once the policy begins to move faster.
+holds the policy back: from there it is soon as large as it must be, once the policy begins to move faster. And it stays within three times
+sqrt(epsilon / epsilon_mean), or the like for the other bounds: as large as that, it keeps an improved policy that is `epsilon` away within
+the bound. If the KL is larger still, steps of the optimiser are too large, which no alpha mends: it would grow without end, and the policy
+would learn nothing but to obey it.
 
 The critic's target spans `n_steps` steps, or is that of Retrace over sequences of so many (https://arxiv.org/abs/1606.02647).
 """
@@ -51,6 +54,8 @@ from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, Tra
 
 # The least values of the duals: far below, an alpha takes as long to come back when its KL has left its bound.
 LEAST = {"temperature": 1e-4, "penalty_temperature": 1e-4, "alpha": 0.1, "alpha_mean": 0.1, "alpha_stddev": 0.1}
+# And the largest alphas, as multiples of the one that holds the improved policy at the bound.
+MOST = 3.0
 
 
 @dataclass(frozen=True)
@@ -293,6 +298,12 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         batch = steps.obs_tm1, steps.a_tm1, steps.r_t, config.gamma * steps.discount_t, steps.obs_t, steps.last_t, steps.extras
         return Transitions(*jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch))
 
+    def limits(name: str) -> tuple[Array, Array]:
+        """Of the logarithm of a dual."""
+        bounds_of_kl = {"alpha": config.epsilon_kl, "alpha_mean": config.epsilon_mean, "alpha_stddev": config.epsilon_stddev}
+        most = MOST * jnp.sqrt(config.epsilon / bounds_of_kl[name]) if name in bounds_of_kl else jnp.inf
+        return jnp.log(LEAST[name]), jnp.log(most)
+
     def update(state: MPOState, key: Array, clock: Clock) -> tuple[MPOState, dict[str, Array]]:
         draw_key, action_key = jax.random.split(key)
         batch = draw(state.replay, draw_key)
@@ -301,7 +312,7 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         (_, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(learned, state.target, batch, action_key)
         updates, opt_state = optimizer(clock).update(grads, state.opt_state, learned)
         online, duals = jax.tree.map(jnp.add, learned, updates)
-        duals = duals._replace(**{name: jnp.maximum(x, jnp.log(LEAST[name])) for name, x in duals._asdict().items() if x is not None})
+        duals = duals._replace(**{name: jnp.clip(x, *limits(name)) for name, x in duals._asdict().items() if x is not None})
         n_updates = state.n_updates + 1
         target = optax.periodic_update(online, state.target, n_updates, config.target_update_interval)
         params = state.params._replace(online=online)

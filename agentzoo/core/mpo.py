@@ -568,7 +568,8 @@ class GaussianMpoDuals(NamedTuple):
     """The dual variables of `gaussian_mpo_loss` as logarithms, so that a step is a relative change whatever their size.
 
     They are learned beside the policy, usually at a larger learning rate, such as 0.03 with Adam. Keep an alpha from falling far below 1
-    while its constraint is idle: it would take as long to come back.
+    while its constraint is idle: it would take as long to come back. And from growing far beyond sqrt(epsilon / epsilon_mean), or the
+    like: steps that are too large to obey the bound would let it grow without end, and then nothing else is learned.
 
     Attributes:
       temperature: a scalar.
@@ -807,7 +808,8 @@ class CategoricalMpoDuals(NamedTuple):
     """The dual variables of `categorical_mpo_loss` as logarithms, so that a step is a relative change whatever their size.
 
     They are learned beside the policy, usually at a larger learning rate, such as 0.03 with Adam. Keep an alpha from falling far below 1
-    while its constraint is idle: it would take as long to come back.
+    while its constraint is idle: it would take as long to come back. And from growing far beyond sqrt(epsilon / epsilon_kl): steps
+    that are too large to obey the bound would let it grow without end, and then nothing else is learned.
 
     Attributes:
       temperature: a scalar.
