@@ -69,7 +69,8 @@ LUNAR_CONTINUOUS = dict(
     learning_rate=agentzoo.Linear(1e-3), gamma=0.98, tau=0.01, learning_starts=10_000, buffer_size=300_000,
 )  # fmt: skip
 
-MPO_LUNAR = dict(learning_rate=agentzoo.Linear(1e-3), gamma=0.98, learning_starts=10_000)
+# With the default epsilon_mean it hovers for 100,000 steps and more, as SAC.
+MPO_LUNAR = dict(learning_rate=agentzoo.Linear(1e-3), gamma=0.98, learning_starts=10_000, epsilon_mean=0.1)
 MPO_CARTPOLE = dict(
     learning_rate=agentzoo.Linear(1e-3), n_steps=10, gamma=0.995, train_freq=16, gradient_steps=16, target_update_interval=200,
     net_arch=(128, 128),
