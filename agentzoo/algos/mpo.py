@@ -30,10 +30,10 @@ An action outside the bounds is clipped before it is valued or taken. `action_pe
 action to the bounds, with a temperature of its own and the bound `epsilon_penalty` (https://arxiv.org/abs/2005.07513): without it the mean
 may wander off, as all actions beyond a bound are worth the same. Temperatures and alphas are learned as logarithms, so that a step is a
 relative change whatever their size, with an Adam whose epsilon is far below their gradients. An alpha stays above 0.1, where it hardly
-holds the policy back: from there it is soon as large as it must be, once the policy begins to move faster. And it stays within three times
-sqrt(epsilon / epsilon_mean), or the like for the other bounds: as large as that, it keeps an improved policy that is `epsilon` away within
-the bound. If the KL is larger still, steps of the optimiser are too large, which no alpha mends: it would grow without end, and the policy
-would learn nothing but to obey it.
+holds the policy back: from there it is soon as large as it must be, once the policy begins to move faster. And unless it begins beyond,
+it stays within three times sqrt(epsilon / epsilon_mean), or the like for the other bounds: as large as that, it keeps an improved policy
+that is `epsilon` away well within the bound. If the KL is larger still, steps of the optimiser are too large, which no alpha mends: it
+would grow without end, and nothing else would be learned.
 
 The critic's target spans `n_steps` steps, or is that of Retrace over sequences of so many (https://arxiv.org/abs/1606.02647).
 """
@@ -298,11 +298,17 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         batch = steps.obs_tm1, steps.a_tm1, steps.r_t, config.gamma * steps.discount_t, steps.obs_t, steps.last_t, steps.extras
         return Transitions(*jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch))
 
-    def limits(name: str) -> tuple[Array, Array]:
+    def limits(name: str) -> tuple[Any, Any]:
         """Of the logarithm of a dual."""
-        bounds_of_kl = {"alpha": config.epsilon_kl, "alpha_mean": config.epsilon_mean, "alpha_stddev": config.epsilon_stddev}
-        most = MOST * jnp.sqrt(config.epsilon / bounds_of_kl[name]) if name in bounds_of_kl else jnp.inf
-        return jnp.log(LEAST[name]), jnp.log(most)
+        alphas = {
+            "alpha": (config.epsilon_kl, config.init_alpha_mean),
+            "alpha_mean": (config.epsilon_mean, config.init_alpha_mean),
+            "alpha_stddev": (config.epsilon_stddev, config.init_alpha_stddev),
+        }
+        if name not in alphas:
+            return jnp.log(LEAST[name]), jnp.inf
+        bound, first = alphas[name]
+        return jnp.log(LEAST[name]), jnp.log(jnp.maximum(MOST * jnp.sqrt(config.epsilon / bound), first))
 
     def update(state: MPOState, key: Array, clock: Clock) -> tuple[MPOState, dict[str, Array]]:
         draw_key, action_key = jax.random.split(key)
