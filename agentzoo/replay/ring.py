@@ -48,7 +48,7 @@ class Prioritisation(NamedTuple):
 
     alpha: Any = 0.6  # transitions are drawn in proportion to (|error| + eps)^alpha
     beta0: Any = 0.4  # and weigh (number of transitions * probability)^-beta, where beta rises from beta0 to 1 in the course of a run
-    eps: Any = 1e-6
+    eps: Any = 1e-6  # so that nothing has priority 0
 
 
 class ReplayBuffer(NamedTuple):
@@ -110,7 +110,7 @@ def make_replay(
     def init() -> Replay:
         slots = rows * num_envs
         count = jnp.zeros(num_envs, jnp.int32)
-        priorities, max_priority = (sum_tree.init(slots), jnp.ones(())) if prioritisation else ((), ())
+        priorities, max_priority = (sum_tree.init(slots), jnp.ones(())) if prioritisation is not None else ((), ())
         storage = jax.tree.map(lambda x: jnp.zeros((slots, *x.shape[1:]), x.dtype), step)
         return Replay(rings.init() if rings else (), storage, count, jnp.copy(count), priorities, max_priority)
 
@@ -138,7 +138,7 @@ def make_replay(
         size = jnp.minimum(replay.size - lost.sum(axis=0) + count[-1], rows)
         overwritten = age < replay.size + count[-1] - rows
         replay = replay._replace(frames=frames, storage=storage, size=size, cursor=(replay.cursor + count[-1]) % rows)
-        if not prioritisation:
+        if prioritisation is None:
             return replay
         changed = jnp.concatenate([jnp.where(kept, slot, -1), jnp.where(lost & ~overwritten, old, -1)])
         priority = jnp.where(jnp.arange(len(changed)) < len(slot), replay.max_priority, 0.0)
@@ -162,7 +162,7 @@ def make_replay(
 
     def sample(replay: Replay, key: Array, batch_size: int, remaining: Any = 0.0) -> Batch:
         oldest = (replay.cursor - replay.size) % rows
-        if prioritisation:
+        if prioritisation is not None:
             # One draw from each of B equal shares of the total mass.
             drawn = (jnp.arange(batch_size) + jax.random.uniform(key, (batch_size,))) / batch_size
             slot, probability = sum_tree.find(replay.priorities, drawn * sum_tree.total(replay.priorities))
@@ -199,7 +199,7 @@ def make_replay(
         return share(read(replay, row % rows * num_envs + env)._replace(mask=jnp.ones(row.shape, bool)), axis=1)
 
     def update(replay: Replay, slot: Array, error: Array) -> Replay:
-        if not prioritisation:
+        if prioritisation is None:
             return replay
         priority = (jnp.abs(error) + prioritisation.eps) ** prioritisation.alpha
         return replay._replace(
