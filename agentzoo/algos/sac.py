@@ -62,7 +62,7 @@ class SACConfig:
     ent_coef: float | str = "auto"
     # Entropy to hold by learning ent_coef; "auto" is minus the actions' dimensions, or of Discrete actions half of the largest.
     target_entropy: float | str = "auto"
-    # Critics, whose least value counts.
+    # Critics, whose least value counts: the more, the less the policy dares what is uncertain.
     n_critics: Annotated[int, Range(1)] = 2
     # Steps that a transition spans.
     n_steps: Annotated[int, Range(1)] = 1
