@@ -68,7 +68,7 @@ CARTPOLE = dict(
 # 100,000 steps. gamma=0.99, less entropy and 1-step returns make it hover longer too; wider networks were slower and less steady.
 LUNAR_CONTINUOUS = dict(
     learning_rate=agentzoo.Linear(1e-3), gamma=0.98, n_critics=1, n_steps=3, tau=0.01, target_entropy=-1.0, learning_starts=10_000,
-    buffer_size=300_000, batch_size=128, net_arch=(128, 128),
+    buffer_size=300_000, net_arch=(128, 128),
 )  # fmt: skip
 
 # With the default epsilon_mean it hovers for 100,000 steps and more.
