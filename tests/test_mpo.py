@@ -14,6 +14,7 @@ import agentzoo
 from agentzoo import MPO, ConfigurationError, evaluate_policy
 from agentzoo.algos import mpo
 from agentzoo.replay import make_replay
+from agentzoo.types import Clock
 from tests import probes
 from tests.test_sac import Small, Unbounded, column, leaves, slopes, state_of
 from tests.test_sac import mlp as layers_of
@@ -292,11 +293,28 @@ def test_stored_log_probabilities_are_those_of_the_policy_that_acted():
     assert (np.abs(a) > 1).any()
 
 
+def test_log_probabilities_of_noise_that_lasts_are_given_the_noise_before():
+    agent = MPO("Pendulum-v1", noise_steps=4, learning_starts=0, retrace=True)
+    num, act, obs = 2_000, jax.jit(agent._agent.act), jnp.zeros((2_000, 3))
+    noise, clock, keep = agent._agent.initial_memory(num), Clock(jnp.int32(1), jnp.int32(0), jnp.int32(10)), 0.75
+    mean, stddev = agent.predict(np.zeros(3), deterministic=True)[0] / 2, 0.5  # that of a first policy is `init_stddev`
+    for step in range(20):
+        before = noise
+        _, noise, extras = act(agent.params, before, obs, jax.random.key(step), clock)
+        a, rest = extras["a"], stddev * math.sqrt(1 - keep**2)
+        np.testing.assert_allclose(a, mean + stddev * noise, atol=1e-3)
+        z = (a - mean - keep * stddev * before)[:, 0] / rest
+        np.testing.assert_allclose(extras["log_prob"], -0.5 * z**2 - math.log(rest * math.sqrt(2 * math.pi)), atol=0.02)
+        np.testing.assert_allclose([z.mean(), z.std()], [0, 1], atol=0.1)
+    np.testing.assert_allclose((noise * before).mean(), keep, atol=0.1)
+    np.testing.assert_allclose(noise.std(), 1, atol=0.1)
+
+
 def test_saving_loading_and_resuming_is_exact(tmp_path):
     def make(**kwargs):
         return MPO(probes.ContinuousTruncated, **{**FAST, "train_freq": 5, "gradient_steps": 2, **kwargs})
 
-    options = dict(normalize_obs=True, retrace=True, n_steps=5)
+    options = dict(normalize_obs=True, retrace=True, n_steps=5, noise_steps=10)
     whole, half = make(**options).learn(200, progress_bar=False), make(**options).learn(100, progress_bar=False)
     resumed = agentzoo.load(half.save(tmp_path / "half"), probes.ContinuousTruncated)
     assert type(resumed) is MPO
@@ -332,6 +350,7 @@ def test_tags(tmp_path):
         (lambda: MPO(Unbounded), "need finite bounds"),
         (lambda: MPO("Pendulum-v1", gradient_steps=0), "gradient_steps=0"),
         (lambda: MPO("Pendulum-v1", num_samples=1), "num_samples=1"),
+        (lambda: MPO("CartPole-v1", noise_steps=2), "noise_steps=2 is for Box"),
         (lambda: MPO("Pendulum-v1", epsilon_mean=0.0), "epsilon_mean=0.0"),
         (lambda: MPO("Pendulum-v1", retrace=True, n_steps=20, batch_size=10), "holds no sequence"),
         (lambda: MPO(lambda: probes.Spaced(spaces.Discrete(3)), cnn="big"), "cnn='big'"),

@@ -261,6 +261,25 @@ def test_actions_of_the_warm_up_are_uniform():
     np.testing.assert_allclose(np.asarray(agent._run.agent.replay.storage.a_tm1)[:4_000].mean(), 0.5, atol=0.03)
 
 
+def test_noise_lasts_for_so_many_steps():
+    agent = SAC("Pendulum-v1", noise_steps=4, learning_starts=0)
+    num, act, obs = 2_000, jax.jit(agent._agent.act), jnp.zeros((2_000, 3))
+    noise, clock = agent._agent.initial_memory(num), Clock(jnp.int32(1), jnp.int32(0), jnp.int32(10))
+    noises, actions = [], []
+    for step in range(30):
+        a, noise, _ = act(agent.params, noise, obs, jax.random.key(step), clock)
+        noises.append(noise[:, 0])
+        actions.append(a[:, 0])
+    noises, u = np.array(noises), np.arctanh(np.array(actions, np.float64) / 2)
+    mean = np.arctanh(agent.predict(np.zeros(3), deterministic=True)[0] / 2)
+    stddev = np.median((u - mean) / noises)
+    np.testing.assert_allclose(u, mean + stddev * noises, atol=1e-3)
+    assert stddev > 0.1
+    np.testing.assert_allclose(noises[0].std(), math.sqrt(1 - 0.75**2), atol=0.05)
+    for lag in (0, 1, 4):
+        np.testing.assert_allclose((noises[15] * noises[15 + lag]).mean(), 0.75**lag, atol=0.1)
+
+
 def test_warm_up_ends_and_learning_begins_as_in_sb3():
     agent = SAC("Pendulum-v1", **{**FAST, "learning_starts": 80, "train_freq": 4, "gradient_steps": -1}, n_envs=2)
     counts = {}
@@ -381,7 +400,7 @@ def test_saving_loading_and_resuming_is_exact(tmp_path):
     for x, y in zip(state_of(half), state_of(resumed), strict=True):
         np.testing.assert_array_equal(x, y)
     assert len(state_of(whole)) == len(state_of(half))
-    whole, parts = make().learn(200, progress_bar=False), make().learn(100, progress_bar=False)
+    whole, parts = make(noise_steps=10).learn(200, progress_bar=False), make(noise_steps=10).learn(100, progress_bar=False)
     parts.learn(100, progress_bar=False, reset_num_timesteps=False)
     for x, y in zip(state_of(whole), state_of(parts), strict=True):
         np.testing.assert_array_equal(x, y)
@@ -423,6 +442,7 @@ class Whole(probes.ContinuousConstant):
         (lambda: SAC("Pendulum-v1", gradient_steps=0), "gradient_steps=0"),
         (lambda: SAC("Pendulum-v1", tau=0.0), "tau=0.0"),
         (lambda: SAC("Pendulum-v1", n_critics=0), "n_critics=0"),
+        (lambda: SAC("CartPole-v1", noise_steps=2), "noise_steps=2 is for Box"),
         (lambda: SAC("Pendulum-v1", activation="softplus"), "choose one of relu"),
         (lambda: SAC("Pendulum-v1", buffer_size=3, train_freq=4), "buffer_size=3"),
         (lambda: SAC("Pendulum-v1").values(np.zeros(3)), r"values\(observation, action\)"),

@@ -36,6 +36,9 @@ that is `epsilon` away well within the bound. If the KL is larger still, steps o
 would grow without end, and nothing else would be learned.
 
 The critic's target spans `n_steps` steps, or is that of Retrace over sequences of so many (https://arxiv.org/abs/1606.02647).
+
+The noise of actions may last for `noise_steps` steps, as an Ornstein-Uhlenbeck process, which finds what takes several like actions;
+https://openreview.net/forum?id=hQ9V5QN27eS compares such noise. Retrace then counts with probabilities given the noise before.
 """
 
 from dataclasses import dataclass
@@ -112,6 +115,8 @@ class MPOConfig:
     init_alpha_stddev: Annotated[float, POSITIVE] = 10.0
     # First standard deviation of the policy.
     init_stddev: Annotated[float, POSITIVE] = 0.5
+    # Steps for which the noise of Box actions lasts while training: the more, the longer are things tried; 1 is new noise at every step.
+    noise_steps: Annotated[int, Range(1)] = 1
     # Normalise the numbers of observations by their running mean and standard deviation.
     normalize_obs: bool = False
     # Convolutions for images: nature, impala or efficient.
@@ -166,6 +171,8 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
     discrete = hasattr(space, "n")
     bounds: Any = None if discrete else networks.action_bounds(space)
     networks.check(config.activation, config.cnn)
+    if discrete and config.noise_steps > 1:
+        raise ConfigurationError(f"noise_steps={config.noise_steps} is for Box actions; leave it 1 for Discrete ones.")
     if config.retrace and config.batch_size < config.n_steps:
         raise ConfigurationError(f"batch_size={config.batch_size} holds no sequence of n_steps={config.n_steps}; make it larger.")
 
@@ -231,17 +238,27 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
     def sample(outputs: Any, key: Array) -> Array:
         return jax.random.categorical(key, outputs) if discrete else outputs[0] + outputs[1] * jax.random.normal(key, outputs[0].shape)
 
+    def explore(outputs: Any, noise: Any, key: Array) -> tuple[Array, Array, Any]:
+        """An action, its log-probability given the past, and its noise if that lasts."""
+        if config.noise_steps == 1:
+            a = sample(outputs, key)
+            return a, log_prob(outputs, a), noise
+        (mean, stddev), keep = outputs, 1.0 - 1.0 / config.noise_steps
+        rest = mean + keep * stddev * noise, jnp.sqrt(1.0 - keep**2) * stddev  # so that the variance of the noise is 1, but less at first
+        a = sample(rest, key)
+        return a, log_prob(rest, a), (a - mean) / stddev
+
     def act(params, memory, obs, key, clock):
         policy_key, uniform_key = jax.random.split(key)
-        outputs = policy(params.online.policy, observed(params, obs))
-        a, warm_up = sample(outputs, policy_key), clock.step < config.learning_starts
+        outputs, warm_up = policy(params.online.policy, observed(params, obs)), clock.step < config.learning_starts
+        a, log_prob_a, memory = explore(outputs, memory, policy_key)
         if discrete:
             a = jnp.where(warm_up, jax.random.randint(uniform_key, a.shape, 0, int(space.n)), a)
             log_uniform = -jnp.log(float(space.n))
         else:
             a = jnp.where(warm_up, jax.random.uniform(uniform_key, a.shape, minval=-1.0, maxval=1.0), a)
             log_uniform = -bounds.size * jnp.log(2.0)
-        extras = {"a": a, "log_prob": jnp.where(warm_up, log_uniform, log_prob(outputs, a))} if config.retrace else ()
+        extras = {"a": a, "log_prob": jnp.where(warm_up, log_uniform, log_prob_a)} if config.retrace else ()
         return a if discrete else bounds.scale(a), memory, extras
 
     def predict(params, memory, obs, key, deterministic):
@@ -337,7 +354,10 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
     def values(params: MPOParams, obs, action=None):
         return q_values(params.online.critic, observed(params, obs), None if action is None else bounds.unscale(action))
 
-    return Agent(init, act, predict, learn, config.train_freq, queries={"values": values})
+    def initial_memory(num_envs: int) -> Any:
+        return jnp.zeros((num_envs, bounds.size)) if config.noise_steps > 1 else ()
+
+    return Agent(init, act, predict, learn, config.train_freq, initial_memory, {"values": values})
 
 
 class MPO(base.Algorithm[MPOConfig]):

@@ -11,7 +11,9 @@ transitions, by gradient descent on::
 
 where `r_t` and `discount_t` span `n_steps` steps. The policy is a Gaussian squashed by tanh into [-1, 1], and scaled to the bounds of the
 action space: log-probabilities, and `target_entropy`, are those of actions in [-1, 1], and are computed from the value before the tanh,
-where they are exact. It acts by a sample, and after training by the squashed mean.
+where they are exact. It acts by a sample, and after training by the squashed mean. The noise of samples may last for `noise_steps` steps,
+as an Ornstein-Uhlenbeck process, which finds what takes several like actions; https://openreview.net/forum?id=hQ9V5QN27eS compares such
+noise.
 
 With Discrete actions the policy is categorical and the critics value all actions at once, so that expectations over actions take the
 place of samples, https://arxiv.org/abs/1910.07207. Prioritised replay: https://arxiv.org/abs/1511.05952. More gradient steps than
@@ -74,6 +76,8 @@ class SACConfig:
     prioritized_replay_beta0: Annotated[float, FRACTION] = 0.4
     # Added to errors, so that nothing has priority 0.
     prioritized_replay_eps: Annotated[float, POSITIVE] = 1e-6
+    # Steps for which the noise of Box actions lasts while training: the more, the longer are things tried; 1 is new noise at every step.
+    noise_steps: Annotated[int, Range(1)] = 1
     # Normalise the numbers of observations by their running mean and standard deviation.
     normalize_obs: bool = False
     # Convolutions for images: nature, impala or efficient.
@@ -127,6 +131,8 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
     target_entropy = config.target_entropy
     if target_entropy == "auto":
         target_entropy = 0.5 * math.log(space.n) if discrete else -float(bounds.size)
+    if discrete and config.noise_steps > 1:
+        raise ConfigurationError(f"noise_steps={config.noise_steps} is for Box actions; leave it 1 for Discrete ones.")
     networks.check(config.activation, config.cnn)
     if isinstance(target_entropy, str):
         raise ConfigurationError(f'target_entropy={target_entropy!r} is no entropy; expected a number of nats, or "auto".')
@@ -181,9 +187,17 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
         target_critic = jax.tree.map(jnp.copy, critic)
         return SACState(params, target_critic, log_ent_coef, opt_state, replay_buffer.init(), key, jnp.int32(0))
 
+    def explore(pi: Any, noise: Any, key: Array) -> tuple[Array, Any]:
+        """An action, and its noise if that lasts."""
+        if config.noise_steps == 1:
+            return pi.sample(seed=key), noise
+        keep = 1.0 - 1.0 / config.noise_steps
+        noise = keep * noise + math.sqrt(1.0 - keep**2) * jax.random.normal(key, noise.shape)  # of variance 1, but less at first
+        return pi.squash(pi.pre_tanh_mean + pi.pre_tanh_std * noise), noise
+
     def act(params, memory, obs, key, clock):
         policy_key, uniform_key = jax.random.split(key)
-        a = policy(params.policy, observed(params, obs)).sample(seed=policy_key)
+        a, memory = explore(policy(params.policy, observed(params, obs)), memory, policy_key)
         if discrete:
             anything = jax.random.randint(uniform_key, a.shape, 0, int(space.n))
         else:
@@ -278,7 +292,10 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
         a = None if action is None else bounds.unscale(action)
         return q_values(params.critic, observed(params, obs), a).min(axis=1)
 
-    return Agent(init, act, predict, learn, config.train_freq, queries={"values": values})
+    def initial_memory(num_envs: int) -> Any:
+        return jnp.zeros((num_envs, bounds.size)) if config.noise_steps > 1 else ()
+
+    return Agent(init, act, predict, learn, config.train_freq, initial_memory, {"values": values})
 
 
 class SAC(base.Algorithm[SACConfig]):
