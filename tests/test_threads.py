@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from agentzoo import DQN, IMPALA, ConfigurationError
+from agentzoo import DQN, IMPALA, SAC, ConfigurationError
 from agentzoo.envs import GymEnvs
 from agentzoo.runners import RunState, ThreadsRunner, compile_agent
 from agentzoo.types import Agent, Array
@@ -49,7 +49,8 @@ def next_step():
     lambda **kwargs: IMPALA("CartPole-v1", n_envs=2, recurrent="lstm", recurrent_size=8, **FAST, **kwargs),
     lambda **kwargs: IMPALA(next_step, **FAST, **kwargs),
     lambda **kwargs: DQN("CartPole-v1", n_envs=2, **OFF_POLICY, **kwargs),
-], ids=["memory", "dummy steps", "off-policy"])  # fmt: skip
+    lambda **kwargs: SAC(probes.ContinuousTruncated, n_envs=2, noise_steps=5, **OFF_POLICY, **kwargs),
+], ids=["memory", "dummy steps", "off-policy", "noise that lasts"])  # fmt: skip
 def test_in_turns_an_actor_is_the_host_runner(make):
     host = learned(make)
     assert_same(host, learned(make, runner="threads", max_lag=0))
