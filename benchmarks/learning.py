@@ -65,7 +65,7 @@ CARTPOLE = dict(
     gradient_steps=128, exploration_fraction=0.16, exploration_final_eps=0.04, net_arch=(256, 256),
 )  # fmt: skip
 # To land takes some 25 steps with the engines off, which independent noise hardly ever gives, and which the least of two critics thinks
-# risky: with both, half of the seeds hovered for the whole run.
+# risky: some seeds hovered for the whole run with either of them.
 LUNAR_CONTINUOUS = dict(
     learning_rate=agentzoo.Linear(1e-3), n_critics=1, noise_steps=20, n_steps=3, tau=0.01, learning_starts=10_000, buffer_size=300_000,
     net_arch=(128, 128),
