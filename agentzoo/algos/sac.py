@@ -191,8 +191,9 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
         """An action, and its noise if that lasts."""
         if config.noise_steps == 1:
             return pi.sample(seed=key), noise
-        keep = 1.0 - 1.0 / config.noise_steps
-        noise = keep * noise + math.sqrt(1.0 - keep**2) * jax.random.normal(key, noise.shape)  # of variance 1, but less at first
+        damping = 1.0 / config.noise_steps
+        fresh = math.sqrt(1.0 - (1.0 - damping) ** 2)  # so that the variance of the noise is 1, but less at first
+        noise = core.ou_step(key, jnp.zeros_like(noise), noise, damping, fresh).noise
         return pi.squash(pi.pre_tanh_mean + pi.pre_tanh_std * noise), noise
 
     def act(params, memory, obs, key, clock):
