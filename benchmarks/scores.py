@@ -5,7 +5,7 @@
     python benchmarks/scores.py scores.jsonl --peers peers/bin/python --envs Hopper-v5     # of one environment
 
 Every run is a process of its own, and ends as a line of the file: the mean raw score of 20 fresh episodes with the deterministic policy.
-Runs that the file holds are not done again, so that the table can be made in parts, or by several processes for different environments.
+Runs that the file holds are not done again, so that the table can be made in parts, or by several processes for different environments or ways.
 MPO has its default hyperparameters.
 """
 
@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 ENVS = ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5")
+WAYS = ("SAC", "SBX", "MPO")
 HYPERPARAMETERS = {
     "learning_rate": 3e-4, "batch_size": 256, "buffer_size": 1_000_000, "learning_starts": 10_000, "gamma": 0.99, "tau": 0.005,
     "train_freq": 1, "gradient_steps": 1,
@@ -58,6 +59,7 @@ def main() -> None:
     parser.add_argument("file", type=Path, help="to which lines of JSON are added")
     parser.add_argument("--peers", help="Python interpreter that has SBX; without it, SBX is left out")
     parser.add_argument("--envs", nargs="*", default=ENVS)
+    parser.add_argument("--ways", nargs="*", default=WAYS)
     parser.add_argument("--steps", type=float, default=1e5)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -65,7 +67,7 @@ def main() -> None:
     if arguments.one:
         print(json.dumps(learn(*json.loads(arguments.one))))
         return
-    ways = {"SAC": sys.executable, "SBX": arguments.peers, "MPO": sys.executable}
+    ways = {way: arguments.peers if way == "SBX" else sys.executable for way in arguments.ways}
     ways = {way: python for way, python in ways.items() if python}
 
     def results() -> list[dict]:
