@@ -211,11 +211,15 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
     phase = make_phase(replay_buffer, config.learning_starts, config.gradient_steps, config.train_freq * spec.num_envs, sequence)
 
     def optimizer(clock: Clock) -> optax.GradientTransformation:
-        adam = optax.adam(value_at(config.learning_rate, clock.remaining))
-        each = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), adam)
-        labels: Any = Networks("policy", "critic"), "duals"  # type: ignore[arg-type]
+        # An alpha that rises makes the policy's gradients larger. With b2=0.999 Adam would take too large steps for long, which raises the
+        # KL, and thus alpha again.
+        policy, critic = (
+            optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(value_at(config.learning_rate, clock.remaining), b2=b2))
+            for b2 in (0.99, 0.999)
+        )
         duals = optax.adam(config.dual_learning_rate, b2=0.99, eps=1e-16)  # gradients may be tiny, and change their size quickly
-        return optax.multi_transform({"policy": each, "critic": each, "duals": duals}, labels)
+        labels: Any = Networks("policy", "critic"), "duals"  # type: ignore[arg-type]
+        return optax.multi_transform({"policy": policy, "critic": critic, "duals": duals}, labels)
 
     def observed(params: MPOParams, obs):
         return networks.normalize(spec.observation_space, params.statistics, obs)

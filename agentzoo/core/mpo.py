@@ -569,7 +569,8 @@ class GaussianMpoDuals(NamedTuple):
 
     They are learned beside the policy, usually at a larger learning rate, such as 0.03 with Adam. Keep an alpha from falling far below 1
     while its constraint is idle: it would take as long to come back. And from growing far beyond sqrt(epsilon / epsilon_mean), or the
-    like: steps that are too large to obey the bound would let it grow without end, and then nothing else is learned.
+    like: steps that are too large to obey the bound would let it grow without end, and then nothing else is learned. The policy's own Adam
+    should forget soon (b2=0.99): while its scale lags behind gradients that alpha makes larger, its steps raise the KL further.
 
     Attributes:
       temperature: a scalar.
