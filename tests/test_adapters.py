@@ -154,12 +154,15 @@ class Brax:
 
     observation_size, action_size, backend = 1, 2, "spring"
 
+    def __init__(self, limit=2.0):
+        self._limit = limit
+
     def reset(self, rng):
         return BraxState(jnp.zeros(1), jnp.zeros(()), jnp.zeros(()), {})
 
     def step(self, state, action):
         obs = state.obs + action.sum()
-        return state._replace(obs=obs, reward=action.sum(), done=(obs[0] > 2).astype(jnp.float32))
+        return state._replace(obs=obs, reward=action.sum(), done=(obs[0] > self._limit).astype(jnp.float32))
 
 
 class EpisodeWrapper:
@@ -202,6 +205,12 @@ def test_brax(env, push, steps, truncated):
         if step.terminated or step.truncated:
             break
     assert (t, bool(step.truncated), bool(step.terminated)) == (steps, truncated, not truncated)
+
+
+def test_settings_of_brax_tell_environments_apart():
+    first, second, again = (BraxAdapter(EpisodeWrapper(Brax(limit))) for limit in (2.0, 3.0, 2.0))
+    assert repr(first) == repr(again) != repr(second)
+    assert "'limit': 3.0" in repr(second) and "'episode_length': 4" in repr(second)
 
 
 def test_agents_learn_in_brax():

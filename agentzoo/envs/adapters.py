@@ -94,7 +94,8 @@ class BraxAdapter:
                     "environment with brax.envs.create(name, auto_reset=False) and no batch_size."
                 )
             limit, part = getattr(part, "episode_length", limit), part.env
-        self.env, self._name = env, f"{type(part).__name__}, {env.backend}, episode_length={limit}"
+        settings = {name.lstrip("_"): value for name, value in vars(part).items() if _is_plain(value)}
+        self.env, self._name = env, f"{type(part).__name__}, {settings | {'backend': env.backend, 'episode_length': limit}}"
         self.observation_space = _box(env.observation_size)
         self.action_space = gym.spaces.Box(-1.0, 1.0, (env.action_size,), np.float32)
 
@@ -121,6 +122,11 @@ def adapt(env: Any) -> Any:
     if hasattr(env[0] if made else env, "step_env"):
         return GymnaxAdapter(*env) if made else GymnaxAdapter(env)
     return FuncEnvAdapter(env) if all(hasattr(env, name) for name in ("initial", "transition", "terminal")) else env
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is a number or a text, or a tuple of such."""
+    return all(isinstance(x, bool | int | float | str) for x in (value if isinstance(value, tuple) else (value,)))
 
 
 def _as_before(after: PyTree, before: PyTree) -> PyTree:
