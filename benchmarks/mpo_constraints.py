@@ -37,7 +37,7 @@ def main() -> None:
         steps.append(agent.num_timesteps)
         rows.append(agent._metrics)
 
-    agent.learn(arguments.steps, callback=keep)
+    agent.learn(arguments.steps, callback=keep, progress_bar=False)
     rows = jax.device_get(rows)
     learned = [i for i, row in enumerate(rows) if not np.isnan(row["train/temperature"])]
     parts = np.array_split(learned, 100)
@@ -47,7 +47,7 @@ def main() -> None:
         return np.array([np.mean([rows[i][f"train/{name}"] for i in part], axis=0) for part in parts])
 
     pairs = {name: pair for name, pair in PAIRS.items() if f"train/{name}" in rows[0]}
-    figure, axes = plt.subplots(1, len(pairs) + 1, figsize=(4 * len(pairs) + 4, 3.5), layout="constrained")
+    figure, axes = plt.subplots(1, len(pairs) + 1, figsize=(4.4 * (len(pairs) + 1), 3.5), layout="constrained")
     for axis, (name, (bound, title)) in zip(axes, pairs.items(), strict=False):
         kl, limit = mean(name), getattr(agent.config, bound)
         axis.plot(at, kl, label="KL")
