@@ -54,10 +54,12 @@ def main() -> None:
         axis.axhline(limit, color="black", linestyle="--", label=f"{bound} = {limit:g}")
         axis.set(title=title, xlabel="environment steps", ylim=(0, None))
         axis.legend()
+        axis.locator_params(axis="x", nbins=4)
         second_half = kl[50:]
         print(f"{name}: bound {limit:g}; second half of the run: mean {second_half.mean():.3g}, highest hundredth {second_half.max():.3g}")
     temperature = mean("temperature")
     axes[-1].plot(at, temperature)
+    axes[-1].locator_params(axis="x", nbins=4)
     axes[-1].set(title="Temperature", xlabel="environment steps", ylim=(0, None))
     print(f"temperature: {temperature[0]:.3g} at first, {temperature[50]:.3g} halfway, {temperature[-1]:.3g} at the end")
     figure.savefig(arguments.out, dpi=120)
