@@ -211,12 +211,13 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
     phase = make_phase(replay_buffer, config.learning_starts, config.gradient_steps, config.train_freq * spec.num_envs, sequence)
 
     def optimizer(clock: Clock) -> optax.GradientTransformation:
-        # An alpha that rises makes the policy's gradients larger. With b2=0.999 Adam would take too large steps for long, which raises the
-        # KL, and thus alpha again.
-        policy, critic = (
-            optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(value_at(config.learning_rate, clock.remaining), b2=b2))
-            for b2 in (0.99, 0.999)
-        )
+        def adam(b2: float) -> optax.GradientTransformation:
+            step = optax.adam(value_at(config.learning_rate, clock.remaining), b2=b2)
+            return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), step)
+
+        # An alpha that rises makes the policy's gradients larger. With b2=0.999 its steps would be too large for long, which raises the KL,
+        # and thus alpha again.
+        policy, critic = adam(b2=0.99), adam(b2=0.999)
         duals = optax.adam(config.dual_learning_rate, b2=0.99, eps=1e-16)  # gradients may be tiny, and change their size quickly
         labels: Any = Networks("policy", "critic"), "duals"  # type: ignore[arg-type]
         return optax.multi_transform({"policy": policy, "critic": critic, "duals": duals}, labels)
