@@ -100,7 +100,7 @@ class MPOConfig:
     # M-step: bound on the KL of the target to the online policy that is due to the means, for each dimension.
     epsilon_mean: Annotated[float, POSITIVE] = 0.01
     # M-step: likewise due to the standard deviations.
-    epsilon_stddev: Annotated[float, POSITIVE] = 1e-4
+    epsilon_stddev: Annotated[float, POSITIVE] = 1e-5
     # M-step for Discrete actions: bound on the KL of the target to the online policy.
     epsilon_kl: Annotated[float, POSITIVE] = 0.01
     # Penalise actions outside the bounds.
