@@ -73,7 +73,7 @@ LUNAR_CONTINUOUS = dict(
 MPO_LUNAR = dict(learning_rate=agentzoo.Linear(1e-3), noise_steps=20, learning_starts=10_000, epsilon_mean=0.1, net_arch=(128, 128))
 MPO_CARTPOLE = dict(
     learning_rate=agentzoo.Linear(1e-3), n_steps=10, gamma=0.995, train_freq=16, gradient_steps=16, target_update_interval=200,
-    net_arch=(128, 128),
+    epsilon_kl=0.003, net_arch=(128, 128),
 )  # fmt: skip
 
 PPO_CARTPOLE = dict(
