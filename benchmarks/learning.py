@@ -70,7 +70,7 @@ LUNAR_CONTINUOUS = dict(
     learning_rate=agentzoo.Linear(1e-3), n_critics=1, noise_steps=20, n_steps=3, tau=0.01, learning_starts=10_000, buffer_size=300_000,
     net_arch=(128, 128),
 )  # fmt: skip
-MPO_LUNAR = dict(learning_rate=agentzoo.Linear(1e-3), noise_steps=20, learning_starts=10_000, epsilon_mean=0.1, net_arch=(128, 128))
+MPO_LUNAR = dict(learning_rate=agentzoo.Linear(1e-3), noise_steps=20, learning_starts=10_000, epsilon_mean=0.3, net_arch=(128, 128))
 MPO_CARTPOLE = dict(
     learning_rate=agentzoo.Linear(1e-3), n_steps=10, gamma=0.995, train_freq=16, gradient_steps=16, target_update_interval=200,
     epsilon_kl=0.003, net_arch=(128, 128),
