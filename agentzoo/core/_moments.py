@@ -39,11 +39,14 @@ def moments(x: ArrayLike, mean: Callable[[jax.Array], jax.Array], spread: Callab
     return Moments(centre, rest, jnp.maximum(mean(jnp.square(deviation)) - jnp.square(rest), 0))
 
 
-def mix(old: Moments, new: Moments, ratio: ArrayLike) -> Moments:
-    """Moments of a mixture of two populations, of which the new one makes up `ratio`.
+def mix(old: Moments, new: Moments, old_weight: ArrayLike, new_weight: ArrayLike) -> Moments:
+    """Moments of a mixture of two populations; those of `old` where neither has a weight.
 
     See "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances" by Chan, Golub and LeVeque (1979), equation 2.1.
     """
+    total = jnp.where(old_weight + new_weight == 0, 1, old_weight + new_weight)
+    # `kept` is not `1 - ratio`, which rounding makes too large where little is kept, and a GPU's x / x is not always 1.
+    kept, ratio = old_weight / total, jnp.where(jnp.equal(old_weight, 0), jnp.not_equal(new_weight, 0), new_weight / total)
 
     def share(x):
         # The choice keeps compilers from fusing the product into sums, in which it would not be rounded as it is elsewhere.
@@ -52,7 +55,7 @@ def mix(old: Moments, new: Moments, ratio: ArrayLike) -> Moments:
     high, low = new.mean - old.mean, new.rest - old.rest
     mean, lost = _two_sum(old.mean, share(high))
     mean, rest = _two_sum(mean, old.rest + share(low) + lost)
-    variance = old.variance + share(new.variance - old.variance + (1 - ratio) * jnp.square(high + low))
+    variance = old.variance + share(new.variance - old.variance + kept * jnp.square(high + low))
     return Moments(mean, rest, variance)
 
 

@@ -86,8 +86,7 @@ def create_ema(
 
 @operator(static=("axes", "axis_name"))
 def _update_ema(tree: Any, state: EmaState, decay: ArrayLike, axes: int | tuple[int, ...] | None, axis_name: AxisName) -> EmaState:
-    decay_product = state.decay_product * decay
-    ratio = (1 - decay) / (1 - decay_product)
+    weights = decay * (1 - state.decay_product), 1 - decay
     all_sum = AllSum(axis_name)
 
     def move(leaf, mean, rest, variance):
@@ -95,10 +94,10 @@ def _update_ema(tree: Any, state: EmaState, decay: ArrayLike, axes: int | tuple[
         reduced = tuple(i % jnp.ndim(leaf) for i in reduced)
         count = all_sum(jnp.size(leaf) // mean.size)
         batch = moments(leaf, lambda x: all_sum(x / count, reduced), lambda m: jnp.expand_dims(m, reduced))
-        return mix(Moments(mean, rest, variance), batch, ratio)
+        return mix(Moments(mean, rest, variance), batch, *weights)
 
     mean, rest, variance = map_moments(move, tree, state.mu, state.rest, state.nu)
-    return EmaState(mean, variance, decay_product, rest)
+    return EmaState(mean, variance, state.decay_product * decay, rest)
 
 
 class RunningMeanStd(NamedTuple):
@@ -186,14 +185,12 @@ def _update(state: RunningMeanStd, x: Any, weights: ArrayLike | None, axis_name:
 
 @operator
 def _merge(state: RunningMeanStd, other: RunningMeanStd) -> RunningMeanStd:
-    count = state.count + other.count
-    ratio = other.count / jnp.where(count == 0, 1, count)
-
     def merged(mean, rest, variance, other_mean, other_rest, other_variance):
-        return mix(Moments(mean, rest, variance), Moments(other_mean, other_rest, other_variance), ratio)
+        old, new = Moments(mean, rest, variance), Moments(other_mean, other_rest, other_variance)
+        return mix(old, new, state.count, other.count)
 
     mean, rest, variance = map_moments(merged, state.mean, state.rest, state.variance, other.mean, other.rest, other.variance)
-    return RunningMeanStd(count, mean, variance, rest)
+    return RunningMeanStd(state.count + other.count, mean, variance, rest)
 
 
 @operator

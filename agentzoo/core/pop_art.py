@@ -188,7 +188,7 @@ def _art(state, targets, indices, step_size, scale_lb, scale_ub, axis_name, batc
     }
     if batch_step not in weights:
         raise ValueError(f"art: batch_step={batch_step!r} is unknown; choose 'sequential', 'mean' or 'sum'.")
-    new = mix(old, batch, weights[batch_step])
+    new = mix(old, batch, 1 - weights[batch_step], weights[batch_step])
     scale = jnp.clip(jnp.sqrt(jnp.maximum(new.variance, 0)), scale_lb, scale_ub)
     return PopArtState(new.mean, scale, new.variance + jnp.square(new.mean), state.moments and new)
 

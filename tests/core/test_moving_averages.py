@@ -122,6 +122,16 @@ def test_any_division_into_batches_gives_the_moments_of_all(features, sizes, see
     np.testing.assert_allclose(statistics.variance, variance, rtol=1e-4, atol=1e-5)
 
 
+def test_few_samples_far_away_count_for_what_they_are_beside_many():
+    x, weights = np.array([[0.0], [1e4]]), np.array([10, 3e7])
+    statistics = RunningMeanStd.init(x[0])
+    for sample, weight in zip(x, weights, strict=True):
+        statistics = statistics.update(sample[None], np.array([weight]))
+    mean, variance = weighted_moments(x, weights)
+    np.testing.assert_allclose(statistics.mean, mean, rtol=1e-6)
+    np.testing.assert_allclose(statistics.variance, variance, rtol=1e-5)
+
+
 def test_merging_statistics_is_updating_with_the_samples_of_both():
     x = np.random.default_rng(0).normal(1e4, 1, (300, 2)).astype(np.float32)
     empty = RunningMeanStd.init(x[0])
