@@ -1,5 +1,8 @@
 """What is compiled, and how often."""
 
+import os
+import resource
+import sys
 import threading
 
 import jax
@@ -50,3 +53,15 @@ def test_learning_keeps_the_types_of_the_first_state(algorithm, env):
     """A type that is only weak at first means that `learn` is compiled again for the second state."""
     agent = getattr(agentzoo, algorithm)(env, net_arch=(5,), **({} if algorithm in ("IMPALA", "PPO") else {"buffer_size": 99}))
     assert not any(getattr(leaf, "weak_type", False) for leaf in jax.tree.leaves(agent._run.agent))
+
+
+@pytest.mark.skipif(sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ), reason="of glibc's own settings")
+def test_freed_memory_is_used_again():
+    def faults():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(10):
+            assert all([b"x" * 15_000_000 for _ in range(8)])  # 8 * 3,662 pages
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    faults()
+    assert faults() < 30_000
