@@ -127,6 +127,7 @@ class Reference:
     def __init__(self, agent):
         state, config = agent._run.agent, agent.config
         self.gamma, self.params, self.target = config.gamma, state.params, state.target_critic
+        self.log_ent_coef_loss = config.log_ent_coef_loss
         self.ent_coef = float(np.exp(np.float64(state.log_ent_coef)))
         sample_key, critic_key, actor_key = jax.random.split(jax.random.split(state.key, 2)[1], 3)
         buffer = make_replay(agent.spec, config.buffer_size, config.train_freq, config.gamma, config.n_steps)
@@ -159,7 +160,7 @@ class Reference:
 
     def ent_coef_loss(self, log_ent_coef):
         _, log_prob = self.policy(self.params.policy, self.batch.obs_tm1, self.noise[1])
-        return (np.exp(log_ent_coef) * (-log_prob + 2)).mean()
+        return ((log_ent_coef if self.log_ent_coef_loss else np.exp(log_ent_coef)) * (-log_prob + 2)).mean()
 
 
 def slopes(loss, params):
@@ -175,10 +176,12 @@ def slopes(loss, params):
     return np.array([(at(flat + step) - at(flat - step)) / 2e-5 for step in steps])
 
 
-def test_losses_and_gradients_are_those_of_numpy():
+@pytest.mark.parametrize("log_ent_coef_loss", [True, False])
+def test_losses_and_gradients_are_those_of_numpy(log_ent_coef_loss):
     settings = dict(net_arch=(5,), activation="tanh", batch_size=16, train_freq=1, gradient_steps=1, learning_starts=60, n_steps=2)
     rate = 1e-3
-    agent = SAC(Small, **{**FAST, **settings, "learning_rate": rate, "ent_coef": "auto_0.2"}).learn(60, progress_bar=False)
+    settings |= dict(learning_rate=rate, ent_coef="auto_0.2", log_ent_coef_loss=log_ent_coef_loss)
+    agent = SAC(Small, **{**FAST, **settings}).learn(60, progress_bar=False)
     for _ in range(3):  # as targets and online parameters move apart
         agent._run = agent._run._replace(
             agent=agent._run.agent._replace(opt_state=SAC(Small, **agent.config.__dict__)._run.agent.opt_state)

@@ -11,9 +11,10 @@ transitions, by gradient descent on::
 
 where `r_t` and `discount_t` span `n_steps` steps. The policy is a Gaussian squashed by tanh into [-1, 1], and scaled to the bounds of the
 action space: log-probabilities, and `target_entropy`, are those of actions in [-1, 1], and are computed from the value before the tanh,
-where they are exact. It acts by a sample, and after training by the squashed mean. The noise of samples may last for `noise_steps` steps,
-as an Ornstein-Uhlenbeck process, which finds what takes several like actions; https://openreview.net/forum?id=hQ9V5QN27eS compares such
-noise.
+where they are exact. Other libraries have the logarithm of `ent_coef` in its place in its loss (`log_ent_coef_loss=True`), so that it falls
+as fast when it is small. The policy acts by a sample, and after training by the squashed mean. The noise of samples may last for
+`noise_steps` steps, as an Ornstein-Uhlenbeck process, which finds what takes several like actions;
+https://openreview.net/forum?id=hQ9V5QN27eS compares such noise.
 
 With Discrete actions the policy is categorical and the critics value all actions at once, so that expectations over actions take the
 place of samples, https://arxiv.org/abs/1910.07207. Prioritised replay: https://arxiv.org/abs/1511.05952. More gradient steps than
@@ -62,6 +63,8 @@ class SACConfig:
     policy_delay: Annotated[int, Range(1)] = 1
     # Weight of the entropy: a number, "auto" to learn it, or "auto_0.1" to begin with 0.1.
     ent_coef: float | str = "auto"
+    # Learn ent_coef by the loss with its logarithm, as Stable-Baselines3 does; it then falls sooner than by that of the paper.
+    log_ent_coef_loss: bool = False
     # Entropy to hold by learning ent_coef; "auto" is minus the actions' dimensions, or of Discrete actions half of the largest.
     target_entropy: float | str = "auto"
     # Critics, whose least value counts: the more, the less the policy dares what is uncertain.
@@ -231,7 +234,7 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
 
     def ent_coef_loss_fn(log_ent_coef: Array, outcome: Array) -> tuple[Array, tuple]:
         loss = core.sac_discrete_temperature_loss if discrete else core.sac_temperature_loss
-        return loss(outcome, jnp.exp(log_ent_coef), target_entropy), ()
+        return loss(outcome, log_ent_coef if config.log_ent_coef_loss else jnp.exp(log_ent_coef), target_entropy), ()
 
     def descend(name: str, loss_fn, params, opt_state: dict, clock: Clock, *arguments) -> tuple[Any, dict, Array, Any]:
         """A gradient step of the parameters of that name; also returns the loss, and what else its function has computed."""

@@ -203,7 +203,8 @@ def sac_temperature_loss(
 
     Args:
       log_prob_t: `[...]` log-probabilities of actions that the policy has sampled, always constants.
-      temperature: positive, such as the exponential of the parameter that is learned; a scalar or `[...]`.
+      temperature: such as the exponential of the parameter that is learned, or that parameter, with which the step does not depend on how
+        small the temperature is; a scalar or `[...]`.
       target_entropy: as a rule minus the number of the actions' dimensions; a scalar or `[...]`.
       w_t: `[...]` weights, or a scalar.
       reduction: "mean", "masked_mean", "sum" or "none".
@@ -310,7 +311,8 @@ def sac_discrete_temperature_loss(
 
     Args:
       logits_t: `[..., A]` of the policy, always constants.
-      temperature: positive, such as the exponential of the parameter that is learned; a scalar or `[...]`.
+      temperature: such as the exponential of the parameter that is learned, or that parameter, with which the step does not depend on how
+        small the temperature is; a scalar or `[...]`.
       target_entropy: as a rule a share of the largest entropy, `log A`; a scalar or `[...]`.
       w_t: `[...]` weights, or a scalar.
       reduction: "mean", "masked_mean", "sum" or "none".
