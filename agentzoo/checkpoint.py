@@ -107,6 +107,11 @@ def find(path: str | os.PathLike) -> Path:
     raise FileNotFoundError(f"There is no saved agent at {path}.")
 
 
+def exists(path: str | os.PathLike) -> bool:
+    """Whether `save` to this path would replace a file."""
+    return _with_suffix(path).is_file()
+
+
 def _with_suffix(path: str | os.PathLike) -> Path:
     path = Path(path)
     return path if path.suffix == SUFFIX else path.with_name(path.name + SUFFIX)

@@ -19,6 +19,62 @@ class ConfigurationError(ValueError):
     """A request that cannot work, refused before any training: the message says what to write instead."""
 
 
+class InvalidStep(ConfigurationError):
+    """An environment returned what its spaces do not allow. It is raised where the data enters.
+
+    Attributes:
+      problem: what is wrong, and what was expected.
+      env: index of the environment; None if it is not known.
+      step: environment steps taken, over all environments together, with the wrong one; None if it is not known.
+    """
+
+    def __init__(self, problem: str, env: int | None = None, step: int | None = None):
+        super().__init__(problem, env, step)  # all arguments, so that the error can be pickled
+        self.problem, self.env, self.step = problem, env, step
+
+    def __str__(self) -> str:
+        where = "The environment" if self.env is None else f"Environment {self.env}"
+        when = "" if self.step is None else f" at step {self.step}"
+        return f"{where}{when}: {self.problem}"
+
+    def at(self, first_env: int, step: int) -> "InvalidStep":
+        """Return the error of the same environment as one of several actors' environments, with the step."""
+        return InvalidStep(self.problem, None if self.env is None else first_env + self.env, step)
+
+
+class TrainingError(RuntimeError):
+    """Training had to end: the message says what went wrong, when, and what probably caused it."""
+
+
+class Mean(NamedTuple):
+    """A metric that is a mean over the gradient steps of a cycle; it does not exist where there were none.
+
+    Attributes:
+      total: the sum over the gradient steps.
+      count: the number of gradient steps.
+    """
+
+    total: Any
+    count: Any
+
+
+def resolve_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Return metrics as numbers, without those that do not exist yet."""
+    values = {}
+    for tag, value in jax.device_get(dict(metrics)).items():
+        if not isinstance(value, Mean):
+            values[tag] = float(value)
+        elif value.count:
+            values[tag] = float(value.total) / float(value.count)
+    return values
+
+
+def all_finite(tree: PyTree) -> bool:
+    """Whether the numbers in the arrays of a tree are free of NaN and infinity."""
+    leaves = [x for x in jax.tree.leaves(tree) if jax.numpy.issubdtype(x.dtype, jax.numpy.floating)]
+    return all(bool(jax.numpy.isfinite(x).all()) for x in leaves)
+
+
 class FrameStack(spaces.Box):
     """Observations that are the last S frames, the newest last: each step drops the oldest and appends one.
 
@@ -97,7 +153,8 @@ class Agent(NamedTuple):
         observations; exploration schedules and warm-up belong here.
       predict: `(params, memory, obs, key, deterministic) -> (action, memory)`. The policy to be used after training;
         `deterministic` is a Python bool.
-      learn: `(state, trajectory, clock) -> (state, metrics)`. One training cycle; metrics are scalars by TensorBoard tag.
+      learn: `(state, trajectory, clock) -> (state, metrics)`. One training cycle; metrics are scalars by TensorBoard
+        tag, or a `Mean` where there may be nothing to report yet.
       unroll_length: T of the trajectories that `learn` wants.
       initial_memory: `(num_envs) -> memory`, the recurrent state at the beginning of an episode.
       queries: what else can be asked of the agent, as functions `(params, obs) -> array [N, ...]` by name: "values" gives the action
@@ -107,10 +164,25 @@ class Agent(NamedTuple):
     init: Callable[[Array], Any]
     act: Callable[..., tuple[Any, PyTree, PyTree]]
     predict: Callable[..., tuple[Any, PyTree]]
-    learn: Callable[[Any, Trajectory, Clock], tuple[Any, dict[str, Array]]]
+    learn: Callable[[Any, Trajectory, Clock], tuple[Any, dict[str, Any]]]
     unroll_length: int
     initial_memory: Callable[[int], PyTree] = lambda num_envs: ()
     queries: Mapping[str, Callable[[PyTree, PyTree], Array]] = MappingProxyType({})
+
+
+def stored_dtype(space: spaces.Space) -> Any:
+    """The dtype in which elements of a space reach an agent.
+
+    64 bits become 32, unless JAX is set to keep them. Integers of a Box whose bounds are beyond 32 bits become
+    float32, in which networks see them anyway.
+    """
+    assert space.dtype is not None
+    stored = jax.dtypes.canonicalize_dtype(space.dtype)
+    if isinstance(space, spaces.Box) and stored != space.dtype and stored.kind in "iu":
+        limits = jax.numpy.iinfo(stored)
+        if (space.low < int(limits.min)).any() or (space.high > int(limits.max)).any():
+            return jax.dtypes.canonicalize_dtype(float)
+    return stored
 
 
 def zeros(space: spaces.Space, *leading: int) -> PyTree:
@@ -120,4 +192,4 @@ def zeros(space: spaces.Space, *leading: int) -> PyTree:
     if isinstance(space, spaces.Tuple):
         return tuple(zeros(part, *leading) for part in space)
     assert space.shape is not None and space.dtype is not None  # the environments' adapter has refused other spaces
-    return jax.numpy.zeros((*leading, *space.shape), jax.dtypes.canonicalize_dtype(space.dtype))
+    return jax.numpy.zeros((*leading, *space.shape), stored_dtype(space))

@@ -35,7 +35,7 @@ def main() -> None:
 
     def keep(agent: MPO) -> None:
         steps.append(agent.num_timesteps)
-        rows.append(agent._metrics)
+        rows.append(agent.metrics)
 
     agent.learn(arguments.steps, callback=keep, progress_bar=False)
     rows = jax.device_get(rows)

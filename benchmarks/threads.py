@@ -107,7 +107,7 @@ def main() -> None:
                     start = time.perf_counter()
                     agent.learn(steps, progress_bar=False)
                     speed = agent.num_timesteps / (time.perf_counter() - start)
-                replaced = int(agent._metrics["ray/replaced_actors"])
+                replaced = int(agent.metrics["ray/replaced_actors"])
                 print(f"{name}: {len(killed)} killed, {speed:.0f} steps/s, {speed / speeds[name][-1]:.0%}; {replaced} replaced so far")
     first = f"{arguments.actors[0]} actor(s)"
     one = statistics.median(speeds[first]) / arguments.actors[0]

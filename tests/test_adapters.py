@@ -130,7 +130,7 @@ def test_gymnasiums(env_id):
     agent = PPO(env_id, n_envs=4, n_steps=64, batch_size=64).learn(1_000, progress_bar=False)
     assert isinstance(agent._runner, DeviceRunner) and np.isfinite(agent.ep_rew_mean)
     agent = PPO(env_id, n_steps=64, batch_size=64, runner="host").learn(64, progress_bar=False)
-    assert np.isfinite(float(agent._metrics["train/loss"]))
+    assert np.isfinite(float(agent.metrics["train/loss"]))
 
 
 def test_gymnax():

@@ -88,9 +88,9 @@ def test_the_same_agent_comes_out(algorithm):
     assert_same(host, device, rtol=1e-4, atol=1e-5)
     assert [episode.length for episode in episodes[0]] == [episode.length for episode in episodes[1]]
     np.testing.assert_allclose([episode.reward for episode in episodes[0]], [episode.reward for episode in episodes[1]], rtol=1e-5)
-    assert host._metrics.keys() == device._metrics.keys()
-    for tag, value in host._metrics.items():
-        np.testing.assert_allclose(value, device._metrics[tag], rtol=1e-3, atol=1e-5, err_msg=tag)
+    assert host.metrics.keys() == device.metrics.keys()
+    for tag, value in host.metrics.items():
+        np.testing.assert_allclose(value, device.metrics[tag], rtol=1e-3, atol=1e-5, err_msg=tag)
 
 
 def test_chunks_make_no_difference():

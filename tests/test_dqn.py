@@ -203,7 +203,7 @@ def test_epsilon_falls_as_in_sb3(tmp_path):
         400,
         progress_bar=False,
         log_interval=8,
-        callback=lambda a: eps.update({a.num_timesteps: float(a._metrics["rollout/exploration_rate"])}),
+        callback=lambda a: eps.update({a.num_timesteps: float(a.metrics["rollout/exploration_rate"])}),
     )
     np.testing.assert_allclose([eps[8], eps[104], eps[200], eps[400]], [1 - 0.8 * 8 / 200, 1 - 0.8 * 104 / 200, 0.2, 0.2], rtol=1e-5)
 
@@ -227,4 +227,4 @@ def test_noise_of_noisy_networks_is_for_training_only():
     observation = np.ones(4, np.float32)
     np.testing.assert_array_equal(agent.values(observation), agent.values(observation))
     agent.learn(400, progress_bar=False)
-    assert float(agent._metrics["rollout/exploration_rate"]) == 0
+    assert float(agent.metrics["rollout/exploration_rate"]) == 0

@@ -36,4 +36,4 @@ def test_atari_is_a_stack_of_frames():
 def test_trains():
     agent = DQN(envpool.make_gymnasium("CartPole-v1", num_envs=4, seed=1), learning_starts=100)
     agent.learn(1_000, progress_bar=False)
-    assert agent.num_timesteps >= 1_000 and agent._metrics["train/n_updates"] > 0
+    assert agent.num_timesteps >= 1_000 and agent.metrics["train/n_updates"] > 0

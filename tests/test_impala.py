@@ -138,7 +138,7 @@ def test_cartpole_is_learned():
 def test_the_pixel_preset():
     space = spaces.Box(0, 255, (40, 40, 3), np.uint8)
     agent = IMPALA(lambda: probes.Spaced(space), preset="pixels", n_steps=4).learn(16, progress_bar=False)
-    assert np.isfinite(float(agent._metrics["train/loss"])) and any("conv2_d" in name for name in agent.params)
+    assert np.isfinite(float(agent.metrics["train/loss"])) and any("conv2_d" in name for name in agent.params)
 
 
 def test_bad_input_is_refused_before_training():

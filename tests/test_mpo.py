@@ -171,7 +171,7 @@ def test_losses_and_gradients_are_those_of_numpy():
         agent._run = agent._run._replace(agent=agent._run.agent._replace(opt_state=fresh))
         before, reference = jax.device_get(agent._run.agent._replace(key=0)), Reference(agent)
         agent.learn(1, progress_bar=False, reset_num_timesteps=False)
-        after, metrics = jax.device_get(agent._run.agent._replace(key=0)), jax.device_get(agent._metrics)
+        after, metrics = jax.device_get(agent._run.agent._replace(key=0)), jax.device_get(agent.metrics)
         reference.use(agent._run.agent.replay)
         online, policy = before.params.online, before.params.online.policy
         np.testing.assert_allclose(metrics["train/critic_loss"], reference.critic_loss(online.critic), rtol=1e-5)
@@ -214,7 +214,7 @@ def test_kls_settle_at_their_bounds():
 
     def watch(a):
         if a._run.agent.n_updates > 2_000:
-            kls.append([float(a._metrics[f"train/{name}"]) for name in ("kl_mean", "kl_stddev", "kl_improved")])
+            kls.append([float(a.metrics[f"train/{name}"]) for name in ("kl_mean", "kl_stddev", "kl_improved")])
 
     agent = MPO(probes.ContinuousCue, **{**FAST, **settings})
     agent.learn(4_000, progress_bar=False, callback=watch)
@@ -231,7 +231,7 @@ def test_duals_come_back_from_the_least_that_they_can_be():
     agent._run = agent._run._replace(agent=state._replace(duals=duals))
     agent.learn(1_000, progress_bar=False)
     for name, value in least.items():
-        assert float(agent._metrics[f"train/{name}"]) > 2 * value
+        assert float(agent.metrics[f"train/{name}"]) > 2 * value
     # And they stay positive where nothing is to be held.
     agent = MPO(probes.ContinuousConstant, **{**FAST, "epsilon": 10.0, "epsilon_mean": 10.0, "dual_learning_rate": 1.0})
     agent.learn(1_000, progress_bar=False)
@@ -242,7 +242,7 @@ def test_duals_come_back_from_the_least_that_they_can_be():
 def test_an_alpha_does_not_run_away_where_steps_are_too_large_for_its_bound():
     alphas = []
     agent = MPO(probes.ContinuousCue, **{**FAST, "learning_rate": agentzoo.Linear(3e-2), "epsilon_stddev": 1e-5})
-    agent.learn(3_000, progress_bar=False, callback=lambda a: alphas.append(float(a._metrics["train/alpha_stddev"])))
+    agent.learn(3_000, progress_bar=False, callback=lambda a: alphas.append(float(a.metrics["train/alpha_stddev"])))
     np.testing.assert_allclose(np.nanmax(alphas), mpo.MOST * 100.0, rtol=1e-5)  # sqrt(epsilon / epsilon_stddev) is 100
     assert alphas[-1] < alphas[len(alphas) // 2]  # it comes back as soon as steps are small
 

@@ -373,7 +373,7 @@ def test_illegal_actions_are_never_taken(mode):
     assert evaluate_policy(agent, Masked, 20) == (3.0, 0.0)
     observation = dict(place=np.zeros(200, int), action_mask=np.tile([0, 1, 1, 0], (200, 1)))
     assert set(np.unique(agent.predict(observation)[0])) <= {1, 2}
-    assert agent._metrics["train/entropy_loss"] > -np.log(2)
+    assert agent.metrics["train/entropy_loss"] > -np.log(2)
 
 
 @pytest.mark.parametrize("space, mask, legal", [
@@ -393,7 +393,7 @@ def test_masks_of_several_choices(space, mask, legal):
             return self.observe(), float(np.sum(action)), True, False, {}
 
     agent = trained(Env, 300)
-    assert np.isfinite(float(agent._metrics["train/loss"]))
+    assert np.isfinite(float(agent.metrics["train/loss"]))
     untrained = PPO(Env, **FAST)
     actions, _ = untrained.predict(dict(obs=np.zeros((300, 1)), action_mask=np.tile(mask, (300, 1))))
     assert {tuple(action) for action in actions} == legal
@@ -515,25 +515,25 @@ def test_initialisation_is_orthogonal():
 
 def test_a_cycle_ends_at_the_target_kl():
     agent = trained("CartPole-v1", 64, target_kl=1e-4)
-    assert 1 <= agent._metrics["train/n_updates"] < 16
-    assert trained("CartPole-v1", 64)._metrics["train/n_updates"] == 16
+    assert 1 <= agent.metrics["train/n_updates"] < 16
+    assert trained("CartPole-v1", 64).metrics["train/n_updates"] == 16
 
 
 def test_tags_and_schedules():
     agent = trained("Pendulum-v1", 256, learning_rate=Linear(1e-2, 1e-3), clip_range=lambda remaining: 0.1 + remaining)
-    assert set(agent._metrics) == {
+    assert set(agent.metrics) == {
         f"train/{tag}" for tag in (
             "approx_kl", "clip_fraction", "clip_range", "entropy_loss", "explained_variance", "learning_rate", "loss", "n_updates",
             "policy_gradient_loss", "std", "value_loss",
         )
     }  # fmt: skip
-    np.testing.assert_allclose([agent._metrics["train/learning_rate"], agent._metrics["train/clip_range"]], [1e-3, 0.1], rtol=1e-5)
+    np.testing.assert_allclose([agent.metrics["train/learning_rate"], agent.metrics["train/clip_range"]], [1e-3, 0.1], rtol=1e-5)
 
 
 @pytest.mark.parametrize("preset, env", [("pixels", lambda: probes.Spaced(image_space())), ("mujoco", lambda: gym.make("Pendulum-v1"))])
 def test_presets(preset, env):
     agent = PPO(env, preset=preset, n_steps=16, batch_size=8).learn(32, progress_bar=False)
-    assert np.isfinite(float(agent._metrics["train/loss"])) and agent.params is not None
+    assert np.isfinite(float(agent.metrics["train/loss"])) and agent.params is not None
 
 
 class IntegerActions(probes.Probe):

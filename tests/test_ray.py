@@ -43,11 +43,11 @@ def test_an_actor_that_dies_is_replaced():
             first.extend(process_of(agent, i) for i in range(2))
         if agent.num_timesteps in (160, 800):
             os.kill(first[agent.num_timesteps == 800], signal.SIGKILL)
-            assert agent._metrics["ray/replaced_actors"] == (agent.num_timesteps == 800)
+            assert agent.metrics["ray/replaced_actors"] == (agent.num_timesteps == 800)
 
     agent.learn(2_000, kill, progress_bar=False)
-    assert agent.num_timesteps == 2_000 and agent._metrics["ray/replaced_actors"] == 2
-    assert 0 <= agent._metrics["ray/lag"] <= 1
+    assert agent.num_timesteps == 2_000 and agent.metrics["ray/replaced_actors"] == 2
+    assert 0 <= agent.metrics["ray/lag"] <= 1
     assert process_of(agent, 0) != first[0] and process_of(agent, 1) != first[1]
 
 
@@ -100,13 +100,13 @@ def kill(agent):
         asked = [handle._worker.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id()) for handle in agent._runner.handles]
         killed.append(ray.get(asked[0]))
         cluster.remove_node(nodes[killed[0]], allow_graceful=False)
-    if agent._metrics.get("ray/replaced_actors"):
+    if agent.metrics.get("ray/replaced_actors"):
         went_on.append(agent.num_timesteps)
     return len(went_on) < 50
 
 
 agent.learn(1e9, kill, progress_bar=False)
-assert 1 <= agent._metrics["ray/replaced_actors"] <= 2, agent._metrics
+assert 1 <= agent.metrics["ray/replaced_actors"] <= 2, agent.metrics
 print("went on")
 """
 

@@ -188,7 +188,7 @@ def test_losses_and_gradients_are_those_of_numpy(log_ent_coef_loss):
         )
         before, reference = jax.device_get(agent._run.agent._replace(key=0)), Reference(agent)
         agent.learn(1, progress_bar=False, reset_num_timesteps=False)
-        after, metrics = jax.device_get(agent._run.agent._replace(key=0)), jax.device_get(agent._metrics)
+        after, metrics = jax.device_get(agent._run.agent._replace(key=0)), jax.device_get(agent.metrics)
         reference.params, reference.target = before.params, before.target_critic
         reference.use(agent._run.agent.replay)
         np.testing.assert_allclose(metrics["train/critic_loss"], reference.critic_loss(before.params.critic), rtol=1e-5)
@@ -315,7 +315,7 @@ def test_a_delayed_policy_learns_less_often():
 
     def watch(a):
         states.append(jax.device_get(a._run.agent._replace(key=0, replay=0)))
-        logs.append(float(a._metrics["train/actor_loss"]))
+        logs.append(float(a.metrics["train/actor_loss"]))
 
     agent.learn(9, progress_bar=False, callback=watch)
     changes = [(leaves(old.params.policy)[0] != leaves(new.params.policy)[0]).any() for old, new in itertools.pairwise(states)]
@@ -333,8 +333,8 @@ def test_the_coefficient_moves_towards_the_target_entropy():
         agent.learn(40, progress_bar=False)
         assert sign * (np.exp(agent._run.agent.log_ent_coef) - 0.5) > 0.01
     agent = SAC("Pendulum-v1", **{**FAST, "ent_coef": 0.3}).learn(100, progress_bar=False)
-    np.testing.assert_allclose(agent._metrics["train/ent_coef"], 0.3, rtol=1e-6)
-    assert np.isnan(agent._metrics["train/ent_coef_loss"])
+    np.testing.assert_allclose(agent.metrics["train/ent_coef"], 0.3, rtol=1e-6)
+    assert "train/ent_coef_loss" not in agent.metrics
 
 
 def test_observations_are_normalised_by_statistics_of_the_state(tmp_path):

@@ -31,8 +31,8 @@ def test_each_learns_what_it_would_have_learned_alone(monkeypatch, tmp_path):
         assert_same_params(one, other)
         assert one.num_timesteps == other.num_timesteps and one.ep_rew_mean == other.ep_rew_mean
         assert curve.timesteps[0] == 48 and len(curve.timesteps) == 4 and np.isfinite(curve.returns[-1])
-        assert one._metrics.keys() == other._metrics.keys()
-        np.testing.assert_allclose(one._metrics["train/loss"], other._metrics["train/loss"], rtol=1e-2, atol=1e-4)
+        assert one.metrics.keys() == other.metrics.keys()
+        np.testing.assert_allclose(one.metrics["train/loss"], other.metrics["train/loss"], rtol=1e-2, atol=1e-4)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["DQN_1", "DQN_2", "DQN_3"]
     one, other = some[-1], alone[-1]
     for agent in (one, other):  # they are ordinary agents

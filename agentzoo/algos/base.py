@@ -24,7 +24,7 @@ from agentzoo.envs import EnvLike, Envs, make_shared_envs, spaces
 from agentzoo.logging import Logger, next_folder, versions
 from agentzoo.runners import Programs, Runner, RunState, check_runner, compile_agent, make_runner
 from agentzoo.sharding import Mesh, collect, make_mesh, replicate, spread
-from agentzoo.types import Agent, ConfigurationError, EnvSpec, PyTree
+from agentzoo.types import Agent, ConfigurationError, EnvSpec, PyTree, TrainingError, all_finite, resolve_metrics
 
 Config = TypeVar("Config")
 
@@ -133,6 +133,11 @@ class Algorithm(Generic[Config]):
         return self._run.agent.params
 
     @property
+    def metrics(self) -> dict[str, float]:
+        """What the latest training cycle reported, by tag. A metric that does not exist yet is absent."""
+        return resolve_metrics(self._metrics)
+
+    @property
     def ep_rew_mean(self) -> float:
         """Mean return of the last 100 training episodes; NaN before the first."""
         return float(np.mean([episode.reward for episode in self._episodes])) if self._episodes else math.nan
@@ -199,8 +204,8 @@ class Algorithm(Generic[Config]):
         self._started, self._first_step = time.perf_counter(), self._run.step
 
     def _end(self) -> None:
-        """Keeps what a run has learned."""
-        if self.run_dir is not None:
+        """Keeps what a run has learned, unless that is not finite."""
+        if self.run_dir is not None and all_finite(self.params):
             self.save(self.run_dir / "model")
         self.logger.close()
 
@@ -219,6 +224,8 @@ class Algorithm(Generic[Config]):
                 for cycle in cycles:
                     self._run, self._metrics = cycle.run, cycle.metrics
                     self._episodes.extend(cycle.episodes)
+                    if cycle.fault is not None:
+                        raise TrainingError(cycle.fault)
                     callback.update_locals({"episodes": cycle.episodes})
                     callback.on_rollout_end()
                     proceed = callback.on_step()
@@ -242,9 +249,8 @@ class Algorithm(Generic[Config]):
         elapsed = time.perf_counter() - self._started
         self.logger.record("time/fps", (self._run.step - self._first_step) / elapsed)
         self.logger.record("time/time_elapsed", elapsed)
-        for tag, value in jax.device_get(self._metrics).items():
-            if not np.isnan(value):  # nothing was learned yet
-                self.logger.record(tag, float(value))
+        for tag, value in self.metrics.items():
+            self.logger.record(tag, value)
         self.logger.dump(self._run.step)
 
     def predict(
@@ -336,8 +342,10 @@ class Algorithm(Generic[Config]):
           The path of the file.
 
         Raises:
-          ConfigurationError: if there is no such part.
+          ConfigurationError: if there is no such part, or parameters that are not finite would replace a saved file.
         """
+        if checkpoint.exists(path) and not all_finite(self.params):
+            raise ConfigurationError(f"The agent's parameters are not finite, so that it does not replace {path}; save it elsewhere.")
         for part in exclude:
             if part not in self._run.agent._fields or part == "params":
                 raise ConfigurationError(f"exclude={part!r}; choose from {', '.join(self._run.agent._fields[1:])}.")

@@ -53,7 +53,7 @@ from agentzoo import core, networks
 from agentzoo.algos import base
 from agentzoo.config import FRACTION, POSITIVE, Range, Schedule, value_at
 from agentzoo.replay import Replay, make_phase, make_replay
-from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, Trajectory
+from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, Mean, Trajectory
 
 # The least values of the duals: far below, an alpha takes as long to come back when its KL has left its bound.
 LEAST = {"temperature": 1e-4, "penalty_temperature": 1e-4, "alpha": 0.1, "alpha_mean": 0.1, "alpha_stddev": 0.1}
@@ -346,12 +346,12 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         params = state.params._replace(online=online)
         return state._replace(params=params, target=target, duals=duals, opt_state=opt_state, n_updates=n_updates), metrics
 
-    def learn(state: MPOState, trajectory: Trajectory, clock: Clock) -> tuple[MPOState, dict[str, Array]]:
+    def learn(state: MPOState, trajectory: Trajectory, clock: Clock) -> tuple[MPOState, dict[str, Any]]:
         statistics = state.params.statistics
         statistics = networks.update_statistics(spec.observation_space, statistics, trajectory.obs_tm1, trajectory.mask)
         state = state._replace(params=state.params._replace(statistics=statistics))
         state, totals, updates = phase(update, state, trajectory, clock)
-        metrics = {f"train/{name}": total / updates for name, total in totals.items()}  # NaN before the first update
+        metrics: dict[str, Any] = {f"train/{name}": Mean(total, updates) for name, total in totals.items()}
         metrics["train/learning_rate"] = value_at(config.learning_rate, clock.remaining)
         metrics["train/n_updates"] = state.n_updates
         return state, metrics

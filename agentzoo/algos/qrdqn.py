@@ -28,7 +28,7 @@ from agentzoo import core, networks
 from agentzoo.algos import base
 from agentzoo.config import FRACTION, POSITIVE, Linear, Range, Schedule, value_at
 from agentzoo.replay import Batch, Prioritisation, Replay, make_phase, make_replay
-from agentzoo.types import Agent, Array, Clock, EnvSpec, Trajectory
+from agentzoo.types import Agent, Array, Clock, EnvSpec, Mean, Trajectory
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def make_agent(config: QRDQNConfig, spec: EnvSpec, network: networks.Network | N
         replay = replay_buffer.update(state.replay, batch.slot, losses)
         return state._replace(params=params, opt_state=opt_state, replay=replay, n_updates=state.n_updates + 1), loss
 
-    def learn(state: QRDQNState, trajectory: Trajectory, clock: Clock) -> tuple[QRDQNState, dict[str, Array]]:
+    def learn(state: QRDQNState, trajectory: Trajectory, clock: Clock) -> tuple[QRDQNState, dict[str, Any]]:
         if config.clip_reward:
             trajectory = trajectory._replace(r_t=jnp.clip(trajectory.r_t, -1.0, 1.0))
         syncs = clock.step // config.target_update_interval - (clock.step - clock.cycle) // config.target_update_interval
@@ -186,7 +186,7 @@ def make_agent(config: QRDQNConfig, spec: EnvSpec, network: networks.Network | N
         state = state._replace(target_params=target_params)
         state, total_loss, updates = phase(update, state, trajectory, clock)
         metrics = {
-            "train/loss": total_loss / updates,  # NaN before the first update
+            "train/loss": Mean(total_loss, updates),
             "train/learning_rate": value_at(config.learning_rate, clock.remaining),
             "train/n_updates": state.n_updates,
             "rollout/exploration_rate": epsilon(clock),

@@ -34,7 +34,7 @@ from agentzoo import core, networks
 from agentzoo.algos import base
 from agentzoo.config import FRACTION, POSITIVE, Range, Schedule, value_at
 from agentzoo.replay import Batch, Prioritisation, Replay, make_phase, make_replay
-from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, Trajectory
+from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, Mean, Trajectory
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,7 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
         policy_params, opt_state, actor_loss, outcome = descend(
             "policy", actor_loss_fn, state.params.policy, state.opt_state, clock, state, obs, key
         )
-        log_ent_coef, ent_coef_loss = state.log_ent_coef, jnp.nan
+        log_ent_coef, ent_coef_loss = state.log_ent_coef, jnp.zeros(())
         if learns_ent_coef:
             log_ent_coef, opt_state, ent_coef_loss, _ = descend("ent_coef", ent_coef_loss_fn, log_ent_coef, opt_state, clock, outcome)
         state = state._replace(params=state.params._replace(policy=policy_params), log_ent_coef=log_ent_coef, opt_state=opt_state)
@@ -275,7 +275,7 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
         target_critic = optax.incremental_update(critic, state.target_critic, jnp.where(due, config.tau, 0.0))
         return state._replace(target_critic=target_critic, replay=replay), jnp.append(losses, critic_loss)
 
-    def learn(state: SACState, trajectory: Trajectory, clock: Clock) -> tuple[SACState, dict[str, Array]]:
+    def learn(state: SACState, trajectory: Trajectory, clock: Clock) -> tuple[SACState, dict[str, Any]]:
         statistics = state.params.statistics
         statistics = networks.update_statistics(spec.observation_space, statistics, trajectory.obs_tm1, trajectory.mask)
         state = state._replace(params=state.params._replace(statistics=statistics))
@@ -283,13 +283,14 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
         state, (actor_loss, ent_coef_loss, critic_loss), updates = phase(update, state, trajectory, clock)
         improvements = state.n_updates // config.policy_delay - before // config.policy_delay
         metrics = {
-            "train/actor_loss": actor_loss / improvements,  # NaN before the first update
-            "train/critic_loss": critic_loss / updates,
+            "train/actor_loss": Mean(actor_loss, improvements),
+            "train/critic_loss": Mean(critic_loss, updates),
             "train/ent_coef": jnp.exp(state.log_ent_coef),
-            "train/ent_coef_loss": ent_coef_loss / improvements,  # NaN where nothing is learned
             "train/learning_rate": value_at(config.learning_rate, clock.remaining),
             "train/n_updates": state.n_updates,
         }
+        if learns_ent_coef:
+            metrics["train/ent_coef_loss"] = Mean(ent_coef_loss, improvements)
         return state, metrics
 
     def values(params: SACParams, obs, action=None):

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from agentzoo.algos.base import Algorithm, interrupt_between_cycles, spec_from_json, spec_to_json
 from agentzoo.callbacks import BaseCallback, EveryNTimesteps
 from agentzoo.runners import DeviceRunner, GroupRunner, RunState, stack, unstack
-from agentzoo.types import Agent, ConfigurationError
+from agentzoo.types import Agent, ConfigurationError, TrainingError
 
 
 class Curve(NamedTuple):
@@ -166,6 +166,8 @@ def _learn_as_one(
                     agent._episodes.extend(episodes)
                     if due:
                         own.append((run.step, agent.ep_rew_mean))
+                if cycle.fault is not None:
+                    raise TrainingError(cycle.fault)
                 if due:
                     _log(group, cycle.metrics)
                 if interrupted():
@@ -183,5 +185,5 @@ def _learn_as_one(
 def _log(group: Sequence[Any], metrics: dict[str, Any]) -> None:
     metrics = jax.device_get(metrics)
     for i, agent in enumerate(group):
-        agent._metrics = {tag: values[i] for tag, values in metrics.items()}
+        agent._metrics = jax.tree.map(lambda values: values[i], metrics)  # noqa: B023 (called at once)
         agent.dump_logs()

@@ -441,7 +441,8 @@ def explained_variance(v_t: ArrayLike, target_t: ArrayLike, w_t: ArrayLike | Non
       w_t: `[...]` weights, or a scalar.
 
     Returns:
-      A scalar; NaN if all returns are equal.
+      A scalar. Where all returns are equal it is 1 if the values are right up to a constant, and 0 otherwise, as
+      scikit-learn has it, so that it is always finite.
 
     Raises:
       ShapeError: if shapes do not fit together.
@@ -453,5 +454,6 @@ def explained_variance(v_t: ArrayLike, target_t: ArrayLike, w_t: ArrayLike | Non
         mean = reduce_loss("explained_variance", x, w_t, "masked_mean")
         return reduce_loss("explained_variance", jnp.square(x - mean), w_t, "masked_mean")
 
-    total = variance(target_t)
-    return jnp.where(total == 0, jnp.nan, 1 - variance(target_t - v_t) / total)
+    total, unexplained = variance(target_t), variance(target_t - v_t)
+    of_equal_returns = jnp.where(unexplained == 0, 1.0, 0.0).astype(total.dtype)
+    return jnp.where(total == 0, of_equal_returns, 1 - unexplained / jnp.where(total == 0, 1, total))

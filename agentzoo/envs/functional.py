@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from agentzoo.envs import spaces
-from agentzoo.types import Array, PyTree
+from agentzoo.types import Array, ConfigurationError, PyTree
 
 State = TypeVar("State")
 
@@ -158,4 +158,11 @@ def _typed(space: gym.Space, obs: PyTree) -> PyTree:
         return {name: _typed(part, obs[name]) for name, part in space.items()}
     if isinstance(space, gym.spaces.Tuple):
         return tuple(_typed(part, obs[i]) for i, part in enumerate(space))
-    return jnp.asarray(obs, spaces.dtype(space))
+    dtype = spaces.dtype(space)
+    wrong_kind = dtype.kind in "biu" and jnp.asarray(obs).dtype.kind not in "biu"
+    if jnp.shape(obs) != space.shape or wrong_kind:
+        raise ConfigurationError(
+            f"The functional environment returned an observation of shape {jnp.shape(obs)} and dtype "
+            f"{jnp.asarray(obs).dtype}, but its observation_space promises {space}; correct one of the two."
+        )
+    return jnp.asarray(obs, dtype)

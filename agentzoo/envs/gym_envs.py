@@ -5,13 +5,13 @@ apart, and with a mask for dummy steps (`VectorEnvs` knows some).
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
 
-from agentzoo.envs import frame_stacks, spaces
-from agentzoo.types import ConfigurationError, EnvSpec, PyTree, Trajectory
+from agentzoo.envs import checking, frame_stacks, spaces
+from agentzoo.types import ConfigurationError, EnvSpec, InvalidStep, PyTree, Trajectory
 
 
 def make_buffers(spec: EnvSpec, length: int) -> Trajectory:
@@ -35,13 +35,20 @@ class Envs(Protocol):
     spec: EnvSpec
 
     def reset(self, seed: int | None = None) -> PyTree:
-        """Begins new episodes; returns the observations `[N, ...]`."""
+        """Begins new episodes; returns the observations `[N, ...]`.
+
+        Raises:
+          InvalidStep: if an environment returns what its observation space does not allow.
+        """
         ...
 
     def step(self, actions: np.ndarray, out: Trajectory, t: int) -> None:
         """Takes one action in each environment, and writes what follows into row t of `out` (made by `make_buffers`).
 
         The observations to act on next, and whether they begin an episode, go to row t + 1 of `obs_tm1` and `first_tm1`.
+
+        Raises:
+          InvalidStep: if an environment returns what cannot be stored as it is; see `agentzoo.envs.checking`.
         """
         ...
 
@@ -69,23 +76,39 @@ class GymEnvs:
             if (frame_stacks.observation_space(env), env.action_space) != self.spec[:2]:
                 raise ConfigurationError("The environments differ in their spaces; an agent needs them to be alike.")
         self._offset = getattr(self.spec.action_space, "start", 0)
+        self._check = checking.make_check(self.spec.observation_space)
 
     def reset(self, seed: int | None = None) -> PyTree:
         """Begins new episodes; environment i is seeded with `seed + i`."""
-        space = self.spec.observation_space
-        obs = spaces.stack(space, [env.reset(seed=None if seed is None else seed + i)[0] for i, env in enumerate(self.envs)])
-        spaces.check_batch(space, obs, "The observation")
+        seeds = [None if seed is None else seed + i for i in range(len(self.envs))]
+        first = [self._begin(n, env, seed=seeds[n]) for n, env in enumerate(self.envs)]
+        return spaces.stack(self.spec.observation_space, first)
+
+    def _begin(self, n: int, env: gym.Env, **arguments: Any) -> Any:
+        """Reset environment n, and return its first observation."""
+        try:
+            obs, _ = checking.unpack_reset(env.reset(**arguments))
+            self._check(obs)
+        except InvalidStep as error:
+            raise InvalidStep(error.problem, n) from None
         return obs
 
     def step(self, actions: np.ndarray, out: Trajectory, t: int) -> None:
         """Takes one action in each environment; see `Envs`."""
         space, write = self.spec.observation_space, spaces.write
         for n, env in enumerate(self.envs):
-            obs, reward, terminated, truncated, _ = env.step(actions[n] + self._offset)
-            ended = terminated or truncated
+            result = env.step(actions[n] + self._offset)
+            try:
+                obs, reward, terminated, truncated, _ = checking.unpack_step(result)
+                self._check(obs)
+                out.r_t[t, n] = checking.reward_of(reward)
+                terminated = checking.flag_of(terminated, "terminated")
+                ended = checking.flag_of(truncated, "truncated") or terminated
+            except InvalidStep as error:
+                raise InvalidStep(error.problem, n) from None
             write(space, out.obs_t, (t, n), obs)
-            out.r_t[t, n], out.discount_t[t, n], out.last_t[t, n] = reward, not terminated, ended
-            write(space, out.obs_tm1, (t + 1, n), env.reset()[0] if ended else obs)
+            out.discount_t[t, n], out.last_t[t, n] = not terminated, ended
+            write(space, out.obs_tm1, (t + 1, n), self._begin(n, env) if ended else obs)
             out.first_tm1[t + 1, n] = ended
 
     def render(self) -> None:

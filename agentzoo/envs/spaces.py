@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from gymnasium import spaces
 
-from agentzoo.types import ConfigurationError, FrameStack, PyTree
+from agentzoo.types import ConfigurationError, FrameStack, PyTree, stored_dtype
 
 _LEAVES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
@@ -22,11 +22,21 @@ def check_observation_space(space: spaces.Space) -> None:
             f"Observation space {space} is not supported; agents see Box, Discrete, MultiDiscrete, MultiBinary, and Dict and "
             f"Tuple of those. Convert it with a wrapper, for example gymnasium.wrappers.TransformObservation."
         )
+    elif isinstance(space, spaces.Discrete) and not _fits(space):
+        raise ConfigurationError(
+            f"Observation space {space} has values beyond {dtype(space)}, in which agents see them; renumber them from 0."
+        )
+
+
+def _fits(space: spaces.Discrete) -> bool:
+    """Whether all values of a space fit into the dtype in which agents see them."""
+    limits = np.iinfo(dtype(space))
+    return limits.min <= int(space.start) and int(space.start) + int(space.n) - 1 <= limits.max
 
 
 def dtype(space: spaces.Space) -> np.dtype:
-    """The dtype in which elements of a space reach an agent: 64 bits become 32, unless JAX is set to keep them."""
-    return np.dtype(jax.dtypes.canonicalize_dtype(space.dtype))
+    """The dtype in which elements of a space reach an agent; see `agentzoo.types.stored_dtype`."""
+    return np.dtype(stored_dtype(space))
 
 
 def shape(space: spaces.Space) -> tuple[int, ...]:
@@ -82,18 +92,6 @@ def write(space: spaces.Space, arrays: PyTree, index: Any, element: Any) -> None
 def at(arrays: PyTree, index: Any) -> PyTree:
     """The rows of arrays made by `empty` at an index, without copying."""
     return arrays[index] if isinstance(arrays, np.ndarray) else jax.tree.map(lambda array: array[index], arrays)
-
-
-def check_batch(space: spaces.Space, batch: PyTree, name: str) -> None:
-    """Raises `ConfigurationError` unless the arrays of a batch have the shapes that the space promises."""
-    if isinstance(space, spaces.Dict | spaces.Tuple):
-        for key, part in parts(space):
-            check_batch(part, batch[key], f"{name}[{key!r}]")
-    elif batch.shape[1:] != space.shape:
-        raise ConfigurationError(
-            f"{name} has shape {batch.shape[1:]}, but the environment's observation_space promises {space.shape}; "
-            f"correct the environment or its observation_space."
-        )
 
 
 def is_batched(space: spaces.Space, element: Any) -> bool:

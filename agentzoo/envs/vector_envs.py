@@ -9,8 +9,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from agentzoo.envs import frame_stacks, spaces
-from agentzoo.types import ConfigurationError, EnvSpec, PyTree, Trajectory
+from agentzoo.envs import checking, frame_stacks, spaces
+from agentzoo.types import ConfigurationError, EnvSpec, InvalidStep, PyTree, Trajectory
 
 
 class VectorEnvs:
@@ -30,31 +30,58 @@ class VectorEnvs:
         spaces.check_observation_space(self.spec.observation_space)
         self._offset = getattr(self.spec.action_space, "start", 0)
         self._ended = np.zeros(env.num_envs, bool)
+        self._check = checking.make_batch_check(self.spec.observation_space, env.num_envs)
+        self._check_one = checking.make_check(self.spec.observation_space, "info['final_obs']")
+        self._watch = checking.BufferWatch()
 
     def reset(self, seed: int | None = None) -> PyTree:
         """Begins new episodes in all environments."""
-        obs, _ = self.env.reset(seed=seed)
-        self._ended = np.zeros(self.spec.num_envs, bool)
-        obs = spaces.copy(self.spec.observation_space, obs)
-        spaces.check_batch(self.spec.observation_space, obs, "The observation")
+        self._ended, self._watch = np.zeros(self.spec.num_envs, bool), checking.BufferWatch()
+        return spaces.copy(self.spec.observation_space, self._begin(seed=seed))
+
+    def _begin(self, **arguments: Any) -> Any:
+        """Reset the environments, and return their observations."""
+        obs, _ = checking.unpack_reset(self.env.reset(**arguments))
+        self._check(obs)
         return obs
 
     def step(self, actions: np.ndarray, out: Trajectory, t: int) -> None:
         """Takes one action in each environment; see `Envs`."""
         space, write = self.spec.observation_space, spaces.write
-        obs, reward, terminated, truncated, info = self.env.step(actions + self._offset)
-        ended = np.logical_or(terminated, truncated)
+        num_envs = self.spec.num_envs
+        result = self.env.step(actions + self._offset)
+        obs, reward, terminated, truncated, info = checking.unpack_step(result)
+        self._check(obs)
+        terminated = checking.flags_of(terminated, num_envs, "terminated")
+        ended = checking.flags_of(truncated, num_envs, "truncated") | terminated
+        self._watch.check()
         write(space, out.obs_t, t, obs)
-        out.r_t[t], out.discount_t[t], out.last_t[t] = reward, np.logical_not(terminated), ended
+        out.r_t[t] = checking.rewards_of(reward, num_envs)
+        out.discount_t[t], out.last_t[t] = ~terminated, ended
         out.first_tm1[t + 1] = ended
         if self.mode == AutoresetMode.NEXT_STEP:
             out.mask[t], out.first_tm1[t + 1], self._ended = ~self._ended, self._ended, ended
         elif ended.any() and self.mode == AutoresetMode.SAME_STEP:
-            for n in np.flatnonzero(ended):
-                write(space, out.obs_t, (t, n), _final_obs(info, int(n)))
+            for n in np.flatnonzero(ended).tolist():
+                self._write_final(out, t, n, _pick(info["final_obs"], n) if "final_obs" in info else None, obs)
         elif ended.any():
-            obs, _ = self.env.reset(options={"reset_mask": ended})
+            obs = self._begin(options={"reset_mask": ended})
         write(space, out.obs_tm1, t + 1, obs)
+
+    def _write_final(self, out: Trajectory, t: int, n: int, final_obs: Any, obs: Any) -> None:
+        """Store the last observation of environment n, whose episode has ended, in place of the next first one."""
+        if final_obs is None:
+            raise InvalidStep(
+                "The vector environment resets in the same step but gives no info['final_obs'], so the last "
+                "observation of an episode is lost; add it, or use another autoreset mode.",
+                n,
+            )
+        try:
+            self._check_one(final_obs)
+        except InvalidStep as error:
+            raise InvalidStep(error.problem, n) from None
+        spaces.write(self.spec.observation_space, out.obs_t, (t, n), final_obs)
+        self._watch.saw(n, final_obs, _pick(obs, n))
 
     def render(self) -> None:
         """Renders the environments."""
@@ -65,17 +92,8 @@ class VectorEnvs:
         self.env.close()
 
 
-def _final_obs(info: dict[str, Any], n: int) -> Any:
-    """The last observation of environment n, whose episode has ended."""
-    if "final_obs" not in info:
-        raise ConfigurationError(
-            "The vector environment resets in the same step but gives no info['final_obs'], so the last observation of an episode is "
-            "lost; add it, or use another autoreset mode."
-        )
-
-    def pick(tree):
-        if isinstance(tree, dict):
-            return {name: pick(part) for name, part in tree.items()}
-        return tuple(pick(part) for part in tree) if isinstance(tree, tuple) else tree[n]
-
-    return pick(info["final_obs"])
+def _pick(batch: Any, n: int) -> Any:
+    """Element n of a batch that may be a dict or a tuple of batches."""
+    if isinstance(batch, dict):
+        return {name: _pick(part, n) for name, part in batch.items()}
+    return tuple(_pick(part, n) for part in batch) if isinstance(batch, tuple) else batch[n]

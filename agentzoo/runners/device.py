@@ -17,9 +17,9 @@ import numpy as np
 from agentzoo.envs import Envs, FunctionalEnv, spaces
 from agentzoo.envs.functional import World, advance_all, begin_all
 from agentzoo.envs.functional_gym import draw_keys
-from agentzoo.runners.programs import Cycle, Episode, Programs, Runner, RunState, compile_agent, reset_memory
+from agentzoo.runners.programs import Cycle, Episode, Programs, Runner, RunState, compile_agent, describe_fault, reset_memory
 from agentzoo.sharding import Mesh, collect, of_first_host, spread
-from agentzoo.types import Agent, Array, PyTree, Trajectory
+from agentzoo.types import Agent, Array, InvalidStep, PyTree, Trajectory
 
 # A chunk grows while it takes less than the first number of seconds, and shrinks if it takes more than the second.
 _SECONDS = (0.1, 0.4)
@@ -43,6 +43,55 @@ class Ends(NamedTuple):
     last: Array
     reward: Array
     length: Array
+
+
+class Faults(NamedTuple):
+    """The first thing in a chunk that was not finite, as int32 scalars.
+
+    Attributes:
+      cycle: in which cycle of the chunk it happened; -1 if nothing did.
+      kind: 0 for what was learned, 1 for a reward, 2 for an observation.
+      t: at which step of the trajectory a reward or observation came.
+      n: from which environment it came.
+    """
+
+    cycle: Array
+    kind: Array
+    t: Array
+    n: Array
+
+
+def no_fault() -> Faults:
+    """Faults of which there are none yet."""
+    return Faults(jnp.int32(-1), jnp.int32(0), jnp.int32(0), jnp.int32(0))
+
+
+def find_fault(trajectory: Trajectory) -> tuple[Trajectory, Faults]:
+    """Look for rewards and observations that are not finite.
+
+    Returns:
+      The trajectory with 0 in their places, so that the parameters survive until the run is stopped, and the first
+      of them; its `cycle` is 0 if there is one.
+    """
+    num_envs = trajectory.r_t.shape[1]
+
+    def is_wrong(x: Array) -> Array:  # [T, N]
+        return ~jnp.isfinite(x).reshape(*x.shape[:2], -1).all(axis=-1)
+
+    def repair(x: Array) -> Array:
+        return jnp.where(jnp.isfinite(x), x, 0) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    obs = jax.tree.leaves((trajectory.obs_tm1, trajectory.obs_t))
+    wrong_obs = [is_wrong(x) for x in obs if jnp.issubdtype(x.dtype, jnp.floating)]
+    wrong_r_t = is_wrong(trajectory.r_t)
+    wrong = functools.reduce(jnp.logical_or, wrong_obs, wrong_r_t).reshape(-1)
+    first = jnp.argmax(wrong).astype(jnp.int32)  # index of (t, n) in the flattened [T * N]
+    kind = jnp.where(wrong_r_t.reshape(-1)[first], 1, 2).astype(jnp.int32)
+    cycle = jnp.where(wrong.any(), 0, -1).astype(jnp.int32)
+    parts = trajectory.obs_tm1, trajectory.r_t, trajectory.obs_t
+    obs_tm1, r_t, obs_t = jax.tree.map(repair, parts)
+    trajectory = trajectory._replace(obs_tm1=obs_tm1, r_t=r_t, obs_t=obs_t)
+    return trajectory, Faults(cycle, kind, first // num_envs, first % num_envs)
 
 
 class DeviceRunner(Runner):
@@ -79,15 +128,30 @@ class DeviceRunner(Runner):
             cycles = max(1, min(wanted, self._cycles, self._most))
             numbers = np.array([cycles, run.step, run.moves % 2**31, total], np.int32)
             start = time.perf_counter()
-            (state, self.worlds), ends, metrics = self._chunk((run.agent, self.worlds), run.key, numbers)
+            carry = run.agent, self.worlds
+            (state, self.worlds), ends, faults, metrics = self._chunk(carry, run.key, numbers)
             episodes = self._episodes(collect(ends, self.mesh), cycles)  # waits for the program
             seconds = of_first_host(time.perf_counter() - start, self.mesh)
             if cycles == self._cycles and seconds < _SECONDS[0]:
                 self._cycles = min(2 * self._cycles, self._most)
             elif seconds > _SECONDS[1]:
                 self._cycles = max(1, cycles // 2)
-            run = RunState(state, run.key, run.step + cycles * self._cycle_steps, run.moves + cycles * self.agent.unroll_length)
-            yield Cycle(run, episodes, metrics)
+            fault = self._describe(collect(faults, self.mesh), state.params, metrics, run.step)
+            moves = run.moves + cycles * self.agent.unroll_length
+            run = RunState(state, run.key, run.step + cycles * self._cycle_steps, moves)
+            yield Cycle(run, episodes, metrics, fault)
+
+    def _describe(self, faults: Faults, params: PyTree, metrics: Any, step: int) -> str | None:
+        """The fault of a chunk that began at a step, as a sentence, or None."""
+        cycle, kind, t, n = (int(x) for x in faults)
+        if cycle < 0:
+            return None
+        step += cycle * self._cycle_steps
+        if kind == 0:
+            return describe_fault(params, metrics, step + self._cycle_steps)
+        what = "a reward" if kind == 1 else "an observation"
+        problem = f"{what} is not finite; correct the environment {self.env}."
+        return str(InvalidStep(problem, n, step + (t + 1) * self.num_envs))
 
     def _episodes(self, ends: Ends, cycles: int) -> list[Any]:
         last, reward, length = (np.asarray(x)[:cycles] for x in ends)
@@ -111,6 +175,7 @@ class GroupRunner(DeviceRunner):
         self._cycle_steps, self._cycles = one._cycle_steps, 1
         self._most = max(1, one._most // len(runners))
         self.worlds, self._begin = None, one._begin
+        self._values = values
 
         compiled = compile_group(make_agent, one.env, one.num_envs, self._most, one.mesh)
         self._chunk = lambda carry, key, numbers: compiled(carry, key, values, numbers)
@@ -127,6 +192,15 @@ class GroupRunner(DeviceRunner):
     def _episodes(self, ends: Ends, cycles: int) -> list[Any]:
         each = zip(*(np.asarray(x) for x in ends), strict=True)
         return [super(GroupRunner, self)._episodes(Ends(*one), cycles) for one in each]
+
+    def _describe(self, faults: Faults, params: PyTree, metrics: Any, step: int) -> str | None:
+        bad = np.flatnonzero(np.asarray(faults.cycle) >= 0)
+        if not bad.size:
+            return None
+        fault, params, metrics = jax.tree.map(lambda x: x[bad[0]], (faults, params, metrics))
+        values = {name: float(value[bad[0]]) for name, value in self._values.items()}
+        own = "".join(f", {name}={value:g}" for name, value in values.items())
+        return f"Of the agents that learn together, number {bad[0]}{own}: {super()._describe(fault, params, metrics, step)}"
 
 
 @functools.lru_cache(maxsize=16)
@@ -168,9 +242,10 @@ def compile_chunk(act: Any, learn: Any, initial_memory: Any, length: int, env: F
 
 
 def make_chunk(act: Any, learn: Any, initial_memory: Any, length: int, env: FunctionalEnv, num_envs: int, most: int) -> Callable[..., Any]:
-    """Makes the function `((state, worlds), key, numbers) -> (state, worlds), ends, metrics`.
+    """Makes the function `((state, worlds), key, numbers) -> (state, worlds), ends, faults, metrics`.
 
-    The numbers are how many cycles to do, at most `most`, and step, moves and total of the run; metrics are those of the last cycle.
+    The numbers are how many cycles to do, at most `most`, and step, moves and total of the run. Metrics are those of
+    the last cycle, or of the first one that had a fault.
     """
     offset, dtype = getattr(env.action_space, "start", 0), spaces.dtype(env.action_space)
 
@@ -192,21 +267,28 @@ def make_chunk(act: Any, learn: Any, initial_memory: Any, length: int, env: Func
 
     def cycle(state: Any, worlds: Worlds, key: Array, step: Array, moves: Array, total: Array) -> Any:
         worlds, trajectory, ends = rollout(state.params, worlds, key, step, total, moves)
+        trajectory, faults = find_fault(trajectory)
         steps = length * num_envs
-        state, metrics = learn(state, trajectory, jnp.stack([step + steps, jnp.full_like(step, steps), total]))
-        return state, worlds, ends, metrics
+        numbers = jnp.stack([step + steps, jnp.full_like(step, steps), total])
+        state, metrics, finite = learn(state, trajectory, numbers)
+        faults = faults._replace(cycle=jnp.where(finite, faults.cycle, 0), kind=jnp.where(faults.cycle < 0, 0, faults.kind))
+        return state, worlds, ends, faults, metrics
 
-    def chunk(carry: tuple[Any, Worlds], key: Array, numbers: Array) -> tuple[tuple[Any, Worlds], Ends, dict[str, Array]]:
+    def chunk(carry: tuple[Any, Worlds], key: Array, numbers: Array) -> tuple[tuple[Any, Worlds], Ends, Faults, Any]:
         cycles, step, moves, total = numbers
 
         def one(i: Array, carry: Any) -> Any:
-            (state, worlds), ends, _ = carry
-            state, worlds, new, metrics = cycle(state, worlds, key, step + i * length * num_envs, moves + i * length, total)
-            return (state, worlds), jax.tree.map(lambda all, x: all.at[i].set(x), ends, new), metrics
+            (state, worlds), ends, faults, metrics = carry
+            now = step + i * length * num_envs, moves + i * length
+            state, worlds, *new = cycle(state, worlds, key, *now, total)
+            ends = jax.tree.map(lambda all, x: all.at[i].set(x), ends, new[0])
+            found = new[1]._replace(cycle=jnp.where(new[1].cycle < 0, -1, i))
+            latest = jax.tree.map(lambda old, x: jnp.where(faults.cycle < 0, x, old), (faults, metrics), (found, new[2]))
+            return (state, worlds), ends, *latest
 
-        *_, ends, metrics = jax.eval_shape(cycle, *carry, key, step, moves, total)
+        *_, ends, _, metrics = jax.eval_shape(cycle, *carry, key, step, moves, total)
         ends = jax.tree.map(lambda x: jnp.zeros((most, *x.shape), x.dtype), ends)
         metrics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)
-        return jax.lax.fori_loop(0, cycles, one, (carry, ends, metrics))
+        return jax.lax.fori_loop(0, cycles, one, (carry, ends, no_fault(), metrics))
 
     return chunk

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from agentzoo.envs import Envs, make_buffers, spaces
-from agentzoo.runners.programs import Cycle, Episode, Programs, Runner, RunState, compile_ahead
-from agentzoo.types import Agent, Array, PyTree, Trajectory
+from agentzoo.runners.programs import Cycle, Episode, Programs, Runner, RunState, compile_ahead, describe_fault
+from agentzoo.types import Agent, Array, InvalidStep, PyTree, Trajectory
 
 
 class HostRunner(Runner):
@@ -43,9 +43,11 @@ class HostRunner(Runner):
             compiled.result()
             steps = int(trajectory.mask.sum())
             step = run.step + steps
-            state, metrics = self.programs.learn(run.agent, trajectory, np.array([step, steps, total], np.int32))
+            numbers = np.array([step, steps, total], np.int32)
+            state, metrics, finite = self.programs.learn(run.agent, trajectory, numbers)
             run = RunState(state, run.key, step, run.moves + self.agent.unroll_length)
-            yield Cycle(run, self.finished_episodes(trajectory), metrics)
+            fault = None if finite else describe_fault(state.params, metrics, step)
+            yield Cycle(run, self.finished_episodes(trajectory), metrics, fault)
 
     def rollout(self, params: PyTree, key: Array, step: int, moves: int, total: int) -> Trajectory:
         """Takes T steps in N environments, from where `step` steps and `moves` calls of `act` have been made by all actors together."""
@@ -62,7 +64,11 @@ class HostRunner(Runner):
             first_memory = memory if t == 0 else first_memory
             extras.append(extra)
             out.a_tm1[t] = action
-            self.envs.step(out.a_tm1[t], out, t)
+            try:
+                self.envs.step(out.a_tm1[t], out, t)
+            except InvalidStep as error:
+                taken = int(numbers[0]) + (self.actor + 1) * num_envs
+                raise error.at(self.actor * num_envs, taken) from error.__cause__
             obs, first = spaces.at(out.obs_tm1, t + 1), out.first_tm1[t + 1]
         self._obs, self._first = obs, first
         extras = jax.tree.map(lambda *rows: np.stack(rows), *extras)

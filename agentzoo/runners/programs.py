@@ -13,7 +13,7 @@ import numpy as np
 
 from agentzoo.envs import make_buffers, spaces
 from agentzoo.sharding import Mesh, between, replicate
-from agentzoo.types import Agent, Array, Clock, EnvSpec, PyTree
+from agentzoo.types import Agent, Array, Clock, EnvSpec, PyTree, resolve_metrics
 
 # On the CPU, programs run in the thread that calls them: to hand one over to another thread takes longer than `act` itself. It has an
 # effect only before JAX runs its first program, and gives way to a user's own setting.
@@ -54,11 +54,19 @@ class RunState(NamedTuple):
 
 
 class Cycle(NamedTuple):
-    """What a runner yields after each trajectory, or after several: then the episodes are those of all, and the metrics of the last."""
+    """What a runner yields after each trajectory, or after several.
+
+    Attributes:
+      run: the state of the run.
+      episodes: the episodes that ended in these cycles.
+      metrics: the metrics of the last cycle, or of the one that went wrong.
+      fault: why training cannot go on, as a sentence; None if all is well.
+    """
 
     run: RunState
     episodes: list[Episode]
-    metrics: dict[str, Array]
+    metrics: dict[str, Any]
+    fault: str | None = None
 
 
 class Programs(NamedTuple):
@@ -72,6 +80,28 @@ class Programs(NamedTuple):
     mesh: Mesh | None
 
 
+def is_finite(params: PyTree, metrics: dict[str, Any]) -> Array:
+    """Whether parameters, and the metrics whose tags end in "loss", are free of NaN and infinity."""
+    losses = {tag: value for tag, value in metrics.items() if tag.endswith("loss")}
+    leaves = [x for x in jax.tree.leaves((params, losses)) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.stack([jnp.isfinite(x).all() for x in leaves]).all() if leaves else jnp.bool_(True)
+
+
+def describe_fault(params: PyTree, metrics: dict[str, Any], step: int) -> str:
+    """Say which numbers are not finite after a cycle for which `is_finite` is False."""
+    values = resolve_metrics(metrics)
+    bad = [f"{tag} is {value}" for tag, value in values.items() if not np.isfinite(value)]
+    if not bad:
+        named = jax.tree_util.tree_leaves_with_path(jax.device_get(params))
+        leaves = [path for path, x in named if not np.isfinite(np.asarray(x, float)).all()]
+        bad = [f"the parameter {jax.tree_util.keystr(path)} is not finite" for path in leaves[:1]]
+    return (
+        f"Training ended at step {step} because {', '.join(bad) or 'a parameter is not finite'}. Likely causes are a "
+        "learning_rate that is too large, rewards or observations that are very large (try normalize_obs, "
+        "normalize_reward, clip_reward or a wrapper), or a network of your own that divides by zero."
+    )
+
+
 def reset_memory(initial_memory: Callable[[int], PyTree], memory: PyTree, first: Array) -> PyTree:
     """Memory `[N, ...]` with that of the beginning where an episode begins."""
 
@@ -83,6 +113,8 @@ def reset_memory(initial_memory: Callable[[int], PyTree], memory: PyTree, first:
 
 def compile_agent(agent: Agent, mesh: Mesh | None = None) -> Programs:
     """Compiles an agent. Memory is reset where an episode begins; learning overwrites the state that it is given.
+
+    `learn` also returns whether what was learned is finite, see `is_finite`.
 
     With a mesh, its devices share the batches that the agent learns from, and each of them has a copy of the state.
 
@@ -100,7 +132,8 @@ def compile_agent(agent: Agent, mesh: Mesh | None = None) -> Programs:
 
     def learn(state, trajectory, numbers):
         with between(mesh):
-            return agent.learn(state, trajectory, Clock(*numbers))
+            state, metrics = agent.learn(state, trajectory, Clock(*numbers))
+        return state, metrics, is_finite(state.params, metrics)
 
     init = jax.jit(agent.init)
     return Programs(

@@ -25,7 +25,7 @@ import numpy as np
 
 from agentzoo.envs import Envs
 from agentzoo.runners.host import HostRunner
-from agentzoo.runners.programs import Cycle, Episode, Programs, Runner, RunState, compile_ahead
+from agentzoo.runners.programs import Cycle, Episode, Programs, Runner, RunState, compile_ahead, describe_fault
 from agentzoo.types import Agent, Array, PyTree, Trajectory
 
 
@@ -99,7 +99,8 @@ class ThreadsRunner(Runner):
                 trajectory = _side_by_side([rollout.trajectory for rollout in rollouts])
                 steps = int(trajectory.mask.sum())
                 step, moves = run.step + steps, run.moves + self._moves
-                state, metrics = self.programs.learn(run.agent, trajectory, np.array([step, steps, total], np.int32))
+                numbers = np.array([step, steps, total], np.int32)
+                state, metrics, finite = self.programs.learn(run.agent, trajectory, numbers)
                 run, version = RunState(state, run.key, step, moves), self._published.version
                 newest = Published(self._publish(state.params), step, moves, version + 1)
                 with self._changed:
@@ -112,7 +113,8 @@ class ThreadsRunner(Runner):
                     f"{self.tag}/queue_size": queued,
                     f"{self.tag}/learner_idle": idle / (time.perf_counter() - began),
                 }
-                yield Cycle(run, [episode for rollout in rollouts for episode in rollout.episodes], metrics)
+                fault = None if finite else describe_fault(state.params, metrics, step)
+                yield Cycle(run, [episode for rollout in rollouts for episode in rollout.episodes], metrics, fault)
         self._continues = True
 
     @contextlib.contextmanager

@@ -251,7 +251,8 @@ def test_explained_variance(transform):
     np.testing.assert_allclose(explained_variance(V, TARGET), 1 - np.var(TARGET - V) / np.var(TARGET), rtol=1e-5)
     np.testing.assert_allclose(explained_variance(TARGET + 3, TARGET), 1, atol=1e-5)
     np.testing.assert_allclose(explained_variance(np.zeros_like(TARGET), TARGET), 0, atol=1e-6)
-    assert np.isnan(explained_variance(V, np.ones_like(V)))
+    assert explained_variance(V, np.ones_like(V)) == 0
+    assert explained_variance(np.full_like(V, 2), np.ones_like(V)) == 1
     np.testing.assert_allclose(explained_variance(V + 1e3, TARGET + 1e3), explained_variance(V, TARGET), atol=1e-3)
     counted = np.arange(6).reshape(2, 3) > 2
     expected = explained_variance(V[counted], TARGET[counted])
