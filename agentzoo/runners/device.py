@@ -88,10 +88,8 @@ def find_fault(trajectory: Trajectory) -> tuple[Trajectory, Faults]:
     first = jnp.argmax(wrong).astype(jnp.int32)  # index of (t, n) in the flattened [T * N]
     kind = jnp.where(wrong_r_t.reshape(-1)[first], 1, 2).astype(jnp.int32)
     cycle = jnp.where(wrong.any(), 0, -1).astype(jnp.int32)
-    parts = trajectory.obs_tm1, trajectory.r_t, trajectory.obs_t
-    obs_tm1, r_t, obs_t = jax.tree.map(repair, parts)
-    trajectory = trajectory._replace(obs_tm1=obs_tm1, r_t=r_t, obs_t=obs_t)
-    return trajectory, Faults(cycle, kind, first // num_envs, first % num_envs)
+    # Actions, extras and memory are repaired too, since they follow from the observations.
+    return jax.tree.map(repair, trajectory), Faults(cycle, kind, first // num_envs, first % num_envs)
 
 
 class DeviceRunner(Runner):

@@ -80,6 +80,12 @@ class Programs(NamedTuple):
     mesh: Mesh | None
 
 
+LIKELY_CAUSES = (
+    "Likely causes are a learning_rate that is too large, rewards or observations that are very large (try "
+    "normalize_obs, normalize_reward, clip_reward or a wrapper), or a network of your own that divides by zero."
+)
+
+
 def is_finite(params: PyTree, metrics: dict[str, Any]) -> Array:
     """Whether parameters, and the metrics whose tags end in "loss", are free of NaN and infinity."""
     losses = {tag: value for tag, value in metrics.items() if tag.endswith("loss")}
@@ -95,11 +101,7 @@ def describe_fault(params: PyTree, metrics: dict[str, Any], step: int) -> str:
         named = jax.tree_util.tree_leaves_with_path(jax.device_get(params))
         leaves = [path for path, x in named if not np.isfinite(np.asarray(x, float)).all()]
         bad = [f"the parameter {jax.tree_util.keystr(path)} is not finite" for path in leaves[:1]]
-    return (
-        f"Training ended at step {step} because {', '.join(bad) or 'a parameter is not finite'}. Likely causes are a "
-        "learning_rate that is too large, rewards or observations that are very large (try normalize_obs, "
-        "normalize_reward, clip_reward or a wrapper), or a network of your own that divides by zero."
-    )
+    return f"Training ended at step {step} because {', '.join(bad) or 'a parameter is not finite'}. {LIKELY_CAUSES}"
 
 
 def reset_memory(initial_memory: Callable[[int], PyTree], memory: PyTree, first: Array) -> PyTree:
