@@ -129,7 +129,7 @@ class Algorithm(Generic[Config]):
 
     @property
     def params(self) -> PyTree:
-        """What acting needs: network parameters and the like."""
+        """Network parameters and whatever else acting needs. These arrays stay as they are while the agent learns on."""
         return self._run.agent.params
 
     @property

@@ -69,6 +69,30 @@ class Cycle(NamedTuple):
     fault: str | None = None
 
 
+class InPlace:
+    """Compiles `(state, *arguments)`, so that a call overwrites the state but leaves its `params` as they are.
+
+    Whoever holds parameters, a user, an actor or another thread, can go on with them. What is large, such as a replay, is not copied.
+
+    Args:
+      function: the function. The state is a NamedTuple with the field `params`.
+      overwritten: how many of the arguments after the state are overwritten too.
+    """
+
+    def __init__(self, function: Callable[..., Any], overwritten: int = 0):
+        def call(params: PyTree, rest: Any, *arguments: Any) -> Any:
+            return function(rest._replace(params=params), *arguments)
+
+        self._compiled = jax.jit(call, donate_argnums=tuple(range(1, 2 + overwritten)))
+
+    def __call__(self, state: Any, *arguments: Any) -> Any:
+        return self._compiled(state.params, state._replace(params=None), *arguments)
+
+    def lower(self, state: Any, *arguments: Any) -> jax.stages.Lowered:
+        """The function for arguments like these, not yet compiled."""
+        return self._compiled.lower(state.params, state._replace(params=None), *arguments)
+
+
 class Programs(NamedTuple):
     """An agent's functions, compiled to be called from Python."""
 
@@ -114,7 +138,7 @@ def reset_memory(initial_memory: Callable[[int], PyTree], memory: PyTree, first:
 
 
 def compile_agent(agent: Agent, mesh: Mesh | None = None) -> Programs:
-    """Compiles an agent. Memory is reset where an episode begins; learning overwrites the state that it is given.
+    """Compiles an agent. Memory is reset where an episode begins; learning overwrites the state that it is given, but not its `params`.
 
     `learn` also returns whether what was learned is finite, see `is_finite`.
 
@@ -142,7 +166,7 @@ def compile_agent(agent: Agent, mesh: Mesh | None = None) -> Programs:
         init=lambda key: replicate(init(key), mesh),
         act=jax.jit(act),
         predict=jax.jit(predict, static_argnums=5),
-        learn=jax.jit(learn, donate_argnums=0),
+        learn=InPlace(learn),
         queries={name: jax.jit(query) for name, query in agent.queries.items()},
         mesh=mesh,
     )

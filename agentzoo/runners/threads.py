@@ -20,7 +20,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from agentzoo.envs import Envs
@@ -69,7 +68,6 @@ class ThreadsRunner(Runner):
         self._moves = agent.unroll_length * len(parts)  # of a cycle, and
         self._spec = parts[0].spec._replace(num_envs=sum(envs.spec.num_envs for envs in parts))
         self._steps = agent.unroll_length * self._spec.num_envs
-        self._copy = jax.jit(lambda params: jax.tree.map(jnp.copy, params))
         self._continues = False  # whether the actors stand where the last trajectory that was learned from ends
 
     def reset(self, seed: int | None = None) -> None:
@@ -181,8 +179,8 @@ class ThreadsRunner(Runner):
             self._changed.notify_all()
 
     def _publish(self, params: PyTree) -> Any:
-        """What actors get for parameters: a copy, since learning overwrites the state that it is given."""
-        return self._copy(params)
+        """What actors get for parameters."""
+        return params
 
     def _rollout(self, actor: HostRunner, params: Any, key: Array, *progress: int) -> tuple[Trajectory, list[Episode]]:
         """An actor's next trajectory, and the episodes that end in it."""
