@@ -7,8 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from agentzoo import DQN, learn_together
-from tests import probes
+from agentzoo import learn_together
 from tests.test_device import CATCH, SETTINGS, make
 
 RUNNERS = ("host", "device", "threads")

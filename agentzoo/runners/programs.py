@@ -86,6 +86,7 @@ class InPlace:
         self._compiled = jax.jit(call, donate_argnums=tuple(range(1, 2 + overwritten)))
 
     def __call__(self, state: Any, *arguments: Any) -> Any:
+        """Call the function."""
         return self._compiled(state.params, state._replace(params=None), *arguments)
 
     def lower(self, state: Any, *arguments: Any) -> jax.stages.Lowered:
