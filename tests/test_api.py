@@ -84,7 +84,7 @@ def test_what_was_learned_survives_an_environment_that_fails(tmp_path):
         a.learn(1_000, progress_bar=False)
     assert a.num_timesteps == 100
     assert np.isfinite(a.values(np.zeros(1))).all()
-    assert DQN.load(tmp_path / "DQN_1" / "model").num_timesteps == 100
+    assert DQN.load(a.run_dir / "model").num_timesteps == 100
     a.learn(20, progress_bar=False, reset_num_timesteps=False)  # the environment is back, and new episodes begin
     assert a.num_timesteps == 120
 

@@ -62,13 +62,13 @@ def test_train_evaluate_and_record(tmp_path, capsys, monkeypatch):
     )
     out = capsys.readouterr().out
     assert any((tmp_path / "caches" / "agentzoo").iterdir())
-    assert "Saved in runs/DQN_1" in out and "Mean return of 2 fresh episodes" in out
-    config = json.loads((tmp_path / "runs" / "DQN_1" / "config.json").read_text())["hyperparameters"]
+    assert "Saved in runs/DQN_CartPole-v1_1" in out and "Mean return of 2 fresh episodes" in out
+    config = json.loads((tmp_path / "runs" / "DQN_CartPole-v1_1" / "config.json").read_text())["hyperparameters"]
     assert (config["learning_rate"], config["net_arch"], config["double_q"]) == ({"linear": [1e-3, 1e-4]}, [16, 16], False)
-    main(["eval", "runs/DQN_1", "--episodes", "3"])
+    main(["eval", "runs/DQN_CartPole-v1_1", "--episodes", "3"])
     assert "Mean return of 3 episodes of CartPole-v1" in capsys.readouterr().out
-    main(["video", "runs/DQN_1", "--episodes", "2"])
-    assert len(list((tmp_path / "runs" / "DQN_1" / "videos").glob("*.mp4"))) == 2
+    main(["video", "runs/DQN_CartPole-v1_1", "--episodes", "2"])
+    assert len(list((tmp_path / "runs" / "DQN_CartPole-v1_1" / "videos").glob("*.mp4"))) == 2
 
 
 def test_help_is_made_from_the_comments_of_the_config(capsys):

@@ -421,7 +421,7 @@ def test_the_same_seed_gives_the_same_parameters_and_another_seed_others():
 def test_tags(tmp_path):
     agent = SAC("Pendulum-v1", log_dir=tmp_path, **FAST).learn(200, progress_bar=False, log_interval=100)
     tags = {"actor_loss", "critic_loss", "ent_coef", "ent_coef_loss", "learning_rate", "n_updates"}
-    assert {f"train/{tag}" for tag in tags} <= set((tmp_path / "SAC_1" / "progress.csv").read_text().splitlines()[0].split(","))
+    assert {f"train/{tag}" for tag in tags} <= set((agent.run_dir / "progress.csv").read_text().splitlines()[0].split(","))
     assert agent.logger.values["train/n_updates"] == agent._run.agent.n_updates == 152
 
 

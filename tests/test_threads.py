@@ -175,7 +175,7 @@ def test_what_was_learned_survives_an_environment_that_fails(tmp_path):
         agent.learn(1_000, progress_bar=False)
     assert agent.num_timesteps == 80  # in all cycles before
     assert np.isfinite(agent.value(np.zeros(1)))
-    assert IMPALA.load(tmp_path / "IMPALA_1" / "model").num_timesteps == 80
+    assert IMPALA.load(agent.run_dir / "model").num_timesteps == 80
     agent.learn(32, progress_bar=False, reset_num_timesteps=False)  # the environment is back, and new episodes begin
     assert agent.num_timesteps == 112
 

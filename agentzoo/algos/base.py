@@ -20,13 +20,25 @@ import numpy as np
 from agentzoo import checkpoint
 from agentzoo import config as configs
 from agentzoo.callbacks import BaseCallback, CallbackLike, CallbackList, ProgressBarCallback, make_callback
-from agentzoo.envs import EnvLike, Envs, make_shared_envs, spaces
-from agentzoo.logging import Logger, next_folder, versions
+from agentzoo.envs import (
+    BraxAdapter,
+    EnvLike,
+    Envs,
+    FuncEnvAdapter,
+    FunctionalGymEnv,
+    FunctionalVectorEnv,
+    GymnaxAdapter,
+    TimeLimit,
+    make_shared_envs,
+    spaces,
+)
+from agentzoo.logging import Logger, make_folder, versions
 from agentzoo.runners import Programs, Runner, RunState, check_runner, compile_agent, make_runner
 from agentzoo.sharding import Mesh, collect, make_mesh, replicate, spread
 from agentzoo.types import Agent, ConfigurationError, EnvSpec, PyTree, TrainingError, all_finite, resolve_metrics
 
 Config = TypeVar("Config")
+_AROUND_ANOTHER = FunctionalGymEnv, FunctionalVectorEnv, TimeLimit, FuncEnvAdapter, GymnaxAdapter, BraxAdapter
 
 
 class Algorithm(Generic[Config]):
@@ -43,7 +55,7 @@ class Algorithm(Generic[Config]):
       n_actors: between how many threads or, with `runner="ray"`, processes the environments are shared.
       max_lag: how many trajectories each of them may be ahead of what was learned; 0 takes turns.
       n_devices: how many of JAX's devices learn, each from its share of every batch, or "all"; the result is that of one.
-      log_dir: folder in which each run gets a folder of its own (`DQN_1`, ...) with TensorBoard and CSV logs, the
+      log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with TensorBoard and CSV logs, the
         hyperparameters, and the trained agent. None writes nothing.
       network: a Haiku function from a batch of observations to features `[N, F]`, in place of our layers; see "Networks" in the docs.
       preset: the name of a set of hyperparameters to start from instead of the defaults, see `presets`.
@@ -111,6 +123,8 @@ class Algorithm(Generic[Config]):
         self._seed_next_reset = True
         self._episodes: deque = deque(maxlen=100)
         self._metrics: dict[str, Any] = {}
+        self._started, self._first_step = time.perf_counter(), 0
+        self._logged_step = 0  # up to which the agent's own values are in the log
         self.logger = Logger()
         self.run_dir: Path | None = None
 
@@ -202,6 +216,7 @@ class Algorithm(Generic[Config]):
             self._episodes.clear()
         self._open_log(new=reset_num_timesteps or self.run_dir is None)
         self._started, self._first_step = time.perf_counter(), self._run.step
+        self._logged_step = self._run.step
 
     def _end(self) -> None:
         """Keeps what a run has learned, unless that is not finite."""
@@ -232,6 +247,7 @@ class Algorithm(Generic[Config]):
                     if self._run.step // log_interval > logged:
                         logged = self._run.step // log_interval
                         self.dump_logs()
+                    self.logger.flush()
                     if interrupted():
                         raise KeyboardInterrupt
                     if not proceed:
@@ -242,7 +258,14 @@ class Algorithm(Generic[Config]):
             callback.on_training_end()
 
     def dump_logs(self) -> None:
-        """Writes an entry of the log now."""
+        """Makes an entry of the log for this step, to which everything belongs that callbacks record at this step and dump."""
+        if self._run.step != self._logged_step:
+            self._logged_step = self._run.step
+            self._record()
+        self.logger.dump(self._run.step)
+
+    def _record(self) -> None:
+        """Records the values that every agent has."""
         if self._episodes:
             self.logger.record("rollout/ep_rew_mean", self.ep_rew_mean)
             self.logger.record("rollout/ep_len_mean", float(np.mean([episode.length for episode in self._episodes])))
@@ -251,7 +274,6 @@ class Algorithm(Generic[Config]):
         self.logger.record("time/time_elapsed", elapsed)
         for tag, value in self.metrics.items():
             self.logger.record(tag, value)
-        self.logger.dump(self._run.step)
 
     def predict(
         self, observation: Any, state: PyTree = None, episode_start: Any = None, deterministic: bool = False
@@ -418,7 +440,7 @@ class Algorithm(Generic[Config]):
             agent._runner.worlds = spread(loaded.pop("worlds", None), agent.mesh)
         state = type(agent._run.agent)(**loaded["agent"])
         agent._run = RunState(replicate(state, agent.mesh), replicate(loaded["key"], agent.mesh), loaded["step"], loaded["moves"])
-        agent._predictions = manifest["predictions"]
+        agent._predictions, agent._logged_step = manifest["predictions"], loaded["step"]
         return agent
 
     def _describe_run(self) -> dict[str, Any]:
@@ -433,11 +455,20 @@ class Algorithm(Generic[Config]):
         }
 
     def _open_log(self, new: bool) -> None:
-        if self.log_dir is not None and new:
-            host = jax.process_index() if self.mesh is not None else 0
-            self.run_dir = next_folder(Path(self.log_dir) / f"host_{host}" if host else Path(self.log_dir), type(self).__name__)
-        self.logger = Logger(self.run_dir)
+        if new:
+            self.run_dir = self._make_run_dir() if self.log_dir is not None else None
+            self.logger = Logger(self.run_dir)
+        self.logger.open()
         self.logger.write_config(self._describe_run())
+
+    def _make_run_dir(self) -> Path:
+        assert self.log_dir is not None and self._envs is not None
+        host = jax.process_index() if self.mesh is not None else 0
+        log_dir = Path(self.log_dir) / f"host_{host}" if host else Path(self.log_dir)
+        try:
+            return make_folder(log_dir, type(self).__name__, self.env_id or _class_of(self._envs))
+        except (FileExistsError, NotADirectoryError) as error:
+            raise ConfigurationError(f"log_dir={str(self.log_dir)!r} is a file, or lies in one; choose a folder.") from error
 
 
 @functools.lru_cache(maxsize=16)
@@ -463,9 +494,24 @@ def _describe(spec: EnvSpec) -> str:
 
 
 def _id_of(envs: Envs) -> str | None:
+    outer, inner = _first_of(envs)
+    return next((spec.id for env in (outer, inner) if hasattr(spec := getattr(env, "spec", None), "id")), None)  # EnvPool's have none
+
+
+def _class_of(envs: Envs) -> str:
+    """The name of the environments' class, for those without an id."""
+    _, env = _first_of(envs)
+    env = getattr(env, "unwrapped", env)
+    while isinstance(env, _AROUND_ANOTHER):
+        env = env.env
+    return type(env).__name__
+
+
+def _first_of(envs: Envs) -> tuple[Any, Any]:
+    """The first of the environments, or the vector environment that it belongs to, and the first of those in it."""
     envs = getattr(envs, "shares", [envs])[0]
-    env: Any = getattr(envs, "env", None) or getattr(envs, "envs", [None])[0]
-    return getattr(getattr(env, "spec", None), "id", None)  # EnvPool's specs have none
+    outer: Any = getattr(envs, "env", None) or getattr(envs, "envs", [None])[0]
+    return outer, getattr(outer, "envs", [outer])[0]
 
 
 @contextlib.contextmanager

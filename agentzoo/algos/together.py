@@ -187,3 +187,4 @@ def _log(group: Sequence[Any], metrics: dict[str, Any]) -> None:
     for i, agent in enumerate(group):
         agent._metrics = jax.tree.map(lambda values: values[i], metrics)  # noqa: B023 (called at once)
         agent.dump_logs()
+        agent.logger.flush()
