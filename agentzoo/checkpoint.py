@@ -180,8 +180,9 @@ def _nonzero_runs(array: np.ndarray) -> list[list[int]] | None:
     row = array.nbytes // len(array)
     block = 8 * -(-BLOCK // (8 * row))  # rows, so many that a block is a multiple of 8 bytes
     data, whole = _bytes(array), len(array) // block * block * row
-    nonzero = data[:whole].view(np.uint64).reshape(-1, block * row // 8).any(axis=1)
-    padded = np.concatenate([[False], nonzero, [data[whole:].any(), False]])
+    padded = np.zeros(len(array) // block + 3, bool)  # whether a block has anything else, between two that have not
+    padded[1:-2] = data[:whole].view(np.uint64).reshape(-1, block * row // 8).any(axis=1)
+    padded[-2] = data[whole:].any()
     runs = np.minimum(np.flatnonzero(padded[1:] != padded[:-1]) * block, len(array)).reshape(-1, 2)
     left_out = len(array) - np.sum(runs[:, 1] - runs[:, 0])
     return runs.tolist() if left_out * row >= WORTHWHILE else None
@@ -203,7 +204,7 @@ def _digest(text: str, parts: dict[str, list[np.ndarray]]) -> str:
     for name in sorted(parts):
         digest.update(name.encode())
         for part in parts[name]:
-            digest.update(_bytes(part))
+            digest.update(_bytes(part).data)
     return digest.hexdigest()
 
 
@@ -225,7 +226,7 @@ def _write(file: BinaryIO, parts: dict[str, list[np.ndarray]], metadata: dict[st
     file.write(len(text).to_bytes(8, "little") + text)
     for name in names:
         for part in parts[name]:
-            file.write(_bytes(part))
+            file.write(_bytes(part).data)
 
 
 @contextlib.contextmanager

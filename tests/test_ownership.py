@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from agentzoo import learn_together
+from agentzoo import ConfigurationError, learn_together
 from tests.test_device import CATCH, SETTINGS, make
 
 RUNNERS = ("host", "device", "threads")
@@ -95,3 +95,71 @@ def test_another_thread_may_predict(algorithm, runner):
     predict()  # which compiles
     with while_learning(agent, predict):
         agent.learn(2_000, progress_bar=False)
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+@pytest.mark.parametrize("algorithm", SETTINGS)
+def test_another_thread_may_save(algorithm, runner, tmp_path):
+    agent = make(algorithm, CATCH, n_envs=2, runner=runner)
+    saved = []
+
+    def save():
+        path = agent.save(tmp_path / f"{len(saved)}")
+        saved.append(type(agent).load(path).num_timesteps)
+
+    with while_learning(agent, save):
+        agent.learn(2_000, progress_bar=False)
+    assert saved == sorted(saved) and 0 < max(saved) <= agent.num_timesteps
+    save()
+    assert saved[-1] == agent.num_timesteps
+
+
+def test_another_thread_may_save_agents_that_learn_together(tmp_path):
+    agents = [make("DQN", CATCH, seed=seed) for seed in range(2)]
+    saved = []
+
+    def save():
+        path = agents[1].save(tmp_path / "agent")
+        loaded = type(agents[1]).load(path)
+        saved.append((loaded.num_timesteps, int(loaded._run.agent.replay.cursor[0])))
+
+    with while_learning(agents[1], save):
+        learn_together(agents, 4_000, log_interval=100, progress_bar=False)
+    assert len(set(saved)) > 2 and all(cursor == step % 1_000 for step, cursor in saved)
+
+
+def test_an_agent_learns_in_one_place_at_a_time():
+    agent, refused = make("DQN", CATCH), []
+
+    def refuse():
+        with pytest.raises(ConfigurationError, match="learning already"):
+            agent.learn(8, progress_bar=False)
+        with pytest.raises(ConfigurationError, match="learning already"):
+            learn_together([agent], 8, progress_bar=False)
+        refused.append(agent.num_timesteps)
+
+    def learn(agent):
+        refuse()
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        thread.join()
+        agent.save("agent")
+        return False
+
+    agent.learn(100, learn, progress_bar=False)
+    assert refused == [4, 4]
+    assert agent.learn(100, progress_bar=False).num_timesteps == 100
+
+
+def test_what_fails_in_another_threads_turn_is_raised_there(tmp_path):
+    agent = make("DQN", CATCH)
+    errors = []
+
+    def save():
+        with pytest.raises(ConfigurationError, match="exclude='nothing'") as error:
+            agent.save(tmp_path / "agent", exclude=["nothing"])
+        errors.append(error)
+
+    with while_learning(agent, save):
+        agent.learn(2_000, progress_bar=False)
+    assert errors and agent.num_timesteps == 2_000

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
@@ -124,6 +125,7 @@ class Algorithm(Generic[Config]):
         self._episodes: deque = deque(maxlen=100)
         self._metrics: dict[str, Any] = {}
         self._started, self._first_step = time.perf_counter(), 0
+        self._turns = Turns()
         self._logged_step = 0  # up to which the agent's own values are in the log
         self.logger = Logger()
         self.run_dir: Path | None = None
@@ -181,15 +183,16 @@ class Algorithm(Generic[Config]):
           The agent.
 
         Raises:
-          ConfigurationError: if an argument is out of range, or the agent was loaded without an environment.
+          ConfigurationError: if an argument is out of range, the agent was loaded without an environment, or it is learning already.
         """
         callbacks = [make_callback(callback), *([ProgressBarCallback()] if progress_bar else [])]
         total = self._check_run(total_timesteps, log_interval, reset_num_timesteps)
-        self._begin(reset_num_timesteps)
-        try:
-            self._train(total, CallbackList(callbacks), log_interval)
-        finally:
-            self._end()
+        with self._turns.learning():
+            self._begin(reset_num_timesteps)
+            try:
+                self._train(total, CallbackList(callbacks), log_interval)
+            finally:
+                self._end()
         return self
 
     def _check_run(self, total_timesteps: float, log_interval: int, reset_num_timesteps: bool) -> int:
@@ -248,6 +251,7 @@ class Algorithm(Generic[Config]):
                         logged = self._run.step // log_interval
                         self.dump_logs()
                     self.logger.flush()
+                    self._turns.serve()
                     if interrupted():
                         raise KeyboardInterrupt
                     if not proceed:
@@ -356,6 +360,8 @@ class Algorithm(Generic[Config]):
     def save(self, path: str | os.PathLike, exclude: tuple[str, ...] | list[str] = ()) -> Path:
         """Saves the agent as one safetensors file, all or nothing. The state of environments that are compiled is part of it.
 
+        While another thread trains the agent, that thread saves it at the end of the cycle.
+
         Args:
           path: where to; the suffix "safetensors" is added if it is missing.
           exclude: parts of the agent's state to leave out, such as "replay"; they are empty after loading.
@@ -366,6 +372,9 @@ class Algorithm(Generic[Config]):
         Raises:
           ConfigurationError: if there is no such part, or parameters that are not finite would replace a saved file.
         """
+        return self._turns.call(lambda: self._save(path, exclude))
+
+    def _save(self, path: str | os.PathLike, exclude: tuple[str, ...] | list[str]) -> Path:
         if checkpoint.exists(path) and not all_finite(self.params):
             raise ConfigurationError(f"The agent's parameters are not finite, so that it does not replace {path}; save it elsewhere.")
         for part in exclude:
@@ -494,8 +503,8 @@ def _describe(spec: EnvSpec) -> str:
 
 
 def _id_of(envs: Envs) -> str | None:
-    outer, inner = _first_of(envs)
-    return next((spec.id for env in (outer, inner) if hasattr(spec := getattr(env, "spec", None), "id")), None)  # EnvPool's have none
+    outer, inner = (getattr(getattr(env, "spec", None), "id", None) for env in _first_of(envs))  # EnvPool's specs have none
+    return outer or inner
 
 
 def _class_of(envs: Envs) -> str:
@@ -512,6 +521,56 @@ def _first_of(envs: Envs) -> tuple[Any, Any]:
     envs = getattr(envs, "shares", [envs])[0]
     outer: Any = getattr(envs, "env", None) or getattr(envs, "envs", [None])[0]
     return outer, getattr(outer, "envs", [outer])[0]
+
+
+class Turns:
+    """Lets threads take turns with the one that trains an agent, since JAX overwrites the agent's state within a cycle."""
+
+    def __init__(self):
+        self._lock = threading.RLock()
+        self._learner: int | None = None
+        self._waiting: deque[tuple[Callable[[], Any], Future]] = deque()
+
+    @contextlib.contextmanager
+    def learning(self) -> Iterator[None]:
+        """A context in which this thread trains the agent, and has to call `serve` after each cycle.
+
+        Raises:
+          ConfigurationError: if the agent is learning already.
+        """
+        with self._lock:
+            if self._learner is not None:
+                raise ConfigurationError("The agent is learning already; wait until `learn` has returned, or make another agent.")
+            self._learner = threading.get_ident()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._learner = None
+                self.serve()
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether another thread is waiting for its turn."""
+        return bool(self._waiting)
+
+    def call(self, function: Callable[[], Any]) -> Any:
+        """Returns what a function returns, which is called when no cycle is going on."""
+        with self._lock:
+            if self._learner in (None, threading.get_ident()):
+                return function()
+            result: Future = Future()
+            self._waiting.append((function, result))
+        return result.result()
+
+    def serve(self) -> None:
+        """Calls the functions for which other threads are waiting."""
+        while self._waiting:
+            function, result = self._waiting.popleft()
+            try:
+                result.set_result(function())
+            except Exception as error:
+                result.set_exception(error)
 
 
 @contextlib.contextmanager

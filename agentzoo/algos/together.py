@@ -1,5 +1,6 @@
 """Training several agents at once: seeds, and hyperparameters that are numbers, as one program where environments can be compiled."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
@@ -150,36 +151,48 @@ def _learn_as_one(
     runner: GroupRunner, group: Sequence[Any], total_timesteps: float, log_interval: int, reset: bool, bar: tqdm
 ) -> list[Curve]:
     total = group[0]._check_run(total_timesteps, log_interval, reset)
-    for agent in group:
-        agent._begin(reset)
-    runner.worlds = stack([agent._runner.worlds for agent in group])
-    run = RunState(*_stacked(group), *group[0]._run[2:])
     points: list[list[tuple[int, float]]] = [[] for _ in group]
     cycle = None
-    try:
-        with interrupt_between_cycles() as interrupted:
-            for cycle in runner.run(run, total, lambda step: (step // log_interval + 1) * log_interval):
-                bar.update(len(group) * (cycle.run.step - run.step))
-                due, run = cycle.run.step // log_interval > run.step // log_interval, cycle.run
-                for agent, episodes, own in zip(group, cycle.episodes, points, strict=True):
-                    agent._run = agent._run._replace(step=run.step, moves=run.moves)
-                    agent._episodes.extend(episodes)
-                    if due:
-                        own.append((run.step, agent.ep_rew_mean))
-                if cycle.fault is not None:
-                    raise TrainingError(cycle.fault)
-                if due:
-                    _log(group, cycle.metrics)
-                if interrupted():
-                    raise KeyboardInterrupt
-    finally:
-        for agent, state, worlds in zip(group, unstack(run.agent), unstack(runner.worlds), strict=True):
-            agent._run, agent._runner.worlds = agent._run._replace(agent=state), worlds
-        if cycle is not None:
-            _log(group, cycle.metrics)
+    with contextlib.ExitStack() as turns:
         for agent in group:
-            agent._end()
+            turns.enter_context(agent._turns.learning())
+        for agent in group:
+            agent._begin(reset)
+        runner.worlds = stack([agent._runner.worlds for agent in group])
+        run = RunState(*_stacked(group), *group[0]._run[2:])
+        try:
+            with interrupt_between_cycles() as interrupted:
+                for cycle in runner.run(run, total, lambda step: (step // log_interval + 1) * log_interval):
+                    bar.update(len(group) * (cycle.run.step - run.step))
+                    due, run = cycle.run.step // log_interval > run.step // log_interval, cycle.run
+                    for agent, episodes, own in zip(group, cycle.episodes, points, strict=True):
+                        agent._run = agent._run._replace(step=run.step, moves=run.moves)
+                        agent._episodes.extend(episodes)
+                        if due:
+                            own.append((run.step, agent.ep_rew_mean))
+                    if cycle.fault is not None:
+                        raise TrainingError(cycle.fault)
+                    if due:
+                        _log(group, cycle.metrics)
+                    if any(agent._turns.is_awaited for agent in group):
+                        _hand_over(group, run, runner)
+                        for agent in group:
+                            agent._turns.serve()
+                    if interrupted():
+                        raise KeyboardInterrupt
+        finally:
+            _hand_over(group, run, runner)
+            if cycle is not None:
+                _log(group, cycle.metrics)
+            for agent in group:
+                agent._end()
     return [_curve(own) for own in points]
+
+
+def _hand_over(group: Sequence[Any], run: RunState, runner: GroupRunner) -> None:
+    """Gives each agent its own part of what the program has computed."""
+    for agent, state, worlds in zip(group, unstack(run.agent), unstack(runner.worlds), strict=True):
+        agent._run, agent._runner.worlds = agent._run._replace(agent=state), worlds
 
 
 def _log(group: Sequence[Any], metrics: dict[str, Any]) -> None:
