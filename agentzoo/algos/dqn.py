@@ -183,7 +183,8 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
         }
         return state, metrics
 
-    return Agent(init, act, predict, learn, config.train_freq, queries={"values": lambda params, obs: q_values(params, None, obs)})
+    queries = {"values": lambda params, obs: q_values(params, None, obs)}
+    return Agent(init, act, predict, learn, config.train_freq, queries=queries, inputs=networks.describe(view))
 
 
 class DQN(base.Algorithm[DQNConfig]):

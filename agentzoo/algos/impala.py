@@ -192,7 +192,7 @@ def make_agent(config: IMPALAConfig, spec: EnvSpec, network: networks.Network | 
         return state, metrics
 
     queries = {"value": lambda params, obs: step(params, model.initial_memory(len(jax.tree.leaves(obs)[0])), obs).v[0]}
-    return Agent(init, act, predict, learn, config.n_steps, model.initial_memory, queries)
+    return Agent(init, act, predict, learn, config.n_steps, model.initial_memory, queries, inputs=networks.describe(model.view))
 
 
 def _merge(x: Array) -> Array:
