@@ -71,7 +71,7 @@ def _upgraded(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def _earlier_images(space: dict[str, Any]) -> list[str]:
-    """The names of the parts of an observation that earlier versions took for images: bytes with three axes, or stacks of them."""
+    """The names of the parts that earlier versions took for images: bytes with three axes, or stacks."""
     if space["type"] in ("Dict", "Tuple"):
         inner = space["spaces"].items() if space["type"] == "Dict" else enumerate(space["spaces"])
         return ["/".join(filter(None, (str(key), name))) for key, part in inner for name in _earlier_images(part)]
@@ -80,8 +80,8 @@ def _earlier_images(space: dict[str, Any]) -> list[str]:
         return []
     if space["type"] == "Box" and space["shape"][0] == space["shape"][2] <= space["shape"][1]:
         raise ConfigurationError(
-            f"The agent took the first axis of images of shape {space['shape']} for channels, as earlier versions of agentzoo did; "
-            f"train it anew."
+            f"The agent was saved by an earlier version of agentzoo, which took the first axis of images of "
+            f"shape {space['shape']} for their channels; train it anew."
         )
     return [""]
 

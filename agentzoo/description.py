@@ -1,4 +1,4 @@
-"""A description of an agent for `print(agent)`: what it observes, how, with which network and which hyperparameters."""
+"""A description of an agent for `print(agent)`: observations, network and hyperparameters."""
 
 import dataclasses
 import textwrap

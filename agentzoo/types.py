@@ -159,8 +159,8 @@ class Agent(NamedTuple):
       initial_memory: `(num_envs) -> memory`, the recurrent state at the beginning of an episode.
       queries: what else can be asked of the agent, as functions `(params, obs) -> array [N, ...]` by name: "values" gives the action
         values `[N, A]`, or with an argument more, `(params, obs, action)`, those `[N]` of actions that are no indices.
-      inputs: a description of how each part of an observation is taken, by the name of the part; the name is "" if there is one
-        part.
+      inputs: a description of how each part of an observation is taken, by the name of the part;
+        the name is "" if an observation has no parts.
     """
 
     init: Callable[[Array], Any]

@@ -32,7 +32,8 @@ Config = TypeVar("Config")
 class Algorithm(Generic[Config]):
     """An agent that learns in Gymnasium environments.
 
-    `print(agent)` shows how the agent takes each part of an observation, its network, and the hyperparameters that were changed.
+    `print(agent)` shows how the agent takes each part of an observation, its network, and the
+    hyperparameters that differ from the defaults.
 
     Args:
       env: a Gymnasium id, a `gym.Env`, a function that makes one, a `VectorEnv`, or an `agentzoo.envs.FunctionalEnv`.

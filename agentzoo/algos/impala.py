@@ -85,9 +85,11 @@ class IMPALAConfig:
     ortho_init: bool = True
     # Use the hidden layers and the memory for both policy and value, instead of for each its own.
     share_layers: bool = False
-    # Parts of observations that are images: auto, True for all that can be, False for none, or names of parts of a Dict.
+    # Parts of observations that are images: auto, True for all that can be, False for none, or
+    # names of parts of a Dict.
     images: networks.Images = "auto"
-    # Scale integers of observations by their bounds; False divides images by 255 and takes other integers as they are.
+    # Scale integers of observations by their bounds; False divides images by 255 and takes other
+    # integers as they are.
     scale_obs: bool = True
     # Convolutions for images: nature, impala or efficient.
     cnn: str = "impala"

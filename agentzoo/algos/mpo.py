@@ -119,9 +119,11 @@ class MPOConfig:
     noise_steps: Annotated[int, Range(1)] = 1
     # Normalise the numbers of observations by their running mean and standard deviation.
     normalize_obs: bool = False
-    # Parts of observations that are images: auto, True for all that can be, False for none, or names of parts of a Dict.
+    # Parts of observations that are images: auto, True for all that can be, False for none, or
+    # names of parts of a Dict.
     images: networks.Images = "auto"
-    # Scale integers of observations by their bounds; False divides images by 255 and takes other integers as they are.
+    # Scale integers of observations by their bounds; False divides images by 255 and takes other
+    # integers as they are.
     scale_obs: bool = True
     # Convolutions for images: nature, impala or efficient.
     cnn: str = "nature"

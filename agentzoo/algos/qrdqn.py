@@ -87,9 +87,11 @@ class QRDQNConfig:
     prioritized_replay_eps: Annotated[float, POSITIVE] = 1e-6
     # Learn from rewards clipped to [-1, 1]; scores are not clipped.
     clip_reward: bool = False
-    # Parts of observations that are images: auto, True for all that can be, False for none, or names of parts of a Dict.
+    # Parts of observations that are images: auto, True for all that can be, False for none, or
+    # names of parts of a Dict.
     images: networks.Images = "auto"
-    # Scale integers of observations by their bounds; False divides images by 255 and takes other integers as they are.
+    # Scale integers of observations by their bounds; False divides images by 255 and takes other
+    # integers as they are.
     scale_obs: bool = True
     # Convolutions for images: nature, impala or efficient.
     cnn: str = "nature"

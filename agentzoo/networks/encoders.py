@@ -17,8 +17,9 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": jax.nn.relu, "tanh":
 def encode(view: View, obs: PyTree, cnn: str = "nature") -> Array:
     """Encodes a batch of observations as features `[N, F]`.
 
-    Images go through convolutions, numbers are scaled, categories become one-hot vectors, and the parts of a Dict or Tuple are put
-    side by side. `agentzoo.networks.observations` has the rules. Call inside `hk.transform`.
+    Images go through convolutions, numbers are scaled, categories become one-hot vectors, and the
+    parts of a Dict or Tuple are put side by side. `agentzoo.networks.observations` has the rules.
+    Call inside `hk.transform`.
 
     Args:
       view: how observations are taken, from `make_view`.
@@ -76,7 +77,9 @@ def impala_cnn(x: Array) -> Array:
 
 
 def efficient_cnn(x: Array) -> Array:
-    """Encodes images `[N, H, W, C]` of 25 pixels or more as features `[N, F]`, with a tenth of the arithmetic of `nature_cnn`.
+    """Encodes images `[N, H, W, C]` of 25 pixels or more as features `[N, F]`.
+
+    The arithmetic is a tenth of that of `nature_cnn`.
 
     These are the layers of "When to use parametric models in reinforcement learning?" (van Hasselt et al.,
     https://arxiv.org/abs/1906.05243), appendix E.

@@ -3,21 +3,25 @@
 A Box holds images if all of this is true:
 
 - its dtype is uint8, and its bounds are 0 and 255;
-- an element has the shape `[H, W]`, `[H, W, C]` or `[C, H, W]`, or a first axis holds frames of such a shape;
+- an element has the shape `[H, W]`, `[H, W, C]` or `[C, H, W]`, or a first axis holds frames of
+  such a shape;
 - `H` and `W` are at least 10.
 
-A `FrameStack` has frames along its first axis, and any other Box with four axes has them there too. Of three axes, the first or
-the last holds the channels: the one of size 1 to 4 if only one of them is so small, else the one that leaves a square, else the
-smaller one, else the last. Images are divided by their largest bound, so that bytes become numbers from 0 to 1.
+A `FrameStack` has frames along its first axis, and any other Box with four axes has them there too.
+Of three axes, the first or the last holds the channels. It is the one of size 1 to 4 if only one of
+them is so small, else the one that leaves a square, else the smaller one, else the last. Images are
+divided by their largest bound, so that bytes become numbers from 0 to 1.
 
-Any other Box holds numbers. Floats and booleans are taken as they are. Integers are scaled by their bounds: to numbers from -1 to
-1 that keep 0 at 0 if 0 lies within the bounds, and else to numbers from 0 to 1.
+Any other Box holds numbers. Floats and booleans are taken as they are. Integers are scaled by their
+bounds: to numbers from -1 to 1 that keep 0 at 0 if 0 lies within the bounds, and else to numbers
+from 0 to 1.
 
-A bound that is a limit of the dtype says nothing about the numbers: codes from 0 to 10, as those of MiniGrid, are often declared as
-bytes from 0 to 255, and would all be close to 0 if they were divided by 255. So bytes with such a bound become the 8 bits that they
-consist of, as the memory of Atari games does in "The Arcade Learning Environment" by Bellemare et al.
-(https://arxiv.org/abs/1207.4708). The weights of a layer can make codes of bits as well as numbers. Integers of more bits with
-such a bound are taken as they are.
+A bound that is a limit of the dtype says nothing about the numbers. Codes from 0 to 10, as those of
+MiniGrid, are often declared as bytes from 0 to 255, and would all be close to 0 if they were
+divided by 255. So bytes with such a bound become the 8 bits that they consist of, as the memory of
+Atari games does in "The Arcade Learning Environment" by Bellemare et al.
+(https://arxiv.org/abs/1207.4708). A layer can read both codes and magnitudes from bits. Larger
+integers with such a bound are taken as they are.
 
 The hyperparameters `images` and `scale_obs` overrule these rules.
 """
@@ -35,7 +39,7 @@ from gymnasium import spaces
 from agentzoo.types import Array, ConfigurationError, FrameStack
 
 Images = bool | str | tuple[str, ...]
-"""Which parts of an observation are images: "auto" for those that look like one, all, none, or those of some names."""
+"""Which parts of an observation are images: "auto", True for all, False for none, or names."""
 
 SMALLEST = 10  # pixels along a side: MinAtar's boards have 10, and the codes of MiniGrid's view 7
 
@@ -59,7 +63,7 @@ class Image:
     text: str
 
     def __call__(self, images: Array) -> Array:
-        """Lays out elements `[N, ...]` as images `[N, H, W, C]` of floats; the channels of frames follow each other."""
+        """Returns elements `[N, ...]` as images `[N, H, W, C]`; frames become channels."""
         order = [1 + self.axes.index(axis) for axis in "HWSC" if axis in self.axes]
         images = images.transpose(0, *order).reshape(images.shape[0], self.height, self.width, -1)
         return images.astype(jnp.float32) / self.divisor
@@ -79,7 +83,7 @@ class Numbers:
 
     text: str
     offset: np.ndarray | None = None
-    divisor: np.ndarray | None = None
+    divisor: np.ndarray | float = 1.0
     as_bits: np.ndarray | None = None
     is_box: bool = True
 
@@ -118,7 +122,7 @@ class Categories:
 
 
 View = Any
-"""How observations of a space are taken: an `Image`, `Numbers` or `Categories`, or a dict or tuple of those for its parts."""
+"""How observations are taken: an `Image`, `Numbers`, `Categories`, or a dict or tuple of those."""
 
 
 def make_view(space: spaces.Space, images: Images = "auto", scale_obs: bool = True) -> View:
@@ -126,13 +130,14 @@ def make_view(space: spaces.Space, images: Images = "auto", scale_obs: bool = Tr
 
     Args:
       space: the space of one observation.
-      images: which parts are images: "auto" for those that look like images, True for every Box that can be one, False for none, or
-        names of parts of a Dict. The name of a part inside another part is "outer/inner".
-      scale_obs: scale integers by their bounds. If False, images of bytes are divided by 255, and other integers are taken as they
-        are.
+      images: which parts are images: "auto" for those that look like images, True for every Box
+        that can be one, False for none, or names of parts of a Dict. The name of a part inside
+        another part is "outer/inner".
+      scale_obs: scale integers by their bounds. If False, images of bytes are divided by 255, and
+        other integers are taken as they are.
 
     Raises:
-      ConfigurationError: if something is to be an image that cannot be one, or a part of that name does not exist.
+      ConfigurationError: if `images` names a part that does not exist or cannot be an image.
     """
     names = (images,) if isinstance(images, str) and images != "auto" else images
     boxes = {name: part for name, part in _leaves(space) if isinstance(part, spaces.Box)}
@@ -144,7 +149,9 @@ def make_view(space: spaces.Space, images: Images = "auto", scale_obs: bool = Tr
         chosen = {name for name, box in boxes.items() if names and _axes(box)}
     for name in sorted(chosen - boxes.keys()):
         choices = ", ".join(repr(box) for box in boxes if box) or "True and False, because the observation has no named Box"
-        raise ConfigurationError(f"images={images!r} names {name!r}, which is no Box of the observation; choose from {choices}.")
+        raise ConfigurationError(
+            f"images={images!r} names {name!r}, which is no Box of the observation; choose from {choices}.",
+        )
     for name in chosen:
         if not _axes(boxes[name]):
             raise ConfigurationError(
@@ -165,7 +172,7 @@ def make_view(space: spaces.Space, images: Images = "auto", scale_obs: bool = Tr
 
 
 def describe(view: View) -> dict[str, str]:
-    """A description of each part of an observation, by its name; an observation without parts has the name ""."""
+    """A description of each part of an observation, by its name; "" if there are no parts."""
     if isinstance(view, dict | tuple):
         items = view.items() if isinstance(view, dict) else enumerate(view)
         return {_join(str(key), name): text for key, part in items for name, text in describe(part).items()}
@@ -242,9 +249,8 @@ def _numbers(space: spaces.Box, scale_obs: bool) -> Numbers:
     divisor = np.where(is_open | (divisor == 0), 1.0, divisor)
     as_bits = is_open & (limits.bits == 8)
     ways = []
-    if (~is_open).any():
-        bounds = f"[{low[~is_open].min():g}, {high[~is_open].max():g}]"
-        ways.append(f"scaled from {bounds}")
+    if not is_open.all():
+        ways.append(f"scaled from [{low[~is_open].min():g}, {high[~is_open].max():g}]")
     if as_bits.any():
         ways.append(f"as {8 * as_bits.sum()} bits")
     if (is_open & ~as_bits).any():
