@@ -75,7 +75,33 @@ def read_manifest(path: str | os.PathLike) -> dict[str, Any]:
       FileNotFoundError: if there is no such file.
       ConfigurationError: if it is not one that `save` wrote.
     """
-    return _read(path)[0]["manifest"]
+    return _upgraded(_read(path)[0]["manifest"])
+
+
+def _upgraded(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest with what earlier versions left out, as they understood it."""
+    hyperparameters = manifest.get("hyperparameters", {})
+    if "cnn" in hyperparameters and "images" not in hyperparameters:
+        images = _earlier_images(manifest["spec"][0])
+        kept = {"images": bool(images) if "" in images or not images else images, "scale_obs": False}
+        manifest = manifest | {"hyperparameters": hyperparameters | kept}
+    return manifest
+
+
+def _earlier_images(space: dict[str, Any]) -> list[str]:
+    """The names of the parts that earlier versions took for images: bytes with three axes, or stacks."""
+    if space["type"] in ("Dict", "Tuple"):
+        inner = space["spaces"].items() if space["type"] == "Dict" else enumerate(space["spaces"])
+        return ["/".join(filter(None, (str(key), name))) for key, part in inner for name in _earlier_images(part)]
+    axes = {"Box": (3,), "FrameStack": (3, 4)}.get(space["type"], ())
+    if space.get("dtype") != "uint8" or len(space["shape"]) not in axes:
+        return []
+    if space["type"] == "Box" and space["shape"][0] == space["shape"][2] <= space["shape"][1]:
+        raise ConfigurationError(
+            f"The agent was saved by an earlier version of agentzoo, which took the first axis of images of "
+            f"shape {space['shape']} for their channels; train it anew."
+        )
+    return [""]
 
 
 def load(path: str | os.PathLike, template: PyTree, missing: tuple[str, ...] = (), surplus: str = "nothing") -> PyTree:

@@ -89,7 +89,9 @@ def _convert(hint: Any, value: Any) -> Any:
     kind = _plain(hint)
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
-    return tuple(value) if get_origin(kind) is tuple and isinstance(value, list | tuple) else value
+    options = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+    takes_tuples = any(get_origin(option) is tuple for option in options)
+    return tuple(value) if takes_tuples and isinstance(value, list | tuple) else value
 
 
 def _plain(hint: Any) -> Any:
@@ -132,7 +134,7 @@ def _describe(kind: Any) -> str:
         return " or ".join(_describe(option) for option in get_args(kind))
     names = {float: "a number", int: "an integer", bool: "True or False", str: "a string", type(None): "None", Linear: "Linear(start, end)"}
     if get_origin(kind) is tuple:
-        return "a tuple of integers"
+        return f"a tuple of {'strings' if get_args(kind)[0] is str else 'integers'}"
     return names.get(kind, "a function of the remaining progress")
 
 

@@ -159,6 +159,8 @@ class Agent(NamedTuple):
       initial_memory: `(num_envs) -> memory`, the recurrent state at the beginning of an episode.
       queries: what else can be asked of the agent, as functions `(params, obs) -> array [N, ...]` by name: "values" gives the action
         values `[N, A]`, or with an argument more, `(params, obs, action)`, those `[N]` of actions that are no indices.
+      inputs: a description of how each part of an observation is taken, by the name of the part;
+        the name is "" if an observation has no parts.
     """
 
     init: Callable[[Array], Any]
@@ -168,6 +170,7 @@ class Agent(NamedTuple):
     unroll_length: int
     initial_memory: Callable[[int], PyTree] = lambda num_envs: ()
     queries: Mapping[str, Callable[[PyTree, PyTree], Array]] = MappingProxyType({})
+    inputs: Mapping[str, str] = MappingProxyType({})
 
 
 def stored_dtype(space: spaces.Space) -> Any:

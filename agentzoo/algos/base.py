@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import jax
 import numpy as np
 
-from agentzoo import checkpoint
+from agentzoo import checkpoint, description
 from agentzoo import config as configs
 from agentzoo.callbacks import BaseCallback, CallbackLike, CallbackList, ProgressBarCallback, make_callback
 from agentzoo.envs import (
@@ -44,6 +44,9 @@ _AROUND_ANOTHER = FunctionalGymEnv, FunctionalVectorEnv, TimeLimit, FuncEnvAdapt
 
 class Algorithm(Generic[Config]):
     """An agent that learns in Gymnasium environments.
+
+    `print(agent)` shows how the agent takes each part of an observation, its network, and the
+    hyperparameters that differ from the defaults.
 
     Args:
       env: a Gymnasium id, a `gym.Env`, a function that makes one, a `VectorEnv`, or an `agentzoo.envs.FunctionalEnv`.
@@ -132,6 +135,12 @@ class Algorithm(Generic[Config]):
 
     def _make_runner(self, envs: Envs) -> Runner:
         return make_runner(self.runner, self._agent, self._programs, envs, self.max_lag)
+
+    def __repr__(self) -> str:
+        return description.summarize(self)
+
+    def __str__(self) -> str:
+        return description.describe(self)
 
     @property
     def num_timesteps(self) -> int:

@@ -78,6 +78,12 @@ class DQNConfig:
     prioritized_replay_eps: Annotated[float, POSITIVE] = 1e-6
     # Learn from rewards clipped to [-1, 1]; scores are not clipped.
     clip_reward: bool = False
+    # Parts of observations that are images: auto, True for all that can be, False for none, or
+    # names of parts of a Dict.
+    images: networks.Images = "auto"
+    # Scale integers of observations by their bounds; False divides images by 255 and takes other
+    # integers as they are.
+    scale_obs: bool = True
     # Convolutions for images: nature, impala or efficient.
     cnn: str = "nature"
     # Sizes of the hidden layers.
@@ -101,10 +107,11 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
     """Builds the pure functions of DQN; `network` may replace the layers before the head."""
     num_actions = int(spec.action_space.n)  # type: ignore[attr-defined]
     networks.check(config.activation, config.cnn)
+    view = networks.make_view(spec.observation_space, config.images, config.scale_obs)
 
     @hk.transform
     def q_network(obs):
-        features = networks.torso(spec.observation_space, config.cnn, config.net_arch[:-1], config.activation, obs, network)
+        features = networks.torso(view, config.cnn, config.net_arch[:-1], config.activation, obs, network)
         return networks.q_head(features, num_actions, config.net_arch[-1:], config.activation, config.dueling, config.noisy)[:, 0]
 
     q_values = q_network.apply  # (params, key, obs) -> [N, A]; the noise of noisy networks is zero if key is None
@@ -178,7 +185,8 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
         }
         return state, metrics
 
-    return Agent(init, act, predict, learn, config.train_freq, queries={"values": lambda params, obs: q_values(params, None, obs)})
+    queries = {"values": lambda params, obs: q_values(params, None, obs)}
+    return Agent(init, act, predict, learn, config.train_freq, queries=queries, inputs=networks.describe(view))
 
 
 class DQN(base.Algorithm[DQNConfig]):

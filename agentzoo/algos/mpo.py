@@ -119,6 +119,12 @@ class MPOConfig:
     noise_steps: Annotated[int, Range(1)] = 1
     # Normalise the numbers of observations by their running mean and standard deviation.
     normalize_obs: bool = False
+    # Parts of observations that are images: auto, True for all that can be, False for none, or
+    # names of parts of a Dict.
+    images: networks.Images = "auto"
+    # Scale integers of observations by their bounds; False divides images by 255 and takes other
+    # integers as they are.
+    scale_obs: bool = True
     # Convolutions for images: nature, impala or efficient.
     cnn: str = "nature"
     # Sizes of the hidden layers, of the policy and of the critic.
@@ -171,6 +177,7 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
     discrete = hasattr(space, "n")
     bounds: Any = None if discrete else networks.action_bounds(space)
     networks.check(config.activation, config.cnn)
+    view = networks.make_view(spec.observation_space, config.images, config.scale_obs)
     if discrete and config.noise_steps > 1:
         raise ConfigurationError(f"noise_steps={config.noise_steps} is for Box actions; leave it 1 for Discrete ones.")
     if config.retrace and config.batch_size < config.n_steps:
@@ -179,7 +186,7 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
     @hk.without_apply_rng
     @hk.transform
     def policy_network(obs):
-        features = networks.torso(spec.observation_space, config.cnn, config.net_arch, config.activation, obs, network)
+        features = networks.torso(view, config.cnn, config.net_arch, config.activation, obs, network)
         narrow = hk.initializers.VarianceScaling(1e-4)  # so that the first policy is much the same in all states
         if discrete:
             return hk.Linear(int(space.n), w_init=narrow)(features)
@@ -189,7 +196,7 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
     @hk.without_apply_rng
     @hk.transform
     def critic_network(obs, a):
-        features = networks.torso(spec.observation_space, config.cnn, (), config.activation, obs, network)
+        features = networks.torso(view, config.cnn, (), config.activation, obs, network)
         features = networks.mlp(features if discrete else jnp.concatenate([features, a], axis=-1), config.net_arch, config.activation)
         q = hk.Linear(int(space.n) if discrete else 1)(features)
         return q if discrete else q[..., 0]
@@ -223,7 +230,7 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         return optax.multi_transform({"policy": policy, "critic": critic, "duals": duals}, labels)
 
     def observed(params: MPOParams, obs):
-        return networks.normalize(spec.observation_space, params.statistics, obs)
+        return networks.normalize(view, params.statistics, obs)
 
     def init(key: Array) -> MPOState:
         policy_key, critic_key, key = jax.random.split(key, 3)
@@ -235,7 +242,7 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
             penalty = config.init_temperature if config.action_penalty else None
             alphas = config.init_alpha_mean, config.init_alpha_stddev
             duals = core.GaussianMpoDuals.init(bounds.size, config.init_temperature, *alphas, penalty)
-        params = MPOParams(online, networks.init_statistics(spec.observation_space) if config.normalize_obs else ())
+        params = MPOParams(online, networks.init_statistics(spec.observation_space, view) if config.normalize_obs else ())
         learned: Any = online, duals
         opt_state = optimizer(Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))).init(learned)
         return MPOState(params, jax.tree.map(jnp.copy, online), duals, opt_state, replay_buffer.init(), key, jnp.int32(0))
@@ -348,7 +355,7 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
 
     def learn(state: MPOState, trajectory: Trajectory, clock: Clock) -> tuple[MPOState, dict[str, Any]]:
         statistics = state.params.statistics
-        statistics = networks.update_statistics(spec.observation_space, statistics, trajectory.obs_tm1, trajectory.mask)
+        statistics = networks.update_statistics(view, statistics, trajectory.obs_tm1, trajectory.mask)
         state = state._replace(params=state.params._replace(statistics=statistics))
         state, totals, updates = phase(update, state, trajectory, clock)
         metrics: dict[str, Any] = {f"train/{name}": Mean(total, updates) for name, total in totals.items()}
@@ -362,7 +369,7 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
     def initial_memory(num_envs: int) -> Any:
         return jnp.zeros((num_envs, bounds.size)) if config.noise_steps > 1 else ()
 
-    return Agent(init, act, predict, learn, config.train_freq, initial_memory, {"values": values})
+    return Agent(init, act, predict, learn, config.train_freq, initial_memory, {"values": values}, inputs=networks.describe(view))
 
 
 class MPO(base.Algorithm[MPOConfig]):

@@ -87,6 +87,12 @@ class QRDQNConfig:
     prioritized_replay_eps: Annotated[float, POSITIVE] = 1e-6
     # Learn from rewards clipped to [-1, 1]; scores are not clipped.
     clip_reward: bool = False
+    # Parts of observations that are images: auto, True for all that can be, False for none, or
+    # names of parts of a Dict.
+    images: networks.Images = "auto"
+    # Scale integers of observations by their bounds; False divides images by 255 and takes other
+    # integers as they are.
+    scale_obs: bool = True
     # Convolutions for images: nature, impala or efficient.
     cnn: str = "nature"
     # Sizes of the hidden layers.
@@ -110,10 +116,11 @@ def make_agent(config: QRDQNConfig, spec: EnvSpec, network: networks.Network | N
     """Builds the pure functions of QR-DQN; `network` may replace the layers before the head."""
     num_actions = int(spec.action_space.n)  # type: ignore[attr-defined]
     networks.check(config.activation, config.cnn)
+    view = networks.make_view(spec.observation_space, config.images, config.scale_obs)
 
     @hk.transform
     def quantile_network(obs):
-        features = networks.torso(spec.observation_space, config.cnn, config.net_arch[:-1], config.activation, obs, network)
+        features = networks.torso(view, config.cnn, config.net_arch[:-1], config.activation, obs, network)
         return networks.q_head(
             features, num_actions, config.net_arch[-1:], config.activation, config.dueling, config.noisy, config.n_quantiles
         )
@@ -197,7 +204,7 @@ def make_agent(config: QRDQNConfig, spec: EnvSpec, network: networks.Network | N
         "values": lambda params, obs: q_values(quantiles(params, None, obs)),
         "quantiles": lambda params, obs: jnp.sort(jnp.swapaxes(quantiles(params, None, obs), 1, 2)),
     }
-    return Agent(init, act, predict, learn, config.train_freq, queries=queries)
+    return Agent(init, act, predict, learn, config.train_freq, queries=queries, inputs=networks.describe(view))
 
 
 class QRDQN(base.Algorithm[QRDQNConfig]):

@@ -83,6 +83,12 @@ class SACConfig:
     noise_steps: Annotated[int, Range(1)] = 1
     # Normalise the numbers of observations by their running mean and standard deviation.
     normalize_obs: bool = False
+    # Parts of observations that are images: auto, True for all that can be, False for none, or
+    # names of parts of a Dict.
+    images: networks.Images = "auto"
+    # Scale integers of observations by their bounds; False divides images by 255 and takes other
+    # integers as they are.
+    scale_obs: bool = True
     # Convolutions for images: nature, impala or efficient.
     cnn: str = "nature"
     # Sizes of the hidden layers, of the policy and of each critic.
@@ -137,19 +143,20 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
     if discrete and config.noise_steps > 1:
         raise ConfigurationError(f"noise_steps={config.noise_steps} is for Box actions; leave it 1 for Discrete ones.")
     networks.check(config.activation, config.cnn)
+    view = networks.make_view(spec.observation_space, config.images, config.scale_obs)
     if isinstance(target_entropy, str):
         raise ConfigurationError(f'target_entropy={target_entropy!r} is no entropy; expected a number of nats, or "auto".')
 
     @hk.without_apply_rng
     @hk.transform
     def policy_network(obs):
-        features = networks.torso(spec.observation_space, config.cnn, config.net_arch, config.activation, obs, network)
+        features = networks.torso(view, config.cnn, config.net_arch, config.activation, obs, network)
         return hk.Linear(int(space.n) if discrete else 2 * bounds.size)(features)
 
     @hk.without_apply_rng
     @hk.transform
     def critic_network(obs, a):
-        features = networks.torso(spec.observation_space, config.cnn, (), config.activation, obs, network)
+        features = networks.torso(view, config.cnn, (), config.activation, obs, network)
         features = networks.mlp(features if discrete else jnp.concatenate([features, a], axis=-1), config.net_arch, config.activation)
         return hk.Linear(int(space.n) if discrete else 1)(features)
 
@@ -175,13 +182,13 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
         return q if discrete else q[..., 0]
 
     def observed(params: SACParams, obs):
-        return networks.normalize(spec.observation_space, params.statistics, obs)
+        return networks.normalize(view, params.statistics, obs)
 
     def init(key: Array) -> SACState:
         policy_key, critic_key, key = jax.random.split(key, 3)
         obs, a = networks.example(spec.observation_space), None if discrete else jnp.zeros((1, bounds.size))
         critic = jax.vmap(lambda key: critic_network.init(key, obs, a))(jax.random.split(critic_key, config.n_critics))
-        statistics = networks.init_statistics(spec.observation_space) if config.normalize_obs else ()
+        statistics = networks.init_statistics(spec.observation_space, view) if config.normalize_obs else ()
         params = SACParams(policy_network.init(policy_key, obs), critic, statistics)
         log_ent_coef = jnp.log(jnp.float32(first_ent_coef))
         learned = {"policy": params.policy, "critic": params.critic, "ent_coef": log_ent_coef}
@@ -277,7 +284,7 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
 
     def learn(state: SACState, trajectory: Trajectory, clock: Clock) -> tuple[SACState, dict[str, Any]]:
         statistics = state.params.statistics
-        statistics = networks.update_statistics(spec.observation_space, statistics, trajectory.obs_tm1, trajectory.mask)
+        statistics = networks.update_statistics(view, statistics, trajectory.obs_tm1, trajectory.mask)
         state = state._replace(params=state.params._replace(statistics=statistics))
         before = state.n_updates
         state, (actor_loss, ent_coef_loss, critic_loss), updates = phase(update, state, trajectory, clock)
@@ -300,7 +307,7 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
     def initial_memory(num_envs: int) -> Any:
         return jnp.zeros((num_envs, bounds.size)) if config.noise_steps > 1 else ()
 
-    return Agent(init, act, predict, learn, config.train_freq, initial_memory, {"values": values})
+    return Agent(init, act, predict, learn, config.train_freq, initial_memory, {"values": values}, inputs=networks.describe(view))
 
 
 class SAC(base.Algorithm[SACConfig]):

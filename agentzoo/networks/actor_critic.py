@@ -15,6 +15,7 @@ from gymnasium import spaces
 from agentzoo.core import policies
 from agentzoo.networks.actions import inner_bounds
 from agentzoo.networks.encoders import Network, apply_network, check, encode, mlp
+from agentzoo.networks.observations import Images, View, make_view
 from agentzoo.types import Array, ConfigurationError, EnvSpec, PyTree, zeros
 
 CORES: dict[str, Callable[[int], hk.RNNCore]] = {"lstm": hk.LSTM, "gru": hk.GRU}
@@ -37,6 +38,7 @@ class ActorCritic(NamedTuple):
         `[N, ...]` on, which is reset where `first`.
       split: `(obs) -> (obs, mask)`, takes the action mask, or None, out of an environment's observations.
       space: of the observations without their mask.
+      view: how these observations are taken.
       continuous: whether actions are those of a Box, which the environment gets clipped to its bounds.
       to_environment: `(a) -> action`, from `[N, ...]` actions that the policy draws to those that an environment takes.
       initial_memory: `(num_envs) -> memory`, the recurrent state at the beginning of an episode.
@@ -46,6 +48,7 @@ class ActorCritic(NamedTuple):
     apply: Callable[..., Output]
     split: Callable[[PyTree], tuple[PyTree, Array | None]]
     space: spaces.Space
+    view: View
     continuous: bool
     to_environment: Callable[[Array], Array]
     initial_memory: Callable[[int], PyTree]
@@ -53,6 +56,8 @@ class ActorCritic(NamedTuple):
 
 def make_actor_critic(
     spec: EnvSpec,
+    images: Images = "auto",
+    scale_obs: bool = True,
     cnn: str = "nature",
     net_arch: Sequence[int] = (64, 64),
     activation: str = "tanh",
@@ -71,6 +76,8 @@ def make_actor_critic(
       spec: the spaces. In an observation space that is a Dict, "action_mask" says which actions are legal: `[A]` numbers, not 0 where one
         is, for a Discrete space of A actions; one for each value of each choice of a MultiDiscrete space; and one for each bit of a
         MultiBinary space, whether it may be 1. Where none is legal, which should only happen at the end of an episode, all are.
+      images: which parts of observations are images, as for `make_view`.
+      scale_obs: scale integers of observations by their bounds, as for `make_view`.
       cnn: convolutions for images, which policy and value share.
       net_arch: sizes of the hidden layers.
       activation: between layers.
@@ -92,6 +99,7 @@ def make_actor_critic(
         raise ConfigurationError(f"recurrent={recurrent!r} is unknown; choose one of {', '.join(CORES)}, or None.")
     action_space, sizes = spec.action_space, _choices(spec.action_space)
     space, masked = _without_mask(spec, sizes)
+    view = make_view(space, images, scale_obs)
     bounds = inner_bounds(action_space) if isinstance(action_space, spaces.Box) else ()
     names = ["shared"] if shared else ["policy", "value"]
 
@@ -111,7 +119,7 @@ def make_actor_critic(
 
     def encoded(obs: PyTree) -> Array:
         with initialised(math.sqrt(2)):
-            return encode(space, obs, cnn)
+            return encode(view, obs, cnn)
 
     def hidden(x: PyTree) -> Array:
         if network is not None:
@@ -171,7 +179,7 @@ def make_actor_critic(
         obs, mask = split(zeros(spec.observation_space, 1, 1))
         return forward.init(key, obs, mask, jnp.zeros((1, 1), bool), initial_memory(1))
 
-    return ActorCritic(init, forward.apply, split, space, bool(bounds), to_environment, initial_memory)
+    return ActorCritic(init, forward.apply, split, space, view, bool(bounds), to_environment, initial_memory)
 
 
 def _choices(space: spaces.Space) -> list[int]:
