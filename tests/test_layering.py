@@ -27,7 +27,8 @@ OUTER = {
 # Of ours and of others'; `gymnasium.spaces` is no more than a type, and open to those that read spaces.
 MAY_IMPORT = {
     "types": {"jax", "gymnasium.spaces"},
-    "config": {"types"},
+    "keywords": {"types"},
+    "config": {"keywords", "types"},
     "sharding": {"jax", "numpy", "types"},
     "core": {"jax", "chex", "distrax", "core"},
     "networks": {"jax", "haiku", "distrax", "numpy", "gymnasium.spaces", "core", "types", "networks"},
@@ -39,7 +40,7 @@ MAY_IMPORT = {
     "checkpoint": {"jax", "numpy", "ml_dtypes", "safetensors", "types"},
     "logging": {"tensorboardX"},
     "compilation": {"jax"},
-    "algos.base": {"jax", "numpy", "envs", "runners", "checkpoint", "logging", "callbacks", "config", "sharding", "types"},
+    "algos.base": {"jax", "numpy", "envs", "runners", "checkpoint", "logging", "callbacks", "config", "keywords", "sharding", "types"},
     "algos.loading": {"checkpoint", "types", "algos.base"},
     "algos.together": {"jax", "numpy", "tqdm", "runners", "callbacks", "types", "algos.base"},
     "algos.*": {"jax", "haiku", "optax", "distrax", "core", "networks", "replay", "config", "sharding", "types", "algos.base"},

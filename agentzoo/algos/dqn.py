@@ -178,7 +178,8 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
         }
         return state, metrics
 
-    return Agent(init, act, predict, learn, config.train_freq, queries={"values": lambda params, obs: q_values(params, None, obs)})
+    queries, refill = {"values": lambda params, obs: q_values(params, None, obs)}, {"replay": replay_buffer.refill}
+    return Agent(init, act, predict, learn, config.train_freq, queries=queries, refill=refill)
 
 
 class DQN(base.Algorithm[DQNConfig]):

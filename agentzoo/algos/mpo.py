@@ -362,7 +362,8 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
     def initial_memory(num_envs: int) -> Any:
         return jnp.zeros((num_envs, bounds.size)) if config.noise_steps > 1 else ()
 
-    return Agent(init, act, predict, learn, config.train_freq, initial_memory, {"values": values})
+    refill = {"replay": replay_buffer.refill}
+    return Agent(init, act, predict, learn, config.train_freq, initial_memory, {"values": values}, refill)
 
 
 class MPO(base.Algorithm[MPOConfig]):

@@ -197,7 +197,8 @@ def make_agent(config: QRDQNConfig, spec: EnvSpec, network: networks.Network | N
         "values": lambda params, obs: q_values(quantiles(params, None, obs)),
         "quantiles": lambda params, obs: jnp.sort(jnp.swapaxes(quantiles(params, None, obs), 1, 2)),
     }
-    return Agent(init, act, predict, learn, config.train_freq, queries=queries)
+    refill = {"replay": replay_buffer.refill}
+    return Agent(init, act, predict, learn, config.train_freq, queries=queries, refill=refill)
 
 
 class QRDQN(base.Algorithm[QRDQNConfig]):

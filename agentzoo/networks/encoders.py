@@ -17,7 +17,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": jax.nn.relu, "tanh":
 def is_image(space: spaces.Space) -> bool:
     """Whether a space holds images: bytes with two spatial axes and one of channels, which is the shortest, or stacks of images."""
     axes = (3, 4) if isinstance(space, FrameStack) else (3,)
-    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) in axes
+    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) in axes and 0 not in space.shape
 
 
 def encode(space: spaces.Space, obs: PyTree, cnn: str = "nature") -> Array:
