@@ -282,7 +282,7 @@ def test_stopping_without_improvement_and_after_episodes():
         (lambda: DQN("MlpPolicy", "CartPole-v1"), r"Write DQN\('CartPole-v1'\)"),
         (lambda: DQN("CartPole-v1", 1e-3), "only env goes without a name"),
         (lambda: DQN("Pendulum-v1"), "needs a Discrete action space"),
-        (lambda: DQN("CartPole-v1", learnin_rate=1), "did you mean 'learning_rate'"),
+        (lambda: DQN("CartPole-v1", learnin_rate=1), "Did you mean 'learning_rate'"),
         (lambda: DQN("CartPole-v1", gamma=1.5), "gamma=1.5 is out of range; expected at least 0 and at most 1"),
         (lambda: DQN("CartPole-v1", batch_size=0), "batch_size=0 is out of range; expected at least 1"),
         (lambda: DQN("CartPole-v1", learning_rate=-1.0), "learning_rate=-1.0 is out of range; expected above 0"),

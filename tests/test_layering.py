@@ -27,7 +27,8 @@ OUTER = {
 # Of ours and of others'; `gymnasium.spaces` is no more than a type, and open to those that read spaces.
 MAY_IMPORT = {
     "types": {"jax", "gymnasium.spaces"},
-    "config": {"types"},
+    "keywords": {"types"},
+    "config": {"keywords", "types"},
     "sharding": {"jax", "numpy", "types"},
     "core": {"jax", "chex", "distrax", "core"},
     "networks": {"jax", "haiku", "distrax", "numpy", "gymnasium.spaces", "core", "types", "networks"},
@@ -50,6 +51,7 @@ MAY_IMPORT = {
         "callbacks",
         "config",
         "description",
+        "keywords",
         "sharding",
         "types",
     },

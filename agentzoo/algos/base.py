@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import inspect
 import json
 import math
 import os
@@ -18,7 +19,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import jax
 import numpy as np
 
-from agentzoo import checkpoint, description
+from agentzoo import checkpoint, description, keywords
 from agentzoo import config as configs
 from agentzoo.callbacks import BaseCallback, CallbackLike, CallbackList, ProgressBarCallback, make_callback
 from agentzoo.envs import (
@@ -74,6 +75,7 @@ class Algorithm(Generic[Config]):
     action_spaces: ClassVar[tuple[str, ...]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
+    @keywords.checked
     def __init__(
         self,
         env: EnvLike,
@@ -91,31 +93,33 @@ class Algorithm(Generic[Config]):
     ):
         name = type(self).__name__
         if misplaced:
-            policy = isinstance(env, str) and env.endswith("Policy")
-            advice = f"{name}({misplaced[0]!r})" if policy else f"{name}(env, learning_rate=...)"
-            reason = "the environment comes first and the network follows from its spaces" if policy else "only env goes without a name"
-            raise ConfigurationError(f"Write {advice}: {reason}.")
-        check_runner(runner, n_actors, max_lag)
-        self.runner, self.n_actors, self.max_lag, self.mesh = runner, n_actors, max_lag, make_mesh(n_devices)
+            raise ConfigurationError(keywords.policy_first(name, env, misplaced[0]))
+        self._place(runner, n_actors, max_lag, n_devices)
         if preset is not None and preset not in self.presets:
             raise ConfigurationError(f"{name} has no preset {preset!r}; choose from {', '.join(self.presets) or 'none'}.")
-        if n_envs < 1:
-            raise ConfigurationError(f"n_envs={n_envs}; expected at least 1.")
+        n_envs = configs.integer("n_envs", n_envs, 1)
         hyperparameters = {**(self.presets[preset] if preset else {}), **hyperparameters}
-        self.config: Config = configs.make_config(self.Config, hyperparameters)
-        self.seed = random.SystemRandom().randrange(2**31) if seed is None else int(seed)
+        self.config: Config = configs.make_config(self.Config, hyperparameters, _names_of(Algorithm.__init__))
+        self.seed = random.SystemRandom().randrange(2**31) if seed is None else configs.integer("seed", seed)
         self._envs: Envs | None = make_shared_envs(env, n_envs, n_actors, distant=runner == "ray")
         self._setup(self._envs.spec, network, log_dir)
         self.env_id = env if isinstance(env, str) else _id_of(self._envs)
 
+    def _place(self, runner: str, n_actors: int, max_lag: int, n_devices: int | str) -> None:
+        """Sets where the agent trains."""
+        n_actors, max_lag = configs.integer("n_actors", n_actors, 1), configs.integer("max_lag", max_lag)
+        check_runner(runner, n_actors, max_lag)
+        self.runner, self.n_actors, self.max_lag, self.mesh = runner, n_actors, max_lag, make_mesh(n_devices)
+
     def _setup(self, spec: EnvSpec, network: Callable | None, log_dir: str | os.PathLike[str] | None) -> None:
         """What is common to making an agent and loading one."""
-        action_space = type(spec.action_space).__name__
-        if action_space not in self.action_spaces:
+        if spaces.kind(spec.action_space) not in self.action_spaces:
             raise ConfigurationError(
                 f"{type(self).__name__} needs a {' or '.join(self.action_spaces)} action space, "
                 f"but the environment has {spec.action_space}."
             )
+        if 0 in spaces.shape(spec.action_space):
+            raise ConfigurationError(f"The action space {spec.action_space} is empty, so there is nothing to choose.")
         if network is not None and not callable(network):
             raise ConfigurationError(f"network={network!r}; expected a function from a batch of observations to features [N, F].")
         self.spec, self.network, self.log_dir = spec, network, log_dir
@@ -123,6 +127,7 @@ class Algorithm(Generic[Config]):
         init_key, act_key, self._predict_key = jax.random.split(jax.random.key(self.seed), 3)
         self._run = RunState(self._programs.init(init_key), replicate(act_key, self.mesh), 0, 0)
         self._predictions = 0
+        self._initial_memory = functools.lru_cache(maxsize=8)(self._agent.initial_memory)
         self._runner = self._make_runner(self._envs) if self._envs is not None else None
         self._seed_next_reset = True
         self._episodes: deque = deque(maxlen=100)
@@ -167,6 +172,7 @@ class Algorithm(Generic[Config]):
         """Mean return of the last 100 training episodes; NaN before the first."""
         return float(np.mean([episode.reward for episode in self._episodes])) if self._episodes else math.nan
 
+    @keywords.checked
     def learn(
         self,
         total_timesteps: float,
@@ -206,9 +212,11 @@ class Algorithm(Generic[Config]):
 
     def _check_run(self, total_timesteps: float, log_interval: int, reset_num_timesteps: bool) -> int:
         """The step at which a run ends; raises `ConfigurationError` if it cannot be."""
-        if not (isinstance(total_timesteps, int | float | np.number) and 1 <= total_timesteps < 2**31):
+        if np.ndim(total_timesteps) == 0 and hasattr(total_timesteps, "item"):
+            total_timesteps = total_timesteps.item()  # type: ignore[union-attr]
+        if not (isinstance(total_timesteps, int | float) and 1 <= total_timesteps < 2**31):
             raise ConfigurationError(f"total_timesteps={total_timesteps!r}; expected a number of environment steps, 1 to 2^31 - 1.")
-        if log_interval < 1:
+        if not log_interval >= 1:
             raise ConfigurationError(f"log_interval={log_interval}; expected at least 1 environment step.")
         if self._runner is None:
             raise ConfigurationError("The agent was loaded without an environment; give it one with set_env(env) or load(path, env=...).")
@@ -288,6 +296,7 @@ class Algorithm(Generic[Config]):
         for tag, value in self.metrics.items():
             self.logger.record(tag, value)
 
+    @keywords.checked
     def predict(
         self, observation: Any, state: PyTree = None, episode_start: Any = None, deterministic: bool = False
     ) -> tuple[np.ndarray, PyTree]:
@@ -300,20 +309,21 @@ class Algorithm(Generic[Config]):
           deterministic: leave out exploration.
 
         Returns:
-          The action (or a batch of them), as the environment takes it, and the state for the next call.
+          The action (or a batch of them), as an element of the action space, and the state for the next call.
 
         Raises:
           ConfigurationError: if the observation does not fit the observation space.
         """
         obs, batched = self._batch(observation)
         num = jax.tree.leaves(obs)[0].shape[0]
-        memory = self._agent.initial_memory(num) if state is None else state
+        memory = self._initial_memory(num) if state is None else state
         start = np.zeros(num, bool) if episode_start is None else np.broadcast_to(np.asarray(episode_start, bool), (num,))
-        key = jax.random.fold_in(self._predict_key, self._predictions) if not deterministic else self._predict_key
+        count, deterministic = np.uint32(self._predictions % 2**32), bool(deterministic)
         self._predictions += not deterministic
-        action, memory = self._programs.predict(self.params, memory, obs, start, key, deterministic)
-        action = np.asarray(action) + getattr(self.spec.action_space, "start", 0)
-        return (action if batched else action[0]), (memory if jax.tree.leaves(memory) else None)
+        action, memory = self._programs.predict(self.params, memory, obs, start, self._predict_key, count, deterministic)
+        space = self.spec.action_space
+        actions = spaces.to_elements(space, np.asarray(action))
+        return (actions if batched else spaces.pick(space, actions, 0)), (memory if jax.tree.leaves(memory) else None)
 
     def values(self, observation: Any, action: Any = None) -> np.ndarray:
         """The values `[A]` that an agent gives to the actions in an observation, or `[N, A]` for a batch.
@@ -351,21 +361,59 @@ class Algorithm(Generic[Config]):
         """The environments that the agent trains in."""
         return self._envs
 
-    def set_env(self, env: EnvLike) -> None:
-        """Trains in other environments from now on. Of an id, a function or a functional environment there will be as many as before.
+    @keywords.checked
+    def set_env(self, env: EnvLike, n_envs: int | None = None) -> None:
+        """Trains in other environments from now on.
+
+        Their number may differ from the number before. Then the transitions in the replay buffer are laid out anew, and
+        everything that was learned stays.
+
+        Args:
+          env: as for a new agent.
+          n_envs: how many environments to make of an id, a function or a functional environment; None for as many as before.
 
         Raises:
-          ConfigurationError: if their number or spaces differ.
+          ConfigurationError: if their spaces differ from those that the agent was made for, or the hyperparameters do not
+            allow for their number.
         """
+        self._train_in(self._make_envs(self.spec, env, n_envs), env)
+
+    def _make_envs(self, spec: EnvSpec, env: EnvLike, n_envs: int | None) -> Envs:
+        """Makes environments for an agent that was made for others; raises `ConfigurationError` if their spaces differ."""
         made = hasattr(env, "metadata") and not isinstance(env, type)
-        envs = make_shared_envs(env, 1 if made else self.n_envs, self.n_actors, distant=self.runner == "ray")
-        if envs.spec != self.spec:
+        n_envs = (1 if made else spec.num_envs) if n_envs is None else configs.integer("n_envs", n_envs, 1)
+        envs = make_shared_envs(env, n_envs, self.n_actors, distant=self.runner == "ray")
+        if not all(map(spaces.fits, envs.spec[:2], spec[:2])):
             raise ConfigurationError(
-                f"The agent was made for {_describe(self.spec)}, but the new environment is {_describe(envs.spec)}; make a new agent."
+                f"The agent was made for {_describe(spec)}, but the new environment has {_describe(envs.spec)}; make a new agent."
             )
-        self._runner, self._seed_next_reset = self._make_runner(envs), True
+        return envs
+
+    def _train_in(self, envs: Envs, env: Any) -> None:
+        """Trains in these environments, which were made of `env`; changes nothing if that is impossible."""
+        spec, agent, programs, state = self._regrouped(envs.spec.num_envs)
+        runner = make_runner(self.runner, agent, programs, envs, self.max_lag)
+        self.spec, self._agent, self._programs, self._run = spec, agent, programs, self._run._replace(agent=state)
+        self._runner, self._seed_next_reset = runner, True
         self._envs, self.env_id = envs, env if isinstance(env, str) else _id_of(envs)
 
+    def _regrouped(self, num_envs: int) -> tuple[EnvSpec, Agent, Programs, Any]:
+        """The agent for another number of environments, with its state.
+
+        Raises:
+          ConfigurationError: if the hyperparameters do not allow for that number.
+        """
+        if num_envs == self.spec.num_envs:
+            return self.spec, self._agent, self._programs, self._run.agent
+        spec, old = self.spec._replace(num_envs=num_envs), self._run.agent
+        agent, programs = _build(type(self).make_agent, self.config, spec_to_json(spec), self.network, self.mesh)
+        parts = programs.init(jax.random.key(0))._asdict()
+        for name, part in parts.items():
+            refill = agent.refill.get(name, functools.partial(_carry_over, self.spec.num_envs, num_envs, name))
+            parts[name] = refill(part, getattr(old, name))
+        return spec, agent, programs, replicate(type(old)(**parts), self.mesh)
+
+    @keywords.checked
     def save(self, path: str | os.PathLike, exclude: tuple[str, ...] | list[str] = ()) -> Path:
         """Saves the agent as one safetensors file, all or nothing. The state of environments that are compiled is part of it.
 
@@ -403,6 +451,7 @@ class Algorithm(Generic[Config]):
         path: str | os.PathLike,
         env: EnvLike | None = None,
         *,
+        n_envs: int | None = None,
         runner: str = "auto",
         n_actors: int = 1,
         max_lag: int = 1,
@@ -418,6 +467,7 @@ class Algorithm(Generic[Config]):
         Args:
           path: the file that `save` wrote.
           env: the environment to go on in.
+          n_envs: how many environments to make of it, if not as many as before; see `set_env`.
           runner: as for a new agent.
           n_actors: as for a new agent.
           max_lag: as for a new agent.
@@ -439,27 +489,46 @@ class Algorithm(Generic[Config]):
                 f"pass it again: load(path, network=...)."
             )
         agent = cls.__new__(cls)
-        check_runner(runner, n_actors, max_lag)
-        agent.runner, agent.n_actors, agent.max_lag, agent.mesh = runner, n_actors, max_lag, make_mesh(n_devices)
-        agent.config = configs.from_json(cls.Config, manifest["hyperparameters"], hyperparameters)
-        agent.seed, agent.env_id = manifest["seed"], manifest["env_id"]
-        agent._envs = None
-        agent._setup(spec_from_json(json.dumps(manifest["spec"])), network, log_dir)
-        template = agent._run._replace(agent=agent._run.agent._asdict())._asdict()
-        missing = tuple(f"['agent']['{part}']" for part in manifest["excluded"])
-        if env is not None:
-            agent.set_env(env)
-        going_on = agent._runner is not None and agent._runner.name is not None and agent._runner.name == manifest.get("worlds")
-        if agent._runner is not None and going_on:
-            agent._runner.reset(agent.seed)
-            template["worlds"], agent._seed_next_reset = collect(agent._runner.worlds, agent.mesh), False
-        loaded = checkpoint.load(path, template, missing, surplus="['worlds']")
-        if agent._runner is not None:
-            agent._runner.worlds = spread(loaded.pop("worlds", None), agent.mesh)
-        state = type(agent._run.agent)(**loaded["agent"])
-        agent._run = RunState(replicate(state, agent.mesh), replicate(loaded["key"], agent.mesh), loaded["step"], loaded["moves"])
-        agent._predictions, agent._logged_step = manifest["predictions"], loaded["step"]
+        agent._place(runner, n_actors, max_lag, n_devices)
+        saved, spec = manifest["hyperparameters"], spec_from_json(json.dumps(manifest["spec"]))
+        config = configs.from_json(cls.Config, saved, hyperparameters, _names_of(Algorithm.load))
+        agent.seed, agent.env_id, agent._envs = manifest["seed"], manifest["env_id"], None
+        envs = None if env is None else agent._make_envs(spec, env, n_envs)
+        number = envs.spec.num_envs if envs is not None else configs.integer("n_envs", n_envs or spec.num_envs, 1)
+        if number == spec.num_envs:
+            agent.config = config
+            agent._setup(spec, network, log_dir)
+            if envs is not None:
+                agent._train_in(envs, env)
+            agent._restore(path, manifest)
+            return agent
+        # Hyperparameters that suit the new number of environments need not suit the old one.
+        functions = {name: value for name, value in hyperparameters.items() if configs.is_function(saved.get(name))}
+        agent.config = configs.from_json(cls.Config, saved, functions)
+        agent._setup(spec, network, log_dir)
+        agent._restore(path, manifest)
+        agent.config = config
+        if envs is not None:
+            agent._train_in(envs, env)
+        else:
+            agent.spec, agent._agent, agent._programs, state = agent._regrouped(number)
+            agent._run = agent._run._replace(agent=state)
         return agent
+
+    def _restore(self, path: str | os.PathLike, manifest: dict[str, Any]) -> None:
+        """Takes over the state that a file holds, with that of the environments where those are the same."""
+        template = self._run._replace(agent=self._run.agent._asdict())._asdict()
+        missing = tuple(f"['agent']['{part}']" for part in manifest["excluded"])
+        going_on = self._runner is not None and self._runner.name is not None and self._runner.name == manifest.get("worlds")
+        if self._runner is not None and going_on:
+            self._runner.reset(self.seed)
+            template["worlds"], self._seed_next_reset = collect(self._runner.worlds, self.mesh), False
+        loaded = checkpoint.load(path, template, missing, surplus="['worlds']")
+        if self._runner is not None:
+            self._runner.worlds = spread(loaded.pop("worlds", None), self.mesh)
+        state = type(self._run.agent)(**loaded["agent"])
+        self._run = RunState(replicate(state, self.mesh), replicate(loaded["key"], self.mesh), loaded["step"], loaded["moves"])
+        self._predictions, self._logged_step = manifest["predictions"], loaded["step"]
 
     def _describe_run(self) -> dict[str, Any]:
         network = getattr(self.network, "__name__", type(self.network).__name__) if self.network is not None else None
@@ -508,7 +577,35 @@ def spec_from_json(text: str) -> EnvSpec:
 
 
 def _describe(spec: EnvSpec) -> str:
-    return f"{spec.num_envs} environment(s) with observations {spec.observation_space} and actions {spec.action_space}"
+    return f"observations {spec.observation_space} and actions {spec.action_space}"
+
+
+def _carry_over(old_num: int, num: int, name: str, part: PyTree, old: PyTree) -> PyTree:
+    """A part of the state of an agent for `num` environments: what `old` holds, but for what it holds of each environment."""
+
+    def carry(new: Any, before: Any) -> Any:
+        if (new.shape, new.dtype) == (before.shape, before.dtype):
+            return before
+        if before.shape[:1] == (old_num,) and new.shape == (num, *before.shape[1:]):
+            return new  # new episodes begin in all environments
+        raise ConfigurationError(
+            f"The agent holds {name!r} as {before.dtype}{list(before.shape)}, but with these hyperparameters it would be "
+            f"{new.dtype}{list(new.shape)}; go on with the hyperparameters that the agent was made with."
+        )
+
+    if jax.tree.structure(part) != jax.tree.structure(old):
+        raise ConfigurationError(
+            f"The agent holds another {name!r} than it would with these hyperparameters; "
+            f"go on with the hyperparameters that the agent was made with."
+        )
+    return jax.tree.map(carry, part, old)
+
+
+def _names_of(function: Callable[..., Any]) -> list[str]:
+    """The arguments that a function has by name."""
+    parameters = inspect.signature(function).parameters.values()
+    names = [one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    return [name for name in names if name not in ("self", "cls")]
 
 
 def _id_of(envs: Envs) -> str | None:

@@ -186,7 +186,8 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
         return state, metrics
 
     queries = {"values": lambda params, obs: q_values(params, None, obs)}
-    return Agent(init, act, predict, learn, config.train_freq, queries=queries, inputs=networks.describe(view))
+    refill, inputs = {"replay": replay_buffer.refill}, networks.describe(view)
+    return Agent(init, act, predict, learn, config.train_freq, queries=queries, inputs=inputs, refill=refill)
 
 
 class DQN(base.Algorithm[DQNConfig]):

@@ -369,7 +369,9 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
     def initial_memory(num_envs: int) -> Any:
         return jnp.zeros((num_envs, bounds.size)) if config.noise_steps > 1 else ()
 
-    return Agent(init, act, predict, learn, config.train_freq, initial_memory, {"values": values}, inputs=networks.describe(view))
+    queries, refill = {"values": values}, {"replay": replay_buffer.refill}
+    inputs = networks.describe(view)
+    return Agent(init, act, predict, learn, config.train_freq, initial_memory, queries, inputs, refill)
 
 
 class MPO(base.Algorithm[MPOConfig]):

@@ -204,7 +204,8 @@ def make_agent(config: QRDQNConfig, spec: EnvSpec, network: networks.Network | N
         "values": lambda params, obs: q_values(quantiles(params, None, obs)),
         "quantiles": lambda params, obs: jnp.sort(jnp.swapaxes(quantiles(params, None, obs), 1, 2)),
     }
-    return Agent(init, act, predict, learn, config.train_freq, queries=queries, inputs=networks.describe(view))
+    refill, inputs = {"replay": replay_buffer.refill}, networks.describe(view)
+    return Agent(init, act, predict, learn, config.train_freq, queries=queries, inputs=inputs, refill=refill)
 
 
 class QRDQN(base.Algorithm[QRDQNConfig]):

@@ -66,16 +66,16 @@ class GymEnvs:
 
     def __init__(self, envs: Sequence[gym.Env]):
         self.envs = list(envs)
-        self.spec = EnvSpec(frame_stacks.observation_space(self.envs[0]), self.envs[0].action_space, len(self.envs))
+        kinds = [(spaces.plain(frame_stacks.observation_space(env)), spaces.plain(env.action_space)) for env in self.envs]
+        self.spec = EnvSpec(*kinds[0], len(self.envs))
         spaces.check_observation_space(self.spec.observation_space)
         for i, env in enumerate(self.envs):
             if env in self.envs[:i]:
                 raise ConfigurationError(
                     "The environment factory returned the same environment twice; it must make a new one at each call."
                 )
-            if (frame_stacks.observation_space(env), env.action_space) != self.spec[:2]:
+            if kinds[i] != kinds[0]:
                 raise ConfigurationError("The environments differ in their spaces; an agent needs them to be alike.")
-        self._offset = getattr(self.spec.action_space, "start", 0)
         self._check = checking.make_check(self.spec.observation_space)
 
     def reset(self, seed: int | None = None) -> PyTree:
@@ -95,9 +95,10 @@ class GymEnvs:
 
     def step(self, actions: np.ndarray, out: Trajectory, t: int) -> None:
         """Takes one action in each environment; see `Envs`."""
-        space, write = self.spec.observation_space, spaces.write
+        space, action_space, write = self.spec.observation_space, self.spec.action_space, spaces.write
+        elements = spaces.to_elements(action_space, actions)
         for n, env in enumerate(self.envs):
-            result = env.step(actions[n] + self._offset)
+            result = env.step(spaces.pick(action_space, elements, n))
             try:
                 obs, reward, terminated, truncated, _ = checking.unpack_step(result)
                 self._check(obs)

@@ -26,9 +26,9 @@ class VectorEnvs:
                 f"of gymnasium.vector.AutoresetMode."
             ) from None
         self.env = env
-        self.spec = EnvSpec(frame_stacks.single_observation_space(env), env.single_action_space, env.num_envs)
+        observation_space = spaces.plain(frame_stacks.single_observation_space(env))
+        self.spec = EnvSpec(observation_space, spaces.plain(env.single_action_space), int(env.num_envs))
         spaces.check_observation_space(self.spec.observation_space)
-        self._offset = getattr(self.spec.action_space, "start", 0)
         self._ended = np.zeros(env.num_envs, bool)
         self._check = checking.make_batch_check(self.spec.observation_space, env.num_envs)
         self._check_one = checking.make_check(self.spec.observation_space, "info['final_obs']")
@@ -49,7 +49,7 @@ class VectorEnvs:
         """Takes one action in each environment; see `Envs`."""
         space, write = self.spec.observation_space, spaces.write
         num_envs = self.spec.num_envs
-        result = self.env.step(actions + self._offset)
+        result = self.env.step(spaces.to_elements(self.spec.action_space, actions))
         obs, reward, terminated, truncated, info = checking.unpack_step(result)
         self._check(obs)
         terminated = checking.flags_of(terminated, num_envs, "terminated")

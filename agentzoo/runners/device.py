@@ -254,7 +254,7 @@ def make_chunk(act: Any, learn: Any, initial_memory: Any, length: int, env: Func
     The numbers are how many cycles to do, at most `most`, and step, moves and total of the run. Metrics are those of
     the last cycle, or of the first one that had a fault.
     """
-    offset, dtype = getattr(env.action_space, "start", 0), spaces.dtype(env.action_space)
+    offset, dtype = spaces.start(env.action_space), spaces.dtype(env.action_space)
 
     def rollout(params: PyTree, worlds: Worlds, key: Array, step: Array, total: Array, moves: Array) -> tuple[Worlds, Trajectory, Ends]:
         def move(worlds: Worlds, t: Array) -> tuple[Worlds, tuple[Trajectory, Ends]]:

@@ -154,8 +154,11 @@ def compile_agent(agent: Agent, mesh: Mesh | None = None) -> Programs:
         clock = Clock(step, jnp.zeros_like(step), total)
         return memory, *agent.act(params, memory, obs, jax.random.fold_in(key, moves), clock)
 
-    def predict(params, memory, obs, first, key, deterministic):
-        return agent.predict(params, reset_memory(agent.initial_memory, memory, first), obs, key, deterministic)
+    def predict(params, memory, obs, first, key, count, deterministic):
+        # Outside of a compiled function, deriving a key takes longer than the rest of the call.
+        key = jax.random.fold_in(key, count)
+        memory = reset_memory(agent.initial_memory, memory, first)
+        return agent.predict(params, memory, obs, key, deterministic)
 
     def learn(state, trajectory, numbers):
         with between(mesh):
@@ -166,7 +169,7 @@ def compile_agent(agent: Agent, mesh: Mesh | None = None) -> Programs:
     return Programs(
         init=lambda key: replicate(init(key), mesh),
         act=jax.jit(act),
-        predict=jax.jit(predict, static_argnums=5),
+        predict=jax.jit(predict, static_argnums=6),
         learn=InPlace(learn),
         queries={name: jax.jit(query) for name, query in agent.queries.items()},
         mesh=mesh,
