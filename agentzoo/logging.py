@@ -1,27 +1,36 @@
-"""Scalars of a run: to TensorBoard and CSV files in a folder, and kept for callbacks and progress bars."""
+"""Scalars and texts of a run: to TensorBoard and CSV files in a folder, and kept for callbacks and progress bars."""
 
+import contextlib
 import csv
 import importlib.metadata
 import json
 import platform
+from collections import ChainMap
+from collections.abc import Iterable, MutableMapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+from agentzoo.types import ConfigurationError
 
 PACKAGES = ("agentzoo", "jax", "jaxlib", "dm-haiku", "optax", "gymnasium", "numpy")
 
 
 class Logger:
-    """Collects scalars by tag and writes them out together.
+    """Collects scalars and texts by tag and writes them out together.
 
     Attributes:
       folder: where to, or None to write nothing.
-      values: the scalars of the latest `dump`.
+      values: the scalars and texts of the latest `dump`.
     """
 
     def __init__(self, folder: Path | None = None):
         self.folder = folder
-        self.values: dict[str, float] = {}
-        self._pending: dict[str, float] = {}
+        self.values: dict[str, Any] = {}
+        self._pending: dict[str, Any] = {}
+        self._counts: dict[str, int] = {}  # of the numbers in the means of `record_mean`
+        self._excluded: dict[str, tuple[str, ...]] = {}
         self._columns: list[str] = []
         self._writer: Any = None
         if folder is not None:
@@ -34,18 +43,48 @@ class Logger:
                 with open(self._csv, newline="") as file:
                     self._columns = next(csv.reader(file), [])
 
-    def record(self, tag: str, value: float) -> None:
-        """Sets a scalar of the next `dump`."""
-        self._pending[tag] = float(value)
+    @property
+    def name_to_value(self) -> MutableMapping[str, Any]:
+        """What was recorded for the next `dump`, and for other tags the values of the latest `dump`."""
+        return ChainMap(self._pending, self.values)
 
-    def dump(self, step: int) -> None:
-        """Writes the recorded scalars at an environment step."""
-        self.values, self._pending = self._pending, {}
+    def record(self, tag: str, value: Any, exclude: str | Iterable[str] | None = None) -> None:
+        """Sets a scalar or a text of the next `dump`.
+
+        Args:
+          tag: the name, such as "group/name".
+          value: a number, an array with one element, or a text. None records nothing.
+          exclude: where not to write the value: "csv", "tensorboard", or several of them. Other names have no effect.
+
+        Raises:
+          ConfigurationError: if the value is something else.
+        """
+        if value is not None:
+            self._pending[tag] = _scalar_or_text(tag, value)
+            self._excluded[tag] = (exclude,) if isinstance(exclude, str) else tuple(exclude or ())
+
+    def record_mean(self, tag: str, value: Any, exclude: str | Iterable[str] | None = None) -> None:
+        """Sets a scalar of the next `dump` to the mean of all values that are given until then; None does not count."""
+        if value is None:
+            return
+        count = self._counts.get(tag, 0)
+        mean, number = self._pending.get(tag, 0.0) if count else 0.0, _scalar(tag, value)
+        self._counts[tag] = count + 1
+        self.record(tag, mean + (number - mean) / (count + 1), exclude)
+
+    def dump(self, step: int = 0) -> None:
+        """Writes what was recorded at an environment step."""
+        self.values, self._pending, self._counts = self._pending, {}, {}
+        excluded, self._excluded = self._excluded, {}
         if self.folder is None or not self.values:
             return
         for tag, value in self.values.items():
-            self._writer.add_scalar(tag, value, step)
-        row = {"time/total_timesteps": step, **self.values}
+            if "tensorboard" not in excluded.get(tag, ()):
+                (self._writer.add_text if isinstance(value, str) else self._writer.add_scalar)(tag, value, step)
+        kept = {tag: value for tag, value in self.values.items() if "csv" not in excluded.get(tag, ())}
+        if not kept:
+            return
+        row = {"time/total_timesteps": step, **kept}
         new = [tag for tag in row if tag not in self._columns]
         if new:
             self._add_columns(new)
@@ -76,6 +115,26 @@ class Logger:
             writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
             writer.writerows(rows)
+
+
+def _scalar_or_text(tag: str, value: Any) -> float | str:
+    """The value as a float, or as a text.
+
+    Raises:
+      ConfigurationError: if it is neither.
+    """
+    if isinstance(value, str):
+        return value
+    return _scalar(tag, value)
+
+
+def _scalar(tag: str, value: Any) -> float:
+    array = np.asarray(value)
+    with contextlib.suppress(TypeError, ValueError):
+        if array.size == 1:
+            return float(array.reshape(())[()])
+    what = f"{type(value).__name__} of shape {array.shape}" if array.shape else type(value).__name__
+    raise ConfigurationError(f"The value of {tag!r} is of type {what}; record one number or a text for each tag.")
 
 
 def versions() -> dict[str, str]:

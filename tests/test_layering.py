@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "evaluation": {"gymnasium", "jax", "numpy", "envs", "types"},
     "callbacks": {"numpy", "tqdm", "envs", "evaluation", "types"},
     "checkpoint": {"jax", "numpy", "ml_dtypes", "safetensors", "types"},
-    "logging": {"tensorboardX"},
+    "logging": {"numpy", "tensorboardX", "types"},
     "compilation": {"jax"},
     "algos.base": {"jax", "numpy", "envs", "runners", "checkpoint", "logging", "callbacks", "config", "sharding", "types"},
     "algos.loading": {"checkpoint", "types", "algos.base"},

@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
@@ -20,9 +20,9 @@ import numpy as np
 from agentzoo import checkpoint
 from agentzoo import config as configs
 from agentzoo.callbacks import BaseCallback, CallbackLike, CallbackList, ProgressBarCallback, make_callback
-from agentzoo.envs import EnvLike, Envs, make_shared_envs, spaces
+from agentzoo.envs import EnvLike, Envs, TrainingEnv, as_vector_env, make_shared_envs, number, parts_of, spaces
 from agentzoo.logging import Logger, next_folder, versions
-from agentzoo.runners import Programs, Runner, RunState, check_runner, compile_agent, make_runner
+from agentzoo.runners import Cycle, Episode, Programs, Runner, RunState, check_runner, compile_agent, make_runner
 from agentzoo.sharding import Mesh, collect, make_mesh, replicate, spread
 from agentzoo.types import Agent, ConfigurationError, EnvSpec, PyTree, TrainingError, all_finite, resolve_metrics
 
@@ -46,6 +46,9 @@ class Algorithm(Generic[Config]):
       log_dir: folder in which each run gets a folder of its own (`DQN_1`, ...) with TensorBoard and CSV logs, the
         hyperparameters, and the trained agent. None writes nothing.
       network: a Haiku function from a batch of observations to features `[N, F]`, in place of our layers; see "Networks" in the docs.
+      info_keywords: names of entries in the environments' `info` to be logged, as `rollout/<name>_mean`: the mean over the last 100
+        episodes whose last step had that entry. "is_success" is always logged, as `rollout/success_rate`. Environments that are
+        compiled have no `info`.
       preset: the name of a set of hyperparameters to start from instead of the defaults, see `presets`.
       **hyperparameters: fields of the algorithm's config.
 
@@ -70,6 +73,7 @@ class Algorithm(Generic[Config]):
         n_devices: int | str = 1,
         log_dir: str | os.PathLike[str] | None = None,
         network: Callable[[PyTree], Any] | None = None,
+        info_keywords: Sequence[str] = (),
         preset: str | None = None,
         **hyperparameters: Any,
     ):
@@ -89,10 +93,16 @@ class Algorithm(Generic[Config]):
         self.config: Config = configs.make_config(self.Config, hyperparameters)
         self.seed = random.SystemRandom().randrange(2**31) if seed is None else int(seed)
         self._envs: Envs | None = make_shared_envs(env, n_envs, n_actors, distant=runner == "ray")
-        self._setup(self._envs.spec, network, log_dir)
+        self._setup(self._envs.spec, network, log_dir, info_keywords)
         self.env_id = env if isinstance(env, str) else _id_of(self._envs)
 
-    def _setup(self, spec: EnvSpec, network: Callable | None, log_dir: str | os.PathLike[str] | None) -> None:
+    def _setup(
+        self,
+        spec: EnvSpec,
+        network: Callable | None,
+        log_dir: str | os.PathLike[str] | None,
+        info_keywords: Sequence[str],
+    ) -> None:
         """What is common to making an agent and loading one."""
         action_space = type(spec.action_space).__name__
         if action_space not in self.action_spaces:
@@ -107,15 +117,24 @@ class Algorithm(Generic[Config]):
         init_key, act_key, self._predict_key = jax.random.split(jax.random.key(self.seed), 3)
         self._run = RunState(self._programs.init(init_key), replicate(act_key, self.mesh), 0, 0)
         self._predictions = 0
+        self.info_keywords = (info_keywords,) if isinstance(info_keywords, str) else tuple(info_keywords)
+        self._logged_infos = {"is_success", *self.info_keywords}
+        self._vector_env: TrainingEnv | None = None
         self._runner = self._make_runner(self._envs) if self._envs is not None else None
         self._seed_next_reset = True
         self._episodes: deque = deque(maxlen=100)
+        self._infos: dict[str, deque[float]] = {}  # by name, of the last 100 episodes whose last step had it
         self._metrics: dict[str, Any] = {}
         self.logger = Logger()
         self.run_dir: Path | None = None
 
     def _make_runner(self, envs: Envs) -> Runner:
-        return make_runner(self.runner, self._agent, self._programs, envs, self.max_lag)
+        runner = make_runner(self.runner, self._agent, self._programs, envs, self.max_lag)
+        if self.info_keywords and runner.name is not None:
+            raise ConfigurationError(
+                f"info_keywords={self.info_keywords} cannot be logged, because environments that are compiled have no info; leave it out."
+            )
+        return runner
 
     @property
     def num_timesteps(self) -> int:
@@ -169,11 +188,14 @@ class Algorithm(Generic[Config]):
         Raises:
           ConfigurationError: if an argument is out of range, or the agent was loaded without an environment.
         """
-        callbacks = [make_callback(callback), *([ProgressBarCallback()] if progress_bar else [])]
+        callbacks = CallbackList([make_callback(callback)] if callback is not None else [])
+        if progress_bar:
+            callbacks.callbacks.append(ProgressBarCallback())
         total = self._check_run(total_timesteps, log_interval, reset_num_timesteps)
+        callbacks.check_agent(self)
         self._begin(reset_num_timesteps)
         try:
-            self._train(total, CallbackList(callbacks), log_interval)
+            self._train(total, callbacks, log_interval, reset_num_timesteps, watched=callback is not None)
         finally:
             self._end()
         return self
@@ -200,6 +222,7 @@ class Algorithm(Generic[Config]):
         if reset_num_timesteps:
             self._run = self._run._replace(step=0)
             self._episodes.clear()
+            self._infos.clear()
         self._open_log(new=reset_num_timesteps or self.run_dir is None)
         self._started, self._first_step = time.perf_counter(), self._run.step
 
@@ -209,10 +232,11 @@ class Algorithm(Generic[Config]):
             self.save(self.run_dir / "model")
         self.logger.close()
 
-    def _train(self, total: int, callback: BaseCallback, log_interval: int) -> None:
+    def _train(self, total: int, callback: BaseCallback, log_interval: int, reset_num_timesteps: bool, watched: bool) -> None:
         assert self._runner is not None
+        arguments = {"total_timesteps": total, "log_interval": log_interval, "reset_num_timesteps": reset_num_timesteps}
         callback.init_callback(self)
-        callback.on_training_start({"total_timesteps": total, "episodes": []}, {})
+        callback.on_training_start({"self": self, **arguments, "episodes": [], "infos": [], "dones": []}, {})
         logged = self._run.step // log_interval
 
         def pause(step: int) -> float:
@@ -223,10 +247,10 @@ class Algorithm(Generic[Config]):
                 callback.on_rollout_start()
                 for cycle in cycles:
                     self._run, self._metrics = cycle.run, cycle.metrics
-                    self._episodes.extend(cycle.episodes)
+                    self._keep(cycle.episodes)
                     if cycle.fault is not None:
                         raise TrainingError(cycle.fault)
-                    callback.update_locals({"episodes": cycle.episodes})
+                    callback.update_locals(self._locals(cycle, watched))
                     callback.on_rollout_end()
                     proceed = callback.on_step()
                     if self._run.step // log_interval > logged:
@@ -241,11 +265,43 @@ class Algorithm(Generic[Config]):
             self.dump_logs()
             callback.on_training_end()
 
+    def _keep(self, episodes: Sequence[Episode]) -> None:
+        """Keeps what is to be logged of episodes that ended."""
+        self._episodes.extend(episode._replace(info={}) for episode in episodes)
+        for episode in episodes:
+            for name in self._logged_infos.intersection(episode.info):
+                value = number(episode.info[name])
+                if value is not None:
+                    self._infos.setdefault(name, deque(maxlen=100)).append(value)
+                elif name in self.info_keywords:
+                    raise ConfigurationError(
+                        f"info[{name!r}] is {episode.info[name]!r} at the end of an episode, which is not a number; choose "
+                        f"other info_keywords, or correct the environment."
+                    )
+
+    def _locals(self, cycle: Cycle, watched: bool) -> dict[str, Any]:
+        """The entries of the callbacks' `locals` that each cycle changes; see `BaseCallback`."""
+        assert self._runner is not None
+        if not watched:
+            return {"episodes": cycle.episodes}
+        infos = self._runner.infos() or [{} for _ in range(self.n_envs)]
+        dones = [False] * self.n_envs
+        for episode in cycle.episodes:
+            if dones[episode.env]:
+                infos.append(infos[episode.env])
+                dones.append(True)
+            seconds = round(time.perf_counter() - self._started, 6)
+            infos[episode.env] = {"episode": {"r": episode.reward, "l": episode.length, "t": seconds}, **episode.info}
+            dones[episode.env] = True
+        return {"episodes": cycle.episodes, "infos": infos, "dones": np.array(dones)}
+
     def dump_logs(self) -> None:
         """Writes an entry of the log now."""
         if self._episodes:
             self.logger.record("rollout/ep_rew_mean", self.ep_rew_mean)
             self.logger.record("rollout/ep_len_mean", float(np.mean([episode.length for episode in self._episodes])))
+        for name, values in self._infos.items():
+            self.logger.record("rollout/success_rate" if name == "is_success" else f"rollout/{name}_mean", np.mean(values))
         elapsed = time.perf_counter() - self._started
         self.logger.record("time/fps", (self._run.step - self._first_step) / elapsed)
         self.logger.record("time/time_elapsed", elapsed)
@@ -312,9 +368,23 @@ class Algorithm(Generic[Config]):
         batched = spaces.is_batched(space, observation)
         return (spaces.copy(space, observation) if batched else spaces.stack(space, [observation])), batched
 
-    def get_env(self) -> Envs | None:
-        """The environments that the agent trains in."""
-        return self._envs
+    def get_env(self) -> TrainingEnv | None:
+        """The environments that the agent trains in, as one Gymnasium `VectorEnv`; None if it was loaded without any.
+
+        You may step, render and evaluate in them. `reset`, `step` and `evaluate_policy` break off the episodes of training, and
+        training begins new ones when it goes on. While actors in threads step the environments, `reset` and `step` are refused.
+
+        Training in environments that are compiled keeps their state elsewhere, and does not notice what happens here. With
+        `runner="ray"`, these are environments of the same kind in this process.
+        """
+        if self._vector_env is None and self._envs is not None:
+            self._vector_env = as_vector_env(self._envs, lambda: self._runner is not None and self._runner.busy)
+        return self._vector_env
+
+    def trains_in(self, envs: Envs) -> bool:
+        """Whether any of these environments is one that the agent trains in."""
+        ours = {id(part) for part in parts_of(self._envs)} if self._envs is not None else set()
+        return any(id(part) in ours for part in parts_of(envs))
 
     def set_env(self, env: EnvLike) -> None:
         """Trains in other environments from now on. Of an id, a function or a functional environment there will be as many as before.
@@ -330,13 +400,15 @@ class Algorithm(Generic[Config]):
             )
         self._runner, self._seed_next_reset = self._make_runner(envs), True
         self._envs, self.env_id = envs, env if isinstance(env, str) else _id_of(envs)
+        self._vector_env = None
 
-    def save(self, path: str | os.PathLike, exclude: tuple[str, ...] | list[str] = ()) -> Path:
+    def save(self, path: str | os.PathLike, exclude: str | Sequence[str] = ()) -> Path:
         """Saves the agent as one safetensors file, all or nothing. The state of environments that are compiled is part of it.
 
         Args:
           path: where to; the suffix "safetensors" is added if it is missing.
-          exclude: parts of the agent's state to leave out, such as "replay"; they are empty after loading.
+          exclude: parts of the agent's state to leave out, such as "replay"; they are empty after loading. "replay" has no
+            effect for an agent without a replay.
 
         Returns:
           The path of the file.
@@ -346,6 +418,8 @@ class Algorithm(Generic[Config]):
         """
         if checkpoint.exists(path) and not all_finite(self.params):
             raise ConfigurationError(f"The agent's parameters are not finite, so that it does not replace {path}; save it elsewhere.")
+        exclude = (exclude,) if isinstance(exclude, str) else exclude
+        exclude = [part for part in exclude if part != "replay" or part in self._run.agent._fields]
         for part in exclude:
             if part not in self._run.agent._fields or part == "params":
                 raise ConfigurationError(f"exclude={part!r}; choose from {', '.join(self._run.agent._fields[1:])}.")
@@ -369,6 +443,7 @@ class Algorithm(Generic[Config]):
         n_devices: int | str = 1,
         log_dir: str | os.PathLike[str] | None = None,
         network: Callable[[PyTree], Any] | None = None,
+        info_keywords: Sequence[str] = (),
         **hyperparameters: Any,
     ) -> Self:
         """Loads an agent; without an environment it can predict but not learn.
@@ -384,6 +459,7 @@ class Algorithm(Generic[Config]):
           n_devices: as for a new agent.
           log_dir: as for a new agent.
           network: the network that the agent was made with, if it was a user's.
+          info_keywords: as for a new agent.
           **hyperparameters: those to be replaced, and those that were functions.
 
         Raises:
@@ -404,7 +480,7 @@ class Algorithm(Generic[Config]):
         agent.config = configs.from_json(cls.Config, manifest["hyperparameters"], hyperparameters)
         agent.seed, agent.env_id = manifest["seed"], manifest["env_id"]
         agent._envs = None
-        agent._setup(spec_from_json(json.dumps(manifest["spec"])), network, log_dir)
+        agent._setup(spec_from_json(json.dumps(manifest["spec"])), network, log_dir, info_keywords)
         template = agent._run._replace(agent=agent._run.agent._asdict())._asdict()
         missing = tuple(f"['agent']['{part}']" for part in manifest["excluded"])
         if env is not None:

@@ -151,3 +151,29 @@ def _bound(bound: np.ndarray) -> Any:
     values = np.asarray(bound)
     values = values.flat[0] if values.size and (values == values.flat[0]).all() else values
     return jax.tree.map(lambda x: x if np.isfinite(x) else str(x), values.tolist())
+
+
+def are_alike(one: spaces.Space, other: spaces.Space, bounds: bool = False) -> bool:
+    """Whether elements of two spaces have the same structure, shapes, dtypes and categories.
+
+    Args:
+      one: a space.
+      other: another one.
+      bounds: whether the bounds of a Box have to be the same, too.
+    """
+    for kind in (spaces.Dict, spaces.Tuple):
+        if isinstance(one, kind) or isinstance(other, kind):
+            if not (isinstance(one, kind) and isinstance(other, kind)):
+                return False
+            ours, theirs = dict(parts(one)), dict(parts(other))
+            return ours.keys() == theirs.keys() and all(are_alike(ours[key], theirs[key], bounds) for key in ours)
+    if isinstance(one, spaces.Box) and isinstance(other, spaces.Box):
+        same = one.shape == other.shape and dtype(one) == dtype(other)
+        return same and (not bounds or (np.array_equal(one.low, other.low) and np.array_equal(one.high, other.high)))
+    for kind, names in _CATEGORIES.items():
+        if isinstance(one, kind) and isinstance(other, kind):
+            return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)
+    return one == other
+
+
+_CATEGORIES = {spaces.Discrete: ("n", "start"), spaces.MultiDiscrete: ("nvec", "start"), spaces.MultiBinary: ("shape",)}
