@@ -556,6 +556,10 @@ class StopTrainingOnMaxEpisodes(BaseCallback):
         super().__init__(verbose)
         self.max_episodes, self.n_episodes = max_episodes, 0
 
+    def next_step(self, step: int) -> float:
+        """When the last of the episodes can be over, if each takes a single step."""
+        return step + max(1, self.max_episodes * self.model.n_envs - self.n_episodes)
+
     def _on_training_start(self) -> None:
         self.n_episodes = 0
 

@@ -48,7 +48,8 @@ def evaluate_policy(
 
     Args:
       model: an agent, or anything with its `predict`.
-      env: an id or a factory (of which up to 10 are stepped together), an environment, or a vector environment.
+      env: an id or a factory (of which up to 10 are stepped together), an environment, a vector environment, or a factory
+        that makes one.
       n_eval_episodes: how many episodes.
       deterministic: whether to leave out exploration.
       render: call the environments' `render` after each step.
@@ -88,7 +89,7 @@ def make_evaluation_envs(model: Predictor, env: EnvLike, n_eval_episodes: int) -
     if n_eval_episodes < 1:
         raise ConfigurationError(f"n_eval_episodes={n_eval_episodes}; expected at least 1.")
     ours = not isinstance(env, gym.Env | gym.vector.VectorEnv)
-    envs = make_envs(env, min(n_eval_episodes, 10) if ours else 1)
+    envs = make_envs(env, min(n_eval_episodes, 10) if ours else 1, exact=False)
     spec = getattr(model, "spec", None)  # models of other libraries convert observations in their own ways
     if spec is not None and not (
         spaces.are_alike(spec.observation_space, envs.spec.observation_space)
@@ -120,7 +121,7 @@ def run_episodes(
     episodes = Episodes([], [], [])
     offset = getattr(envs.spec.action_space, "start", 0)
     out = make_buffers(envs.spec, 1)
-    obs, state, episode_start = envs.reset(seed), None, np.ones(num_envs, bool)
+    obs, state, episode_start = envs.reset(None if seed is None else int(seed)), None, np.ones(num_envs, bool)
     while (done < wanted).any():
         actions, state = model.predict(obs, state=state, episode_start=episode_start, deterministic=deterministic)
         envs.step(np.asarray(actions) - offset, out, 0)

@@ -131,7 +131,7 @@ def _scalar_or_text(tag: str, value: Any) -> float | str:
 def _scalar(tag: str, value: Any) -> float:
     array = np.asarray(value)
     with contextlib.suppress(TypeError, ValueError):
-        if array.size == 1:
+        if array.size == 1 and array.dtype.kind != "S":
             return float(array.reshape(())[()])
     what = f"{type(value).__name__} of shape {array.shape}" if array.shape else type(value).__name__
     raise ConfigurationError(f"The value of {tag!r} is of type {what}; record one number or a text for each tag.")

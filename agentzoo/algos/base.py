@@ -275,8 +275,8 @@ class Algorithm(Generic[Config]):
                     self._infos.setdefault(name, deque(maxlen=100)).append(value)
                 elif name in self.info_keywords:
                     raise ConfigurationError(
-                        f"info[{name!r}] is {episode.info[name]!r} at the end of an episode, which is not a number; choose "
-                        f"other info_keywords, or correct the environment."
+                        f"info[{name!r}] at the end of an episode is of type {type(episode.info[name]).__name__} and shape "
+                        f"{np.shape(episode.info[name])}; choose other info_keywords, which must be single numbers."
                     )
 
     def _locals(self, cycle: Cycle, watched: bool) -> dict[str, Any]:

@@ -23,7 +23,7 @@ class JointVectorEnv(gym.vector.VectorEnv):
         self.single_observation_space, self.single_action_space = first.single_observation_space, first.single_action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        ends = np.cumsum([env.num_envs for env in self.envs])
+        ends = np.cumsum([env.num_envs for env in self.envs]).tolist()
         self._slices = [slice(end - env.num_envs, end) for env, end in zip(self.envs, ends, strict=True)]
         self._obs: list[Any] = [None] * len(self.envs)
 
