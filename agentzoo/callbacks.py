@@ -7,11 +7,12 @@ With environments that are compiled together with the agent, cycles are run in c
 a second. A callback that is wanted at certain steps says so by `next_step`, as those with frequencies do, and is called in the cycle
 that reaches them: `EveryNTimesteps(1, callback)` calls in every cycle.
 
-Training goes on as long as every callback returns None or something true. Anything else ends it: False, 0, a NumPy or JAX boolean.
+Training goes on as long as every callback returns None or something true. Anything else ends it:
+False, 0, a NumPy or JAX boolean.
 
-A callback object may be used for several calls of `learn`. A new run (`reset_num_timesteps=True`) begins with `n_calls` 0 and
-without a best evaluation. The limits of `StopTrainingOnMaxEpisodes` and `StopTrainingOnNoModelImprovement` apply to each call of
-`learn`, as `total_timesteps` does.
+A callback object may be used for several calls of `learn`. A new run (`reset_num_timesteps=True`)
+begins with `n_calls` 0 and without a best evaluation. The limits of `StopTrainingOnMaxEpisodes` and
+`StopTrainingOnNoModelImprovement` apply to each call of `learn`, as `total_timesteps` does.
 """
 
 import inspect
@@ -39,8 +40,8 @@ def proceeds(answer: Any) -> bool:
         return answer is None or bool(answer)
     except (TypeError, ValueError):
         raise ConfigurationError(
-            f"A callback returned an object of type {type(answer).__name__}, which is neither true nor false; return True or None "
-            f"to go on, or False to end the training."
+            f"A callback returned an object of type {type(answer).__name__}, which is neither true "
+            f"nor false; return True or None to go on, or False to end the training."
         ) from None
 
 
@@ -54,17 +55,20 @@ class BaseCallback:
       num_timesteps: environment steps of the run.
       locals: a dictionary with these entries.
 
-        - `self`: the agent. `total_timesteps`: the step at which the run ends. `log_interval` and `reset_num_timesteps`:
-          the arguments of `learn`.
-        - `episodes`: the episodes that ended since the last call, with `reward`, `length`, `info` of the last step, and `env`,
-          the index of the environment.
-        - `infos` and `dones`: for each environment, whether an episode ended since the last call, and an `info`. If one
-          ended, `info` is the one of its last step, with `info["episode"]` as Stable-Baselines3 adds it: return `r`, length
-          `l` and seconds `t`. If none ended, `info` is the one of the newest step where the agent steps the environments in
-          Python (`runner="host"`), and empty elsewhere. If several episodes ended in one environment, the earlier ones come
-          after the N entries of the environments, so that every episode appears once.
+        - `self`: the agent. `total_timesteps`: the step at which the run ends. `log_interval` and
+          `reset_num_timesteps`: the arguments of `learn`.
+        - `episodes`: the episodes that ended since the last call, with `reward`, `length`, `info`
+          of the last step, and `env`, the index of the environment.
+        - `infos` and `dones`: for each environment, whether an episode ended since the last call,
+          and an `info`. If one ended, `info` is the one of its last step, with `info["episode"]` as
+          Stable-Baselines3 adds it: return `r`, length `l` and seconds `t`. If none ended, `info`
+          is the one of the newest step where the agent steps the environments in Python
+          (`runner="host"`), and empty elsewhere. If several episodes ended in one environment, the
+          earlier ones come after the N entries of the environments, so that every episode appears
+          once.
 
-        The arrays of single steps (`rewards`, `actions`, `new_obs`) are absent, because callbacks run between training cycles.
+        The arrays of single steps (`rewards`, `actions`, `new_obs`) are absent, because callbacks
+        run between training cycles.
       globals: empty; kept for callbacks that were written for Stable-Baselines3.
     """
 
@@ -84,7 +88,7 @@ class BaseCallback:
 
     @property
     def training_env(self) -> Any:
-        """The environments that the agent trains in, as a `VectorEnv`; see `get_env` of the agent."""
+        """The environments that the agent trains in; see the agent's `get_env`."""
         return self.model.get_env()
 
     def check_agent(self, model: Any) -> None:
@@ -159,12 +163,17 @@ class ConvertCallback(BaseCallback):
     def __init__(self, function: Callable[..., Any], verbose: int = 0):
         super().__init__(verbose)
         self.function = function
-        self._arguments = len(inspect.signature(function).parameters)
+        parameters = inspect.signature(function).parameters.values()
+        kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        positional = [p for p in parameters if p.kind in kinds]
+        required = [p for p in positional if p.default is p.empty]
+        self._arguments = len(required or positional)
         if self._arguments not in (1, 2):
             raise ConfigurationError("A callback function takes either one argument, the agent, or two, locals and globals.")
 
     def _on_step(self) -> bool:
-        return self.function(*((self.model,) if self._arguments == 1 else (self.locals, self.globals)))
+        arguments = (self.model,) if self._arguments == 1 else (self.locals, self.globals)
+        return self.function(*arguments)
 
 
 class CallbackList(BaseCallback):
@@ -310,7 +319,9 @@ class LogEveryNTimesteps(EveryNTimesteps):
 
 
 class CheckpointCallback(BaseCallback):
-    """Saves the agent every `save_freq` environment steps, as `<save_path>/<name_prefix>_<step>_steps.safetensors`.
+    """Saves the agent every `save_freq` environment steps.
+
+    The files are `<save_path>/<name_prefix>_<step>_steps.safetensors`.
 
     Args:
       save_freq: environment steps between two files.
@@ -351,15 +362,16 @@ class CheckpointCallback(BaseCallback):
 class EvalCallback(EventCallback):
     """Evaluates the agent in an environment of its own every `eval_freq` environment steps, and keeps the best.
 
-    It logs `eval/mean_reward` and `eval/mean_ep_length`, and `eval/success_rate` where the `info` of an episode's last step has
-    an entry "is_success".
+    It logs `eval/mean_reward` and `eval/mean_ep_length`, and `eval/success_rate` where the `info`
+    of an episode's last step has an entry "is_success".
 
-    Each evaluation resets its environments with a seed that follows from the agent's seed and the number of steps trained. So
-    equal runs are evaluated in the same episodes, and the evaluations of a run in different ones.
+    Each evaluation resets its environments with a seed that follows from the agent's seed and the
+    number of steps trained. So equal runs are evaluated in the same episodes, and the evaluations
+    of a run in different ones.
 
     Args:
-      eval_env: an id, a factory, an environment or a vector environment; not the one that the agent trains in. What is made
-        of an id or by a factory is kept until `learn` ends.
+      eval_env: an id, a factory, an environment or a vector environment; not the one that the agent
+        trains in. What is made of an id or by a factory is kept until `learn` ends.
       callback_on_new_best: called when the mean reward is a new best.
       callback_after_eval: called after each evaluation.
       n_eval_episodes: episodes per evaluation.
@@ -369,8 +381,8 @@ class EvalCallback(EventCallback):
       deterministic: whether to leave out exploration.
       render: whether to render the episodes.
       verbose: 1 prints each result.
-      seed: of the environments, at each evaluation. With a number, all evaluations begin the same episodes; None derives
-        a seed for each evaluation as described above.
+      seed: of the environments, at each evaluation. With a number, all evaluations begin the same
+        episodes; None derives a seed for each evaluation as described above.
 
     Attributes:
       best_mean_reward: the highest of the evaluations of this run.
@@ -402,7 +414,8 @@ class EvalCallback(EventCallback):
         self.best_model_save_path = Path(best_model_save_path) if best_model_save_path is not None else None
         self.best_mean_reward = self.last_mean_reward = -np.inf
         self._every = _Every("eval_freq", eval_freq)
-        self._history: dict[str, list[Any]] = {"timesteps": [], "results": [], "ep_lengths": [], "successes": []}
+        names = ("timesteps", "results", "ep_lengths", "successes")
+        self._history: dict[str, list[Any]] = {name: [] for name in names}
 
     def next_step(self, step: int) -> float:
         """When it is due."""
@@ -415,15 +428,16 @@ class EvalCallback(EventCallback):
         """Makes the environments.
 
         Raises:
-          ConfigurationError: if the agent trains in them, or their spaces are not those of the agent.
+          ConfigurationError: if the agent trains in them, or their spaces are not those of the
+            agent.
         """
         super().check_agent(model)
         self._close()
         envs, self._ours = make_evaluation_envs(model, self.eval_env, self.n_eval_episodes)
         if model.trains_in(envs):
             raise ConfigurationError(
-                "EvalCallback was given the environment that the agent trains in, whose episodes an evaluation would break off; "
-                "give it an environment of its own, such as an id."
+                "EvalCallback was given the environment that the agent trains in, whose episodes "
+                "an evaluation would break off; give it an environment of its own, such as an id."
             )
         self._envs = envs
 
@@ -446,8 +460,9 @@ class EvalCallback(EventCallback):
         """The seed of the evaluation at this step."""
         if self.seed is not None:
             return self.seed
-        numbers = np.random.SeedSequence([self.model.seed % 2**32, self.num_timesteps]).generate_state(1)
-        return int(numbers[0] >> 2)  # below 2^30, so that the seeds of further environments fit into 32 bits
+        sequence = np.random.SeedSequence([self.model.seed % 2**32, self.num_timesteps])
+        # Below 2^30, so that the seeds of further environments fit into 32 bits.
+        return int(sequence.generate_state(1)[0] >> 2)
 
     def _on_step(self) -> bool:
         if not self._every.is_due(self.num_timesteps):
@@ -456,13 +471,19 @@ class EvalCallback(EventCallback):
             self.check_agent(self.model)
         assert self._envs is not None
         rewards, lengths, infos = run_episodes(
-            self.model, self._envs, self.n_eval_episodes, self.deterministic, self.render, seed=self._next_seed()
+            self.model,
+            self._envs,
+            self.n_eval_episodes,
+            self.deterministic,
+            self.render,
+            seed=self._next_seed(),
         )
         mean, std = float(np.mean(rewards)), float(np.std(rewards))
         self.last_mean_reward = mean
         self.logger.record("eval/mean_reward", mean)
         self.logger.record("eval/mean_ep_length", float(np.mean(lengths)))
-        successes = [success for info in infos if (success := number(info.get("is_success"))) is not None]
+        successes = [number(info.get("is_success")) for info in infos]
+        successes = [success for success in successes if success is not None]
         if successes:
             self.logger.record("eval/success_rate", np.mean(successes))
         self.model.dump_logs()
@@ -478,10 +499,12 @@ class EvalCallback(EventCallback):
             proceed = proceeds(self.callback_on_new_best.on_step())
         return self._on_event() and proceed
 
-    def _append_history(self, rewards: list[float], lengths: list[int], successes: list[Any]) -> None:
+    def _append_history(self, *results: list[Any]) -> None:
+        """Keeps rewards, lengths and successes of an evaluation, and writes those of all."""
         assert self.log_path is not None
-        for name, value in zip(self._history, (self.num_timesteps, rewards, lengths, successes), strict=True):
+        for name, value in zip(self._history, (self.num_timesteps, *results), strict=True):
             self._history[name].append(value)
+        rewards = results[0]
         self.log_path.mkdir(parents=True, exist_ok=True)
         complete = all(len(each) == len(rewards) for each in self._history["successes"])
         names = [name for name in self._history if name != "successes" or complete]
@@ -514,7 +537,8 @@ class StopTrainingOnRewardThreshold(_StopTrainingAfterEvaluation):
 class StopTrainingOnNoModelImprovement(_StopTrainingAfterEvaluation):
     """Ends the training after more than `max_no_improvement_evals` evaluations in a row without a new best.
 
-    Each call of `learn` counts anew. Use as `callback_after_eval` of `EvalCallback`; the first `min_evals` evaluations do not count.
+    Each call of `learn` counts anew. Use as `callback_after_eval` of `EvalCallback`; the first
+    `min_evals` evaluations do not count.
     """
 
     def __init__(self, max_no_improvement_evals: int, min_evals: int = 0, verbose: int = 0):
@@ -547,9 +571,9 @@ def _evaluation_of(callback: BaseCallback) -> EvalCallback:
 
 
 class StopTrainingOnMaxEpisodes(BaseCallback):
-    """Ends the training after `max_episodes` episodes in each environment, counted over all of them together.
+    """Ends the training after `max_episodes` episodes in each environment.
 
-    Each call of `learn` counts anew.
+    They are counted over all environments together. Each call of `learn` counts anew.
     """
 
     def __init__(self, max_episodes: int, verbose: int = 0):

@@ -14,7 +14,13 @@ from agentzoo.types import ConfigurationError
 class Predictor(Protocol):
     """Anything that chooses actions as our agents and those of Stable-Baselines3 do."""
 
-    def predict(self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False) -> tuple[Any, Any]:
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[Any, Any]:
         """Chooses actions for a batch of observations."""
         ...
 
@@ -43,13 +49,13 @@ def evaluate_policy(
 
     Each of N environments contributes the same number of episodes, so that short episodes do not count more often.
 
-    An agent may be evaluated in the environments that it trains in (`agent.get_env()`): the evaluation breaks off their
-    episodes, and training begins new ones.
+    An agent may be evaluated in the environments that it trains in (`agent.get_env()`): the
+    evaluation breaks off their episodes, and training begins new ones.
 
     Args:
       model: an agent, or anything with its `predict`.
-      env: an id or a factory (of which up to 10 are stepped together), an environment, a vector environment, or a factory
-        that makes one.
+      env: an id or a factory (of which up to 10 are stepped together), an environment, a vector
+        environment, or a factory that makes one.
       n_eval_episodes: how many episodes.
       deterministic: whether to leave out exploration.
       render: call the environments' `render` after each step.
@@ -62,8 +68,8 @@ def evaluate_policy(
       Mean and standard deviation of the episodes' rewards, or their rewards and lengths.
 
     Raises:
-      ConfigurationError: if `n_eval_episodes` is not positive, the environment cannot be made, or its spaces are not those
-        of the agent.
+      ConfigurationError: if `n_eval_episodes` is not positive, the environment cannot be made, or
+        its spaces are not those of the agent.
     """
     envs, ours = make_evaluation_envs(model, env, n_eval_episodes)
     try:
@@ -73,7 +79,8 @@ def evaluate_policy(
             envs.close()
     mean, std = float(np.mean(episodes.rewards)), float(np.std(episodes.rewards))
     if reward_threshold is not None:
-        assert mean > reward_threshold, f"Mean reward below threshold: {mean:.2f} < {reward_threshold:.2f}"
+        message = f"Mean reward below threshold: {mean:.2f} < {reward_threshold:.2f}"
+        assert mean > reward_threshold, message
     return (episodes.rewards, episodes.lengths) if return_episode_rewards else (mean, std)
 
 
@@ -90,7 +97,8 @@ def make_evaluation_envs(model: Predictor, env: EnvLike, n_eval_episodes: int) -
         raise ConfigurationError(f"n_eval_episodes={n_eval_episodes}; expected at least 1.")
     ours = not isinstance(env, gym.Env | gym.vector.VectorEnv)
     envs = make_envs(env, min(n_eval_episodes, 10) if ours else 1, exact=False)
-    spec = getattr(model, "spec", None)  # models of other libraries convert observations in their own ways
+    # Models of other libraries have none, and convert observations in their own ways.
+    spec = getattr(model, "spec", None)
     if spec is not None and not (
         spaces.are_alike(spec.observation_space, envs.spec.observation_space)
         and spaces.are_alike(spec.action_space, envs.spec.action_space, bounds=True)
@@ -98,8 +106,9 @@ def make_evaluation_envs(model: Predictor, env: EnvLike, n_eval_episodes: int) -
         if ours:
             envs.close()
         raise ConfigurationError(
-            f"The agent was made for observations {spec.observation_space} and actions {spec.action_space}, but the environment "
-            f"to evaluate in has observations {envs.spec.observation_space} and actions {envs.spec.action_space}; use an "
+            f"The agent was made for observations {spec.observation_space} and actions "
+            f"{spec.action_space}, but the environment to evaluate in has observations "
+            f"{envs.spec.observation_space} and actions {envs.spec.action_space}; use an "
             f"environment with the same spaces."
         )
     return envs, ours
@@ -121,9 +130,18 @@ def run_episodes(
     episodes = Episodes([], [], [])
     offset = getattr(envs.spec.action_space, "start", 0)
     out = make_buffers(envs.spec, 1)
-    obs, state, episode_start = envs.reset(None if seed is None else int(seed)), None, np.ones(num_envs, bool)
+    obs, state, episode_start = (
+        envs.reset(None if seed is None else int(seed)),
+        None,
+        np.ones(num_envs, bool),
+    )
     while (done < wanted).any():
-        actions, state = model.predict(obs, state=state, episode_start=episode_start, deterministic=deterministic)
+        actions, state = model.predict(
+            obs,
+            state=state,
+            episode_start=episode_start,
+            deterministic=deterministic,
+        )
         envs.step(np.asarray(actions) - offset, out, 0)
         rewards += out.r_t[0] * out.mask[0]
         lengths += out.mask[0]

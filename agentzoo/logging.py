@@ -1,4 +1,4 @@
-"""Scalars and texts of a run: to TensorBoard and CSV files in a folder, and kept for callbacks and progress bars."""
+"""Scalars and texts of a run, for TensorBoard, CSV files, callbacks and progress bars."""
 
 import contextlib
 import csv
@@ -45,7 +45,7 @@ class Logger:
 
     @property
     def name_to_value(self) -> MutableMapping[str, Any]:
-        """What was recorded for the next `dump`, and for other tags the values of the latest `dump`."""
+        """What was recorded for the next `dump`, and for other tags what the latest one wrote."""
         return ChainMap(self._pending, self.values)
 
     def record(self, tag: str, value: Any, exclude: str | Iterable[str] | None = None) -> None:
@@ -54,7 +54,8 @@ class Logger:
         Args:
           tag: the name, such as "group/name".
           value: a number, an array with one element, or a text. None records nothing.
-          exclude: where not to write the value: "csv", "tensorboard", or several of them. Other names have no effect.
+          exclude: where not to write the value: "csv", "tensorboard", or several of them. Other
+            names have no effect.
 
         Raises:
           ConfigurationError: if the value is something else.
@@ -64,7 +65,10 @@ class Logger:
             self._excluded[tag] = (exclude,) if isinstance(exclude, str) else tuple(exclude or ())
 
     def record_mean(self, tag: str, value: Any, exclude: str | Iterable[str] | None = None) -> None:
-        """Sets a scalar of the next `dump` to the mean of all values that are given until then; None does not count."""
+        """Sets a scalar of the next `dump` to the mean of all values that are given until then.
+
+        None does not count.
+        """
         if value is None:
             return
         count = self._counts.get(tag, 0)
@@ -80,8 +84,10 @@ class Logger:
             return
         for tag, value in self.values.items():
             if "tensorboard" not in excluded.get(tag, ()):
-                (self._writer.add_text if isinstance(value, str) else self._writer.add_scalar)(tag, value, step)
-        kept = {tag: value for tag, value in self.values.items() if "csv" not in excluded.get(tag, ())}
+                add = self._writer.add_text if isinstance(value, str) else self._writer.add_scalar
+                add(tag, value, step)
+        hidden = {tag for tag, places in excluded.items() if "csv" in places}
+        kept = {tag: value for tag, value in self.values.items() if tag not in hidden}
         if not kept:
             return
         row = {"time/total_timesteps": step, **kept}
@@ -134,7 +140,7 @@ def _scalar(tag: str, value: Any) -> float:
         if array.size == 1 and array.dtype.kind != "S":
             return float(array.reshape(())[()])
     what = f"{type(value).__name__} of shape {array.shape}" if array.shape else type(value).__name__
-    raise ConfigurationError(f"The value of {tag!r} is of type {what}; record one number or a text for each tag.")
+    raise ConfigurationError(f"The value of {tag!r} is of type {what}; record a number or a text.")
 
 
 def versions() -> dict[str, str]:

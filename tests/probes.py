@@ -160,7 +160,10 @@ class Spaced(Probe):
 
 
 class Informed(Counter):
-    """A Counter whose `info` says how it went. Every other episode is a success, and only the info of a reset knows "begun"."""
+    """A Counter whose `info` says how it went; only the info of a reset knows "begun".
+
+    Every other episode is a success.
+    """
 
     def reset(self, *, seed=None, options=None):
         obs, _ = super().reset(seed=seed)
@@ -169,5 +172,6 @@ class Informed(Counter):
     def step(self, action):
         obs, reward, terminated, truncated, _ = super().step(action)
         success = (terminated or truncated) and self.episode % 2 == 1
-        info = {"t": self.t, "speed": 2.0 * self.t, "is_success": success, "name": "probe", "thing": object()}
+        info = {"t": self.t, "speed": 2.0 * self.t, "is_success": success}
+        info |= {"name": "probe", "thing": object()}
         return obs, reward, terminated, truncated, info

@@ -20,9 +20,27 @@ import numpy as np
 from agentzoo import checkpoint
 from agentzoo import config as configs
 from agentzoo.callbacks import BaseCallback, CallbackLike, CallbackList, ProgressBarCallback, make_callback
-from agentzoo.envs import EnvLike, Envs, TrainingEnv, as_vector_env, make_shared_envs, number, parts_of, spaces
+from agentzoo.envs import (
+    EnvLike,
+    Envs,
+    TrainingEnv,
+    as_vector_env,
+    make_shared_envs,
+    number,
+    parts_of,
+    spaces,
+)
 from agentzoo.logging import Logger, next_folder, versions
-from agentzoo.runners import Cycle, Episode, Programs, Runner, RunState, check_runner, compile_agent, make_runner
+from agentzoo.runners import (
+    Cycle,
+    Episode,
+    Programs,
+    Runner,
+    RunState,
+    check_runner,
+    compile_agent,
+    make_runner,
+)
 from agentzoo.sharding import Mesh, collect, make_mesh, replicate, spread
 from agentzoo.types import Agent, ConfigurationError, EnvSpec, PyTree, TrainingError, all_finite, resolve_metrics
 
@@ -46,9 +64,10 @@ class Algorithm(Generic[Config]):
       log_dir: folder in which each run gets a folder of its own (`DQN_1`, ...) with TensorBoard and CSV logs, the
         hyperparameters, and the trained agent. None writes nothing.
       network: a Haiku function from a batch of observations to features `[N, F]`, in place of our layers; see "Networks" in the docs.
-      info_keywords: names of entries in the environments' `info` to be logged, as `rollout/<name>_mean`: the mean over the last 100
-        episodes whose last step had that entry. "is_success" is always logged, as `rollout/success_rate`. Environments that are
-        compiled have no `info`.
+      info_keywords: names of entries in the environments' `info` to be logged, as
+        `rollout/<name>_mean`: the mean over the last 100 episodes whose last step had that entry.
+        "is_success" is always logged, as `rollout/success_rate`. Environments that are compiled
+        have no `info`.
       preset: the name of a set of hyperparameters to start from instead of the defaults, see `presets`.
       **hyperparameters: fields of the algorithm's config.
 
@@ -117,13 +136,15 @@ class Algorithm(Generic[Config]):
         init_key, act_key, self._predict_key = jax.random.split(jax.random.key(self.seed), 3)
         self._run = RunState(self._programs.init(init_key), replicate(act_key, self.mesh), 0, 0)
         self._predictions = 0
-        self.info_keywords = (info_keywords,) if isinstance(info_keywords, str) else tuple(info_keywords)
+        single = isinstance(info_keywords, str)
+        self.info_keywords = (info_keywords,) if single else tuple(info_keywords)
         self._logged_infos = {"is_success", *self.info_keywords}
         self._vector_env: TrainingEnv | None = None
         self._runner = self._make_runner(self._envs) if self._envs is not None else None
         self._seed_next_reset = True
         self._episodes: deque = deque(maxlen=100)
-        self._infos: dict[str, deque[float]] = {}  # by name, of the last 100 episodes whose last step had it
+        # Numbers by name, of the last 100 episodes whose last step had them.
+        self._infos: dict[str, deque[float]] = {}
         self._metrics: dict[str, Any] = {}
         self.logger = Logger()
         self.run_dir: Path | None = None
@@ -132,7 +153,8 @@ class Algorithm(Generic[Config]):
         runner = make_runner(self.runner, self._agent, self._programs, envs, self.max_lag)
         if self.info_keywords and runner.name is not None:
             raise ConfigurationError(
-                f"info_keywords={self.info_keywords} cannot be logged, because environments that are compiled have no info; leave it out."
+                f"info_keywords={self.info_keywords}, but environments that are compiled have no "
+                f"info, and this one is compiled; leave it out."
             )
         return runner
 
@@ -195,7 +217,8 @@ class Algorithm(Generic[Config]):
         callbacks.check_agent(self)
         self._begin(reset_num_timesteps)
         try:
-            self._train(total, callbacks, log_interval, reset_num_timesteps, watched=callback is not None)
+            watched = callback is not None
+            self._train(total, callbacks, log_interval, reset_num_timesteps, watched)
         finally:
             self._end()
         return self
@@ -232,11 +255,26 @@ class Algorithm(Generic[Config]):
             self.save(self.run_dir / "model")
         self.logger.close()
 
-    def _train(self, total: int, callback: BaseCallback, log_interval: int, reset_num_timesteps: bool, watched: bool) -> None:
+    def _train(
+        self,
+        total: int,
+        callback: BaseCallback,
+        log_interval: int,
+        reset_num_timesteps: bool,
+        watched: bool,
+    ) -> None:
         assert self._runner is not None
-        arguments = {"total_timesteps": total, "log_interval": log_interval, "reset_num_timesteps": reset_num_timesteps}
         callback.init_callback(self)
-        callback.on_training_start({"self": self, **arguments, "episodes": [], "infos": [], "dones": []}, {})
+        locals_ = {
+            "self": self,
+            "total_timesteps": total,
+            "log_interval": log_interval,
+            "reset_num_timesteps": reset_num_timesteps,
+            "episodes": [],
+            "infos": [],
+            "dones": [],
+        }
+        callback.on_training_start(locals_, {})
         logged = self._run.step // log_interval
 
         def pause(step: int) -> float:
@@ -275,8 +313,10 @@ class Algorithm(Generic[Config]):
                     self._infos.setdefault(name, deque(maxlen=100)).append(value)
                 elif name in self.info_keywords:
                     raise ConfigurationError(
-                        f"info[{name!r}] at the end of an episode is of type {type(episode.info[name]).__name__} and shape "
-                        f"{np.shape(episode.info[name])}; choose other info_keywords, which must be single numbers."
+                        f"info[{name!r}] at the end of an episode is of type "
+                        f"{type(episode.info[name]).__name__} and shape "
+                        f"{np.shape(episode.info[name])}; choose other info_keywords, which must "
+                        f"be single numbers."
                     )
 
     def _locals(self, cycle: Cycle, watched: bool) -> dict[str, Any]:
@@ -291,7 +331,8 @@ class Algorithm(Generic[Config]):
                 infos.append(infos[episode.env])
                 dones.append(True)
             seconds = round(time.perf_counter() - self._started, 6)
-            infos[episode.env] = {"episode": {"r": episode.reward, "l": episode.length, "t": seconds}, **episode.info}
+            outcome = {"r": episode.reward, "l": episode.length, "t": seconds}
+            infos[episode.env] = {"episode": outcome, **episode.info}
             dones[episode.env] = True
         return {"episodes": cycle.episodes, "infos": infos, "dones": np.array(dones)}
 
@@ -301,7 +342,8 @@ class Algorithm(Generic[Config]):
             self.logger.record("rollout/ep_rew_mean", self.ep_rew_mean)
             self.logger.record("rollout/ep_len_mean", float(np.mean([episode.length for episode in self._episodes])))
         for name, values in self._infos.items():
-            self.logger.record("rollout/success_rate" if name == "is_success" else f"rollout/{name}_mean", np.mean(values))
+            tag = "success_rate" if name == "is_success" else f"{name}_mean"
+            self.logger.record(f"rollout/{tag}", np.mean(values))
         elapsed = time.perf_counter() - self._started
         self.logger.record("time/fps", (self._run.step - self._first_step) / elapsed)
         self.logger.record("time/time_elapsed", elapsed)
@@ -369,16 +411,23 @@ class Algorithm(Generic[Config]):
         return (spaces.copy(space, observation) if batched else spaces.stack(space, [observation])), batched
 
     def get_env(self) -> TrainingEnv | None:
-        """The environments that the agent trains in, as one Gymnasium `VectorEnv`; None if it was loaded without any.
+        """The environments that the agent trains in, as one Gymnasium `VectorEnv`.
 
-        You may step, render and evaluate in them. `reset`, `step` and `evaluate_policy` break off the episodes of training, and
-        training begins new ones when it goes on. While actors in threads step the environments, `reset` and `step` are refused.
+        None if it was loaded without any.
 
-        Training in environments that are compiled keeps their state elsewhere, and does not notice what happens here. With
-        `runner="ray"`, these are environments of the same kind in this process.
+        You may step, render and evaluate in them. `reset`, `step` and `evaluate_policy` break off
+        the episodes of training, and training begins new ones when it goes on. While actors in
+        threads step the environments, `reset` and `step` are refused.
+
+        Training in environments that are compiled keeps their state elsewhere, and does not notice
+        what happens here. With `runner="ray"`, these are environments of the same kind in this
+        process.
         """
         if self._vector_env is None and self._envs is not None:
-            self._vector_env = as_vector_env(self._envs, lambda: self._runner is not None and self._runner.busy)
+            self._vector_env = as_vector_env(
+                self._envs,
+                busy=lambda: self._runner is not None and self._runner.busy,
+            )
         return self._vector_env
 
     def trains_in(self, envs: Envs) -> bool:
@@ -407,8 +456,8 @@ class Algorithm(Generic[Config]):
 
         Args:
           path: where to; the suffix "safetensors" is added if it is missing.
-          exclude: parts of the agent's state to leave out, such as "replay"; they are empty after loading. "replay" has no
-            effect for an agent without a replay.
+          exclude: parts of the agent's state to leave out, such as "replay"; they are empty after
+            loading. "replay" has no effect for an agent without a replay.
 
         Returns:
           The path of the file.

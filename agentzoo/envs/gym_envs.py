@@ -54,7 +54,10 @@ class Envs(Protocol):
         ...
 
     def pop_finals(self) -> dict[tuple[int, int], Info]:
-        """Returns the `info` of each step that has ended an episode since the last call, by row t and environment n."""
+        """Returns the `info` of each step that has ended an episode since the last call.
+
+        The keys are row t and environment n.
+        """
         ...
 
     def reset(self, seed: int | None = None) -> PyTree:
@@ -142,7 +145,7 @@ class GymEnvs(Used):
 
     def infos(self) -> list[Info]:
         """Returns the `info` of each environment's newest step."""
-        return list(self._infos)
+        return [info if isinstance(info, dict) else {} for info in self._infos]
 
     def pop_finals(self) -> dict[tuple[int, int], Info]:
         """Returns the `info` of each step that has ended an episode; see `Envs`."""

@@ -13,9 +13,10 @@ def plain(info: Any) -> Info:
 
     Other objects may be large, may change later, and may not travel between processes.
     """
-    if not info:
+    if not info or not isinstance(info, dict):
         return {}
-    return {name: plain(value) if isinstance(value, dict) else value for name, value in info.items() if _is_plain(value)}
+    kept = [(name, value) for name, value in info.items() if _is_plain(value)]
+    return {name: plain(value) if isinstance(value, dict) else value for name, value in kept}
 
 
 def _is_plain(value: Any) -> bool:
@@ -33,11 +34,11 @@ def number(value: Any) -> float | None:
 def of_one(info: Any, index: int, num_envs: int) -> Info:
     """Return the info of environment `index` from the info of a vector environment.
 
-    Gymnasium stores an array of N values for each name, and beside it a mask `_name` that says which environments have a
-    value. EnvPool leaves out the masks.
+    Gymnasium stores an array of N values for each name, and beside it a mask `_name` that says
+    which environments have a value. EnvPool leaves out the masks.
     """
-    if not isinstance(info, dict):
-        return info[index] or {} if np.shape(info)[:1] == (num_envs,) else {}  # one dictionary for each environment
+    if not isinstance(info, dict):  # one dictionary for each environment, or none
+        return info[index] or {} if np.shape(info)[:1] == (num_envs,) else {}
     found = {}
     for name, value in info.items():
         mask = info.get(f"_{name}")

@@ -41,8 +41,11 @@ class SharedEnvs:
 
     def pop_finals(self) -> dict[tuple[int, int], Info]:
         """Returns the `info` of each step that has ended an episode; see `Envs`."""
-        num = self.shares[0].spec.num_envs
-        return {(t, i * num + n): info for i, share in enumerate(self.shares) for (t, n), info in share.pop_finals().items()}
+        num, finals = self.shares[0].spec.num_envs, {}
+        for i, share in enumerate(self.shares):
+            for (t, n), info in share.pop_finals().items():
+                finals[t, i * num + n] = info
+        return finals
 
     def reset(self, seed: int | None = None) -> PyTree:
         """Begins new episodes; environment i is seeded with `seed + i`."""

@@ -166,14 +166,22 @@ def are_alike(one: spaces.Space, other: spaces.Space, bounds: bool = False) -> b
             if not (isinstance(one, kind) and isinstance(other, kind)):
                 return False
             ours, theirs = dict(parts(one)), dict(parts(other))
-            return ours.keys() == theirs.keys() and all(are_alike(ours[key], theirs[key], bounds) for key in ours)
+            same = ours.keys() == theirs.keys()
+            return same and all(are_alike(ours[key], theirs[key], bounds) for key in ours)
     if isinstance(one, spaces.Box) and isinstance(other, spaces.Box):
-        same = one.shape == other.shape and dtype(one) == dtype(other)
-        return same and (not bounds or (np.array_equal(one.low, other.low) and np.array_equal(one.high, other.high)))
+        if one.shape != other.shape or dtype(one) != dtype(other):
+            return False
+        same = np.array_equal(one.low, other.low) and np.array_equal(one.high, other.high)
+        return same or not bounds
     for kind, names in _CATEGORIES.items():
         if isinstance(one, kind) and isinstance(other, kind):
             return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)
     return one == other
 
 
-_CATEGORIES = {spaces.Discrete: ("n", "start"), spaces.MultiDiscrete: ("nvec", "start"), spaces.MultiBinary: ("shape",)}
+# Attributes in which alike spaces agree.
+_CATEGORIES = {
+    spaces.Discrete: ("n", "start"),
+    spaces.MultiDiscrete: ("nvec", "start"),
+    spaces.MultiBinary: ("shape",),
+}

@@ -1,4 +1,7 @@
-"""Who uses an environment: an agent must not go on from an observation that somebody else's `reset` or `step` made stale."""
+"""Notices when somebody else uses the environments that an agent trains in.
+
+The agent must not go on from an observation that is no longer the one of its environments.
+"""
 
 import contextlib
 from collections.abc import Callable, Iterable
@@ -29,7 +32,10 @@ class Used:
 
     @property
     def disturbed(self) -> bool:
-        """Whether somebody else has used the environments since they were reset, so that the episodes are broken off."""
+        """Whether somebody else has used the environments since they were reset.
+
+        If so, their episodes are broken off.
+        """
         return self._use.over
 
     def disturb(self) -> None:
@@ -45,7 +51,8 @@ class Used:
                 previous = getattr(part, _MARK, None)
                 if previous is not None:
                     previous.over = True
-                with contextlib.suppress(AttributeError, TypeError):  # an object may refuse new attributes
+                # An object may refuse new attributes.
+                with contextlib.suppress(AttributeError, TypeError):
                     setattr(part, _MARK, self._use)
 
 
@@ -57,10 +64,11 @@ def parts_of(envs: Any) -> list[Any]:
 
 
 def parts(env: Any) -> list[Any]:
-    """Return the environment without its wrappers, and the environments that a vector environment holds in this process."""
+    """Return the environment without its wrappers, and those that a vector environment holds."""
     base = getattr(env, "unwrapped", env)
     inside = getattr(base, "envs", ())
-    return [base, *(part for one in inside for part in parts(one))] if isinstance(inside, list | tuple) else [base]
+    inside = inside if isinstance(inside, list | tuple) else ()
+    return [base, *(part for one in inside for part in parts(one))]
 
 
 class TrainingEnv(gym.vector.VectorWrapper):
@@ -72,11 +80,21 @@ class TrainingEnv(gym.vector.VectorWrapper):
       busy: whether actors are stepping the environments at this moment.
     """
 
-    def __init__(self, env: gym.vector.VectorEnv, disturb: Callable[[], None], busy: Callable[[], bool]):
+    def __init__(
+        self,
+        env: gym.vector.VectorEnv,
+        disturb: Callable[[], None],
+        busy: Callable[[], bool],
+    ):
         super().__init__(env)
         self._disturb, self._busy = disturb, busy
 
-    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self,
+        *,
+        seed: Any = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[Any, dict[str, Any]]:
         """Begins new episodes."""
         self._use()
         return self.env.reset(seed=seed, options=options)
@@ -89,13 +107,13 @@ class TrainingEnv(gym.vector.VectorWrapper):
     def _use(self) -> None:
         if self._busy():
             raise ConfigurationError(
-                "The agent's actors are stepping these environments in threads, and nobody else can while learn() runs; "
-                "use an environment of your own."
+                "The agent's actors are stepping these environments in threads, and nobody else "
+                "can while learn() runs; use an environment of your own."
             )
         self._disturb()
 
     def __getattr__(self, name: str) -> Any:
-        """Finds what the wrapper lacks (`envs`, `call`, `get_attr`, ...) in the vector environment."""
+        """Finds what the wrapper lacks in the vector environment: `envs`, `call`, `get_attr`."""
         if name.startswith("_") or name == "env":
             raise AttributeError(name)
         return getattr(self.env, name)

@@ -92,7 +92,7 @@ class VectorEnvs(Used):
         self._watch.saw(n, final_obs, _pick(obs, n))
 
     def _keep_finals(self, info: Info, ended: np.ndarray, t: int) -> None:
-        if self.mode == AutoresetMode.SAME_STEP:  # then the rest of the info belongs to the next episode
+        if self.mode == AutoresetMode.SAME_STEP:  # the rest belongs to the next episode
             info = info.get("final_info", {})
         for n in np.flatnonzero(ended).tolist():
             self._finals[t, n] = plain(of_one(info, n, self.spec.num_envs))

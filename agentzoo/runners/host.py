@@ -105,7 +105,8 @@ class HostRunner(Runner):
         lengths = self._lengths + trajectory.mask.cumsum(axis=0)
         episodes, infos, offset = [], self.envs.pop_finals(), self.actor * self.envs.spec.num_envs
         for t, n in zip(*(axis.tolist() for axis in trajectory.last_t.nonzero()), strict=True):
-            episodes.append(Episode(float(rewards[t, n]), int(lengths[t, n]), infos.get((t, n), {}), offset + n))
+            reward, length = float(rewards[t, n]), int(lengths[t, n])
+            episodes.append(Episode(reward, length, infos.get((t, n), {}), offset + n))
             rewards[t:, n] -= rewards[t, n].copy()
             lengths[t:, n] -= lengths[t, n].copy()
         self._rewards, self._lengths = rewards[-1], lengths[-1]

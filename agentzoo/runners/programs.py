@@ -42,7 +42,7 @@ class Episode(NamedTuple):
 
     reward: float  # sum of its rewards
     length: int  # its number of steps
-    info: dict[str, Any] = {}  # plain entries of its last step's `info`; nobody writes to it  # noqa: RUF012
+    info: dict[str, Any] = {}  # entries of its last step's `info`; never written to  # noqa: RUF012
     env: int = 0  # the environment that it took place in
 
 
@@ -194,5 +194,5 @@ class Runner(Protocol):
         ...
 
     def infos(self) -> list[dict[str, Any]]:
-        """Returns the `info` of each environment's newest step, or an empty list where it is out of reach."""
+        """Returns the `info` of each environment's newest step; empty where it is out of reach."""
         return []
