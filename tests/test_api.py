@@ -147,35 +147,6 @@ def test_actions_come_back_as_the_environment_takes_them():
     assert evaluate_policy(a, Shifted, 3) == (1.0, 0.0)
 
 
-# evaluate
-
-
-def test_evaluation_weighs_environments_evenly_and_ignores_dummy_steps():
-    class Length(probes.Probe):
-        observation_space = spaces.Box(0, 9, (1,), np.float32)
-
-        def __init__(self, length=3):
-            self.length = length
-
-    a = DQN(Length, **FAST)
-    vector = gym.vector.SyncVectorEnv([lambda: Length(1), lambda: Length(9)])
-    rewards, lengths = evaluate_policy(a, vector, 4, return_episode_rewards=True)
-    assert sorted(rewards) == sorted(lengths) == [1, 1, 9, 9]
-    assert evaluate_policy(a, Length(2), 3) == (2.0, 0.0)
-    with pytest.raises(AssertionError, match="below threshold"):
-        evaluate_policy(a, Length, 2, reward_threshold=100)
-    with pytest.raises(ConfigurationError, match="n_eval_episodes=0"):
-        evaluate_policy(a, Length, 0)
-
-
-def test_evaluation_takes_any_model_with_predict():
-    class Right:
-        def predict(self, observation, state=None, episode_start=None, deterministic=False):
-            return np.ones(len(observation), int), state
-
-    assert evaluate_policy(Right(), probes.ActionReward, 5) == (1.0, 0.0)
-
-
 # environments of an agent
 
 
@@ -197,80 +168,6 @@ def test_set_env_of_a_function_that_makes_vector_environments():
     assert a.n_envs == 4 and a.learn(48, progress_bar=False).num_timesteps == 48
     with pytest.raises(ConfigurationError, match="holds 4; leave n_envs out"):
         DQN(four, n_envs=2)
-
-
-# call back
-
-
-def test_order_of_calls():
-    calls = []
-
-    class Watch(callbacks.BaseCallback):
-        def _init_callback(self):
-            calls.append("init")
-
-        def _on_training_start(self):
-            calls.append("start")
-
-        def _on_rollout_start(self):
-            calls.append("rollout")
-
-        def _on_rollout_end(self):
-            calls.append("end of rollout")
-
-        def _on_step(self):
-            calls.append(self.num_timesteps)
-            return self.n_calls < 2
-
-        def _on_training_end(self):
-            calls.append("end")
-
-    agent().learn(100, [Watch()], progress_bar=False)
-    assert calls == ["init", "start", "rollout", "end of rollout", 4, "rollout", "end of rollout", 8, "end"]
-
-
-def test_plain_functions():
-    seen = []
-    agent().learn(100, lambda a: seen.append(a.num_timesteps) or a.num_timesteps < 12, progress_bar=False)
-    assert seen == [4, 8, 12]
-    seen.clear()
-    agent().learn(8, lambda locals_, globals_: seen.append(locals_["self"].num_timesteps), progress_bar=False)
-    assert seen == [4, 8]
-    with pytest.raises(ConfigurationError, match="callback is int"):
-        agent().learn(8, 3)
-
-
-def test_every_n_timesteps_and_checkpoints(tmp_path):
-    seen = []
-    every = callbacks.EveryNTimesteps(50, lambda a: seen.append(a.num_timesteps))
-    checkpoints = callbacks.CheckpointCallback(100, tmp_path, save_replay_buffer=True)
-    agent().learn(200, [every, checkpoints, callbacks.LogEveryNTimesteps(100)], progress_bar=False)
-    assert seen == [52, 100, 152, 200]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["rl_model_100_steps.safetensors", "rl_model_200_steps.safetensors"]
-    assert DQN.load(tmp_path / "rl_model_100_steps").num_timesteps == 100
-
-
-def test_evaluation_keeps_the_best_and_stops(tmp_path):
-    stop = callbacks.StopTrainingOnRewardThreshold(0.5)
-    evaluation = callbacks.EvalCallback(
-        probes.ActionReward, stop, eval_freq=20, log_path=tmp_path / "log", best_model_save_path=tmp_path / "best", verbose=0
-    )
-    a = DQN(probes.ActionReward, **{**FAST, "learning_rate": 1e-2}).learn(5_000, evaluation, progress_bar=False)
-    assert a.num_timesteps < 5_000 and evaluation.best_mean_reward == 1
-    assert evaluate_policy(agentzoo.load(tmp_path / "best" / "best_model"), probes.ActionReward, 3)[0] == 1
-    history = np.load(tmp_path / "log" / "evaluations.npz")
-    assert history["results"].shape == (len(history["timesteps"]), 5) == history["ep_lengths"].shape
-
-
-def test_stopping_without_improvement_and_after_episodes():
-    stop = callbacks.StopTrainingOnNoModelImprovement(2, min_evals=1)
-    evaluation = callbacks.EvalCallback(probes.ConstantReward, callback_after_eval=stop, eval_freq=20, verbose=0)
-    a = DQN(probes.ConstantReward, **FAST).learn(5_000, evaluation, progress_bar=False)
-    assert a.num_timesteps == 80  # the first counts as the best, and three more bring nothing
-    a = DQN(probes.DelayedReward, n_envs=2, **FAST).learn(5_000, callbacks.StopTrainingOnMaxEpisodes(6), progress_bar=False)
-    assert a.num_timesteps == 24
-    with pytest.raises(ConfigurationError, match="must be given to an EvalCallback"):
-        agent().learn(8, callbacks.StopTrainingOnRewardThreshold(1), progress_bar=False)
 
 
 # bad input

@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "evaluation": {"gymnasium", "jax", "numpy", "envs", "types"},
     "callbacks": {"numpy", "tqdm", "envs", "evaluation", "types"},
     "checkpoint": {"jax", "numpy", "ml_dtypes", "safetensors", "types"},
-    "logging": {"tensorboardX"},
+    "logging": {"numpy", "tensorboardX", "types"},
     "compilation": {"jax"},
     "description": {"jax", "types"},
     "algos.base": {

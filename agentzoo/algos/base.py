@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
@@ -31,11 +31,24 @@ from agentzoo.envs import (
     FunctionalVectorEnv,
     GymnaxAdapter,
     TimeLimit,
+    TrainingEnv,
+    as_vector_env,
     make_shared_envs,
+    number,
+    parts_of,
     spaces,
 )
 from agentzoo.logging import Logger, make_folder, versions
-from agentzoo.runners import Programs, Runner, RunState, check_runner, compile_agent, make_runner
+from agentzoo.runners import (
+    Cycle,
+    Episode,
+    Programs,
+    Runner,
+    RunState,
+    check_runner,
+    compile_agent,
+    make_runner,
+)
 from agentzoo.sharding import Mesh, collect, make_mesh, replicate, spread
 from agentzoo.types import Agent, ConfigurationError, EnvSpec, PyTree, TrainingError, all_finite, resolve_metrics
 
@@ -63,6 +76,10 @@ class Algorithm(Generic[Config]):
       log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with TensorBoard and CSV logs, the
         hyperparameters, and the trained agent. None writes nothing.
       network: a Haiku function from a batch of observations to features `[N, F]`, in place of our layers; see "Networks" in the docs.
+      info_keywords: names of entries in the environments' `info` to be logged, as
+        `rollout/<name>_mean`: the mean over the last 100 episodes whose last step had that entry.
+        "is_success" is always logged, as `rollout/success_rate`. Environments that are compiled
+        have no `info`.
       preset: the name of a set of hyperparameters to start from instead of the defaults, see `presets`.
       **hyperparameters: fields of the algorithm's config.
 
@@ -88,6 +105,7 @@ class Algorithm(Generic[Config]):
         n_devices: int | str = 1,
         log_dir: str | os.PathLike[str] | None = None,
         network: Callable[[PyTree], Any] | None = None,
+        info_keywords: Sequence[str] = (),
         preset: str | None = None,
         **hyperparameters: Any,
     ):
@@ -102,7 +120,7 @@ class Algorithm(Generic[Config]):
         self.config: Config = configs.make_config(self.Config, hyperparameters, _names_of(Algorithm.__init__))
         self.seed = random.SystemRandom().randrange(2**31) if seed is None else configs.integer("seed", seed)
         self._envs: Envs | None = make_shared_envs(env, n_envs, n_actors, distant=runner == "ray")
-        self._setup(self._envs.spec, network, log_dir)
+        self._setup(self._envs.spec, network, log_dir, info_keywords)
         self.env_id = env if isinstance(env, str) else _id_of(self._envs)
 
     def _place(self, runner: str, n_actors: int, max_lag: int, n_devices: int | str) -> None:
@@ -111,7 +129,13 @@ class Algorithm(Generic[Config]):
         check_runner(runner, n_actors, max_lag)
         self.runner, self.n_actors, self.max_lag, self.mesh = runner, n_actors, max_lag, make_mesh(n_devices)
 
-    def _setup(self, spec: EnvSpec, network: Callable | None, log_dir: str | os.PathLike[str] | None) -> None:
+    def _setup(
+        self,
+        spec: EnvSpec,
+        network: Callable | None,
+        log_dir: str | os.PathLike[str] | None,
+        info_keywords: Sequence[str],
+    ) -> None:
         """What is common to making an agent and loading one."""
         if spaces.kind(spec.action_space) not in self.action_spaces:
             raise ConfigurationError(
@@ -128,9 +152,18 @@ class Algorithm(Generic[Config]):
         self._run = RunState(self._programs.init(init_key), replicate(act_key, self.mesh), 0, 0)
         self._predictions = 0
         self._initial_memory = functools.lru_cache(maxsize=8)(self._agent.initial_memory)
-        self._runner = self._make_runner(self._envs) if self._envs is not None else None
+        single = isinstance(info_keywords, str)
+        self.info_keywords = (info_keywords,) if single else tuple(info_keywords)
+        self._logged_infos = {"is_success", *self.info_keywords}
+        self._vector_env: TrainingEnv | None = None
+        if self._envs is None:
+            self._runner = None
+        else:
+            self._runner = self._make_runner(self._agent, self._programs, self._envs)
         self._seed_next_reset = True
         self._episodes: deque = deque(maxlen=100)
+        # Numbers by name, of the last 100 episodes whose last step had them.
+        self._infos: dict[str, deque[float]] = {}
         self._metrics: dict[str, Any] = {}
         self._started, self._first_step = time.perf_counter(), 0
         self._turns = Turns()
@@ -138,8 +171,14 @@ class Algorithm(Generic[Config]):
         self.logger = Logger()
         self.run_dir: Path | None = None
 
-    def _make_runner(self, envs: Envs) -> Runner:
-        return make_runner(self.runner, self._agent, self._programs, envs, self.max_lag)
+    def _make_runner(self, agent: Agent, programs: Programs, envs: Envs) -> Runner:
+        runner = make_runner(self.runner, agent, programs, envs, self.max_lag)
+        if self.info_keywords and runner.name is not None:
+            raise ConfigurationError(
+                f"info_keywords={self.info_keywords}, but environments that are compiled have no "
+                f"info, and this one is compiled; leave it out."
+            )
+        return runner
 
     def __repr__(self) -> str:
         return description.summarize(self)
@@ -200,12 +239,15 @@ class Algorithm(Generic[Config]):
         Raises:
           ConfigurationError: if an argument is out of range, the agent was loaded without an environment, or it is learning already.
         """
-        callbacks = [make_callback(callback), *([ProgressBarCallback()] if progress_bar else [])]
+        callbacks = CallbackList([make_callback(callback)] if callback is not None else [])
+        if progress_bar:
+            callbacks.callbacks.append(ProgressBarCallback())
         total = self._check_run(total_timesteps, log_interval, reset_num_timesteps)
+        callbacks.check_agent(self)
         with self._turns.learning():
             self._begin(reset_num_timesteps)
             try:
-                self._train(total, CallbackList(callbacks), log_interval)
+                self._train(total, callbacks, log_interval, reset_num_timesteps, callback is not None)
             finally:
                 self._end()
         return self
@@ -234,6 +276,7 @@ class Algorithm(Generic[Config]):
         if reset_num_timesteps:
             self._run = self._run._replace(step=0)
             self._episodes.clear()
+            self._infos.clear()
         self._open_log(new=reset_num_timesteps or self.run_dir is None)
         self._started, self._first_step = time.perf_counter(), self._run.step
         self._logged_step = self._run.step
@@ -244,10 +287,26 @@ class Algorithm(Generic[Config]):
             self.save(self.run_dir / "model")
         self.logger.close()
 
-    def _train(self, total: int, callback: BaseCallback, log_interval: int) -> None:
+    def _train(
+        self,
+        total: int,
+        callback: BaseCallback,
+        log_interval: int,
+        reset_num_timesteps: bool,
+        watched: bool,
+    ) -> None:
         assert self._runner is not None
         callback.init_callback(self)
-        callback.on_training_start({"total_timesteps": total, "episodes": []}, {})
+        locals_ = {
+            "self": self,
+            "total_timesteps": total,
+            "log_interval": log_interval,
+            "reset_num_timesteps": reset_num_timesteps,
+            "episodes": [],
+            "infos": [],
+            "dones": [],
+        }
+        callback.on_training_start(locals_, {})
         logged = self._run.step // log_interval
 
         def pause(step: int) -> float:
@@ -258,10 +317,10 @@ class Algorithm(Generic[Config]):
                 callback.on_rollout_start()
                 for cycle in cycles:
                     self._run, self._metrics = cycle.run, cycle.metrics
-                    self._episodes.extend(cycle.episodes)
+                    self._keep(cycle.episodes)
                     if cycle.fault is not None:
                         raise TrainingError(cycle.fault)
-                    callback.update_locals({"episodes": cycle.episodes})
+                    callback.update_locals(self._locals(cycle, watched))
                     callback.on_rollout_end()
                     proceed = callback.on_step()
                     if self._run.step // log_interval > logged:
@@ -278,6 +337,39 @@ class Algorithm(Generic[Config]):
             self.dump_logs()
             callback.on_training_end()
 
+    def _keep(self, episodes: Sequence[Episode]) -> None:
+        """Keeps what is to be logged of episodes that ended."""
+        self._episodes.extend(episode._replace(info={}) for episode in episodes)
+        for episode in episodes:
+            for name in self._logged_infos.intersection(episode.info):
+                value = number(episode.info[name])
+                if value is not None:
+                    self._infos.setdefault(name, deque(maxlen=100)).append(value)
+                elif name in self.info_keywords:
+                    raise ConfigurationError(
+                        f"info[{name!r}] at the end of an episode is of type "
+                        f"{type(episode.info[name]).__name__} and shape "
+                        f"{np.shape(episode.info[name])}; choose other info_keywords, which must "
+                        f"be single numbers."
+                    )
+
+    def _locals(self, cycle: Cycle, watched: bool) -> dict[str, Any]:
+        """The entries of the callbacks' `locals` that each cycle changes; see `BaseCallback`."""
+        assert self._runner is not None
+        if not watched:
+            return {"episodes": cycle.episodes}
+        infos = self._runner.infos() or [{} for _ in range(self.n_envs)]
+        dones = [False] * self.n_envs
+        for episode in cycle.episodes:
+            if dones[episode.env]:
+                infos.append(infos[episode.env])
+                dones.append(True)
+            seconds = round(time.perf_counter() - self._started, 6)
+            outcome = {"r": episode.reward, "l": episode.length, "t": seconds}
+            infos[episode.env] = {"episode": outcome, **episode.info}
+            dones[episode.env] = True
+        return {"episodes": cycle.episodes, "infos": infos, "dones": np.array(dones)}
+
     def dump_logs(self) -> None:
         """Makes an entry of the log for this step, to which everything belongs that callbacks record at this step and dump."""
         if self._run.step != self._logged_step:
@@ -290,6 +382,9 @@ class Algorithm(Generic[Config]):
         if self._episodes:
             self.logger.record("rollout/ep_rew_mean", self.ep_rew_mean)
             self.logger.record("rollout/ep_len_mean", float(np.mean([episode.length for episode in self._episodes])))
+        for name, values in self._infos.items():
+            tag = "success_rate" if name == "is_success" else f"{name}_mean"
+            self.logger.record(f"rollout/{tag}", np.mean(values))
         elapsed = time.perf_counter() - self._started
         self.logger.record("time/fps", (self._run.step - self._first_step) / elapsed)
         self.logger.record("time/time_elapsed", elapsed)
@@ -357,9 +452,30 @@ class Algorithm(Generic[Config]):
         batched = spaces.is_batched(space, observation)
         return (spaces.copy(space, observation) if batched else spaces.stack(space, [observation])), batched
 
-    def get_env(self) -> Envs | None:
-        """The environments that the agent trains in."""
-        return self._envs
+    def get_env(self) -> TrainingEnv | None:
+        """The environments that the agent trains in, as one Gymnasium `VectorEnv`.
+
+        None if it was loaded without any.
+
+        You may step, render and evaluate in them. `reset`, `step` and `evaluate_policy` break off
+        the episodes of training, and training begins new ones when it goes on. While actors in
+        threads step the environments, `reset` and `step` are refused.
+
+        Training in environments that are compiled keeps their state elsewhere, and does not notice
+        what happens here. With `runner="ray"`, these are environments of the same kind in this
+        process.
+        """
+        if self._vector_env is None and self._envs is not None:
+            self._vector_env = as_vector_env(
+                self._envs,
+                busy=lambda: self._runner is not None and self._runner.busy,
+            )
+        return self._vector_env
+
+    def trains_in(self, envs: Envs) -> bool:
+        """Whether any of these environments is one that the agent trains in."""
+        ours = {id(part) for part in parts_of(self._envs)} if self._envs is not None else set()
+        return any(id(part) in ours for part in parts_of(envs))
 
     @keywords.checked
     def set_env(self, env: EnvLike, n_envs: int | None = None) -> None:
@@ -392,10 +508,11 @@ class Algorithm(Generic[Config]):
     def _train_in(self, envs: Envs, env: Any) -> None:
         """Trains in these environments, which were made of `env`; changes nothing if that is impossible."""
         spec, agent, programs, state = self._regrouped(envs.spec.num_envs)
-        runner = make_runner(self.runner, agent, programs, envs, self.max_lag)
+        runner = self._make_runner(agent, programs, envs)
         self.spec, self._agent, self._programs, self._run = spec, agent, programs, self._run._replace(agent=state)
         self._runner, self._seed_next_reset = runner, True
         self._envs, self.env_id = envs, env if isinstance(env, str) else _id_of(envs)
+        self._vector_env = None
 
     def _regrouped(self, num_envs: int) -> tuple[EnvSpec, Agent, Programs, Any]:
         """The agent for another number of environments, with its state.
@@ -414,14 +531,15 @@ class Algorithm(Generic[Config]):
         return spec, agent, programs, replicate(type(old)(**parts), self.mesh)
 
     @keywords.checked
-    def save(self, path: str | os.PathLike, exclude: tuple[str, ...] | list[str] = ()) -> Path:
+    def save(self, path: str | os.PathLike, exclude: str | Sequence[str] = ()) -> Path:
         """Saves the agent as one safetensors file, all or nothing. The state of environments that are compiled is part of it.
 
         While another thread trains the agent, that thread saves it at the end of the cycle.
 
         Args:
           path: where to; the suffix "safetensors" is added if it is missing.
-          exclude: parts of the agent's state to leave out, such as "replay"; they are empty after loading.
+          exclude: parts of the agent's state to leave out, such as "replay"; they are empty after
+            loading. "replay" has no effect for an agent without a replay.
 
         Returns:
           The path of the file.
@@ -431,9 +549,11 @@ class Algorithm(Generic[Config]):
         """
         return self._turns.call(lambda: self._save(path, exclude))
 
-    def _save(self, path: str | os.PathLike, exclude: tuple[str, ...] | list[str]) -> Path:
+    def _save(self, path: str | os.PathLike, exclude: str | Sequence[str]) -> Path:
         if checkpoint.exists(path) and not all_finite(self.params):
             raise ConfigurationError(f"The agent's parameters are not finite, so that it does not replace {path}; save it elsewhere.")
+        exclude = (exclude,) if isinstance(exclude, str) else exclude
+        exclude = [part for part in exclude if part != "replay" or part in self._run.agent._fields]
         for part in exclude:
             if part not in self._run.agent._fields or part == "params":
                 raise ConfigurationError(f"exclude={part!r}; choose from {', '.join(self._run.agent._fields[1:])}.")
@@ -458,6 +578,7 @@ class Algorithm(Generic[Config]):
         n_devices: int | str = 1,
         log_dir: str | os.PathLike[str] | None = None,
         network: Callable[[PyTree], Any] | None = None,
+        info_keywords: Sequence[str] = (),
         **hyperparameters: Any,
     ) -> Self:
         """Loads an agent; without an environment it can predict but not learn.
@@ -474,6 +595,7 @@ class Algorithm(Generic[Config]):
           n_devices: as for a new agent.
           log_dir: as for a new agent.
           network: the network that the agent was made with, if it was a user's.
+          info_keywords: as for a new agent.
           **hyperparameters: those to be replaced, and those that were functions.
 
         Raises:
@@ -497,7 +619,7 @@ class Algorithm(Generic[Config]):
         number = envs.spec.num_envs if envs is not None else configs.integer("n_envs", n_envs or spec.num_envs, 1)
         if number == spec.num_envs:
             agent.config = config
-            agent._setup(spec, network, log_dir)
+            agent._setup(spec, network, log_dir, info_keywords)
             if envs is not None:
                 agent._train_in(envs, env)
             agent._restore(path, manifest)
@@ -505,7 +627,7 @@ class Algorithm(Generic[Config]):
         # Hyperparameters that suit the new number of environments need not suit the old one.
         functions = {name: value for name, value in hyperparameters.items() if configs.is_function(saved.get(name))}
         agent.config = configs.from_json(cls.Config, saved, functions)
-        agent._setup(spec, network, log_dir)
+        agent._setup(spec, network, log_dir, info_keywords)
         agent._restore(path, manifest)
         agent.config = config
         if envs is not None:

@@ -36,7 +36,7 @@ _EXTRAS = {
 }
 
 
-def make_envs(env: EnvLike, n_envs: int = 1) -> Envs:
+def make_envs(env: EnvLike, n_envs: int = 1, exact: bool = True) -> Envs:
     """Makes the environments that an agent trains in.
 
     Args:
@@ -44,6 +44,7 @@ def make_envs(env: EnvLike, n_envs: int = 1) -> Envs:
         a `FuncEnv` of Gymnasium, or what `gymnax.make` returns.
       n_envs: how many to make of an id, a factory or a functional environment. Those that are functional are stepped by one program. An
         environment is always one; a vector environment knows its number, also one that a factory makes.
+      exact: whether a vector environment that a factory makes has to hold `n_envs`.
 
     Raises:
       ConfigurationError: if there is no such environment, a package for it is missing, or `n_envs` cannot be had.
@@ -69,7 +70,7 @@ def make_envs(env: EnvLike, n_envs: int = 1) -> Envs:
     if callable(env):
         first = adapters.adapt(env())
         if isinstance(first, gym.vector.VectorEnv):
-            return make_envs(first, n_envs)
+            return make_envs(first, n_envs if exact else 1)
         if _is_functional(first):
             return _make_functional(cast(FunctionalEnv, first), n_envs)
         made = [first, *(adapters.adapt(env()) for _ in range(n_envs - 1))]

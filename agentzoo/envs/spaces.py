@@ -228,3 +228,37 @@ def _bound(bound: np.ndarray) -> Any:
     values = np.asarray(bound)
     values = values.flat[0] if values.size and (values == values.flat[0]).all() else values
     return jax.tree.map(lambda x: x if np.isfinite(x) else str(x), values.tolist())
+
+
+def are_alike(one: spaces.Space, other: spaces.Space, bounds: bool = False) -> bool:
+    """Whether elements of two spaces have the same structure, shapes, dtypes and categories.
+
+    Args:
+      one: a space.
+      other: another one.
+      bounds: whether the bounds of a Box have to be the same, too.
+    """
+    for kind in (spaces.Dict, spaces.Tuple):
+        if isinstance(one, kind) or isinstance(other, kind):
+            if not (isinstance(one, kind) and isinstance(other, kind)):
+                return False
+            ours, theirs = dict(parts(one)), dict(parts(other))
+            same = ours.keys() == theirs.keys()
+            return same and all(are_alike(ours[key], theirs[key], bounds) for key in ours)
+    if isinstance(one, spaces.Box) and isinstance(other, spaces.Box):
+        if one.shape != other.shape or dtype(one) != dtype(other):
+            return False
+        same = np.array_equal(one.low, other.low) and np.array_equal(one.high, other.high)
+        return same or not bounds
+    for kind, names in _CATEGORIES.items():
+        if isinstance(one, kind) and isinstance(other, kind):
+            return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)
+    return one == other
+
+
+# Attributes in which alike spaces agree.
+_CATEGORIES = {
+    spaces.Discrete: ("n", "start"),
+    spaces.MultiDiscrete: ("nvec", "start"),
+    spaces.MultiBinary: ("shape",),
+}

@@ -162,7 +162,8 @@ class DeviceRunner(Runner):
 
     def _episodes(self, ends: Ends, cycles: int) -> list[Any]:
         last, reward, length = (np.asarray(x)[:cycles] for x in ends)
-        return [Episode(*one) for one in zip(reward[last].tolist(), length[last].tolist(), strict=True)]
+        each = reward[last].tolist(), length[last].tolist(), last.nonzero()[-1].tolist()
+        return [Episode(reward, length, env=env) for reward, length, env in zip(*each, strict=True)]
 
 
 class GroupRunner(DeviceRunner):

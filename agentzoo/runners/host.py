@@ -29,16 +29,19 @@ class HostRunner(Runner):
     def reset(self, seed: int | None = None) -> None:
         """Begins new episodes."""
         num_envs = self.envs.spec.num_envs
+        self.envs.pop_finals()
         self._obs, self._first = self.envs.reset(seed), np.ones(num_envs, bool)
         self._memory = self.agent.initial_memory(num_envs)
         self._rewards, self._lengths = np.zeros(num_envs), np.zeros(num_envs, int)
 
     def run(self, run: RunState, total: int, pause: Callable[[int], float]) -> Generator[Cycle, None, None]:
         """Acts and learns in turn, until `total` environment steps are done; yields after each cycle, whatever `pause` asks for."""
-        if self._obs is None:
+        if not self.continues:
             self.reset()
         compiled = compile_ahead(self.agent, self.programs, run, self.envs.spec)
         while run.step < total:
+            if self.envs.disturbed:  # by a callback
+                self.reset()
             trajectory = self.rollout(run.agent.params, run.key, run.step, run.moves, total)
             compiled.result()
             steps = int(trajectory.mask.sum())
@@ -48,6 +51,15 @@ class HostRunner(Runner):
             run = RunState(state, run.key, step, run.moves + self.agent.unroll_length)
             fault = None if finite else describe_fault(state.params, metrics, step)
             yield Cycle(run, self.finished_episodes(trajectory), metrics, fault)
+
+    @property
+    def continues(self) -> bool:
+        """Whether the environments stand where the last rollout has left them."""
+        return self._obs is not None and not self.envs.disturbed
+
+    def infos(self) -> list[dict[str, Any]]:
+        """Returns the `info` of each environment's newest step."""
+        return self.envs.infos()
 
     def rollout(self, params: PyTree, key: Array, step: int, moves: int, total: int) -> Trajectory:
         """Takes T steps in N environments, from where `step` steps and `moves` calls of `act` have been made by all actors together."""
@@ -91,9 +103,10 @@ class HostRunner(Runner):
             return []
         rewards = self._rewards + (trajectory.r_t * trajectory.mask).cumsum(axis=0, dtype=float)
         lengths = self._lengths + trajectory.mask.cumsum(axis=0)
-        episodes = []
-        for t, n in zip(*trajectory.last_t.nonzero(), strict=True):
-            episodes.append(Episode(float(rewards[t, n]), int(lengths[t, n])))
+        episodes, infos, offset = [], self.envs.pop_finals(), self.actor * self.envs.spec.num_envs
+        for t, n in zip(*(axis.tolist() for axis in trajectory.last_t.nonzero()), strict=True):
+            reward, length = float(rewards[t, n]), int(lengths[t, n])
+            episodes.append(Episode(reward, length, infos.get((t, n), {}), offset + n))
             rewards[t:, n] -= rewards[t, n].copy()
             lengths[t:, n] -= lengths[t, n].copy()
         self._rewards, self._lengths = rewards[-1], lengths[-1]

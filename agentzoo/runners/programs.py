@@ -42,6 +42,8 @@ class Episode(NamedTuple):
 
     reward: float  # sum of its rewards
     length: int  # its number of steps
+    info: dict[str, Any] = {}  # entries of its last step's `info`; never written to  # noqa: RUF012
+    env: int = 0  # the environment that it took place in
 
 
 class RunState(NamedTuple):
@@ -201,10 +203,12 @@ class Runner(Protocol):
     Attributes:
       worlds: the state of the environments, if it can be kept: all that a runner has to keep beside a `RunState`. Otherwise None.
       name: tells environments apart, of which one can go on with the state of another; None where there is no such state.
+      busy: whether actors in other threads are stepping the environments at this moment.
     """
 
     worlds: Any = None
     name: str | None = None
+    busy: bool = False
 
     def reset(self, seed: int | None = None) -> None:
         """Begins new episodes; without a seed, the random numbers go on."""
@@ -216,3 +220,7 @@ class Runner(Protocol):
         Yields after each cycle, or after several: but not later than with the one that reaches the step `pause(step)`.
         """
         ...
+
+    def infos(self) -> list[dict[str, Any]]:
+        """Returns the `info` of each environment's newest step; empty where it is out of reach."""
+        return []

@@ -141,6 +141,7 @@ class RayRunner(ThreadsRunner):
 
     def __init__(self, agent: Agent, programs: Programs, parts: Sequence[Envs], make: Callable[[], Envs], max_lag: int = 1):
         super().__init__(agent, programs, parts, max_lag)
+        self._local_actors = []
         connect()
         import ray
 
