@@ -35,14 +35,19 @@ MAY_IMPORT = {
     "envs": {"gymnasium", "gymnasium.spaces", "jax", "numpy", "types", "envs", "ale_py"},
     "runners": {"jax", "numpy", "ray", "sharding", "types", "envs", "callbacks", "logging", "runners"},
     "evaluation": {"gymnasium", "jax", "numpy", "envs", "types"},
-    "callbacks": {"numpy", "tqdm", "envs", "evaluation", "types"},
+    "progress": {"tqdm"},
+    "callbacks": {"numpy", "tqdm", "envs", "evaluation", "progress", "types"},
     "checkpoint": {"jax", "numpy", "ml_dtypes", "safetensors", "types"},
     "logging": {"tensorboardX"},
     "compilation": {"jax"},
-    "algos.base": {"jax", "numpy", "envs", "runners", "checkpoint", "logging", "callbacks", "config", "sharding", "types"},
+    "algos.base": {
+        *("jax", "numpy", "envs", "runners", "checkpoint", "logging", "callbacks", "config"),
+        *("progress", "sharding", "types"),
+    },
     "algos.loading": {"checkpoint", "types", "algos.base"},
-    "algos.together": {"jax", "numpy", "tqdm", "runners", "callbacks", "types", "algos.base"},
+    "algos.together": {"jax", "numpy", "runners", "callbacks", "progress", "types", "algos.base"},
     "algos.*": {"jax", "haiku", "optax", "distrax", "core", "networks", "replay", "config", "sharding", "types", "algos.base"},
+    "__main__": {"cli"},
     "cli": {"tyro", "gymnasium", "algos.loading", "checkpoint", "compilation", "config", "envs", "evaluation", "types"},
 }
 

@@ -20,8 +20,9 @@ import numpy as np
 from agentzoo import checkpoint
 from agentzoo import config as configs
 from agentzoo.callbacks import BaseCallback, CallbackLike, CallbackList, ProgressBarCallback, make_callback
-from agentzoo.envs import EnvLike, Envs, make_shared_envs, spaces
+from agentzoo.envs import EnvLike, Envs, has_dummy_steps, identify, make_shared_envs, spaces
 from agentzoo.logging import Logger, next_folder, versions
+from agentzoo.progress import Budget
 from agentzoo.runners import Programs, Runner, RunState, check_runner, compile_agent, make_runner
 from agentzoo.sharding import Mesh, collect, make_mesh, replicate, spread
 from agentzoo.types import Agent, ConfigurationError, EnvSpec, PyTree, TrainingError, all_finite, resolve_metrics
@@ -85,12 +86,14 @@ class Algorithm(Generic[Config]):
             raise ConfigurationError(f"{name} has no preset {preset!r}; choose from {', '.join(self.presets) or 'none'}.")
         if n_envs < 1:
             raise ConfigurationError(f"n_envs={n_envs}; expected at least 1.")
+        if seed is not None and seed < 0:
+            raise ConfigurationError(f"seed={seed}; expected at least 0, or None, which draws one.")
         hyperparameters = {**(self.presets[preset] if preset else {}), **hyperparameters}
         self.config: Config = configs.make_config(self.Config, hyperparameters)
         self.seed = random.SystemRandom().randrange(2**31) if seed is None else int(seed)
         self._envs: Envs | None = make_shared_envs(env, n_envs, n_actors, distant=runner == "ray")
         self._setup(self._envs.spec, network, log_dir)
-        self.env_id = env if isinstance(env, str) else _id_of(self._envs)
+        self.env_id, self.env_kwargs = identify(env, self._envs)
 
     def _setup(self, spec: EnvSpec, network: Callable | None, log_dir: str | os.PathLike[str] | None) -> None:
         """What is common to making an agent and loading one."""
@@ -159,7 +162,8 @@ class Algorithm(Generic[Config]):
           total_timesteps: environment steps to take, over all environments together; `1e5` is fine.
           callback: a `BaseCallback`, a function of the agent, or a list of those.
           log_interval: environment steps between two entries of the log.
-          progress_bar: show a bar with return, speed and time left.
+          progress_bar: show a bar with return, speed and time left, or, where the output is no terminal and no notebook, one line
+            for each entry of the log.
           reset_num_timesteps: begin a new run, with schedules and step counter at their start. False goes on with the last one,
             for `total_timesteps` more, in its log and its episodes.
 
@@ -191,6 +195,12 @@ class Algorithm(Generic[Config]):
             raise ConfigurationError(f"The run would be {total} steps long, and a run has 2^31 - 1 at most; begin a new one.")
         return total
 
+    def _budget(self, first: int, total: int) -> Budget:
+        """What a run from step `first` to step `total` will take."""
+        assert self._envs is not None
+        cycle = self._agent.unroll_length * self.n_envs
+        return Budget(first, total, cycle, exact=not has_dummy_steps(self._envs))
+
     def _begin(self, reset_num_timesteps: bool) -> None:
         """Prepares a run."""
         assert self._runner is not None
@@ -212,7 +222,9 @@ class Algorithm(Generic[Config]):
     def _train(self, total: int, callback: BaseCallback, log_interval: int) -> None:
         assert self._runner is not None
         callback.init_callback(self)
-        callback.on_training_start({"total_timesteps": total, "episodes": []}, {})
+        budget = self._budget(self._run.step, total)
+        given = {"total_timesteps": total, "log_interval": log_interval, "budget": budget}
+        callback.on_training_start({**given, "episodes": []}, {})
         logged = self._run.step // log_interval
 
         def pause(step: int) -> float:
@@ -329,7 +341,8 @@ class Algorithm(Generic[Config]):
                 f"The agent was made for {_describe(self.spec)}, but the new environment is {_describe(envs.spec)}; make a new agent."
             )
         self._runner, self._seed_next_reset = self._make_runner(envs), True
-        self._envs, self.env_id = envs, env if isinstance(env, str) else _id_of(envs)
+        self._envs = envs
+        self.env_id, self.env_kwargs = identify(env, envs)
 
     def save(self, path: str | os.PathLike, exclude: tuple[str, ...] | list[str] = ()) -> Path:
         """Saves the agent as one safetensors file, all or nothing. The state of environments that are compiled is part of it.
@@ -376,7 +389,7 @@ class Algorithm(Generic[Config]):
         In the functional environment that it was saved in, it learns on exactly where it was. Others begin new episodes.
 
         Args:
-          path: the file that `save` wrote.
+          path: the file that `save` wrote, or the folder of a run, or of the best agent of an `EvalCallback`.
           env: the environment to go on in.
           runner: as for a new agent.
           n_actors: as for a new agent.
@@ -403,6 +416,7 @@ class Algorithm(Generic[Config]):
         agent.runner, agent.n_actors, agent.max_lag, agent.mesh = runner, n_actors, max_lag, make_mesh(n_devices)
         agent.config = configs.from_json(cls.Config, manifest["hyperparameters"], hyperparameters)
         agent.seed, agent.env_id = manifest["seed"], manifest["env_id"]
+        agent.env_kwargs = manifest.get("env_kwargs", {})  # older files have none
         agent._envs = None
         agent._setup(spec_from_json(json.dumps(manifest["spec"])), network, log_dir)
         template = agent._run._replace(agent=agent._run.agent._asdict())._asdict()
@@ -426,6 +440,7 @@ class Algorithm(Generic[Config]):
         return {
             "algorithm": type(self).__name__,
             "env_id": self.env_id,
+            "env_kwargs": self.env_kwargs,
             "seed": self.seed,
             "hyperparameters": configs.to_json(self.config),
             "network": network,
@@ -460,12 +475,6 @@ def spec_from_json(text: str) -> EnvSpec:
 
 def _describe(spec: EnvSpec) -> str:
     return f"{spec.num_envs} environment(s) with observations {spec.observation_space} and actions {spec.action_space}"
-
-
-def _id_of(envs: Envs) -> str | None:
-    envs = getattr(envs, "shares", [envs])[0]
-    env: Any = getattr(envs, "env", None) or getattr(envs, "envs", [None])[0]
-    return getattr(getattr(env, "spec", None), "id", None)  # EnvPool's specs have none
 
 
 @contextlib.contextmanager

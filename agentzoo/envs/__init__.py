@@ -14,7 +14,8 @@ from agentzoo.envs.functional_gym import FunctionalGymEnv, FunctionalVectorEnv
 from agentzoo.envs.gym_envs import Envs, GymEnvs, make_buffers
 from agentzoo.envs.make import EnvLike, find_native, make_env, make_envs
 from agentzoo.envs.minatar import Asterix, Breakout
-from agentzoo.envs.shares import DistantEnvs, SharedEnvs, make_shared_envs
+from agentzoo.envs.records import identify
+from agentzoo.envs.shares import DistantEnvs, SharedEnvs, has_dummy_steps, make_shared_envs
 from agentzoo.envs.vector_envs import VectorEnvs
 
 __all__ = [
@@ -44,6 +45,8 @@ __all__ = [
     "TimeLimit",
     "VectorEnvs",
     "find_native",
+    "has_dummy_steps",
+    "identify",
     "make_buffers",
     "make_env",
     "make_envs",
