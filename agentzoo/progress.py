@@ -2,7 +2,7 @@
 
 import sys
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tqdm.auto import tqdm
 
@@ -51,11 +51,14 @@ class Progress:
 
     def __init__(self, name: str, first: int, total: int):
         self.name, self.total = name, total
-        self._stream, self._step = sys.stderr, first
+        self._step = first
         # None asks tqdm for a bar only in a terminal, or as a widget of a notebook. A notebook
-        # without widgets shows text, but its stream says that it is no terminal.
-        disable = False if type(self._stream).__module__.startswith("ipykernel") else None
-        self._bar = tqdm(total=total, initial=first, unit="step", dynamic_ncols=True, desc=name, disable=disable)
+        # without widgets shows text, but its stream says that it is no terminal. And there is
+        # no stream where Python runs without a console.
+        text_in_notebook = type(sys.stderr).__module__.startswith("ipykernel")
+        disable = True if sys.stderr is None else False if text_in_notebook else None
+        layout: dict[str, Any] = dict(desc=name, unit="step", dynamic_ncols=True)
+        self._bar = tqdm(total=total, initial=first, disable=disable, **layout)
         self._began = self._printed_at = time.perf_counter()
         self._printed, self._note = first, ""
 
@@ -107,6 +110,6 @@ class Progress:
 
 def write(text: str) -> None:
     """Print a line on stderr, above the bar where there is one."""
-    if sys.stderr is not None:  # it is where Python runs without a console
+    if sys.stderr is not None:
         tqdm.write(text, file=sys.stderr)
         sys.stderr.flush()
