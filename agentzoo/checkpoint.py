@@ -105,10 +105,11 @@ def find(path: str | os.PathLike) -> Path:
       FileNotFoundError: if there is none.
       ConfigurationError: if a folder holds several.
     """
-    for candidate in (Path(path), _with_suffix(path)):
+    folder = Path(path)
+    # "." has no name that could get a suffix.
+    for candidate in (folder, *([_with_suffix(folder)] if folder.name else [])):
         if candidate.is_file():
             return candidate
-    folder = Path(path)
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no saved agent at {path}.")
     for name in ("model", "best_model"):

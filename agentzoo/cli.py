@@ -4,6 +4,7 @@ import ast
 import contextlib
 import dataclasses
 import functools
+import importlib
 import importlib.util
 import os
 import select
@@ -26,7 +27,7 @@ from agentzoo.algos.loading import ALGORITHMS, find, load
 from agentzoo.compilation import use_compilation_cache
 from agentzoo.envs import make_env
 from agentzoo.evaluation import evaluate_policy
-from agentzoo.types import ConfigurationError
+from agentzoo.types import ConfigurationError, TrainingError
 
 
 @dataclasses.dataclass
@@ -98,7 +99,8 @@ class Video:
 def main(arguments: list[str] | None = None) -> None:
     """Runs a command.
 
-    A request that cannot work ends with one sentence and exit code 2, and an interrupt with 130.
+    A request that cannot work ends with one sentence and exit code 2, training that cannot go on
+    with one sentence and exit code 1, and an interrupt with exit code 130.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
@@ -110,8 +112,11 @@ def main(arguments: list[str] | None = None) -> None:
     except (ConfigurationError, FileNotFoundError) as error:
         print(f"agentzoo: {error}", file=sys.stderr)
         sys.exit(2)
+    except TrainingError as error:
+        print(f"agentzoo: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt as interrupt:
-        print(f"agentzoo: {interrupt or 'interrupted.'}", file=sys.stderr)
+        print(f"agentzoo: {str(interrupt) or 'interrupted.'}", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         if not _reader_is_gone():
@@ -383,6 +388,8 @@ def _video(options: Video) -> None:
     out = options.out or path.parent / "videos"
     env_id, kwargs = _environment_of(agent, options)
     try:
+        # What Gymnasium imports when it saves the first video, after an episode was played.
+        importlib.import_module("moviepy.video.io.ImageSequenceClip")
         with _warnings_unless_refused():
             env = make_env(env_id, **{**kwargs, "render_mode": "rgb_array"})
         if env.render_mode != "rgb_array":
@@ -390,6 +397,6 @@ def _video(options: Video) -> None:
         with _clear_folder(out):
             env = RecordVideo(env, str(out), episode_trigger=lambda _: True, disable_logger=True)
         _play(agent, env, options)
-    except gym.error.DependencyNotInstalled as error:
+    except (gym.error.DependencyNotInstalled, ImportError) as error:
         raise ConfigurationError("Recording videos needs a package that is not installed; run: pip install 'agentzoo[video]'") from error
     print(f"{options.episodes} video(s) in {out}")

@@ -117,7 +117,7 @@ def make_env(env_id: str, **kwargs: Any) -> gym.Env:
 @contextlib.contextmanager
 def _clear_errors(env_id: str, kwargs: dict[str, Any] | None = None) -> Iterator[str]:
     """Registers an environment, gives its id without a module, and turns errors of making it into ours."""
-    given = {name: value for name, value in (kwargs or {}).items() if name != "render_mode"}
+    given = kwargs or {}
     try:
         yield _register(env_id)
     except ConfigurationError:
