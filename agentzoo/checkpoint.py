@@ -118,7 +118,8 @@ def find(path: str | os.PathLike) -> Path:
     # Files whose names begin with a dot are left by a crash while they were written.
     found = sorted(file for file in folder.glob(f"*{SUFFIX}") if not file.name.startswith("."))
     if len(found) > 1:
-        raise ConfigurationError(f"{path} holds {len(found)} saved agents; choose one of {_some(found)}.")
+        advice = f"choose one of {_some(found)}."
+        raise ConfigurationError(f"{path} holds {len(found)} saved agents; {advice}")
     if found:
         return found[0]
     within = sorted({file.parent for file in folder.glob(f"*/*{SUFFIX}")})

@@ -138,22 +138,24 @@ def _run(arguments: list[str]) -> None:
         options, config = _parse_train(algorithm, given[0], arguments[2:])
         _train(algorithm, options, config)
     elif given and given[0] not in ("-h", "--help"):
-        raise ConfigurationError(
-            f"The algorithm comes before {given[0]}: write agentzoo train dqn --env CartPole-v1. Choose from {', '.join(ALGORITHMS)}."
-        )
+        form = f"agentzoo train {{{','.join(ALGORITHMS)}}} --env ENV"
+        raise ConfigurationError(f"The algorithm comes before {given[0]}: write {form}.")
     else:
         commands = {"train": _train_help, "eval": _eval, "video": _video}
         tyro.extras.subcommand_cli_from_dict(
             commands,
             prog="agentzoo",
-            description="Train agents with `train`, and use them with `eval` and `video`. `agentzoo --version` prints the version.",
+            description="Train agents, and use them. `agentzoo --version` prints the version.",
             args=arguments,
             config=(tyro.conf.OmitArgPrefixes,),
         )
 
 
 def _reader_is_gone() -> bool:
-    """Whether nobody reads what is printed (`agentzoo --help | head -1`); then the rest is dropped."""
+    """Whether nobody reads what is printed, as after `agentzoo --help | head -1`.
+
+    Then what is still to be printed is dropped.
+    """
     if sys.stdout is None or not hasattr(select, "poll"):  # Windows has none
         return False
     poll = select.poll()
@@ -242,8 +244,9 @@ def _train(algorithm: Any, options: Train, config: Any) -> None:
     _learn(agent, options.steps)
     print(f"Saved in {agent.run_dir}; {_curves(options.log_dir)}")
     if options.eval_episodes:
-        mean, std = evaluate_policy(agent, env, options.eval_episodes, seed=options.seed + 1_000_000)
-        print(f"Mean return of {options.eval_episodes} fresh episodes: {mean:.1f} +- {std:.1f}")
+        episodes, seed = options.eval_episodes, options.seed + 1_000_000
+        mean, std = evaluate_policy(agent, env, episodes, seed=seed)
+        print(f"Mean return of {episodes} fresh episodes: {mean:.1f} +- {std:.1f}")
 
 
 def _learn(agent: Any, steps: float) -> None:
@@ -323,7 +326,8 @@ def _keywords(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         key, colon, text = pair.partition(":")
         if not (colon and key.isidentifier()):
-            raise ConfigurationError(f"--env-kwargs {pair}; expected key:value, such as is_slippery:False.")
+            expected = "key:value, such as is_slippery:False"
+            raise ConfigurationError(f"--env-kwargs {pair}; expected {expected}.")
         try:
             keywords[key] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
@@ -398,5 +402,6 @@ def _video(options: Video) -> None:
             env = RecordVideo(env, str(out), episode_trigger=lambda _: True, disable_logger=True)
         _play(agent, env, options)
     except (gym.error.DependencyNotInstalled, ImportError) as error:
-        raise ConfigurationError("Recording videos needs a package that is not installed; run: pip install 'agentzoo[video]'") from error
+        missing = "Recording videos needs a package that is not installed"
+        raise ConfigurationError(f"{missing}; run: pip install 'agentzoo[video]'") from error
     print(f"{options.episodes} video(s) in {out}")

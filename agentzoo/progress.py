@@ -1,4 +1,4 @@
-"""How far a run is: a bar in a terminal or a notebook, and elsewhere one line for each entry of the log."""
+"""The progress of a run: a bar in a terminal or a notebook, and elsewhere lines of text."""
 
 import sys
 import time
@@ -30,18 +30,17 @@ class Budget(NamedTuple):
     def note(self, name: str) -> str | None:
         """Return a sentence that says what the budget is rounded to, or None if it is not."""
         budget, taken = self.goal - self.first, self.end(self.first) - self.first
+        learns, steps = f"{name} learns in cycles of", f"the budget of {budget:,} steps"
         if not self.exact:
-            return (
-                f"{name} learns in cycles of up to {self.cycle:,} steps, and training ends with the "
-                f"cycle in which the budget of {budget:,} steps is used up."
-            )
+            ends = "training ends with the cycle that uses up"
+            return f"{learns} up to {self.cycle:,} steps, and {ends} {steps}."
         if budget == taken:
             return None
-        return f"{name} learns in cycles of {self.cycle:,} steps, so the budget of {budget:,} steps is rounded up to {taken:,}."
+        return f"{learns} {self.cycle:,} steps, so {steps} is rounded up to {taken:,}."
 
 
 class Progress:
-    """Shows on stderr how far a run is.
+    """Shows the progress of a run on stderr.
 
     Args:
       name: what the bar and the lines begin with.

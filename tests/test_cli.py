@@ -123,7 +123,7 @@ def test_an_option_beside_a_preset_wins(tmp_path):
     [
         ("train dqm --env CartPole-v1", "no algorithm 'dqm' in agentzoo; did you mean DQN?"),
         ("train qr-dqn --env CartPole-v1", "did you mean QRDQN?"),
-        ("train --env CartPole-v1 dqn", "The algorithm comes before --env: write agentzoo train"),
+        ("train --env CartPole-v1 dqn", "The algorithm comes before --env: write agentzoo train {dqn,"),
         ("train dqn --env CartPoll-v1", "did you mean 'CartPole-v1'"),
         ("train dqn --env CartPole-v1 --gamma 3", "gamma=3.0 is out of range"),
         ("train dqn --env CartPole-v1 --preset big", "no preset 'big'"),
@@ -248,19 +248,19 @@ def test_environments_of_the_current_folder_and_their_arguments(tmp_path, capsys
 
 
 def test_what_is_evaluated_is_what_was_trained_in(capsys, tmp_path, monkeypatch):
-    (tmp_path / "my_env_too.py").write_text(textwrap.dedent(MODULE))
+    (tmp_path / "my_env_too.py").write_text(textwrap.dedent(MODULE.replace("Goal", "Prize")))
     monkeypatch.syspath_prepend(tmp_path)
-    agent = agentzoo.DQN("my_env_too:Goal-v0", n_envs=2)
-    assert (agent.env_id, agent.env_kwargs) == ("my_env_too:Goal-v0", {})
-    for i, env in enumerate([lambda: gym.make("Goal-v0", reward=3), lambda: gym.make_vec("Goal-v0", 2, reward=3)]):
+    agent = agentzoo.DQN("my_env_too:Prize-v0", n_envs=2)
+    assert (agent.env_id, agent.env_kwargs) == ("my_env_too:Prize-v0", {})
+    for i, env in enumerate([lambda: gym.make("Prize-v0", reward=3), lambda: gym.make_vec("Prize-v0", 2, reward=3)]):
         path = agentzoo.DQN(env).save(tmp_path / str(i))
         main(["eval", str(path), "--episodes", "2"])
-        assert "2 episodes of Goal-v0: 3.0 +- 0.0" in capsys.readouterr().out
-        main(["eval", str(path), "--episodes", "2", "--env", "Goal-v0"])
-        assert "2 episodes of Goal-v0: 1.0 +- 0.0" in capsys.readouterr().out
-    agent.set_env(lambda: gym.make("Goal-v0", reward=2, max_episode_steps=7, render_mode="rgb_array"))
+        assert "2 episodes of Prize-v0: 3.0 +- 0.0" in capsys.readouterr().out
+        main(["eval", str(path), "--episodes", "2", "--env", "Prize-v0"])
+        assert "2 episodes of Prize-v0: 1.0 +- 0.0" in capsys.readouterr().out
+    agent.set_env(lambda: gym.make("Prize-v0", reward=2, max_episode_steps=7, render_mode="rgb_array"))
     assert agent.env_kwargs == {"reward": 2, "max_episode_steps": 7}
-    path = agentzoo.DQN(lambda: gym.make("Goal-v0", reward=np.ones(()))).save(tmp_path / "array")
+    path = agentzoo.DQN(lambda: gym.make("Prize-v0", reward=np.ones(()))).save(tmp_path / "array")
     with pytest.raises(SystemExit):
         main(["eval", str(path)])
     assert "with arguments that its file cannot hold" in capsys.readouterr().err
@@ -357,7 +357,7 @@ def test_an_interrupt_says_where_the_agent_is(number, code):
     root = str(Path(agentzoo.__file__).parents[1])
     command = [*MODULE_SCRIPT, "train", "ppo", "--env", "CartPole-v1", "--steps", "1e8"]
     with subprocess.Popen(
-        [*command, "--n-steps", "64"],
+        [*command, "--n-steps", "64", "--n-epochs", "1"],
         env={**os.environ, "PYTHONPATH": root},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

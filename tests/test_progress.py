@@ -33,7 +33,7 @@ CYCLES = {DQN: 4, QRDQN: 4, SAC: 4, MPO: 4, PPO: 16, IMPALA: 16}
 
 @contextlib.contextmanager
 def captured(monkeypatch, terminal):
-    """What is written to stderr, a pseudo-terminal or a pipe, as a list that is filled at the end."""
+    """What is written to a pseudo-terminal or a pipe, as a list that is filled at the end."""
     reading, writing = pty.openpty() if terminal else os.pipe()
     if terminal:
         fcntl.ioctl(writing, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
@@ -121,7 +121,7 @@ def test_dummy_steps_do_not_count(terminal, monkeypatch):
         agent.learn(70)
     taken = agent.num_timesteps
     assert taken == 80  # it would be 96 if every step counted
-    assert text[0].startswith("PPO learns in cycles of up to 32 steps, and training ends with the")
+    assert text[0].startswith("PPO learns in cycles of up to 32 steps, and training ends with")
     assert f"{taken}/{taken}" in last(text[0]) and "100%" in last(text[0])
 
 

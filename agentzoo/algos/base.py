@@ -162,8 +162,8 @@ class Algorithm(Generic[Config]):
           total_timesteps: environment steps to take, over all environments together; `1e5` is fine.
           callback: a `BaseCallback`, a function of the agent, or a list of those.
           log_interval: environment steps between two entries of the log.
-          progress_bar: show a bar with return, speed and time left, or, where the output is no terminal and no notebook, one line
-            for each entry of the log.
+          progress_bar: show a bar with return, speed and time left. Where the output is neither a
+            terminal nor a notebook, print one line for each entry of the log instead.
           reset_num_timesteps: begin a new run, with schedules and step counter at their start. False goes on with the last one,
             for `total_timesteps` more, in its log and its episodes.
 
@@ -389,7 +389,8 @@ class Algorithm(Generic[Config]):
         In the functional environment that it was saved in, it learns on exactly where it was. Others begin new episodes.
 
         Args:
-          path: the file that `save` wrote, or the folder of a run, or of the best agent of an `EvalCallback`.
+          path: the file that `save` wrote, a run folder, or the folder in which `EvalCallback`
+            saves the best agent.
           env: the environment to go on in.
           runner: as for a new agent.
           n_actors: as for a new agent.

@@ -23,12 +23,13 @@ def find(name: str) -> type[Algorithm]:
     if module not in ALGORITHMS:
         close = difflib.get_close_matches(module, ALGORITHMS, n=1)
         advice = f"did you mean {ALGORITHMS[close[0]]}? Choose" if close else "choose"
-        raise ConfigurationError(f"There is no algorithm {name!r} in agentzoo; {advice} from {', '.join(ALGORITHMS.values())}.")
+        advice = f"{advice} from {', '.join(ALGORITHMS.values())}."
+        raise ConfigurationError(f"There is no algorithm {name!r} in agentzoo; {advice}")
     return getattr(importlib.import_module(f"agentzoo.algos.{module}"), ALGORITHMS[module])
 
 
 def load(path: str | os.PathLike, env: Any = None, **kwargs: Any) -> Algorithm:
-    """Loads a saved agent of whichever algorithm, from its file or a run folder; see `Algorithm.load`.
+    """Loads a saved agent of whichever algorithm; see `Algorithm.load`.
 
     Raises:
       FileNotFoundError: if there is no such file.

@@ -62,8 +62,10 @@ def learn_together(
     for i, agent in enumerate(agents):
         groups.setdefault(_kind(agent), []).append(i)
     curves: list[Any] = [None] * len(agents)
-    firsts = [0 if reset_num_timesteps else agent.num_timesteps for agent in agents]
-    budgets = [agent._budget(first, first + int(total_timesteps)) for agent, first in zip(agents, firsts, strict=True)]
+    budgets = []
+    for agent in agents:
+        first = 0 if reset_num_timesteps else agent.num_timesteps
+        budgets.append(agent._budget(first, first + int(total_timesteps)))
     bar = _Bar(agents, budgets) if progress_bar else None
     move = _nothing if bar is None else bar.move
     try:
@@ -84,8 +86,8 @@ class _Bar:
     """One bar for the steps of all agents."""
 
     def __init__(self, agents: Sequence[Algorithm], budgets: Sequence[Budget]):
-        notes = [budget.note(type(agent).__name__) for agent, budget in zip(agents, budgets, strict=True)]
-        for note in dict.fromkeys(notes):
+        each = zip(agents, budgets, strict=True)
+        for note in dict.fromkeys(budget.note(type(agent).__name__) for agent, budget in each):
             if note is not None:
                 progress.write(note)
         self._budgets = dict(zip(map(id, agents), budgets, strict=True))

@@ -108,7 +108,8 @@ def make_env(env_id: str, **kwargs: Any) -> gym.Env:
       **kwargs: arguments of the environment, such as `render_mode`, and for Atari `terminal_on_life_loss`.
 
     Raises:
-      ConfigurationError: if there is no such environment, a package for it is missing, or it does not take the arguments.
+      ConfigurationError: if there is no such environment, a package for it is missing, or it does
+        not take the arguments.
     """
     with _clear_errors(env_id, kwargs) as name:
         return (atari.make if atari.is_atari(name, kwargs) else gym.make)(name, **kwargs)
@@ -116,7 +117,10 @@ def make_env(env_id: str, **kwargs: Any) -> gym.Env:
 
 @contextlib.contextmanager
 def _clear_errors(env_id: str, kwargs: dict[str, Any] | None = None) -> Iterator[str]:
-    """Registers an environment, gives its id without a module, and turns errors of making it into ours."""
+    """Registers an environment, and turns errors of making it into ours.
+
+    Yields its id without the module.
+    """
     given = kwargs or {}
     try:
         yield _register(env_id)
@@ -126,8 +130,8 @@ def _clear_errors(env_id: str, kwargs: dict[str, Any] | None = None) -> Iterator
         module = env_id.rpartition(":")[0]
         if error.name and f"{module}.".startswith(f"{error.name}."):
             raise ConfigurationError(
-                f"There is no module {module!r}, which {env_id!r} names before the colon; run this in "
-                f"the folder that holds the module, or install it."
+                f"There is no module {module!r}, which {env_id!r} names before the colon; run this "
+                f"in the folder that holds the module, or install it."
             ) from error
         raise ConfigurationError(_missing(env_id, str(error))) from error
     except gym.error.DependencyNotInstalled as error:
@@ -144,13 +148,14 @@ def _clear_errors(env_id: str, kwargs: dict[str, Any] | None = None) -> Iterator
 
 
 def _register(env_id: str) -> str:
-    """Imports what registers an environment, and returns its id without the module before the colon.
+    """Imports what registers an environment, and returns its id without the module.
 
     Games of ale-py and the Control Suite, which comes through Shimmy, are registered for the user.
     """
     module, _, name = env_id.rpartition(":")
     if module.startswith("."):
-        raise ConfigurationError(f"{env_id!r} names no module before the colon; write my_module:MyEnv-v0.")
+        form = "my_module:MyEnv-v0"
+        raise ConfigurationError(f"{env_id!r} names no module before the colon; write {form}.")
     if module:
         importlib.import_module(module)
     if name not in gym.registry and _has_atari():
@@ -171,12 +176,14 @@ def _unknown(env_id: str) -> str:
     if (name.startswith("ALE/") or "NoFrameskip" in name) and not _has_atari():
         return _missing(env_id, "ale-py is not installed")
     close = difflib.get_close_matches(name, gym.registry, n=1, cutoff=0.5)
-    known = "list the known ones with gymnasium.pprint_registry()."
-    return f"There is no environment {env_id!r}; " + (f"did you mean {module + colon + close[0]!r}?" if close else known)
+    advice = "list the known ones with gymnasium.pprint_registry()."
+    if close:
+        advice = f"did you mean {module + colon + close[0]!r}?"
+    return f"There is no environment {env_id!r}; {advice}"
 
 
 def _impossible(env_id: str, kwargs: dict[str, Any], error: Exception) -> str:
-    """A sentence with what was raised, and another version of the environment if there is a newer one."""
+    """A sentence with what was raised, and the newest version of the environment."""
     cause = error.__cause__ if _is_wrong_call(error) else None  # Gymnasium adds to its message
     reason = " ".join(str(cause or error).split()).rstrip(".") or type(error).__name__
     if not isinstance(error, gym.error.Error | ImportError | TypeError):
@@ -194,9 +201,8 @@ def _newest(env_id: str) -> str | None:
         namespace, bare, version = parse_env_id(name)
     except gym.error.Error:
         return None
-    versions = [
-        spec.version for spec in gym.registry.values() if (spec.namespace, spec.name) == (namespace, bare) and spec.version is not None
-    ]
+    specs = [spec for spec in gym.registry.values() if spec.version is not None]
+    versions = [spec.version for spec in specs if (spec.namespace, spec.name) == (namespace, bare)]
     newest = max(versions, default=None)
     if newest is None or version is None or newest <= version:
         return None

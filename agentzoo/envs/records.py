@@ -1,4 +1,4 @@
-"""What an agent's file and a run's record say about environments, so that they can be made again."""
+"""What saved agents and run folders record about environments, to make them again."""
 
 import functools
 import json
@@ -50,10 +50,11 @@ def _arguments(spec: EnvSpec) -> dict[str, Any]:
 
 def _differing(kwargs: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any] | None:
     """The arguments that are not the usual ones, or None if JSON cannot hold them."""
-    missing = object()
-    different = {
-        name: value for name, value in kwargs.items() if name not in _NOT_RECORDED and repr(value) != repr(usual.get(name, missing))
-    }
+    different = {}
+    for name, value in kwargs.items():
+        usual_value = repr(usual[name]) if name in usual else None
+        if name not in _NOT_RECORDED and repr(value) != usual_value:
+            different[name] = value
     try:
         return json.loads(json.dumps(different))
     except (TypeError, ValueError):
