@@ -12,6 +12,7 @@ import shlex
 import shutil
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -273,8 +274,9 @@ def _interrupt_on_termination() -> Iterator[list[int]]:
         received.append(number)
         signal.raise_signal(signal.SIGINT)
 
-    if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None):
-        yield received  # nothing would happen
+    ignored = signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None)
+    if ignored or threading.current_thread() is not threading.main_thread():
+        yield received  # SIGTERM ends the process, as usual
         return
     previous = signal.signal(signal.SIGTERM, interrupt)
     try:

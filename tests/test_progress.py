@@ -88,6 +88,13 @@ def test_a_line_for_each_entry_of_the_log_where_there_is_no_terminal(algorithm, 
         assert len(file.readlines()) == 1 + len(lines)
 
 
+def test_the_steps_of_several_actors(monkeypatch):
+    agent = IMPALA(probes.CueReward, n_envs=4, runner="threads", n_actors=2, **SETTINGS[IMPALA])
+    with captured(monkeypatch, terminal=True) as text:
+        agent.learn(100)
+    assert "rounded up to 128." in text[0] and "| 128/128 [" in last(text[0])
+
+
 def test_a_run_that_goes_on_begins_inside(monkeypatch):
     agent = PPO(probes.CueReward, **SETTINGS[PPO]).learn(20, progress_bar=False)
     with captured(monkeypatch, terminal=True) as text:

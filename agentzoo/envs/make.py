@@ -201,10 +201,9 @@ def _newest(env_id: str) -> str | None:
         namespace, bare, version = parse_env_id(name)
     except gym.error.Error:
         return None
-    specs = [spec for spec in gym.registry.values() if spec.version is not None]
-    versions = [spec.version for spec in specs if (spec.namespace, spec.name) == (namespace, bare)]
-    newest = max(versions, default=None)
-    if newest is None or version is None or newest <= version:
+    same = [spec for spec in gym.registry.values() if spec.namespace == namespace]
+    newest = max((spec.version or 0 for spec in same if spec.name == bare), default=0)
+    if version is None or newest <= version:
         return None
     return module + colon + get_env_id(namespace, bare, newest)
 
