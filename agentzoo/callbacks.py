@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from agentzoo import progress
 from agentzoo.envs import EnvLike, Envs, number
 from agentzoo.evaluation import make_evaluation_envs, run_episodes
 from agentzoo.types import ConfigurationError
@@ -56,7 +57,7 @@ class BaseCallback:
       locals: a dictionary with these entries.
 
         - `self`: the agent. `total_timesteps`: the step at which the run ends. `log_interval` and
-          `reset_num_timesteps`: the arguments of `learn`.
+          `reset_num_timesteps`: the arguments of `learn`. `budget`: an `agentzoo.progress.Budget`.
         - `episodes`: the episodes that ended since the last call, with `reward`, `length`, `info`
           of the last step, and `env`, the index of the environment.
         - `infos` and `dones`: for each environment, whether an episode ended since the last call,
@@ -596,21 +597,29 @@ class StopTrainingOnMaxEpisodes(BaseCallback):
 
 
 class ProgressBarCallback(BaseCallback):
-    """A bar with the mean return of the last 100 episodes, the speed, and the time left."""
+    """Shows the mean return of the last 100 episodes, the speed, and the time left.
+
+    It is a bar in a terminal or a notebook. Elsewhere it is one line for each entry of the log.
+    """
 
     def _on_training_start(self) -> None:
-        total = self.locals["total_timesteps"]
-        self._bar = tqdm(total=total, initial=self.num_timesteps, unit="step", dynamic_ncols=True, desc=type(self.model).__name__)
+        self._budget, name = self.locals["budget"], type(self.model).__name__
+        if note := self._budget.note(name):
+            progress.write(note)
+        first = self._budget.first
+        self._progress = progress.Progress(name, first, self._budget.end(first))
+        self._logged = first // self.locals["log_interval"]
 
     def _on_step(self) -> bool:
-        returns = self.model.ep_rew_mean
-        if self.locals["episodes"]:
-            self._bar.set_postfix_str(f"return {returns:.1f}", refresh=False)
-        self._bar.update(self.num_timesteps - self._bar.n)
+        step, interval = self.num_timesteps, self.locals["log_interval"]
+        note = f"return {self.model.ep_rew_mean:.1f}" if self.locals["episodes"] else ""
+        due = step // interval > self._logged
+        self._logged = step // interval
+        self._progress.move(step, self._budget.end(step), note, due)
         return True
 
     def _on_training_end(self) -> None:
-        self._bar.close()
+        self._progress.close()
 
 
 CallbackLike = BaseCallback | Callable[..., Any] | Sequence["BaseCallback | Callable[..., Any]"] | None

@@ -140,15 +140,41 @@ def load(path: str | os.PathLike, template: PyTree, missing: tuple[str, ...] = (
 
 
 def find(path: str | os.PathLike) -> Path:
-    """The file that a path means, with or without its suffix.
+    """The file that a path means, with or without its suffix, or the agent's file in a folder.
+
+    In a folder it is `model.safetensors`, which ends a run, or else `best_model.safetensors`, which
+    `EvalCallback` writes, or else the only file with that suffix.
 
     Raises:
       FileNotFoundError: if there is none.
+      ConfigurationError: if a folder holds several.
     """
-    for candidate in (Path(path), _with_suffix(path)):
+    folder = Path(path)
+    # "." has no name that could get a suffix.
+    for candidate in (folder, *([_with_suffix(folder)] if folder.name else [])):
         if candidate.is_file():
             return candidate
-    raise FileNotFoundError(f"There is no saved agent at {path}.")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no saved agent at {path}.")
+    for name in ("model", "best_model"):
+        if (folder / f"{name}{SUFFIX}").is_file():
+            return folder / f"{name}{SUFFIX}"
+    # Files whose names begin with a dot are left by a crash while they were written.
+    found = sorted(file for file in folder.glob(f"*{SUFFIX}") if not file.name.startswith("."))
+    if len(found) > 1:
+        advice = f"choose one of {_some(found)}."
+        raise ConfigurationError(f"{path} holds {len(found)} saved agents; {advice}")
+    if found:
+        return found[0]
+    within = sorted({file.parent for file in folder.glob(f"*/*{SUFFIX}")})
+    advice = f"; choose a folder in it: {_some(within)}." if within else "."
+    raise FileNotFoundError(f"There is no saved agent in the folder {path}{advice}")
+
+
+def _some(paths: list[Path]) -> str:
+    """The names of paths, but not of too many."""
+    names = ", ".join(path.name for path in paths[:10])
+    return names + (", ..." if len(paths) > 10 else "")
 
 
 def exists(path: str | os.PathLike) -> bool:

@@ -114,12 +114,6 @@ def test_an_interrupt_that_is_ignored_stays_ignored():
         signal.signal(signal.SIGINT, previous)
 
 
-def test_the_progress_bar_shows_the_return(capsys):
-    agent().learn(400)
-    text = capsys.readouterr().err
-    assert "400/400" in text and "return" in text and "step/s" in text
-
-
 # predict
 
 

@@ -33,12 +33,15 @@ from agentzoo.envs import (
     TimeLimit,
     TrainingEnv,
     as_vector_env,
+    has_dummy_steps,
+    identify,
     make_shared_envs,
     number,
     parts_of,
     spaces,
 )
 from agentzoo.logging import Logger, make_folder, versions
+from agentzoo.progress import Budget
 from agentzoo.runners import (
     Cycle,
     Episode,
@@ -118,10 +121,10 @@ class Algorithm(Generic[Config]):
         n_envs = configs.integer("n_envs", n_envs, 1)
         hyperparameters = {**(self.presets[preset] if preset else {}), **hyperparameters}
         self.config: Config = configs.make_config(self.Config, hyperparameters, _names_of(Algorithm.__init__))
-        self.seed = random.SystemRandom().randrange(2**31) if seed is None else configs.integer("seed", seed)
+        self.seed = random.SystemRandom().randrange(2**31) if seed is None else configs.integer("seed", seed, 0)
         self._envs: Envs | None = make_shared_envs(env, n_envs, n_actors, distant=runner == "ray")
         self._setup(self._envs.spec, network, log_dir, info_keywords)
-        self.env_id = env if isinstance(env, str) else _id_of(self._envs)
+        self.env_id, self.env_kwargs = identify(env, self._envs)
 
     def _place(self, runner: str, n_actors: int, max_lag: int, n_devices: int | str) -> None:
         """Sets where the agent trains."""
@@ -229,7 +232,8 @@ class Algorithm(Generic[Config]):
           total_timesteps: environment steps to take, over all environments together; `1e5` is fine.
           callback: a `BaseCallback`, a function of the agent, or a list of those.
           log_interval: environment steps between two entries of the log.
-          progress_bar: show a bar with return, speed and time left.
+          progress_bar: show a bar with return, speed and time left. Where the output is neither a
+            terminal nor a notebook, print one line for each entry of the log instead.
           reset_num_timesteps: begin a new run, with schedules and step counter at their start. False goes on with the last one,
             for `total_timesteps` more, in its log and its episodes.
 
@@ -267,6 +271,12 @@ class Algorithm(Generic[Config]):
             raise ConfigurationError(f"The run would be {total} steps long, and a run has 2^31 - 1 at most; begin a new one.")
         return total
 
+    def _budget(self, first: int, total: int) -> Budget:
+        """What a run from step `first` to step `total` will take."""
+        assert self._envs is not None
+        cycle = self._agent.unroll_length * self.n_envs
+        return Budget(first, total, cycle, exact=not has_dummy_steps(self._envs))
+
     def _begin(self, reset_num_timesteps: bool) -> None:
         """Prepares a run."""
         assert self._runner is not None
@@ -302,6 +312,7 @@ class Algorithm(Generic[Config]):
             "total_timesteps": total,
             "log_interval": log_interval,
             "reset_num_timesteps": reset_num_timesteps,
+            "budget": self._budget(self._run.step, total),
             "episodes": [],
             "infos": [],
             "dones": [],
@@ -511,7 +522,8 @@ class Algorithm(Generic[Config]):
         runner = self._make_runner(agent, programs, envs)
         self.spec, self._agent, self._programs, self._run = spec, agent, programs, self._run._replace(agent=state)
         self._runner, self._seed_next_reset = runner, True
-        self._envs, self.env_id = envs, env if isinstance(env, str) else _id_of(envs)
+        self._envs = envs
+        self.env_id, self.env_kwargs = identify(env, envs)
         self._vector_env = None
 
     def _regrouped(self, num_envs: int) -> tuple[EnvSpec, Agent, Programs, Any]:
@@ -586,7 +598,8 @@ class Algorithm(Generic[Config]):
         In the functional environment that it was saved in, it learns on exactly where it was. Others begin new episodes.
 
         Args:
-          path: the file that `save` wrote.
+          path: the file that `save` wrote, a run folder, or the folder in which `EvalCallback`
+            saves the best agent.
           env: the environment to go on in.
           n_envs: how many environments to make of it, if not as many as before; see `set_env`.
           runner: as for a new agent.
@@ -615,6 +628,7 @@ class Algorithm(Generic[Config]):
         saved, spec = manifest["hyperparameters"], spec_from_json(json.dumps(manifest["spec"]))
         config = configs.from_json(cls.Config, saved, hyperparameters, _names_of(Algorithm.load))
         agent.seed, agent.env_id, agent._envs = manifest["seed"], manifest["env_id"], None
+        agent.env_kwargs = manifest.get("env_kwargs", {})  # older files have none
         envs = None if env is None else agent._make_envs(spec, env, n_envs)
         number = envs.spec.num_envs if envs is not None else configs.integer("n_envs", n_envs or spec.num_envs, 1)
         if number == spec.num_envs:
@@ -657,6 +671,7 @@ class Algorithm(Generic[Config]):
         return {
             "algorithm": type(self).__name__,
             "env_id": self.env_id,
+            "env_kwargs": self.env_kwargs,
             "seed": self.seed,
             "hyperparameters": configs.to_json(self.config),
             "network": network,
@@ -728,11 +743,6 @@ def _names_of(function: Callable[..., Any]) -> list[str]:
     parameters = inspect.signature(function).parameters.values()
     names = [one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
     return [name for name in names if name not in ("self", "cls")]
-
-
-def _id_of(envs: Envs) -> str | None:
-    outer, inner = (getattr(getattr(env, "spec", None), "id", None) for env in _first_of(envs))  # EnvPool's specs have none
-    return outer or inner
 
 
 def _class_of(envs: Envs) -> str:

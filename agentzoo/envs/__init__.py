@@ -16,7 +16,8 @@ from agentzoo.envs.infos import number
 from agentzoo.envs.joint import as_vector_env
 from agentzoo.envs.make import EnvLike, find_native, make_env, make_envs
 from agentzoo.envs.minatar import Asterix, Breakout
-from agentzoo.envs.shares import DistantEnvs, SharedEnvs, make_shared_envs
+from agentzoo.envs.records import identify
+from agentzoo.envs.shares import DistantEnvs, SharedEnvs, has_dummy_steps, make_shared_envs
 from agentzoo.envs.use import TrainingEnv, parts_of
 from agentzoo.envs.vector_envs import VectorEnvs
 
@@ -49,6 +50,8 @@ __all__ = [
     "VectorEnvs",
     "as_vector_env",
     "find_native",
+    "has_dummy_steps",
+    "identify",
     "make_buffers",
     "make_env",
     "make_envs",

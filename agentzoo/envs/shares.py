@@ -102,3 +102,9 @@ def make_shared_envs(env: EnvLike, n_envs: int, n_actors: int, distant: bool = F
     if distant:
         return DistantEnvs(env, n_envs, n_actors)
     return SharedEnvs([make_envs(env, n_envs // n_actors) for _ in range(n_actors)])
+
+
+def has_dummy_steps(envs: Envs) -> bool:
+    """Whether some of the steps only begin an episode, and do not count."""
+    parts = getattr(envs, "shares", [envs])
+    return any(getattr(part, "mode", None) == gym.vector.AutoresetMode.NEXT_STEP for part in parts)
