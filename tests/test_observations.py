@@ -214,7 +214,7 @@ class Sign(probes.Probe):
 @pytest.mark.parametrize("shape, high", [((8, 8, 12), 1), ((7, 7, 3), 255)], ids=["board", "codes"])
 @pytest.mark.parametrize("algorithm, options, steps", [
     (DQN, dict(learning_starts=100, n_steps=1, net_arch=(32,), train_freq=8, gamma=0.5, target_update_interval=100), 2_000),
-    (PPO, dict(n_steps=64, n_envs=4, n_epochs=10, learning_rate=3e-3, net_arch=(32,)), 6_000),
+    (PPO, dict(n_steps=64, n_envs=4, n_epochs=10, learning_rate=3e-3, net_arch=(32,)), 2_048),
 ], ids=["dqn", "ppo"])  # fmt: skip
 def test_a_bandit_on_bytes_is_learned(algorithm, options, steps, shape, high):
     agent = algorithm(lambda: Sign(shape, high), **options).learn(steps, progress_bar=False)
