@@ -386,7 +386,7 @@ def test_records_in_every_form(tmp_path):
             assert log.name_to_value["a/mean"] == 3 and "a/none" not in log.name_to_value
             log.dump(self.num_timesteps)
             assert log.name_to_value["a/mean"] == log.values["a/mean"] == 3
-            log.record_mean("a/mean", 10)  # of the next entry
+            log.record_mean("a/mean", 10)  # what is dumped later at this step replaces it
             assert log.name_to_value["a/mean"] == 10
             return True
 
@@ -403,7 +403,7 @@ def test_records_in_every_form(tmp_path):
         "text": "some words",
         "no_board": "6.0",
     }
-    assert {name: row[f"a/{name}"] for name in expected} == expected and float(row["a/mean"]) == 3
+    assert {name: row[f"a/{name}"] for name in expected} == expected and float(row["a/mean"]) == 10
     assert not {"a/none", "a/no_csv", "a/nowhere", "a/mean_of_none"} & set(row)
     events = b"".join(path.read_bytes() for path in folder.glob("events*"))
     for name in (*expected, "mean", "no_csv"):
