@@ -120,7 +120,7 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
     def epsilon(clock: Clock) -> Array:
         progress = jnp.minimum((1 - clock.remaining) / jnp.maximum(config.exploration_fraction, 1e-9), 1.0)
         eps = config.exploration_initial_eps + progress * (config.exploration_final_eps - config.exploration_initial_eps)
-        return jnp.where(clock.step < config.learning_starts, 1.0, 0.0 if config.noisy else eps)
+        return jnp.where(clock.began < config.learning_starts, 1.0, 0.0 if config.noisy else eps)
 
     def epsilon_greedy(q_t: Array, eps: Array | float, key: Array) -> Array:
         explore, anywhere = jax.random.uniform(key, (2, q_t.shape[0]))
@@ -164,7 +164,7 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
     def learn(state: DQNState, trajectory: Trajectory, clock: Clock) -> tuple[DQNState, dict[str, Any]]:
         if config.clip_reward:
             trajectory = trajectory._replace(r_t=jnp.clip(trajectory.r_t, -1.0, 1.0))
-        syncs = clock.step // config.target_update_interval - (clock.step - clock.cycle) // config.target_update_interval
+        syncs = clock.step // config.target_update_interval - clock.began // config.target_update_interval
         step_size = 1.0 - (1.0 - config.tau) ** syncs
         params, target_params = state.params, state.target_params
         target_params = jax.lax.cond(syncs > 0, lambda: optax.incremental_update(params, target_params, step_size), lambda: target_params)
