@@ -228,6 +228,30 @@ def test_learning_sees_the_policy_that_acted(options):
         assert abs(metrics["train/policy_gradient_loss"]) < 1e-5
 
 
+def moves(env, **options):
+    """Whether training moves the policy."""
+    agent = PPO(env, **{**FAST, "n_steps": 2, "n_epochs": 2, **options})
+    before = jax.device_get(agent.params.network["policy_head"])
+    after = jax.device_get(agent.learn(64, progress_bar=False).params.network["policy_head"])
+    return any((before[name] != after[name]).any() for name in before)
+
+
+@pytest.mark.parametrize("memory", [{}, {"recurrent": "gru", "recurrent_size": 4, "sequence_length": 2}], ids=["plain", "memory"])
+def test_minibatches_with_a_single_step_move_the_policy(memory):
+    if not memory:
+        assert moves(probes.ActionReward, batch_size=1)
+    # Of two steps, one is a dummy: the episodes have one step.
+    env = SyncVectorEnv([probes.ActionReward], autoreset_mode=AutoresetMode.NEXT_STEP)
+    assert moves(env, batch_size=2, **memory)
+    assert moves(probes.ActionReward, batch_size=2, **memory)
+
+
+def test_actions_are_learned_from_minibatches_of_one_step():
+    agent = trained(probes.ActionReward, 1_000, n_steps=16, batch_size=1, n_epochs=2, learning_rate=1e-3)
+    assert agent.predict(obs(0), deterministic=True)[0] == 1
+    assert agent.predict(np.zeros((200, 1)))[0].mean() > 0.9
+
+
 # options
 
 

@@ -15,7 +15,7 @@ where `log_prob_tm1` is that of the policy that acted, and, with the values `v_t
     return_tm1 = adv_tm1 + v_tm1
 
 so that a time limit (`last_t` but `discount_t = 1`) bootstraps from the true last observation. In each minibatch, advantages are brought to
-mean 0 and standard deviation 1.
+mean 0 and standard deviation 1. Those of a minibatch with a single step are left as they are.
 
 Actions of a Box are drawn from a Gaussian. The environment gets them clipped to the bounds; the policy learns from what it drew.
 
@@ -68,7 +68,7 @@ class PPOConfig:
     clip_range: Annotated[Schedule, POSITIVE] = 0.2
     # How far a value may usefully move in a cycle, in units of the values; None for no limit.
     clip_range_vf: Annotated[Schedule | None, POSITIVE] = None
-    # Bring the advantages of each minibatch to mean 0 and standard deviation 1.
+    # Bring the advantages of each minibatch to mean 0 and standard deviation 1, unless it holds a single step.
     normalize_advantage: bool = True
     # Weight of the entropy; a number or a schedule.
     ent_coef: Annotated[Schedule, Range(0)] = 0.0
@@ -217,8 +217,10 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
 
         adv_tm1 = batch.adv_tm1
         if config.normalize_advantage:
-            adv_tm1 = adv_tm1 - mean(adv_tm1)
-            adv_tm1 = adv_tm1 / (jnp.sqrt(mean(jnp.square(adv_tm1))) + 1e-8)
+            centred = adv_tm1 - mean(adv_tm1)
+            normalized = centred / (jnp.sqrt(mean(jnp.square(centred))) + 1e-8)
+            # The normalised advantage of a single step is 0: the policy would never move.
+            adv_tm1 = jnp.where(jnp.sum(weight) >= 2, normalized, adv_tm1)
         log_prob_tm1 = policy.log_prob(batch.a_tm1)
         ratio = core.prob_ratios(log_prob_tm1, batch.log_prob_tm1)
         policy_loss = core.clipped_surrogate_pg_loss(ratio, adv_tm1, clip_range, w_t=weight, reduction="masked_mean")
