@@ -252,6 +252,30 @@ def test_actions_are_learned_from_minibatches_of_one_step():
     assert agent.predict(np.zeros((200, 1)))[0].mean() > 0.9
 
 
+EXTREMES = [100.0, -100.0, np.inf, -np.inf]
+
+
+def check_extreme_ratios(config, make_agent, log_ratio):
+    """One step's log-ratio is as extreme as given; what is learned is finite, and different from before."""
+    agent = make_agent(config, SPEC)
+    state = jax.jit(agent.init)(jax.random.key(0))
+    for seed in range(2):  # advantages of either sign
+        data = rollout(SPEC, agent, state, config.n_steps, seed)
+        data.extras["log_prob_tm1"][1, 0] -= log_ratio
+        learned, metrics = jax.jit(agent.learn)(state, data, CLOCK)
+        before, after = (jax.tree.leaves(jax.device_get(s.params)) for s in (state, learned))
+        assert all(np.isfinite(x).all() for x in after)
+        assert any((x != y).any() for x, y in zip(before, after, strict=True))
+        assert np.isfinite(metrics["train/loss"])
+    return metrics
+
+
+@pytest.mark.parametrize("log_ratio", EXTREMES)
+def test_extreme_ratios_do_not_destroy_the_parameters(log_ratio):
+    config = PPOConfig(**{**FAST, "n_steps": 8, "batch_size": 8, "n_epochs": 2, "ent_coef": 0.01})
+    check_extreme_ratios(config, make_agent, log_ratio)
+
+
 # options
 
 

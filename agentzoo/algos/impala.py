@@ -151,7 +151,7 @@ def make_agent(config: IMPALAConfig, spec: EnvSpec, network: networks.Network | 
         after = step(jax.lax.stop_gradient(params), *jax.tree.map(_merge, (memory, trajectory.obs_t)))
         a_tm1 = trajectory.extras.get("a_tm1", trajectory.a_tm1).reshape(*v_tm1.shape, *policy.event_shape)
         log_prob_tm1, mask = policy.log_prob(a_tm1), trajectory.mask.astype(jnp.float32)
-        rho_tm1 = jnp.exp(jax.lax.stop_gradient(log_prob_tm1) - trajectory.extras["log_prob_tm1"])
+        rho_tm1 = jax.lax.stop_gradient(core.prob_ratios(log_prob_tm1, trajectory.extras["log_prob_tm1"]))
         vtrace = core.vtrace_td_error_and_advantage(
             v_tm1, after.v.reshape(v_tm1.shape), trajectory.r_t, config.gamma * trajectory.discount_t, rho_tm1,
             jnp.where(trajectory.last_t, 0.0, config.vtrace_lambda), config.clip_rho, config.clip_pg_rho, sample_mask=trajectory.mask,
