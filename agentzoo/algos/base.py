@@ -283,6 +283,8 @@ class Algorithm(Generic[Config]):
     def values(self, observation: Any, action: Any = None) -> np.ndarray:
         """The values `[A]` that an agent gives to the actions in an observation, or `[N, A]` for a batch.
 
+        The value of an action that is illegal by an "action_mask" is -inf.
+
         Args:
           observation: an element of the observation space, or a batch of them.
           action: where actions are no indices, the action to be valued, or a batch of them; the result is a number, or `[N]`.

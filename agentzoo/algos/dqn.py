@@ -8,6 +8,9 @@ A network q with parameters `params` learns by gradient descent on the temporal-
 
 where `r_t` and `discount_t` span `n_steps` steps. It acts greedily, but at random with probability epsilon.
 
+Where observations are a Dict with an "action_mask", illegal actions are never taken, greedily or at
+random, and have no part in the maximum; see `agentzoo.networks.action_masks`. `values` gives -inf for them.
+
 Double Q-learning: https://arxiv.org/abs/1509.06461. Dueling networks: https://arxiv.org/abs/1511.06581. Prioritised replay:
 https://arxiv.org/abs/1511.05952. Noisy networks: https://arxiv.org/abs/1706.10295. Rainbow: https://arxiv.org/abs/1710.02298.
 """
@@ -100,14 +103,22 @@ class DQNState(NamedTuple):
 def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | None = None) -> Agent:
     """Builds the pure functions of DQN; `network` may replace the layers before the head."""
     num_actions = int(spec.action_space.n)  # type: ignore[attr-defined]
+    masks = networks.action_masks(spec)
     networks.check(config.activation, config.cnn)
 
     @hk.transform
     def q_network(obs):
-        features = networks.torso(spec.observation_space, config.cnn, config.net_arch[:-1], config.activation, obs, network)
+        features = networks.torso(masks.space, config.cnn, config.net_arch[:-1], config.activation, obs, network)
         return networks.q_head(features, num_actions, config.net_arch[-1:], config.activation, config.dueling, config.noisy)[:, 0]
 
-    q_values = q_network.apply  # (params, key, obs) -> [N, A]; the noise of noisy networks is zero if key is None
+    def q_values(params: hk.Params, key: Array | None, obs) -> Array:
+        """Action values `[N, A]`; the noise of noisy networks is zero if key is None."""
+        return q_network.apply(params, key, masks.split(obs).obs)
+
+    def legal_values(params: hk.Params, key: Array | None, obs) -> Array:
+        """Action values `[N, A]`, -inf for illegal actions."""
+        return networks.rule_out(q_values(params, key, obs), masks.split(obs).legal)
+
     by_error = Prioritisation(config.prioritized_replay_alpha, config.prioritized_replay_beta0, config.prioritized_replay_eps)
     prioritisation = by_error if config.prioritized_replay else None
     replay_buffer = make_replay(spec, config.buffer_size, config.train_freq, config.gamma, config.n_steps, prioritisation)
@@ -122,31 +133,31 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
         eps = config.exploration_initial_eps + progress * (config.exploration_final_eps - config.exploration_initial_eps)
         return jnp.where(clock.began < config.learning_starts, 1.0, 0.0 if config.noisy else eps)
 
-    def epsilon_greedy(q_t: Array, eps: Array | float, key: Array) -> Array:
+    def epsilon_greedy(q_t: Array, obs, eps: Array | float, key: Array) -> Array:
         explore, anywhere = jax.random.uniform(key, (2, q_t.shape[0]))
-        random_a_t = jnp.minimum(anywhere * num_actions, num_actions - 1).astype(jnp.int32)
+        random_a_t = networks.uniform_action(anywhere, num_actions, masks.split(obs).legal)
         return jnp.where(explore < eps, random_a_t, jnp.argmax(q_t, axis=-1))
 
     def init(key: Array) -> DQNState:
         network_key, key = jax.random.split(key)
-        params = q_network.init(network_key, networks.example(spec.observation_space))
+        params = q_network.init(network_key, networks.example(masks.space))
         clock = Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))
         return DQNState(params, jax.tree.map(jnp.copy, params), optimizer(clock).init(params), replay_buffer.init(), key, jnp.int32(0))
 
     def act(params, memory, obs, key, clock):
         noise_key, explore_key = jax.random.split(key) if config.noisy else (None, key)
-        return epsilon_greedy(q_values(params, noise_key, obs), epsilon(clock), explore_key), memory, ()
+        return epsilon_greedy(legal_values(params, noise_key, obs), obs, epsilon(clock), explore_key), memory, ()
 
     def predict(params, memory, obs, key, deterministic):
         eps = 0.0 if deterministic or config.noisy else config.exploration_final_eps
-        return epsilon_greedy(q_values(params, None, obs), eps, key), memory
+        return epsilon_greedy(legal_values(params, None, obs), obs, eps, key), memory
 
     def loss_fn(params: hk.Params, target_params: hk.Params, batch: Batch, key: Array) -> tuple[Array, Array]:
         keys = jax.random.split(key, 3) if config.noisy else (None, None, None)
         q_tm1 = q_values(params, keys[0], batch.obs_tm1)
-        q_t = q_values(target_params, keys[1], batch.obs_t)
+        q_t = legal_values(target_params, keys[1], batch.obs_t)
         if config.double_q:
-            q_t_selector = q_values(params, keys[2], batch.obs_t)
+            q_t_selector = legal_values(params, keys[2], batch.obs_t)
             td_error = core.double_q_learning(q_tm1, batch.a_tm1, batch.r_t, batch.discount_t, q_t, q_t_selector)
         else:
             td_error = core.q_learning(q_tm1, batch.a_tm1, batch.r_t, batch.discount_t, q_t)
@@ -178,7 +189,8 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
         }
         return state, metrics
 
-    return Agent(init, act, predict, learn, config.train_freq, queries={"values": lambda params, obs: q_values(params, None, obs)})
+    queries = {"values": lambda params, obs: legal_values(params, None, obs)}
+    return Agent(init, act, predict, learn, config.train_freq, queries=queries)
 
 
 class DQN(base.Algorithm[DQNConfig]):

@@ -20,7 +20,8 @@ Where returns are far from the order of 1, as the hundreds of LunarLander are, u
 the norm that gradients are clipped to, and leave little of it to the policy.
 
 Actions of a Box are drawn from a Gaussian. The environment gets them clipped to the bounds; the policy learns from what it drew.
-An "action_mask" in a Dict of observations marks illegal actions, see `agentzoo.networks.actor_critic`.
+An "action_mask" in a Dict of observations marks illegal actions, see
+`agentzoo.networks.action_masks`.
 """
 
 from dataclasses import dataclass

@@ -35,6 +35,9 @@ it stays within three times sqrt(epsilon / epsilon_mean), or the like for the ot
 that is `epsilon` away well within the bound. If the KL is larger still, steps of the optimiser are too large, which no alpha mends: it
 would grow without end, and nothing else would be learned.
 
+An "action_mask" in a Dict of observations marks illegal ones among Discrete actions, which have probability 0 and no part in expectations
+and KLs; see `agentzoo.networks.action_masks`. `values` gives -inf for them.
+
 The critic's target spans `n_steps` steps, or is that of Retrace over sequences of so many (https://arxiv.org/abs/1606.02647).
 
 The noise of actions may last for `noise_steps` steps, as an Ornstein-Uhlenbeck process, which finds what takes several like actions;
@@ -170,6 +173,7 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
     space: Any = spec.action_space
     discrete = hasattr(space, "n")
     bounds: Any = None if discrete else networks.action_bounds(space)
+    masks = networks.action_masks(spec)
     networks.check(config.activation, config.cnn)
     if discrete and config.noise_steps > 1:
         raise ConfigurationError(f"noise_steps={config.noise_steps} is for Box actions; leave it 1 for Discrete ones.")
@@ -179,7 +183,7 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
     @hk.without_apply_rng
     @hk.transform
     def policy_network(obs):
-        features = networks.torso(spec.observation_space, config.cnn, config.net_arch, config.activation, obs, network)
+        features = networks.torso(masks.space, config.cnn, config.net_arch, config.activation, obs, network)
         narrow = hk.initializers.VarianceScaling(1e-4)  # so that the first policy is much the same in all states
         if discrete:
             return hk.Linear(int(space.n), w_init=narrow)(features)
@@ -189,16 +193,19 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
     @hk.without_apply_rng
     @hk.transform
     def critic_network(obs, a):
-        features = networks.torso(spec.observation_space, config.cnn, (), config.activation, obs, network)
+        features = networks.torso(masks.space, config.cnn, (), config.activation, obs, network)
         features = networks.mlp(features if discrete else jnp.concatenate([features, a], axis=-1), config.net_arch, config.activation)
         q = hk.Linear(int(space.n) if discrete else 1)(features)
         return q if discrete else q[..., 0]
 
-    policy: Any = policy_network.apply  # (params, obs) -> logits [N, A], or mean and standard deviation [N, D] of actions in [-1, 1]
+    def policy(params: hk.Params, seen: networks.Seen) -> Any:
+        """Logits `[N, A]`, -inf for illegal actions, or mean and standard deviation `[N, D]` of actions in [-1, 1]."""
+        outputs = policy_network.apply(params, seen.obs)
+        return networks.rule_out(outputs, seen.legal) if discrete else outputs
 
-    def q_values(params: hk.Params, obs, a: Array | None = None) -> Array:
+    def q_values(params: hk.Params, seen: networks.Seen, a: Array | None = None) -> Array:
         """Action values `[N, A]`, or those of actions a, clipped, `[N]`."""
-        return critic_network.apply(params, obs, None if discrete else jnp.clip(a, -1.0, 1.0))
+        return critic_network.apply(params, seen.obs, None if discrete else jnp.clip(a, -1.0, 1.0))
 
     def log_prob(outputs: Any, a: Array) -> Array:
         distribution: Any = core.Categorical(outputs) if discrete else core.DiagonalGaussian(*outputs)
@@ -222,12 +229,13 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         labels: Any = Networks("policy", "critic"), "duals"  # type: ignore[arg-type]
         return optax.multi_transform({"policy": policy, "critic": critic, "duals": duals}, labels)
 
-    def observed(params: MPOParams, obs):
-        return networks.normalize(spec.observation_space, params.statistics, obs)
+    def observed(params: MPOParams, obs) -> networks.Seen:
+        seen = masks.split(obs)
+        return seen._replace(obs=networks.normalize(masks.space, params.statistics, seen.obs))
 
     def init(key: Array) -> MPOState:
         policy_key, critic_key, key = jax.random.split(key, 3)
-        obs = networks.example(spec.observation_space)
+        obs = networks.example(masks.space)
         online = Networks(policy_network.init(policy_key, obs), critic_network.init(critic_key, obs, a_example))
         if discrete:
             duals = core.CategoricalMpoDuals.init(config.init_temperature, config.init_alpha_mean)
@@ -235,7 +243,7 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
             penalty = config.init_temperature if config.action_penalty else None
             alphas = config.init_alpha_mean, config.init_alpha_stddev
             duals = core.GaussianMpoDuals.init(bounds.size, config.init_temperature, *alphas, penalty)
-        params = MPOParams(online, networks.init_statistics(spec.observation_space) if config.normalize_obs else ())
+        params = MPOParams(online, networks.init_statistics(masks.space) if config.normalize_obs else ())
         learned: Any = online, duals
         opt_state = optimizer(Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))).init(learned)
         return MPOState(params, jax.tree.map(jnp.copy, online), duals, opt_state, replay_buffer.init(), key, jnp.int32(0))
@@ -255,9 +263,13 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
 
     def act(params, memory, obs, key, clock):
         policy_key, uniform_key = jax.random.split(key)
-        outputs, warm_up = policy(params.online.policy, observed(params, obs)), clock.step < config.learning_starts
-        a, log_prob_a, memory = explore(outputs, memory, policy_key)
-        if discrete:
+        seen, warm_up = observed(params, obs), clock.step < config.learning_starts
+        a, log_prob_a, memory = explore(policy(params.online.policy, seen), memory, policy_key)
+        if masks.masked:
+            anything = networks.uniform_action(jax.random.uniform(uniform_key, a.shape), int(space.n), seen.legal)
+            a = jnp.where(warm_up, anything, a)
+            log_uniform = -jnp.log(jnp.sum(seen.legal, axis=-1))
+        elif discrete:
             a = jnp.where(warm_up, jax.random.randint(uniform_key, a.shape, 0, int(space.n)), a)
             log_uniform = -jnp.log(float(space.n))
         else:
@@ -291,11 +303,11 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         metrics = {"critic_loss": critic_loss} | {name: jnp.max(x) for name, x in statistics._asdict().items() if x is not None}
         return critic_loss + mpo_loss, metrics
 
-    def sampled_values(target: Networks, obs, num_samples: int, key: Array) -> tuple[Array, Array]:
+    def sampled_values(target: Networks, seen: networks.Seen, num_samples: int, key: Array) -> tuple[Array, Array]:
         """Actions `[S, N, D]` of the target policy, and their values `[S, N]`."""
-        mean, stddev = policy(target.policy, obs)
+        mean, stddev = policy(target.policy, seen)
         a = mean + stddev * jax.random.normal(key, (num_samples, *mean.shape))
-        return a, jax.vmap(q_values, in_axes=(None, None, 0))(target.critic, obs, a)
+        return a, jax.vmap(q_values, in_axes=(None, None, 0))(target.critic, seen, a)
 
     def td_error(critic: hk.Params, target: Networks, batch: Transitions, target_tm1: Any, v_t: Array) -> Array:
         a_tm1 = batch.a_tm1 if discrete else bounds.unscale(batch.a_tm1)
@@ -348,7 +360,8 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
 
     def learn(state: MPOState, trajectory: Trajectory, clock: Clock) -> tuple[MPOState, dict[str, Any]]:
         statistics = state.params.statistics
-        statistics = networks.update_statistics(spec.observation_space, statistics, trajectory.obs_tm1, trajectory.mask)
+        obs_tm1 = masks.split(trajectory.obs_tm1).obs
+        statistics = networks.update_statistics(masks.space, statistics, obs_tm1, trajectory.mask)
         state = state._replace(params=state.params._replace(statistics=statistics))
         state, totals, updates = phase(update, state, trajectory, clock)
         metrics: dict[str, Any] = {f"train/{name}": Mean(total, updates) for name, total in totals.items()}
@@ -357,7 +370,8 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         return state, metrics
 
     def values(params: MPOParams, obs, action=None):
-        return q_values(params.online.critic, observed(params, obs), None if action is None else bounds.unscale(action))
+        seen, a = observed(params, obs), None if action is None else bounds.unscale(action)
+        return networks.rule_out(q_values(params.online.critic, seen, a), seen.legal)
 
     def initial_memory(num_envs: int) -> Any:
         return jnp.zeros((num_envs, bounds.size)) if config.noise_steps > 1 else ()

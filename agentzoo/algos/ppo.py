@@ -20,7 +20,7 @@ mean 0 and standard deviation 1. Those of a minibatch with a single step are lef
 Actions of a Box are drawn from a Gaussian. The environment gets them clipped to the bounds; the policy learns from what it drew.
 
 Where observations are a Dict with an "action_mask", illegal actions are never taken, and have no part in entropies and gradients; see
-`agentzoo.networks.actor_critic`.
+`agentzoo.networks.action_masks`.
 
 Advantages: https://arxiv.org/abs/1506.02438. Time limits: https://arxiv.org/abs/1712.00378. Details: https://arxiv.org/abs/2005.12729,
 https://arxiv.org/abs/2006.05990. Illegal actions: https://arxiv.org/abs/2006.14171. With memory, gradients flow through

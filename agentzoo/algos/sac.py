@@ -17,7 +17,8 @@ as fast when it is small. The policy acts by a sample, and after training by the
 https://openreview.net/forum?id=hQ9V5QN27eS compares such noise.
 
 With Discrete actions the policy is categorical and the critics value all actions at once, so that expectations over actions take the
-place of samples, https://arxiv.org/abs/1910.07207. Prioritised replay: https://arxiv.org/abs/1511.05952. More gradient steps than
+place of samples, https://arxiv.org/abs/1910.07207. An "action_mask" in a Dict of observations marks illegal actions, which have
+probability 0 and no part in expectations and entropies; see `agentzoo.networks.action_masks`. `values` gives -inf for them. Prioritised replay: https://arxiv.org/abs/1511.05952. More gradient steps than
 environment steps: https://arxiv.org/abs/2101.05982.
 """
 
@@ -65,7 +66,7 @@ class SACConfig:
     ent_coef: float | str = "auto"
     # Learn ent_coef by the loss with its logarithm, as Stable-Baselines3 does; it then falls sooner than by that of the paper.
     log_ent_coef_loss: bool = False
-    # Entropy to hold by learning ent_coef; "auto" is minus the actions' dimensions, or of Discrete actions half of the largest.
+    # Entropy to hold by learning ent_coef; "auto" is minus the actions' dimensions, or half of the largest of (legal) Discrete actions.
     target_entropy: float | str = "auto"
     # Critics, whose least value counts: the more, the less the policy dares what is uncertain.
     n_critics: Annotated[int, Range(1)] = 2
@@ -130,6 +131,7 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
     space: Any = spec.action_space
     discrete = hasattr(space, "n")
     bounds: Any = None if discrete else networks.action_bounds(space)
+    masks = networks.action_masks(spec)
     learns_ent_coef, first_ent_coef = parse_ent_coef(config.ent_coef)
     target_entropy = config.target_entropy
     if target_entropy == "auto":
@@ -143,13 +145,13 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
     @hk.without_apply_rng
     @hk.transform
     def policy_network(obs):
-        features = networks.torso(spec.observation_space, config.cnn, config.net_arch, config.activation, obs, network)
+        features = networks.torso(masks.space, config.cnn, config.net_arch, config.activation, obs, network)
         return hk.Linear(int(space.n) if discrete else 2 * bounds.size)(features)
 
     @hk.without_apply_rng
     @hk.transform
     def critic_network(obs, a):
-        features = networks.torso(spec.observation_space, config.cnn, (), config.activation, obs, network)
+        features = networks.torso(masks.space, config.cnn, (), config.activation, obs, network)
         features = networks.mlp(features if discrete else jnp.concatenate([features, a], axis=-1), config.net_arch, config.activation)
         return hk.Linear(int(space.n) if discrete else 1)(features)
 
@@ -161,27 +163,28 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
     def optimizer(clock: Clock) -> optax.GradientTransformation:
         return optax.adam(value_at(config.learning_rate, clock.remaining))
 
-    def policy(params: hk.Params, obs) -> Any:
-        """A distribution over indices, or over `[N, D]` in [-1, 1]."""
-        outputs = policy_network.apply(params, obs)
+    def policy(params: hk.Params, seen: networks.Seen) -> Any:
+        """A distribution over the indices of legal actions, or over `[N, D]` in [-1, 1]."""
+        outputs = policy_network.apply(params, seen.obs)
         if discrete:
-            return core.Categorical(outputs)
+            return core.Categorical(outputs, seen.legal)
         mean, log_std = jnp.split(outputs, 2, axis=-1)
         return core.TanhGaussian(mean, jnp.exp(jnp.clip(log_std, -20.0, 2.0)))
 
-    def q_values(params: hk.Params, obs, a: Array | None = None) -> Array:
+    def q_values(params: hk.Params, seen: networks.Seen, a: Array | None = None) -> Array:
         """Of all critics: `[N, E, A]`, or those of actions a `[N, E]`."""
-        q = jax.vmap(critic_network.apply, in_axes=(0, None, None), out_axes=1)(params, obs, a)
+        q = jax.vmap(critic_network.apply, in_axes=(0, None, None), out_axes=1)(params, seen.obs, a)
         return q if discrete else q[..., 0]
 
-    def observed(params: SACParams, obs):
-        return networks.normalize(spec.observation_space, params.statistics, obs)
+    def observed(params: SACParams, obs) -> networks.Seen:
+        seen = masks.split(obs)
+        return seen._replace(obs=networks.normalize(masks.space, params.statistics, seen.obs))
 
     def init(key: Array) -> SACState:
         policy_key, critic_key, key = jax.random.split(key, 3)
-        obs, a = networks.example(spec.observation_space), None if discrete else jnp.zeros((1, bounds.size))
+        obs, a = networks.example(masks.space), None if discrete else jnp.zeros((1, bounds.size))
         critic = jax.vmap(lambda key: critic_network.init(key, obs, a))(jax.random.split(critic_key, config.n_critics))
-        statistics = networks.init_statistics(spec.observation_space) if config.normalize_obs else ()
+        statistics = networks.init_statistics(masks.space) if config.normalize_obs else ()
         params = SACParams(policy_network.init(policy_key, obs), critic, statistics)
         log_ent_coef = jnp.log(jnp.float32(first_ent_coef))
         learned = {"policy": params.policy, "critic": params.critic, "ent_coef": log_ent_coef}
@@ -201,8 +204,11 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
 
     def act(params, memory, obs, key, clock):
         policy_key, uniform_key = jax.random.split(key)
-        a, memory = explore(policy(params.policy, observed(params, obs)), memory, policy_key)
-        if discrete:
+        seen = observed(params, obs)
+        a, memory = explore(policy(params.policy, seen), memory, policy_key)
+        if masks.masked:
+            anything = networks.uniform_action(jax.random.uniform(uniform_key, a.shape), int(space.n), seen.legal)
+        elif discrete:
             anything = jax.random.randint(uniform_key, a.shape, 0, int(space.n))
         else:
             anything = jax.random.uniform(uniform_key, a.shape, minval=-1.0, maxval=1.0)
@@ -233,8 +239,10 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
         return core.sac_policy_loss(q_values(state.params.critic, obs, a), log_prob, ent_coef), log_prob
 
     def ent_coef_loss_fn(log_ent_coef: Array, outcome: Array) -> tuple[Array, tuple]:
-        loss = core.sac_discrete_temperature_loss if discrete else core.sac_temperature_loss
-        return loss(outcome, log_ent_coef if config.log_ent_coef_loss else jnp.exp(log_ent_coef), target_entropy), ()
+        loss, target = core.sac_discrete_temperature_loss if discrete else core.sac_temperature_loss, target_entropy
+        if masks.masked and config.target_entropy == "auto":
+            target = 0.5 * jnp.log(jnp.sum(outcome > -jnp.inf, axis=-1))  # the outcome is logits
+        return loss(outcome, log_ent_coef if config.log_ent_coef_loss else jnp.exp(log_ent_coef), target), ()
 
     def descend(name: str, loss_fn, params, opt_state: dict, clock: Clock, *arguments) -> tuple[Any, dict, Array, Any]:
         """A gradient step of the parameters of that name; also returns the loss, and what else its function has computed."""
@@ -277,7 +285,8 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
 
     def learn(state: SACState, trajectory: Trajectory, clock: Clock) -> tuple[SACState, dict[str, Any]]:
         statistics = state.params.statistics
-        statistics = networks.update_statistics(spec.observation_space, statistics, trajectory.obs_tm1, trajectory.mask)
+        obs_tm1 = masks.split(trajectory.obs_tm1).obs
+        statistics = networks.update_statistics(masks.space, statistics, obs_tm1, trajectory.mask)
         state = state._replace(params=state.params._replace(statistics=statistics))
         before = state.n_updates
         state, (actor_loss, ent_coef_loss, critic_loss), updates = phase(update, state, trajectory, clock)
@@ -294,8 +303,8 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
         return state, metrics
 
     def values(params: SACParams, obs, action=None):
-        a = None if action is None else bounds.unscale(action)
-        return q_values(params.critic, observed(params, obs), a).min(axis=1)
+        seen, a = observed(params, obs), None if action is None else bounds.unscale(action)
+        return networks.rule_out(q_values(params.critic, seen, a).min(axis=1), seen.legal)
 
     def initial_memory(num_envs: int) -> Any:
         return jnp.zeros((num_envs, bounds.size)) if config.noise_steps > 1 else ()

@@ -1,5 +1,6 @@
 """Haiku networks, and how spaces choose them."""
 
+from agentzoo.networks.action_masks import ActionMasks, Seen, action_masks, rule_out, uniform_action
 from agentzoo.networks.actions import ActionBounds, action_bounds
 from agentzoo.networks.encoders import Network, check, encode, example, is_image, mlp, torso
 from agentzoo.networks.heads import NoisyLinear, q_head
@@ -7,10 +8,13 @@ from agentzoo.networks.normalization import Statistics, init_statistics, normali
 
 __all__ = [
     "ActionBounds",
+    "ActionMasks",
     "Network",
     "NoisyLinear",
+    "Seen",
     "Statistics",
     "action_bounds",
+    "action_masks",
     "check",
     "encode",
     "example",
@@ -20,6 +24,8 @@ __all__ = [
     "normalize",
     "normalize_rewards",
     "q_head",
+    "rule_out",
     "torso",
+    "uniform_action",
     "update_statistics",
 ]

@@ -9,10 +9,10 @@ import distrax
 import haiku as hk
 import jax
 import jax.numpy as jnp
-import numpy as np
 from gymnasium import spaces
 
 from agentzoo.core import policies
+from agentzoo.networks.action_masks import Seen, action_masks, choices
 from agentzoo.networks.actions import inner_bounds
 from agentzoo.networks.encoders import Network, apply_network, check, encode, mlp
 from agentzoo.types import Array, ConfigurationError, EnvSpec, PyTree, zeros
@@ -35,7 +35,7 @@ class ActorCritic(NamedTuple):
       init: `(key) -> params`.
       apply: `(params, obs, mask, first, memory) -> Output`, for `[T, N]` observations that follow on each other, from a recurrent state
         `[N, ...]` on, which is reset where `first`.
-      split: `(obs) -> (obs, mask)`, takes the action mask, or None, out of an environment's observations.
+      split: `(obs) -> (obs, mask)`, takes which actions are legal, or None, out of an environment's observations.
       space: of the observations without their mask.
       continuous: whether actions are those of a Box, which the environment gets clipped to its bounds.
       to_environment: `(a) -> action`, from `[N, ...]` actions that the policy draws to those that an environment takes.
@@ -44,7 +44,7 @@ class ActorCritic(NamedTuple):
 
     init: Callable[[Array], hk.Params]
     apply: Callable[..., Output]
-    split: Callable[[PyTree], tuple[PyTree, Array | None]]
+    split: Callable[[PyTree], Seen]
     space: spaces.Space
     continuous: bool
     to_environment: Callable[[Array], Array]
@@ -68,9 +68,8 @@ def make_actor_critic(
     """Builds a policy and a value function.
 
     Args:
-      spec: the spaces. In an observation space that is a Dict, "action_mask" says which actions are legal: `[A]` numbers, not 0 where one
-        is, for a Discrete space of A actions; one for each value of each choice of a MultiDiscrete space; and one for each bit of a
-        MultiBinary space, whether it may be 1. Where none is legal, which should only happen at the end of an episode, all are.
+      spec: the spaces. An "action_mask" in the observations says which actions are legal, see
+        `agentzoo.networks.action_masks`.
       cnn: convolutions for images, which policy and value share.
       net_arch: sizes of the hidden layers.
       activation: between layers.
@@ -90,18 +89,13 @@ def make_actor_critic(
     check(activation, cnn)
     if recurrent is not None and recurrent not in CORES:
         raise ConfigurationError(f"recurrent={recurrent!r} is unknown; choose one of {', '.join(CORES)}, or None.")
-    action_space, sizes = spec.action_space, _choices(spec.action_space)
-    space, masked = _without_mask(spec, sizes)
+    action_space, sizes = spec.action_space, choices(spec.action_space)
+    space, split, _ = action_masks(spec)
     bounds = inner_bounds(action_space) if isinstance(action_space, spaces.Box) else ()
     names = ["shared"] if shared else ["policy", "value"]
 
     def initialised(gain: float) -> Any:
         return _orthogonal(gain) if orthogonal else contextlib.nullcontext()
-
-    def split(obs: PyTree) -> tuple[PyTree, Array | None]:
-        if not masked:
-            return obs, None
-        return {name: part for name, part in obs.items() if name != "action_mask"}, obs["action_mask"]
 
     def initial_memory(num_envs: int) -> PyTree:
         if recurrent is None:
@@ -157,11 +151,10 @@ def make_actor_critic(
             log_std = hk.get_parameter("log_std", outputs.shape[-1:], init=hk.initializers.Constant(log_std_init))
             return policies.DiagonalGaussian(outputs, jnp.exp(log_std))
         if isinstance(action_space, spaces.MultiBinary):
-            return policies.Bernoulli(outputs, None if mask is None else mask != 0)
-        legal = None if mask is None else _some_legal(mask != 0, sizes)
+            return policies.Bernoulli(outputs, mask)
         if isinstance(action_space, spaces.MultiDiscrete):
-            return policies.MultiCategorical(outputs, sizes, legal)
-        return policies.Categorical(outputs, legal)
+            return policies.MultiCategorical(outputs, sizes, mask)
+        return policies.Categorical(outputs, mask)
 
     def to_environment(a: Array) -> Array:
         a = a.reshape(a.shape[0], *action_space.shape)  # type: ignore[misc]
@@ -172,39 +165,6 @@ def make_actor_critic(
         return forward.init(key, obs, mask, jnp.zeros((1, 1), bool), initial_memory(1))
 
     return ActorCritic(init, forward.apply, split, space, bool(bounds), to_environment, initial_memory)
-
-
-def _choices(space: spaces.Space) -> list[int]:
-    """The outputs that describe a policy: for each choice its number of values, and one for each bit or dimension."""
-    if isinstance(space, spaces.Discrete):
-        return [int(space.n)]
-    if isinstance(space, spaces.MultiDiscrete):
-        return [int(n) for n in space.nvec.reshape(-1)]
-    assert space.shape is not None
-    return [1] * math.prod(space.shape)
-
-
-def _without_mask(spec: EnvSpec, sizes: Sequence[int]) -> tuple[spaces.Space, bool]:
-    """The space of observations without "action_mask", and whether there is one."""
-    space = spec.observation_space
-    if not isinstance(space, spaces.Dict) or "action_mask" not in space.spaces:
-        return space, False
-    mask, others = space["action_mask"], {name: part for name, part in space.items() if name != "action_mask"}
-    if isinstance(spec.action_space, spaces.Box):
-        raise ConfigurationError(f'There is an "action_mask" in the observations, but actions of {spec.action_space} cannot be masked.')
-    if mask.shape != (sum(sizes),) or not isinstance(mask, spaces.Box | spaces.MultiBinary):
-        raise ConfigurationError(
-            f'The "action_mask" in the observations is {mask}; expected MultiBinary({sum(sizes)}) for actions of {spec.action_space}.'
-        )
-    if not others:
-        raise ConfigurationError('The observations hold nothing but an "action_mask"; add what the agent should see.')
-    return spaces.Dict(others), True
-
-
-def _some_legal(mask: Array, sizes: Sequence[int]) -> Array:
-    """The mask, with all values of a choice legal where none is: otherwise there would be no distribution."""
-    choices = jnp.split(mask, np.cumsum(sizes)[:-1], axis=-1)
-    return jnp.concatenate([choice | ~choice.any(axis=-1, keepdims=True) for choice in choices], axis=-1)
 
 
 def _orthogonal(gain: float) -> Any:
