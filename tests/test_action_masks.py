@@ -124,7 +124,10 @@ class Returns(BaseCallback):
         return True
 
 
-@pytest.mark.parametrize(("name", "runner"), [*((name, "device") for name in VARIANTS), *((name, "host") for name in SETTINGS)])
+CELLS = [*((name, "device") for name in VARIANTS), *((name, "host") for name in SETTINGS)]
+
+
+@pytest.mark.parametrize(("name", "runner"), CELLS)
 def test_illegal_actions_are_never_taken(name, runner):
     """Not in the warm-up, not at random, not greedily, and not when evaluated."""
     agent, seen = variant(name, Random(), runner=runner), Returns()

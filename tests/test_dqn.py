@@ -205,7 +205,8 @@ def test_epsilon_falls_as_in_sb3(tmp_path):
         log_interval=8,
         callback=lambda a: eps.update({a.num_timesteps: float(a.metrics["rollout/exploration_rate"])}),
     )
-    np.testing.assert_allclose([eps[8], eps[104], eps[200], eps[400]], [1, 1 - 0.8 * 96 / 200, 1 - 0.8 * 192 / 200, 0.2], rtol=1e-5)  # when the cycle began
+    began = [1 - 0.8 * step / 200 for step in (0, 96, 192)]  # a cycle has 8 steps
+    np.testing.assert_allclose([eps[8], eps[104], eps[200], eps[400]], [*began, 0.2], rtol=1e-5)
 
 
 def test_schedules():

@@ -9,7 +9,8 @@ A network q with parameters `params` learns by gradient descent on the temporal-
 where `r_t` and `discount_t` span `n_steps` steps. It acts greedily, but at random with probability epsilon.
 
 Where observations are a Dict with an "action_mask", illegal actions are never taken, greedily or at
-random, and have no part in the maximum; see `agentzoo.networks.action_masks`. `values` gives -inf for them.
+random, and have no part in the maximum; see `agentzoo.networks.action_masks`. `values` gives -inf
+for them.
 
 Double Q-learning: https://arxiv.org/abs/1509.06461. Dueling networks: https://arxiv.org/abs/1511.06581. Prioritised replay:
 https://arxiv.org/abs/1511.05952. Noisy networks: https://arxiv.org/abs/1706.10295. Rainbow: https://arxiv.org/abs/1710.02298.
@@ -146,7 +147,8 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
 
     def act(params, memory, obs, key, clock):
         noise_key, explore_key = jax.random.split(key) if config.noisy else (None, key)
-        return epsilon_greedy(legal_values(params, noise_key, obs), obs, epsilon(clock), explore_key), memory, ()
+        q = legal_values(params, noise_key, obs)
+        return epsilon_greedy(q, obs, epsilon(clock), explore_key), memory, ()
 
     def predict(params, memory, obs, key, deterministic):
         eps = 0.0 if deterministic or config.noisy else config.exploration_final_eps

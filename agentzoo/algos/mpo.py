@@ -35,8 +35,9 @@ it stays within three times sqrt(epsilon / epsilon_mean), or the like for the ot
 that is `epsilon` away well within the bound. If the KL is larger still, steps of the optimiser are too large, which no alpha mends: it
 would grow without end, and nothing else would be learned.
 
-An "action_mask" in a Dict of observations marks illegal ones among Discrete actions, which have probability 0 and no part in expectations
-and KLs; see `agentzoo.networks.action_masks`. `values` gives -inf for them.
+An "action_mask" in a Dict of observations marks illegal ones among Discrete actions. They have
+probability 0 and no part in expectations and KLs; see `agentzoo.networks.action_masks`. `values`
+gives -inf for them.
 
 The critic's target spans `n_steps` steps, or is that of Retrace over sequences of so many (https://arxiv.org/abs/1606.02647).
 
@@ -199,7 +200,7 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         return q if discrete else q[..., 0]
 
     def policy(params: hk.Params, seen: networks.Seen) -> Any:
-        """Logits `[N, A]`, -inf for illegal actions, or mean and standard deviation `[N, D]` of actions in [-1, 1]."""
+        """Logits `[N, A]`, -inf for illegal actions; or mean and standard deviation `[N, D]` in [-1, 1]."""
         outputs = policy_network.apply(params, seen.obs)
         return networks.rule_out(outputs, seen.legal) if discrete else outputs
 
@@ -265,9 +266,9 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         policy_key, uniform_key = jax.random.split(key)
         seen, warm_up = observed(params, obs), clock.step < config.learning_starts
         a, log_prob_a, memory = explore(policy(params.online.policy, seen), memory, policy_key)
-        if masks.masked:
-            anything = networks.uniform_action(jax.random.uniform(uniform_key, a.shape), int(space.n), seen.legal)
-            a = jnp.where(warm_up, anything, a)
+        if seen.legal is not None:
+            u = jax.random.uniform(uniform_key, a.shape)
+            a = jnp.where(warm_up, networks.uniform_action(u, int(space.n), seen.legal), a)
             log_uniform = -jnp.log(jnp.sum(seen.legal, axis=-1))
         elif discrete:
             a = jnp.where(warm_up, jax.random.randint(uniform_key, a.shape, 0, int(space.n)), a)
@@ -303,7 +304,7 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         metrics = {"critic_loss": critic_loss} | {name: jnp.max(x) for name, x in statistics._asdict().items() if x is not None}
         return critic_loss + mpo_loss, metrics
 
-    def sampled_values(target: Networks, seen: networks.Seen, num_samples: int, key: Array) -> tuple[Array, Array]:
+    def sampled_values(target: Networks, seen: networks.Seen, num_samples: int, key: Array):
         """Actions `[S, N, D]` of the target policy, and their values `[S, N]`."""
         mean, stddev = policy(target.policy, seen)
         a = mean + stddev * jax.random.normal(key, (num_samples, *mean.shape))

@@ -68,7 +68,7 @@ class PPOConfig:
     clip_range: Annotated[Schedule, POSITIVE] = 0.2
     # How far a value may usefully move in a cycle, in units of the values; None for no limit.
     clip_range_vf: Annotated[Schedule | None, POSITIVE] = None
-    # Bring the advantages of each minibatch to mean 0 and standard deviation 1, unless it holds a single step.
+    # Bring the advantages of each minibatch of two steps or more to mean 0 and standard deviation 1.
     normalize_advantage: bool = True
     # Weight of the entropy; a number or a schedule.
     ent_coef: Annotated[Schedule, Range(0)] = 0.0

@@ -12,8 +12,8 @@ where `r_t` and `discount_t` span `n_steps` steps, and `q` is the mean of the qu
 averse to risk (CVaR, https://arxiv.org/abs/1806.06923, section 4). It acts greedily, but at random with probability epsilon.
 
 Where observations are a Dict with an "action_mask", illegal actions are never taken, greedily or at
-random, and have no part in the maximum; see `agentzoo.networks.action_masks`. `values` gives -inf for
-them, and so does `quantiles`.
+random, and have no part in the maximum; see `agentzoo.networks.action_masks`. `values` gives -inf
+for them, and so does `quantiles`.
 
 Double Q-learning: https://arxiv.org/abs/1509.06461. Dueling networks: https://arxiv.org/abs/1511.06581. Prioritised replay:
 https://arxiv.org/abs/1511.05952. Noisy networks: https://arxiv.org/abs/1706.10295. Rainbow: https://arxiv.org/abs/1710.02298.
@@ -166,7 +166,8 @@ def make_agent(config: QRDQNConfig, spec: EnvSpec, network: networks.Network | N
 
     def predict(params, memory, obs, key, deterministic):
         eps = 0.0 if deterministic or config.noisy else config.exploration_final_eps
-        return epsilon_greedy(legal_values(quantiles(params, None, obs), obs), obs, eps, key), memory
+        q = legal_values(quantiles(params, None, obs), obs)
+        return epsilon_greedy(q, obs, eps, key), memory
 
     def loss_fn(params: hk.Params, target_params: hk.Params, batch: Batch, key: Array) -> tuple[Array, Array]:
         keys = jax.random.split(key, 3) if config.noisy else (None, None, None)

@@ -17,9 +17,12 @@ as fast when it is small. The policy acts by a sample, and after training by the
 https://openreview.net/forum?id=hQ9V5QN27eS compares such noise.
 
 With Discrete actions the policy is categorical and the critics value all actions at once, so that expectations over actions take the
-place of samples, https://arxiv.org/abs/1910.07207. An "action_mask" in a Dict of observations marks illegal actions, which have
-probability 0 and no part in expectations and entropies; see `agentzoo.networks.action_masks`. `values` gives -inf for them. Prioritised replay: https://arxiv.org/abs/1511.05952. More gradient steps than
-environment steps: https://arxiv.org/abs/2101.05982.
+place of samples, https://arxiv.org/abs/1910.07207. An "action_mask" in a Dict of observations marks
+illegal actions, which have probability 0 and no part in expectations and entropies; see
+`agentzoo.networks.action_masks`. `values` gives -inf for them.
+
+Prioritised replay: https://arxiv.org/abs/1511.05952. More gradient steps than environment steps:
+https://arxiv.org/abs/2101.05982.
 """
 
 import math
@@ -66,7 +69,8 @@ class SACConfig:
     ent_coef: float | str = "auto"
     # Learn ent_coef by the loss with its logarithm, as Stable-Baselines3 does; it then falls sooner than by that of the paper.
     log_ent_coef_loss: bool = False
-    # Entropy to hold by learning ent_coef; "auto" is minus the actions' dimensions, or half of the largest of (legal) Discrete actions.
+    # Entropy to hold by learning ent_coef; "auto" is minus the actions' dimensions, or half of the largest
+    # entropy of (legal) Discrete actions.
     target_entropy: float | str = "auto"
     # Critics, whose least value counts: the more, the less the policy dares what is uncertain.
     n_critics: Annotated[int, Range(1)] = 2
@@ -206,8 +210,9 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
         policy_key, uniform_key = jax.random.split(key)
         seen = observed(params, obs)
         a, memory = explore(policy(params.policy, seen), memory, policy_key)
-        if masks.masked:
-            anything = networks.uniform_action(jax.random.uniform(uniform_key, a.shape), int(space.n), seen.legal)
+        if seen.legal is not None:
+            u = jax.random.uniform(uniform_key, a.shape)
+            anything = networks.uniform_action(u, int(space.n), seen.legal)
         elif discrete:
             anything = jax.random.randint(uniform_key, a.shape, 0, int(space.n))
         else:
@@ -239,10 +244,11 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
         return core.sac_policy_loss(q_values(state.params.critic, obs, a), log_prob, ent_coef), log_prob
 
     def ent_coef_loss_fn(log_ent_coef: Array, outcome: Array) -> tuple[Array, tuple]:
-        loss, target = core.sac_discrete_temperature_loss if discrete else core.sac_temperature_loss, target_entropy
+        loss = core.sac_discrete_temperature_loss if discrete else core.sac_temperature_loss
+        target, ent_coef = target_entropy, log_ent_coef if config.log_ent_coef_loss else jnp.exp(log_ent_coef)
         if masks.masked and config.target_entropy == "auto":
             target = 0.5 * jnp.log(jnp.sum(outcome > -jnp.inf, axis=-1))  # the outcome is logits
-        return loss(outcome, log_ent_coef if config.log_ent_coef_loss else jnp.exp(log_ent_coef), target), ()
+        return loss(outcome, ent_coef, target), ()
 
     def descend(name: str, loss_fn, params, opt_state: dict, clock: Clock, *arguments) -> tuple[Any, dict, Array, Any]:
         """A gradient step of the parameters of that name; also returns the loss, and what else its function has computed."""

@@ -1,4 +1,4 @@
-"""Which actions are legal: the "action_mask" in observations, taken out before a network sees them."""
+"""Which actions are legal: the "action_mask" in observations, which no network sees."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -41,10 +41,10 @@ class ActionMasks(NamedTuple):
 def action_masks(spec: EnvSpec) -> ActionMasks:
     """Looks for an "action_mask" in the observations, which says which actions are legal.
 
-    In an observation space that is a Dict, it holds `[A]` numbers for a Discrete space of A actions, not
-    0 where an action is legal; one for each value of each choice of a MultiDiscrete space; and one for
-    each bit of a MultiBinary space, whether it may be 1. Where none is legal, which should only happen at
-    the end of an episode, all are.
+    In an observation space that is a Dict, it holds `[A]` numbers for a Discrete space of A actions,
+    not 0 where an action is legal; one for each value of each choice of a MultiDiscrete space; and one
+    for each bit of a MultiBinary space, whether it may be 1. Where none is legal, which should only
+    happen at the end of an episode, all are.
 
     Raises:
       ConfigurationError: if there is a mask that does not fit the actions, or nothing beside it.
@@ -56,16 +56,16 @@ def action_masks(spec: EnvSpec) -> ActionMasks:
     others = {name: part for name, part in space.items() if name != "action_mask"}
     if isinstance(spec.action_space, spaces.Box):
         raise ConfigurationError(
-            f'There is an "action_mask" in the observations, but actions of {spec.action_space} cannot be masked. '
-            f"Give that part of the observations another name."
+            f'There is an "action_mask" in the observations, but actions of {spec.action_space} '
+            f"cannot be masked. Give that part of the observations another name."
         )
     if mask.shape != (sum(sizes),) or not isinstance(mask, spaces.Box | spaces.MultiBinary):
         raise ConfigurationError(
-            f'The "action_mask" in the observations is {mask}; '
-            f"expected MultiBinary({sum(sizes)}) for actions of {spec.action_space}."
+            f'The "action_mask" in the observations is {mask}; expected MultiBinary({sum(sizes)}) for actions of {spec.action_space}.'
         )
     if not others:
-        raise ConfigurationError('The observations hold nothing but an "action_mask"; add what the agent should see.')
+        what = 'The observations hold nothing but an "action_mask"'
+        raise ConfigurationError(f"{what}; add what the agent should see.")
     # Of a bit, 0 is always legal.
     one_of_each = not isinstance(spec.action_space, spaces.MultiBinary)
 
@@ -78,7 +78,7 @@ def action_masks(spec: EnvSpec) -> ActionMasks:
 
 
 def choices(space: spaces.Space) -> list[int]:
-    """The outputs that describe a policy: for each choice its number of values, and one for each bit or dimension."""
+    """The outputs that describe a policy: one for each value of each choice, and for each bit or dimension."""
     if isinstance(space, spaces.Discrete):
         return [int(space.n)]
     if isinstance(space, spaces.MultiDiscrete):
@@ -93,16 +93,16 @@ def rule_out(values: Array, legal: Array | None) -> Array:
 
 
 def uniform_action(u: Array, num_actions: int, legal: Array | None) -> Array:
-    """One of A actions, or of the legal ones, each equally likely for `u` `[...]` that is uniform in [0, 1)."""
+    """One of A actions, or of the legal ones, equally likely for `u` `[...]` that is uniform in [0, 1)."""
     count = num_actions if legal is None else legal.sum(axis=-1)
     chosen = jnp.minimum(u * count, count - 1).astype(jnp.int32)
     if legal is None:
         return chosen
-    # The sum counts the legal actions up to each one: it first exceeds `chosen` at the action of that rank.
+    # The sum counts the legal actions up to each one. It first exceeds `chosen` at the one of that rank.
     return jnp.argmax(jnp.cumsum(legal, axis=-1) > chosen[..., None], axis=-1).astype(jnp.int32)
 
 
 def _some_legal(mask: Array, sizes: Sequence[int]) -> Array:
-    """The mask, with all values of a choice legal where none is: otherwise there would be no distribution."""
+    """The mask, with all values of a choice legal where none is, so that there is a distribution."""
     parts = jnp.split(mask, np.cumsum(sizes)[:-1], axis=-1)
     return jnp.concatenate([part | ~part.any(axis=-1, keepdims=True) for part in parts], axis=-1)
