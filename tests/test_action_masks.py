@@ -133,7 +133,7 @@ def test_illegal_actions_are_never_taken(name, runner):
     agent, seen = variant(name, Random(), runner=runner), Returns()
     agent.learn(3_000, seen, progress_bar=False)
     assert len(seen.returns) > 700 and not np.any(seen.returns)
-    assert np.isfinite(jax.tree.leaves(jax.device_get(agent._metrics))[0])
+    assert np.isfinite(list(agent.metrics.values())).all()
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(jax.device_get(agent.params)))
     for deterministic in (True, False):
         assert evaluate_policy(agent, Random(), 50, deterministic=deterministic) == (0.0, 0.0)
@@ -223,9 +223,9 @@ class Forced:
 
 def test_the_target_entropy_of_sac_counts_legal_actions():
     agent = make("SAC", Forced(), ent_coef="auto", learning_starts=0).learn(160, progress_bar=False)
-    np.testing.assert_allclose(agent._metrics["train/ent_coef"], 1, rtol=1e-6)  # its entropy is 0, as it should be
+    np.testing.assert_allclose(agent.metrics["train/ent_coef"], 1, rtol=1e-6)  # its entropy is 0, as it should be
     agent = make("SAC", Forced(), ent_coef="auto", learning_starts=0, target_entropy=0.5)
-    assert agent.learn(160, progress_bar=False)._metrics["train/ent_coef"] > 1.01
+    assert agent.learn(160, progress_bar=False).metrics["train/ent_coef"] > 1.01
 
 
 def test_the_behaviour_of_a_warm_up_is_uniform_over_the_legal_actions():

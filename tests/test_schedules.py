@@ -23,7 +23,7 @@ def agent_of_cycles(algorithm, runner, **options):
 def test_three_cycles_have_the_rates_of_their_beginnings(algorithm, runner):
     agent, steps = agent_of_cycles(algorithm, runner, learning_rate=Linear(3e-4))
     logged = []
-    each = EveryNTimesteps(1, lambda agent: logged.append(dict(agent._metrics)))
+    each = EveryNTimesteps(1, lambda agent: logged.append(agent.metrics))
     agent.learn(3 * steps, each, progress_bar=False)
     rates = [metrics["train/learning_rate"] for metrics in logged]
     np.testing.assert_allclose(rates, [3e-4, 2e-4, 1e-4], rtol=1e-5)
@@ -47,7 +47,7 @@ def test_other_schedules_are_read_at_the_same_step():
         options = dict(exploration_fraction=1.0, exploration_final_eps=0.4)
         agent, steps = agent_of_cycles(algorithm, "device", **options)
         agent.learn(3 * steps, progress_bar=False)
-        np.testing.assert_allclose(agent._metrics["rollout/exploration_rate"], 0.6, rtol=1e-5)
+        np.testing.assert_allclose(agent.metrics["rollout/exploration_rate"], 0.6, rtol=1e-5)
 
 
 def test_the_clock():
