@@ -28,6 +28,10 @@ from agentzoo.types import Agent, ConfigurationError, EnvSpec, PyTree, TrainingE
 
 Config = TypeVar("Config")
 
+# What the arrays of a saved agent mean, which files say from 2 on. In files of revision 1, the Box actions
+# of PPO and IMPALA are in the environment's units.
+REVISION = 2
+
 
 class Algorithm(Generic[Config]):
     """An agent that learns in Gymnasium environments.
@@ -354,6 +358,7 @@ class Algorithm(Generic[Config]):
         run = self._run._replace(agent=self._run.agent._asdict())
         run = run._replace(agent={part: value for part, value in run.agent.items() if part not in exclude})
         manifest = {**self._describe_run(), "excluded": sorted(exclude), "predictions": self._predictions, "versions": versions()}
+        manifest["revision"] = REVISION
         if self._runner is None or self._runner.worlds is None:
             return checkpoint.save(path, run._asdict(), manifest)
         worlds = collect(self._runner.worlds, self.mesh)
@@ -419,9 +424,16 @@ class Algorithm(Generic[Config]):
         if agent._runner is not None:
             agent._runner.worlds = spread(loaded.pop("worlds", None), agent.mesh)
         state = type(agent._run.agent)(**loaded["agent"])
+        if manifest.get("revision", 1) < REVISION:
+            state = cls.upgrade(state, agent.spec)
         agent._run = RunState(replicate(state, agent.mesh), replicate(loaded["key"], agent.mesh), loaded["step"], loaded["moves"])
         agent._predictions = manifest["predictions"]
         return agent
+
+    @staticmethod
+    def upgrade(state: Any, spec: EnvSpec) -> Any:
+        """Convert the agent's state from a file of revision 1 to what it means today."""
+        return state
 
     def _describe_run(self) -> dict[str, Any]:
         network = getattr(self.network, "__name__", type(self.network).__name__) if self.network is not None else None

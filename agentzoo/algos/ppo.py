@@ -17,7 +17,9 @@ where `log_prob_tm1` is that of the policy that acted, and, with the values `v_t
 so that a time limit (`last_t` but `discount_t = 1`) bootstraps from the true last observation. In each minibatch, advantages are brought to
 mean 0 and standard deviation 1. Those of a minibatch with a single step are left as they are.
 
-Actions of a Box are drawn from a Gaussian. The environment gets them clipped to the bounds; the policy learns from what it drew.
+Actions of a Box are drawn from a Gaussian, in which [-1, 1] stands for the bounds of the action space. The
+environment gets them scaled and clipped to the bounds; the policy learns from what it drew. A dimension
+whose bounds are not finite is in the environment's units.
 
 Where observations are a Dict with an "action_mask", illegal actions are never taken, and have no part in entropies and gradients; see
 `agentzoo.networks.action_masks`.
@@ -35,11 +37,12 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 from agentzoo import core, networks
 from agentzoo.algos import base
 from agentzoo.config import FRACTION, POSITIVE, Linear, Range, Schedule, value_at
-from agentzoo.networks.actor_critic import Output, make_actor_critic
+from agentzoo.networks.actor_critic import Output, make_actor_critic, scale_to_bounds
 from agentzoo.sharding import share
 from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, PyTree, Trajectory
 
@@ -82,7 +85,7 @@ class PPOConfig:
     normalize_reward: bool = False
     # Learn from rewards clipped to [-1, 1]; scores are not clipped.
     clip_reward: bool = False
-    # Logarithm of the standard deviation of Box actions at the beginning.
+    # Logarithm of the standard deviation of Box actions at the beginning; [-1, 1] stands for their bounds.
     log_std_init: float = 0.0
     # Let that standard deviation depend on the observation.
     state_dependent_std: bool = False
@@ -308,6 +311,19 @@ class PPO(base.Algorithm[PPOConfig]):
             },
         }
     )
+
+    @staticmethod
+    def upgrade(state: PPOState, spec: EnvSpec) -> PPOState:
+        """Convert the state of an agent whose Box actions are in the environment's units."""
+        network, factors = scale_to_bounds(state.params.network, spec.action_space)
+        factors, _ = ravel_pytree(factors)  # as the optimiser has the parameters
+        opt_state = state.opt_state
+        for name, power in (("mu", 1), ("nu", 2)):  # moments of gradients, which shrink as parameters grow
+            moment = optax.tree_utils.tree_get(opt_state, name)
+            if moment is not None:
+                moment = jax.tree.map(lambda m, factor: m / factor**power, moment, factors)  # noqa: B023
+                opt_state = optax.tree_utils.tree_set(opt_state, **{name: moment})
+        return state._replace(params=state.params._replace(network=network), opt_state=opt_state)
 
     def value(self, observation: Any) -> Any:
         """The value of an observation, as one that begins an episode if the agent has memory; `[N]` for a batch.

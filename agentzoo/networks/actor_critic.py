@@ -9,11 +9,12 @@ import distrax
 import haiku as hk
 import jax
 import jax.numpy as jnp
+import numpy as np
 from gymnasium import spaces
 
 from agentzoo.core import policies
 from agentzoo.networks.action_masks import Seen, action_masks, choices
-from agentzoo.networks.actions import inner_bounds
+from agentzoo.networks.actions import action_bounds
 from agentzoo.networks.encoders import Network, apply_network, check, encode, mlp
 from agentzoo.types import Array, ConfigurationError, EnvSpec, PyTree, zeros
 
@@ -37,7 +38,8 @@ class ActorCritic(NamedTuple):
         `[N, ...]` on, which is reset where `first`.
       split: `(obs) -> (obs, mask)`, takes which actions are legal, or None, out of an environment's observations.
       space: of the observations without their mask.
-      continuous: whether actions are those of a Box, which the environment gets clipped to its bounds.
+      continuous: whether actions are those of a Box. The policy's are in [-1, 1] where bounds are finite;
+        the environment gets them scaled and clipped to its bounds.
       to_environment: `(a) -> action`, from `[N, ...]` actions that the policy draws to those that an environment takes.
       initial_memory: `(num_envs) -> memory`, the recurrent state at the beginning of an episode.
     """
@@ -76,7 +78,8 @@ def make_actor_critic(
       shared: use the hidden layers and the memory for both policy and value, instead of for each its own.
       orthogonal: initialise orthogonally, with gain sqrt(2) in hidden layers, 0.01 in the policy's head and 1 in the others, and not as
         Haiku does.
-      log_std_init: logarithm of the standard deviation of Box actions at the beginning.
+      log_std_init: logarithm of the standard deviation of Box actions at the beginning, where [-1, 1]
+        stands for finite bounds.
       state_dependent_std: let the standard deviation depend on the observation.
       recurrent: "lstm" or "gru" after the hidden layers; None for no memory.
       recurrent_size: size of that memory.
@@ -91,7 +94,7 @@ def make_actor_critic(
         raise ConfigurationError(f"recurrent={recurrent!r} is unknown; choose one of {', '.join(CORES)}, or None.")
     action_space, sizes = spec.action_space, choices(spec.action_space)
     space, split, _ = action_masks(spec)
-    bounds = inner_bounds(action_space) if isinstance(action_space, spaces.Box) else ()
+    continuous = isinstance(action_space, spaces.Box)
     names = ["shared"] if shared else ["policy", "value"]
 
     def initialised(gain: float) -> Any:
@@ -144,7 +147,7 @@ def make_actor_critic(
         return Output(policy(unmerge(outputs), mask), unmerge(v)[..., 0], tuple(states))
 
     def policy(outputs: Array, mask: Array | None) -> distrax.Distribution:
-        if isinstance(action_space, spaces.Box):
+        if continuous:
             if state_dependent_std:
                 mean, log_std = jnp.split(outputs, 2, axis=-1)
                 return policies.DiagonalGaussian(mean, jnp.exp(log_std_init + log_std))
@@ -157,14 +160,38 @@ def make_actor_critic(
         return policies.Categorical(outputs, mask)
 
     def to_environment(a: Array) -> Array:
-        a = a.reshape(a.shape[0], *action_space.shape)  # type: ignore[misc]
-        return jnp.clip(a, *bounds) if bounds else a
+        return a.reshape(a.shape[0], *action_space.shape)  # type: ignore[misc]
 
     def init(key: Array) -> hk.Params:
         obs, mask = split(zeros(spec.observation_space, 1, 1))
         return forward.init(key, obs, mask, jnp.zeros((1, 1), bool), initial_memory(1))
 
-    return ActorCritic(init, forward.apply, split, space, bool(bounds), to_environment, initial_memory)
+    if continuous:
+        to_environment = action_bounds(action_space, finite=False).scale  # type: ignore[assignment]
+    return ActorCritic(init, forward.apply, split, space, continuous, to_environment, initial_memory)
+
+
+def scale_to_bounds(params: PyTree, space: spaces.Space) -> tuple[PyTree, PyTree]:
+    """Convert a policy whose Box actions are in the environment's units to the same policy for scaled ones.
+
+    Returns:
+      The parameters, and the factors by which they were multiplied before anything was added. The
+      parameters of policies for other spaces stay as they are.
+    """
+    factors = jax.tree.map(jnp.ones_like, params)
+    if not isinstance(space, spaces.Box):
+        return params, factors
+    middle, half = action_bounds(space, finite=False).units()
+    half = np.where(half > 0, half, 1.0).astype(np.float32)  # 0 where low is high
+    head = params["policy_head"]
+    dependent = head["b"].shape != half.shape  # the head has the logarithms of the deviations too
+    ones = np.ones_like(half) if dependent else half[:0]
+    factor = np.concatenate([1 / half, ones])
+    shift = np.concatenate([-middle / half, -np.log(half) if dependent else ones])
+    factors["policy_head"] = {name: x * factor for name, x in factors["policy_head"].items()}
+    head = {"w": head["w"] * factor, "b": head["b"] * factor + shift}
+    deviations = {} if dependent else {"~": {"log_std": params["~"]["log_std"] - np.log(half)}}
+    return {**params, "policy_head": head, **deviations}, factors
 
 
 def _orthogonal(gain: float) -> Any:
