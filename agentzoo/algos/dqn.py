@@ -135,7 +135,7 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
         return jnp.where(clock.began < config.learning_starts, 1.0, 0.0 if config.noisy else eps)
 
     def epsilon_greedy(q_t: Array, obs, eps: Array | float, key: Array) -> Array:
-        explore, anywhere = jax.random.uniform(key, (2, q_t.shape[0]))
+        explore, anywhere = jax.random.uniform(key, (2, q_t.shape[0]), jnp.float32)
         random_a_t = networks.uniform_action(anywhere, num_actions, masks.split(obs).legal)
         return jnp.where(explore < eps, random_a_t, jnp.argmax(q_t, axis=-1))
 
@@ -178,7 +178,7 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
         if config.clip_reward:
             trajectory = trajectory._replace(r_t=jnp.clip(trajectory.r_t, -1.0, 1.0))
         syncs = clock.step // config.target_update_interval - clock.began // config.target_update_interval
-        step_size = 1.0 - (1.0 - config.tau) ** syncs
+        step_size = jnp.asarray(1.0 - (1.0 - config.tau) ** syncs, jnp.float32)
         params, target_params = state.params, state.target_params
         target_params = jax.lax.cond(syncs > 0, lambda: optax.incremental_update(params, target_params, step_size), lambda: target_params)
         state = state._replace(target_params=target_params)

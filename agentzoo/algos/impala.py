@@ -135,7 +135,7 @@ def make_agent(config: IMPALAConfig, spec: EnvSpec, network: networks.Network | 
     def init(key: Array) -> IMPALAState:
         params = model.init(key)
         opt_state = optimizer(Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))).init(params)
-        normalizer = core.RewardNormalizer.init(spec.num_envs) if config.normalize_reward else ()
+        normalizer = networks.init_reward_normalizer(spec.num_envs) if config.normalize_reward else ()
         return IMPALAState(params, opt_state, normalizer, jnp.int32(0))
 
     def act(params, memory, obs, key, clock):

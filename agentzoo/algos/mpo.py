@@ -212,8 +212,8 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         distribution: Any = core.Categorical(outputs) if discrete else core.DiagonalGaussian(*outputs)
         return distribution.log_prob(a)
 
-    a_example = jnp.zeros(1, jnp.int32) if discrete else jnp.zeros((1, bounds.size))
-    behaviour = {"a": a_example, "log_prob": jnp.zeros(1)} if config.retrace else ()
+    a_example = jnp.zeros(1, jnp.int32) if discrete else jnp.zeros((1, bounds.size), jnp.float32)
+    behaviour = {"a": a_example, "log_prob": jnp.zeros(1, jnp.float32)} if config.retrace else ()
     n_step, sequence = (1, config.n_steps) if config.retrace else (config.n_steps, 1)
     replay_buffer = make_replay(spec, config.buffer_size, config.train_freq, config.gamma, n_step, extras=behaviour)
     phase = make_phase(replay_buffer, config.learning_starts, config.gradient_steps, config.train_freq * spec.num_envs, sequence)
@@ -244,13 +244,17 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
             penalty = config.init_temperature if config.action_penalty else None
             alphas = config.init_alpha_mean, config.init_alpha_stddev
             duals = core.GaussianMpoDuals.init(bounds.size, config.init_temperature, *alphas, penalty)
+        duals = jax.tree.map(lambda x: x.astype(jnp.float32), duals)
         params = MPOParams(online, networks.init_statistics(masks.space) if config.normalize_obs else ())
         learned: Any = online, duals
         opt_state = optimizer(Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))).init(learned)
         return MPOState(params, jax.tree.map(jnp.copy, online), duals, opt_state, replay_buffer.init(), key, jnp.int32(0))
 
     def sample(outputs: Any, key: Array) -> Array:
-        return jax.random.categorical(key, outputs) if discrete else outputs[0] + outputs[1] * jax.random.normal(key, outputs[0].shape)
+        if discrete:
+            return jax.random.categorical(key, outputs)
+        mean, stddev = outputs
+        return mean + stddev * jax.random.normal(key, mean.shape, mean.dtype)
 
     def explore(outputs: Any, noise: Any, key: Array) -> tuple[Array, Array, Any]:
         """An action, its log-probability given the past, and its noise if that lasts."""
@@ -267,14 +271,14 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         seen, warm_up = observed(params, obs), clock.step < config.learning_starts
         a, log_prob_a, memory = explore(policy(params.online.policy, seen), memory, policy_key)
         if seen.legal is not None:
-            u = jax.random.uniform(uniform_key, a.shape)
+            u = jax.random.uniform(uniform_key, a.shape, jnp.float32)
             a = jnp.where(warm_up, networks.uniform_action(u, int(space.n), seen.legal), a)
-            log_uniform = -jnp.log(jnp.sum(seen.legal, axis=-1))
+            log_uniform = -jnp.log(jnp.sum(seen.legal, axis=-1, dtype=jnp.float32))
         elif discrete:
             a = jnp.where(warm_up, jax.random.randint(uniform_key, a.shape, 0, int(space.n)), a)
             log_uniform = -jnp.log(float(space.n))
         else:
-            a = jnp.where(warm_up, jax.random.uniform(uniform_key, a.shape, minval=-1.0, maxval=1.0), a)
+            a = jnp.where(warm_up, jax.random.uniform(uniform_key, a.shape, a.dtype, -1.0, 1.0), a)
             log_uniform = -bounds.size * jnp.log(2.0)
         extras = {"a": a, "log_prob": jnp.where(warm_up, log_uniform, log_prob_a)} if config.retrace else ()
         return a if discrete else bounds.scale(a), memory, extras
@@ -307,7 +311,7 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
     def sampled_values(target: Networks, seen: networks.Seen, num_samples: int, key: Array):
         """Actions `[S, N, D]` of the target policy, and their values `[S, N]`."""
         mean, stddev = policy(target.policy, seen)
-        a = mean + stddev * jax.random.normal(key, (num_samples, *mean.shape))
+        a = mean + stddev * jax.random.normal(key, (num_samples, *mean.shape), mean.dtype)
         return a, jax.vmap(q_values, in_axes=(None, None, 0))(target.critic, seen, a)
 
     def td_error(critic: hk.Params, target: Networks, batch: Transitions, target_tm1: Any, v_t: Array) -> Array:
@@ -375,7 +379,7 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         return networks.rule_out(q_values(params.online.critic, seen, a), seen.legal)
 
     def initial_memory(num_envs: int) -> Any:
-        return jnp.zeros((num_envs, bounds.size)) if config.noise_steps > 1 else ()
+        return jnp.zeros((num_envs, bounds.size), jnp.float32) if config.noise_steps > 1 else ()
 
     return Agent(init, act, predict, learn, config.train_freq, initial_memory, {"values": values})
 

@@ -180,7 +180,7 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
         network_key, key = jax.random.split(key)
         params = PPOParams(model.init(network_key), networks.init_statistics(model.space) if config.normalize_obs else ())
         opt_state = optimizer(Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))).init(params.network)
-        normalizer = core.RewardNormalizer.init(spec.num_envs) if config.normalize_reward else ()
+        normalizer = networks.init_reward_normalizer(spec.num_envs) if config.normalize_reward else ()
         return PPOState(params, opt_state, normalizer, key, jnp.int32(0))
 
     def act(params, memory, obs, key, clock):
@@ -247,7 +247,7 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
         params, statistics = state.params
         data = sequences(state.params, trajectory)
         # Of random numbers, the places that they have in order are a random permutation.
-        order = jnp.argsort(jax.random.uniform(order_key, (config.n_epochs, num_sequences)))
+        order = jnp.argsort(jax.random.uniform(order_key, (config.n_epochs, num_sequences), jnp.float32))
         order = order.reshape(-1, batch_sequences)
 
         def train(carry):
@@ -262,7 +262,7 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
                 learned = core.conditional_update(learned, (params, opt_state), proceed)
             return i + 1, jnp.asarray(proceed), *learned, jax.tree.map(jnp.add, sums, metrics)
 
-        start = jnp.int32(0), jnp.bool_(True), params, state.opt_state, dict.fromkeys(tags, jnp.zeros(()))
+        start = jnp.int32(0), jnp.bool_(True), params, state.opt_state, dict.fromkeys(tags, jnp.float32(0))
         updates, _, params, opt_state, sums = jax.lax.while_loop(lambda carry: (carry[0] < len(order)) & carry[1], train, start)
         statistics = networks.update_statistics(model.space, statistics, model.split(trajectory.obs_tm1)[0], trajectory.mask)
         state = PPOState(PPOParams(params, statistics), opt_state, normalizer, key, state.n_updates + updates)

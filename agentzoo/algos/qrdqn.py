@@ -127,7 +127,7 @@ def make_agent(config: QRDQNConfig, spec: EnvSpec, network: networks.Network | N
         """Quantiles `[N, K, A]`; the noise of noisy networks is zero if key is None."""
         return quantile_network.apply(params, key, masks.split(obs).obs)
 
-    tau = (jnp.arange(config.n_quantiles) + 0.5) / config.n_quantiles
+    tau = (jnp.arange(config.n_quantiles, dtype=jnp.float32) + 0.5) / config.n_quantiles
     by_error = Prioritisation(config.prioritized_replay_alpha, config.prioritized_replay_beta0, config.prioritized_replay_eps)
     prioritisation = by_error if config.prioritized_replay else None
     replay_buffer = make_replay(spec, config.buffer_size, config.train_freq, config.gamma, config.n_steps, prioritisation)
@@ -149,7 +149,7 @@ def make_agent(config: QRDQNConfig, spec: EnvSpec, network: networks.Network | N
         return networks.rule_out(q, masks.split(obs).legal)
 
     def epsilon_greedy(q_t: Array, obs, eps: Array | float, key: Array) -> Array:
-        explore, anywhere = jax.random.uniform(key, (2, q_t.shape[0]))
+        explore, anywhere = jax.random.uniform(key, (2, q_t.shape[0]), jnp.float32)
         random_a_t = networks.uniform_action(anywhere, num_actions, masks.split(obs).legal)
         return jnp.where(explore < eps, random_a_t, jnp.argmax(q_t, axis=-1))
 
@@ -193,7 +193,7 @@ def make_agent(config: QRDQNConfig, spec: EnvSpec, network: networks.Network | N
         if config.clip_reward:
             trajectory = trajectory._replace(r_t=jnp.clip(trajectory.r_t, -1.0, 1.0))
         syncs = clock.step // config.target_update_interval - clock.began // config.target_update_interval
-        step_size = 1.0 - (1.0 - config.tau) ** syncs
+        step_size = jnp.asarray(1.0 - (1.0 - config.tau) ** syncs, jnp.float32)
         params, target_params = state.params, state.target_params
         target_params = jax.lax.cond(syncs > 0, lambda: optax.incremental_update(params, target_params, step_size), lambda: target_params)
         state = state._replace(target_params=target_params)

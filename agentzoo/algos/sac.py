@@ -186,7 +186,7 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
 
     def init(key: Array) -> SACState:
         policy_key, critic_key, key = jax.random.split(key, 3)
-        obs, a = networks.example(masks.space), None if discrete else jnp.zeros((1, bounds.size))
+        obs, a = networks.example(masks.space), None if discrete else jnp.zeros((1, bounds.size), jnp.float32)
         critic = jax.vmap(lambda key: critic_network.init(key, obs, a))(jax.random.split(critic_key, config.n_critics))
         statistics = networks.init_statistics(masks.space) if config.normalize_obs else ()
         params = SACParams(policy_network.init(policy_key, obs), critic, statistics)
@@ -211,12 +211,12 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
         seen = observed(params, obs)
         a, memory = explore(policy(params.policy, seen), memory, policy_key)
         if seen.legal is not None:
-            u = jax.random.uniform(uniform_key, a.shape)
+            u = jax.random.uniform(uniform_key, a.shape, jnp.float32)
             anything = networks.uniform_action(u, int(space.n), seen.legal)
         elif discrete:
             anything = jax.random.randint(uniform_key, a.shape, 0, int(space.n))
         else:
-            anything = jax.random.uniform(uniform_key, a.shape, minval=-1.0, maxval=1.0)
+            anything = jax.random.uniform(uniform_key, a.shape, a.dtype, -1.0, 1.0)
         a = jnp.where(clock.step < config.learning_starts, anything, a)
         return a if discrete else bounds.scale(a), memory, ()
 
@@ -247,7 +247,7 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
         loss = core.sac_discrete_temperature_loss if discrete else core.sac_temperature_loss
         target, ent_coef = target_entropy, log_ent_coef if config.log_ent_coef_loss else jnp.exp(log_ent_coef)
         if masks.masked and config.target_entropy == "auto":
-            target = 0.5 * jnp.log(jnp.sum(outcome > -jnp.inf, axis=-1))  # the outcome is logits
+            target = 0.5 * jnp.log(jnp.sum(outcome > -jnp.inf, axis=-1, dtype=jnp.float32))  # the outcome is logits
         return loss(outcome, ent_coef, target), ()
 
     def descend(name: str, loss_fn, params, opt_state: dict, clock: Clock, *arguments) -> tuple[Any, dict, Array, Any]:
@@ -261,7 +261,7 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
         policy_params, opt_state, actor_loss, outcome = descend(
             "policy", actor_loss_fn, state.params.policy, state.opt_state, clock, state, obs, key
         )
-        log_ent_coef, ent_coef_loss = state.log_ent_coef, jnp.zeros(())
+        log_ent_coef, ent_coef_loss = state.log_ent_coef, jnp.float32(0)
         if learns_ent_coef:
             log_ent_coef, opt_state, ent_coef_loss, _ = descend("ent_coef", ent_coef_loss_fn, log_ent_coef, opt_state, clock, outcome)
         state = state._replace(params=state.params._replace(policy=policy_params), log_ent_coef=log_ent_coef, opt_state=opt_state)
@@ -284,7 +284,7 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
             return improve(state, obs_tm1, actor_key, clock)
 
         due = state.n_updates % config.policy_delay == 0
-        state, losses = improved() if config.policy_delay == 1 else jax.lax.cond(due, improved, lambda: (state, jnp.zeros(2)))
+        state, losses = improved() if config.policy_delay == 1 else jax.lax.cond(due, improved, lambda: (state, jnp.zeros(2, jnp.float32)))
         due = state.n_updates % config.target_update_interval == 0
         target_critic = optax.incremental_update(critic, state.target_critic, jnp.where(due, config.tau, 0.0))
         return state._replace(target_critic=target_critic, replay=replay), jnp.append(losses, critic_loss)
@@ -313,7 +313,7 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
         return networks.rule_out(q_values(params.critic, seen, a).min(axis=1), seen.legal)
 
     def initial_memory(num_envs: int) -> Any:
-        return jnp.zeros((num_envs, bounds.size)) if config.noise_steps > 1 else ()
+        return jnp.zeros((num_envs, bounds.size), jnp.float32) if config.noise_steps > 1 else ()
 
     return Agent(init, act, predict, learn, config.train_freq, initial_memory, {"values": values})
 

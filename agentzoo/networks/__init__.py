@@ -4,7 +4,14 @@ from agentzoo.networks.action_masks import ActionMasks, Seen, action_masks, rule
 from agentzoo.networks.actions import ActionBounds, action_bounds
 from agentzoo.networks.encoders import Network, check, encode, example, is_image, mlp, torso
 from agentzoo.networks.heads import NoisyLinear, q_head
-from agentzoo.networks.normalization import Statistics, init_statistics, normalize, normalize_rewards, update_statistics
+from agentzoo.networks.normalization import (
+    Statistics,
+    init_reward_normalizer,
+    init_statistics,
+    normalize,
+    normalize_rewards,
+    update_statistics,
+)
 
 __all__ = [
     "ActionBounds",
@@ -18,6 +25,7 @@ __all__ = [
     "check",
     "encode",
     "example",
+    "init_reward_normalizer",
     "init_statistics",
     "is_image",
     "mlp",

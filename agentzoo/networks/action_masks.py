@@ -94,7 +94,7 @@ def rule_out(values: Array, legal: Array | None) -> Array:
 
 def uniform_action(u: Array, num_actions: int, legal: Array | None) -> Array:
     """One of A actions, or of the legal ones, equally likely for `u` `[...]` that is uniform in [0, 1)."""
-    count = num_actions if legal is None else legal.sum(axis=-1)
+    count = num_actions if legal is None else jnp.sum(legal, axis=-1, dtype=jnp.int32)
     chosen = jnp.minimum(u * count, count - 1).astype(jnp.int32)
     if legal is None:
         return chosen

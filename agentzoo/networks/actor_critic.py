@@ -103,8 +103,8 @@ def make_actor_critic(
     def initial_memory(num_envs: int) -> PyTree:
         if recurrent is None:
             return ()
-        sizes = {"lstm": hk.LSTMState(*(jnp.zeros((num_envs, recurrent_size)),) * 2), "gru": jnp.zeros((num_envs, recurrent_size))}
-        return tuple(sizes[recurrent] for _ in names)
+        zeros = jnp.zeros((num_envs, recurrent_size), jnp.float32)
+        return tuple({"lstm": hk.LSTMState(zeros, zeros), "gru": zeros}[recurrent] for _ in names)
 
     def encoded(obs: PyTree) -> Array:
         with initialised(math.sqrt(2)):

@@ -36,10 +36,11 @@ def encode(space: spaces.Space, obs: PyTree, cnn: str = "nature") -> Array:
     if isinstance(space, spaces.Tuple):
         return jnp.concatenate([encode(part, obs[i], cnn) for i, part in enumerate(space)], axis=-1)
     if isinstance(space, spaces.Discrete):
-        return jax.nn.one_hot(obs - int(space.start), int(space.n))
+        return jax.nn.one_hot(obs - int(space.start), int(space.n), dtype=jnp.float32)
     if isinstance(space, spaces.MultiDiscrete):
         digits = (obs - space.start).reshape(obs.shape[0], -1)
-        return jnp.concatenate([jax.nn.one_hot(digits[:, i], int(n)) for i, n in enumerate(space.nvec.reshape(-1))], axis=-1)
+        one_hot = [jax.nn.one_hot(digits[:, i], int(n), dtype=jnp.float32) for i, n in enumerate(space.nvec.reshape(-1))]
+        return jnp.concatenate(one_hot, axis=-1)
     if is_image(space):
         return CNNS[cnn](channels_last(space, obs).astype(jnp.float32) / 255.0)
     return obs.reshape(obs.shape[0], -1).astype(jnp.float32)  # Box, MultiBinary

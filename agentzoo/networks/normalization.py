@@ -1,5 +1,7 @@
 """Normalising by statistics that live in an agent's state: observations that are vectors of numbers, and rewards."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from gymnasium import spaces
@@ -14,7 +16,7 @@ Statistics = RunningMeanStd | tuple[()]
 def init_statistics(space: spaces.Space) -> Statistics:
     """Statistics of no observations; normalising by them changes nothing. `()` if there is nothing to be normalised."""
     numbers, _ = _split(space, zeros(space))
-    return RunningMeanStd.init(numbers) if numbers else ()
+    return _in_32_bits(RunningMeanStd.init(numbers)) if numbers else ()
 
 
 def update_statistics(space: spaces.Space, statistics: Statistics, obs: PyTree, mask: Array) -> Statistics:
@@ -31,11 +33,21 @@ def normalize(space: spaces.Space, statistics: Statistics, obs: PyTree, clip: fl
     return jax.tree.map(lambda other: next(numbers) if other is None else other, others, is_leaf=lambda leaf: leaf is None)
 
 
+def init_reward_normalizer(num_envs: int) -> RewardNormalizer:
+    """Statistics of no rewards; dividing by them changes nothing."""
+    return _in_32_bits(RewardNormalizer.init(num_envs))
+
+
 def normalize_rewards(normalizer: RewardNormalizer, trajectory: Trajectory, gamma: float) -> tuple[RewardNormalizer, Trajectory]:
     """A trajectory with normalised rewards, by statistics that include them; environments may have begun new episodes since the last."""
     normalizer = normalizer._replace(returns=jnp.where(trajectory.first_tm1[0], 0.0, normalizer.returns))
     normalizer = normalizer.update(trajectory.r_t, trajectory.last_t, gamma, trajectory.mask)
-    return normalizer, trajectory._replace(r_t=normalizer.normalize(trajectory.r_t))
+    return normalizer, trajectory._replace(r_t=normalizer.normalize(trajectory.r_t).astype(jnp.float32))
+
+
+def _in_32_bits(statistics: Any) -> Any:
+    """An agent's state has the same types, and its files fit, whether or not JAX has 64 bits."""
+    return jax.tree.map(lambda x: x.astype(jnp.float32), statistics)
 
 
 def _split(space: spaces.Space, obs: PyTree) -> tuple[list[Array], PyTree]:
@@ -43,7 +55,7 @@ def _split(space: spaces.Space, obs: PyTree) -> tuple[list[Array], PyTree]:
     numbers = []
 
     def take(is_number: bool, leaf: Array) -> Array | None:
-        return numbers.append(leaf) if is_number else leaf
+        return numbers.append(jnp.asarray(leaf, jnp.float32)) if is_number else leaf
 
     return numbers, jax.tree.map(take, _are_numbers(space), obs)
 
