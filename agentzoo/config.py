@@ -5,11 +5,11 @@ An algorithm's config is a frozen dataclass of plain values. A range is written 
 """
 
 import dataclasses
-import difflib
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from agentzoo import keywords
 from agentzoo.types import Array, ConfigurationError
 
 Config = TypeVar("Config")
@@ -66,8 +66,25 @@ def value_at(schedule: Schedule, remaining: Array) -> Any:
     return schedule(remaining) if callable(schedule) else schedule
 
 
-def make_config(cls: type[Config], values: Mapping[str, Any]) -> Config:
+def integer(name: str, value: Any, least: int = 0) -> int:
+    """An argument that counts something, as a Python integer; NumPy's integers and 1e6 serve, too.
+
+    Raises:
+      ConfigurationError: if the value is no integer, or is below `least`.
+    """
+    number = _convert(int, value)
+    if not _is_a(number, int) or number < least:
+        raise ConfigurationError(f"{name}={value!r}; expected an integer of at least {least}.")
+    return number
+
+
+def make_config(cls: type[Config], values: Mapping[str, Any], others: Iterable[str] = ()) -> Config:
     """Builds a config from hyperparameters by name, and checks it.
+
+    Args:
+      cls: the config's class.
+      values: of hyperparameters by name; the others keep their defaults.
+      others: names that a user may have meant by an unknown one, beside those of hyperparameters.
 
     Raises:
       ConfigurationError: if a name is unknown, or a value has the wrong type or is out of range.
@@ -75,9 +92,8 @@ def make_config(cls: type[Config], values: Mapping[str, Any]) -> Config:
     names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for name in values:
         if name not in names:
-            close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-            hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(names)}."
-            raise ConfigurationError(f"There is no hyperparameter {name!r}; {hint}")
+            where = cls.__name__.removesuffix("Config")
+            raise keywords.unknown(where, name, values[name], [*names, *others], listed=names)
     hints = get_type_hints(cls, include_extras=True)
     config = cls(**{name: _convert(hints[name], value) for name, value in values.items()})
     for name in names:
@@ -90,9 +106,16 @@ def _convert(hint: Any, value: Any) -> Any:
     if hasattr(value, "item") and getattr(value, "shape", None) == ():
         value = value.item()
     kind = _plain(hint)
-    if kind is int and isinstance(value, float) and value.is_integer():
+    kinds = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+    if int in kinds and float not in kinds and isinstance(value, float) and value.is_integer():
         return int(value)
-    return tuple(value) if get_origin(kind) is tuple and isinstance(value, list | tuple) else value
+    if isinstance(value, Linear):
+        return Linear(_convert(float, value.start), _convert(float, value.end))
+    items: Any = value if isinstance(value, list | tuple) or len(getattr(value, "shape", ())) == 1 else None
+    of_tuple = next((option for option in kinds if get_origin(option) is tuple), None)
+    if of_tuple is not None and items is not None:
+        return tuple(_convert(get_args(of_tuple)[0], item) for item in items)
+    return value
 
 
 def _plain(hint: Any) -> Any:
@@ -135,7 +158,7 @@ def _describe(kind: Any) -> str:
         return " or ".join(_describe(option) for option in get_args(kind))
     names = {float: "a number", int: "an integer", bool: "True or False", str: "a string", type(None): "None", Linear: "Linear(start, end)"}
     if get_origin(kind) is tuple:
-        return "a tuple of integers"
+        return f"a tuple of {'strings' if get_args(kind)[0] is str else 'integers'}"
     return names.get(kind, "a function of the remaining progress")
 
 
@@ -150,20 +173,27 @@ def to_json(config: Any) -> dict[str, Any]:
     return {field.name: plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
-def from_json(cls: type[Config], data: Mapping[str, Any], replaced: Mapping[str, Any]) -> Config:
-    """The config that `to_json` wrote, with some values replaced.
+def is_function(value: Any) -> bool:
+    """Whether `to_json` wrote this value for a function."""
+    return isinstance(value, dict) and "linear" not in value
+
+
+def from_json(cls: type[Config], data: Mapping[str, Any], replaced: Mapping[str, Any], others: Iterable[str] = ()) -> Config:
+    """The config that `to_json` wrote, with some values replaced; `others` as for `make_config`.
 
     Raises:
       ConfigurationError: if a value was a function of the user's and is not among the replaced ones.
     """
     values = {}
-    for name, value in {**data, **replaced}.items():
+    for name, value in data.items():
+        if name in replaced:
+            continue
         if isinstance(value, dict) and "linear" in value:
             value = Linear(*value["linear"])
-        elif isinstance(value, dict):
+        elif is_function(value):
             raise ConfigurationError(
                 f"The hyperparameter {name!r} was your function {value.get('function')!r}, which is not stored in the file (no code is); "
                 f"pass it again: load(path, {name}=...)."
             )
         values[name] = value
-    return make_config(cls, values)
+    return make_config(cls, {**values, **replaced}, others)

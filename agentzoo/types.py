@@ -169,6 +169,10 @@ class Agent(NamedTuple):
       initial_memory: `(num_envs) -> memory`, the recurrent state at the beginning of an episode.
       queries: what else can be asked of the agent, as functions `(params, obs) -> array [N, ...]` by name: "values" gives the action
         values `[N, A]`, or with an argument more, `(params, obs, action)`, those `[N]` of actions that are no indices.
+      inputs: a description of how each part of an observation is taken, by the name of the part;
+        the name is "" if an observation has no parts.
+      refill: parts of the state that are laid out by environments, such as a replay buffer, by name, as functions
+        `(part, old) -> part`: an empty part with what the part `old` of an agent for another number of environments holds.
     """
 
     init: Callable[[Array], Any]
@@ -178,6 +182,8 @@ class Agent(NamedTuple):
     unroll_length: int
     initial_memory: Callable[[int], PyTree] = lambda num_envs: ()
     queries: Mapping[str, Callable[[PyTree, PyTree], Array]] = MappingProxyType({})
+    inputs: Mapping[str, str] = MappingProxyType({})
+    refill: Mapping[str, Callable[[PyTree, PyTree], PyTree]] = MappingProxyType({})
 
 
 def stored_dtype(space: spaces.Space) -> Any:

@@ -157,3 +157,21 @@ class Spaced(Probe):
 
     def observe(self):
         return self.observation_space.sample()
+
+
+class Informed(Counter):
+    """A Counter whose `info` says how it went; only the info of a reset knows "begun".
+
+    Every other episode is a success.
+    """
+
+    def reset(self, *, seed=None, options=None):
+        obs, _ = super().reset(seed=seed)
+        return obs, {"t": 0, "speed": -100.0, "begun": 1.0}
+
+    def step(self, action):
+        obs, reward, terminated, truncated, _ = super().step(action)
+        success = (terminated or truncated) and self.episode % 2 == 1
+        info = {"t": self.t, "speed": 2.0 * self.t, "is_success": success}
+        info |= {"name": "probe", "thing": object()}
+        return obs, reward, terminated, truncated, info

@@ -154,8 +154,8 @@ def test_evaluation_checkpoints_and_logs(tmp_path):
     agent = make("DQN", CATCH, log_dir=tmp_path)
     evaluation = callbacks.EvalCallback(CATCH, eval_freq=60, n_eval_episodes=2, verbose=0)
     agent.learn(200, [evaluation, callbacks.CheckpointCallback(80, tmp_path / "c")], log_interval=100, progress_bar=False)
-    rows = (tmp_path / "DQN_1" / "progress.csv").read_text().splitlines()
-    assert [row.split(",")[0] for row in rows[1:]] == ["60", "100", "120", "180", "200", "200"]
+    rows = (agent.run_dir / "progress.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows[1:]] == ["60", "100", "120", "180", "200"]
     assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["rl_model_160_steps.safetensors", "rl_model_80_steps.safetensors"]
     assert np.isfinite(evaluation.last_mean_reward)
 

@@ -21,7 +21,8 @@ BLOCKS = [
 @pytest.fixture
 def tiny(monkeypatch):
     learn, several, evaluate = Algorithm.learn, together.learn_together, callbacks.EvalCallback.__init__
-    monkeypatch.setattr(Algorithm, "learn", lambda self, total, *args, **kwargs: learn(self, min(total, 300), *args, **kwargs))
+    often = {"log_interval": 100}  # so that the budget is a multiple of it, as that of most examples is of the default
+    monkeypatch.setattr(Algorithm, "learn", lambda self, total, *args, **kw: learn(self, min(total, 300), *args, **{**often, **kw}))
     monkeypatch.setattr(together, "learn_together", lambda agents, total, **kwargs: several(agents, min(total, 300), 100, **kwargs))
     monkeypatch.setattr(callbacks.EvalCallback, "__init__", lambda self, env, **kw: evaluate(self, env, **{**kw, "eval_freq": 100}))
 

@@ -1,5 +1,7 @@
+import functools
 import itertools
 import sys
+import warnings
 
 import gymnasium as gym
 import jax
@@ -9,7 +11,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from agentzoo import ConfigurationError, make_env
-from agentzoo.envs import make_buffers, make_envs
+from agentzoo.envs import Catch, identify, make_buffers, make_envs
 from agentzoo.envs import spaces as zoo_spaces
 from tests.probes import ConstantReward, Counter, Spaced
 
@@ -129,6 +131,105 @@ def test_an_environment_whose_package_registers_it_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "shimmy", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'agentzoo\[dm-control\]'"):
         make_env("dm_control/cartpole-swingup-v0")
+
+
+@pytest.mark.parametrize(
+    ("env_id", "kwargs", "message"),
+    [
+        ("LunarLander-v2", {}, "Please use `LunarLander-v3` instead"),
+        ("HalfCheetah-v3", {}, "The newest version is 'HalfCheetah-v5'"),
+        ("CartPole-v9", {}, "did you mean 'CartPole-v1'"),
+        ("nowhere/CartPole-v1", {}, "There is no environment 'nowhere/CartPole-v1'"),
+        ("a cart", {}, "Malformed environment ID: a cart"),
+        ("", {}, "Malformed environment ID"),
+        ("GymV21Environment-v0", {}, "shimmy"),
+        ("json:CartPol-v1", {}, "did you mean 'json:CartPole-v1'"),
+        ("no_such_module:CartPole-v1", {}, "There is no module 'no_such_module'"),
+        (".:CartPole-v1", {}, "names no module before the colon"),
+        ("a:b:CartPole-v1", {}, "There is no module 'a:b'"),
+        ("FrozenLake-v1", {"slippery": 1}, "with slippery=1: .* unexpected keyword argument"),
+        ("FrozenLake-v1", {"map_name": "9x9"}, "with map_name='9x9': KeyError: '9x9'"),
+        ("Needing-v0", {}, "missing 1 required positional argument: 'size'"),
+        ("Importing-v0", {}, "cannot import name 'nothing' from 'json'"),
+        ("Needing-v0", {"size": 2}, "with size=2: TypeError|with size=2: .*not callable"),
+        ("Mode-v0", {}, "Mode-v0' cannot be made: no such mode"),
+    ],
+)
+@pytest.mark.parametrize("make", [make_env, make_envs])
+def test_what_cannot_be_made_is_refused_with_a_sentence(make, env_id, kwargs, message, registered):
+    if make is make_envs and kwargs:
+        make, kwargs = lambda env_id, **kw: make_envs(functools.partial(make_env, env_id, **kw)), kwargs
+    with warnings.catch_warnings(), pytest.raises(ConfigurationError, match=message) as caught:
+        warnings.filterwarnings("ignore", ".*HalfCheetah-v3 is out of date")
+        make(env_id, **kwargs)
+    assert "\n" not in str(caught.value) and str(caught.value).endswith((".", "?"))
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """Environments that cannot be made."""
+
+    class Needing(ConstantReward):
+        def __init__(self, size):
+            size()
+
+    class Broken(ConstantReward):
+        def __init__(self):
+            len(0)  # type: ignore[arg-type]
+
+    def importing():
+        from json import nothing  # noqa: F401
+
+    def wrong_mode():
+        raise gym.error.UnsupportedMode("no such mode")
+
+    makers = {"Needing": Needing, "Broken": Broken, "Importing": importing, "Mode": wrong_mode}
+    for name, maker in makers.items():
+        spec = gym.envs.registration.EnvSpec(f"{name}-v0", maker)
+        monkeypatch.setitem(gym.registry, spec.id, spec)
+
+
+def test_an_error_of_the_environments_own_is_not_hidden(registered):
+    with pytest.raises(TypeError, match="has no len"):
+        make_env("Broken-v0")
+
+
+def test_an_id_with_a_module_is_preprocessed_as_without():
+    pytest.importorskip("ale_py")
+    for envs in (make_envs("ale_py:ALE/Pong-v5"), make_envs("ale_py:ALE/Pong-v5", 2)):
+        assert envs.spec.observation_space == make_envs("ALE/Pong-v5").spec.observation_space
+        envs.close()
+    assert make_env("ale_py:ALE/Pong-v5").observation_space.shape == (4, 84, 84)
+
+
+def test_the_record_of_environments():
+    def recorded(env, n_envs=1):
+        return identify(env, make_envs(env, n_envs))
+
+    lake = "FrozenLake-v1"
+    assert recorded(lake) == (lake, {})
+    assert recorded(lambda: gym.make(lake)) == (lake, {})
+    assert recorded(lambda: gym.make(lake, is_slippery=False), 2) == (lake, {"is_slippery": False})
+    assert recorded(lambda: gym.make(lake, map_name="4x4", render_mode="ansi")) == (lake, {})
+    assert recorded(lambda: gym.make(lake, max_episode_steps=7)) == (lake, {"max_episode_steps": 7})
+    assert recorded(lambda: gym.make(lake, max_episode_steps=-1))[1] == {"max_episode_steps": -1}
+    assert recorded(gym.make_vec(lake, 2, is_slippery=False)) == (lake, {"is_slippery": False})
+    assert recorded(gym.make_vec("CartPole-v1", 2, vectorization_mode="vector_entry_point"))[1] == {}
+    partial = functools.partial(make_env, f"json:{lake}", desc=("SF", "FG"), render_mode="ansi")
+    env_id, kwargs = recorded(partial)
+    assert (env_id, kwargs) == (f"json:{lake}", {"desc": ["SF", "FG"]})
+    assert recorded(lambda: make_env(env_id, **kwargs)) == (lake, kwargs)  # so it is made again
+    assert recorded(lambda: gym.make(lake, desc=np.array([["S", "F"], ["F", "G"]]))) == (lake, None)
+    assert recorded(ConstantReward) == (None, {})
+    assert recorded(Catch()) == (None, {})
+    assert recorded("agentzoo/Catch-v0", 2) == ("agentzoo/Catch-v0", {})
+
+
+def test_the_record_of_atari_games():
+    pytest.importorskip("ale_py")
+    factory = functools.partial(make_env, "ALE/Pong-v5", mode=1)
+    for env in (factory, lambda: factory()):
+        assert identify(env, make_envs(env)) == ("ALE/Pong-v5", {"mode": 1})
 
 
 def test_an_observation_of_another_shape_than_promised():

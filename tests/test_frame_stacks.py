@@ -112,7 +112,7 @@ def test_frames_become_channels(cnn):
     stack, grey = FrameStack(0, 255, frames.shape[1:], np.uint8), FrameStack(0, 255, (5, 40, 44), np.uint8)
 
     def features(space, images):
-        network = hk.without_apply_rng(hk.transform(lambda obs: networks.encode(space, obs, cnn)))
+        network = hk.without_apply_rng(hk.transform(lambda obs: networks.encode(networks.make_view(space), obs, cnn)))
         return network.apply(network.init(jax.random.key(0), images), images)
 
     for stacked_space, stacks, images in ((stack, frames, channels), (grey, frames[..., 0], channels[..., ::3])):
@@ -123,7 +123,7 @@ def test_frames_become_channels(cnn):
 def test_sizes_of_the_torsos():
     def shapes(cnn):
         space = FrameStack(0, 255, (4, 84, 84), np.uint8)
-        network = hk.transform(lambda obs: networks.torso(space, cnn, (512,), "relu", obs))
+        network = hk.transform(lambda obs: networks.torso(networks.make_view(space), cnn, (512,), "relu", obs))
         params = jax.eval_shape(network.init, jax.random.key(0), networks.example(space))
         return [module["w"].shape for module in params.values()]
 

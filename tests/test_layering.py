@@ -27,7 +27,8 @@ OUTER = {
 # Of ours and of others'; `gymnasium.spaces` is no more than a type, and open to those that read spaces.
 MAY_IMPORT = {
     "types": {"jax", "gymnasium.spaces"},
-    "config": {"types"},
+    "keywords": {"types"},
+    "config": {"keywords", "types"},
     "sharding": {"jax", "numpy", "types"},
     "core": {"jax", "chex", "distrax", "core"},
     "networks": {"jax", "haiku", "distrax", "numpy", "gymnasium.spaces", "core", "types", "networks"},
@@ -35,14 +36,20 @@ MAY_IMPORT = {
     "envs": {"gymnasium", "gymnasium.spaces", "jax", "numpy", "types", "envs", "ale_py"},
     "runners": {"jax", "numpy", "ray", "sharding", "types", "envs", "callbacks", "logging", "runners"},
     "evaluation": {"gymnasium", "jax", "numpy", "envs", "types"},
-    "callbacks": {"numpy", "tqdm", "envs", "evaluation", "types"},
+    "progress": {"tqdm"},
+    "callbacks": {"numpy", "tqdm", "envs", "evaluation", "progress", "types"},
     "checkpoint": {"jax", "numpy", "ml_dtypes", "safetensors", "types"},
-    "logging": {"tensorboardX"},
+    "logging": {"numpy", "tensorboardX", "types"},
     "compilation": {"jax"},
-    "algos.base": {"jax", "numpy", "envs", "runners", "checkpoint", "logging", "callbacks", "config", "sharding", "types"},
+    "description": {"jax", "types"},
+    "algos.base": {
+        *("jax", "numpy", "envs", "runners", "checkpoint", "logging", "callbacks", "config"),
+        *("description", "keywords", "progress", "sharding", "types"),
+    },
     "algos.loading": {"checkpoint", "types", "algos.base"},
-    "algos.together": {"jax", "numpy", "tqdm", "runners", "callbacks", "types", "algos.base"},
+    "algos.together": {"jax", "numpy", "runners", "callbacks", "progress", "types", "algos.base"},
     "algos.*": {"jax", "haiku", "optax", "distrax", "core", "networks", "replay", "config", "sharding", "types", "algos.base"},
+    "__main__": {"cli"},
     "cli": {"tyro", "gymnasium", "algos.loading", "checkpoint", "compilation", "config", "envs", "evaluation", "types"},
 }
 

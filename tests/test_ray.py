@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from agentzoo import DQN, IMPALA, ConfigurationError
+from agentzoo.types import InvalidStep
+from tests.test_faults import Scripted
 
 ray = pytest.importorskip("ray")
 
@@ -69,6 +71,12 @@ def test_what_an_environment_raises_ends_training():
     with pytest.raises(ZeroDivisionError, match="the simulator is gone"):
         agent.learn(1_000, progress_bar=False)
     assert 0 < agent.num_timesteps < 100  # what was learned before is kept
+
+
+def test_wrong_data_ends_training_with_its_sentence():
+    agent = IMPALA(lambda: Scripted(reward=np.nan), runner="ray", **FAST)
+    with pytest.raises(InvalidStep, match=r"^Environment [01] at step \d+: the reward is nan; expected a finite number"):
+        agent.learn(1_000, progress_bar=False)
 
 
 def test_environments_are_made_where_actors_are():

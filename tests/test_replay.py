@@ -174,6 +174,67 @@ def test_sequences_against_a_buffer_of_whole_stacks(kind, num_envs, length, rows
             assert at + sequence <= len(steps)
 
 
+def laid_out_anew(kept, num_envs, rows, frame_rows, depth):
+    """The steps that each of `num_envs` environments gets of those of others, and the places where they stood."""
+    flat, places = [], []
+    for n, steps in enumerate(kept):
+        for i, step in enumerate(steps):
+            flat.append(step._replace(first_tm1=step.first_tm1 or i == 0, last_t=step.last_t or i == len(steps) - 1))
+            places.append((n, i))
+    share, columns = -(-len(flat) // num_envs), []
+    for first in range(0, share * num_envs, max(share, 1)):
+        column, end = [], 0
+        for i, (step, place) in enumerate(zip(flat[first : first + share], places[first : first + share], strict=True)):
+            begins = step.first_tm1 or i == 0
+            end += 1 + begins * depth
+            column.append((step._replace(first_tm1=begins, last_t=step.last_t or i == share - 1, end=end), place))
+        column = column[-rows:]
+        columns.append([(step, place) for step, place in column if end - step.end + depth + 1 <= frame_rows])
+    return columns + [[]] * (num_envs - len(columns))
+
+
+@settings(deadline=None, max_examples=10)
+@given(KINDS, *SHAPES, st.integers(1, 5), st.integers(1, 4), st.booleans(), st.integers(0, 2**31))
+def test_a_replay_can_be_laid_out_anew_for_other_environments(kind, num_envs, length, rows, other, n_step, prioritised, seed):
+    """Every step is kept that has room, with its neighbours, its priority and its observations."""
+    depth, rng = kind.get("depth", 1), np.random.default_rng(seed)
+    stream, capacity = Stream(num_envs, rng, depth), max(rows, 4) * num_envs * other
+    old_spec, new_spec = spec(num_envs, **kind), spec(other, **kind)
+    arguments = capacity, length, 0.9, n_step, Prioritisation(alpha=1.0, eps=0.0) if prioritised else None
+    old_buffer, buffer = make_replay(old_spec, *arguments), make_replay(new_spec, *arguments)
+    old, add = jax.jit(old_buffer.init)(), jax.jit(old_buffer.add)
+    for _ in range(rng.integers(0, 3 * capacity // (num_envs * length))):
+        old = add(old, as_observations(stream.trajectory(length), old_spec.observation_space))
+
+    def frame_rows(replay):
+        frames = jax.tree.leaves(replay.frames)
+        return len(frames[0]) // len(replay.cursor) if frames else np.inf
+
+    kept = stream.kept(capacity // num_envs, frame_rows(old))
+    if prioritised:
+        slots = jnp.arange(len(old.storage.r_t))
+        stored = sum_tree.get(old.priorities, slots) > 0
+        old = old_buffer.update(old, jnp.where(stored, slots, -1), 1.0 + slots)
+    before = jax.device_get(old)
+    new = buffer.refill(jax.jit(buffer.init)(), old)
+    jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(old))  # the old one is still whole
+    columns = laid_out_anew(kept, other, capacity // other, frame_rows(new), depth)
+    assert new.size.tolist() == [len(column) for column in columns]
+    if not any(columns):
+        return
+    if prioritised:  # slots of the old replay count from its oldest steps on
+        oldest = np.asarray(before.cursor) - before.size
+        slots = [(oldest[n] + i) % (capacity // num_envs) * num_envs + n for column in columns for _, (n, i) in column]
+        np.testing.assert_allclose(sum_tree.total(new.priorities), np.sum(1.0 + np.array(slots)), rtol=1e-5)
+    batch = jax.device_get(buffer.sample(new, jax.random.key(0), 48, 0.5))
+    for b in range(48):
+        steps = [step for step, _ in columns[int(batch.slot[b]) % other]]
+        at = [step.obs_tm1 for step in steps].index(frames_of(batch.obs_tm1, b))
+        r_t, discount_t, obs_t = n_step_oracle(steps, at, n_step, 0.9)
+        assert batch.a_tm1[b] == steps[at].a_tm1 and frames_of(batch.obs_t, b) == obs_t
+        np.testing.assert_allclose([batch.r_t[b], batch.discount_t[b]], [r_t, discount_t], rtol=1e-4, atol=1e-5)
+
+
 def test_sequences_begin_at_every_step_equally_often():
     buffer, replay = full_buffer()
     starts = buffer.sample_sequences(replay, jax.random.key(0), 122 * 400, 4).obs_tm1[0, :, 0]

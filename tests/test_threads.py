@@ -110,7 +110,8 @@ def test_trajectories_follow_on_each_other(n_actors, max_lag):
             assert (lag >= 0).all() and (lag <= min(max_lag, i)).all()
             np.testing.assert_allclose(cycle.metrics["threads/lag"], lag.mean(), rtol=1e-6)
             assert 0 <= cycle.metrics["threads/queue_size"] <= max_lag + 1
-            assert all(episode == (6.0, 3) for episode in cycle.episodes)
+            assert all(episode[:2] == (6.0, 3) for episode in cycle.episodes)
+            assert {episode.env for episode in cycle.episodes} <= set(range(num_envs))
             noises.append(trajectory.extras["noise"][:, ::2].reshape(-1))
         assert run.step == total == num_envs * run.moves // n_actors
     assert len(np.unique(np.concatenate(noises))) == 60 * n_actors  # the randomness of every call is its own
@@ -175,7 +176,7 @@ def test_what_was_learned_survives_an_environment_that_fails(tmp_path):
         agent.learn(1_000, progress_bar=False)
     assert agent.num_timesteps == 80  # in all cycles before
     assert np.isfinite(agent.value(np.zeros(1)))
-    assert IMPALA.load(tmp_path / "IMPALA_1" / "model").num_timesteps == 80
+    assert IMPALA.load(agent.run_dir / "model").num_timesteps == 80
     agent.learn(32, progress_bar=False, reset_num_timesteps=False)  # the environment is back, and new episodes begin
     assert agent.num_timesteps == 112
 

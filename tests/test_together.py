@@ -33,7 +33,7 @@ def test_each_learns_what_it_would_have_learned_alone(monkeypatch, tmp_path):
         assert curve.timesteps[0] == 48 and len(curve.timesteps) == 4 and np.isfinite(curve.returns[-1])
         assert one.metrics.keys() == other.metrics.keys()
         np.testing.assert_allclose(one.metrics["train/loss"], other.metrics["train/loss"], rtol=1e-2, atol=1e-4)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["DQN_1", "DQN_2", "DQN_3"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"DQN_agentzoo-Catch-v0_{i}" for i in (1, 2, 3)]
     one, other = some[-1], alone[-1]
     for agent in (one, other):  # they are ordinary agents
         agent.learn(100, progress_bar=False, reset_num_timesteps=False)

@@ -88,6 +88,12 @@ class IMPALAConfig:
     ortho_init: bool = True
     # Use the hidden layers and the memory for both policy and value, instead of for each its own.
     share_layers: bool = False
+    # Parts of observations that are images: auto, True for all that can be, False for none, or
+    # names of parts of a Dict.
+    images: networks.Images = "auto"
+    # Scale integers of observations by their bounds; False divides images by 255 and takes other
+    # integers as they are.
+    scale_obs: bool = True
     # Convolutions for images: nature, impala or efficient.
     cnn: str = "impala"
     # Sizes of the hidden layers.
@@ -110,7 +116,7 @@ def make_agent(config: IMPALAConfig, spec: EnvSpec, network: networks.Network | 
     if config.optimizer not in ("adam", "rmsprop"):
         raise ConfigurationError(f"optimizer={config.optimizer!r} is unknown; choose one of adam, rmsprop.")
     model = make_actor_critic(
-        spec, config.cnn, config.net_arch, config.activation, config.share_layers, config.ortho_init,
+        spec, config.images, config.scale_obs, config.cnn, config.net_arch, config.activation, config.share_layers, config.ortho_init,
         config.log_std_init, config.state_dependent_std, config.recurrent, config.recurrent_size, config.recurrent_span or config.n_steps,
         network,
     )  # fmt: skip
@@ -191,7 +197,7 @@ def make_agent(config: IMPALAConfig, spec: EnvSpec, network: networks.Network | 
         return state, metrics
 
     queries = {"value": lambda params, obs: step(params, model.initial_memory(len(jax.tree.leaves(obs)[0])), obs).v[0]}
-    return Agent(init, act, predict, learn, config.n_steps, model.initial_memory, queries)
+    return Agent(init, act, predict, learn, config.n_steps, model.initial_memory, queries, inputs=networks.describe(model.view))
 
 
 def _merge(x: Array) -> Array:

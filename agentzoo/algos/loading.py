@@ -1,5 +1,6 @@
 """Finding an algorithm by its name, in code and in saved files."""
 
+import difflib
 import importlib
 import os
 from typing import Any
@@ -20,7 +21,10 @@ def find(name: str) -> type[Algorithm]:
     """
     module = name.lower()
     if module not in ALGORITHMS:
-        raise ConfigurationError(f"There is no algorithm {name!r} in agentzoo; choose from {', '.join(ALGORITHMS.values())}.")
+        close = difflib.get_close_matches(module, ALGORITHMS, n=1)
+        advice = f"did you mean {ALGORITHMS[close[0]]}? Choose" if close else "choose"
+        advice = f"{advice} from {', '.join(ALGORITHMS.values())}."
+        raise ConfigurationError(f"There is no algorithm {name!r} in agentzoo; {advice}")
     return getattr(importlib.import_module(f"agentzoo.algos.{module}"), ALGORITHMS[module])
 
 

@@ -123,6 +123,12 @@ class MPOConfig:
     noise_steps: Annotated[int, Range(1)] = 1
     # Normalise the numbers of observations by their running mean and standard deviation.
     normalize_obs: bool = False
+    # Parts of observations that are images: auto, True for all that can be, False for none, or
+    # names of parts of a Dict.
+    images: networks.Images = "auto"
+    # Scale integers of observations by their bounds; False divides images by 255 and takes other
+    # integers as they are.
+    scale_obs: bool = True
     # Convolutions for images: nature, impala or efficient.
     cnn: str = "nature"
     # Sizes of the hidden layers, of the policy and of the critic.
@@ -176,6 +182,7 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
     bounds: Any = None if discrete else networks.action_bounds(space)
     masks = networks.action_masks(spec)
     networks.check(config.activation, config.cnn)
+    view = networks.make_view(masks.space, config.images, config.scale_obs)
     if discrete and config.noise_steps > 1:
         raise ConfigurationError(f"noise_steps={config.noise_steps} is for Box actions; leave it 1 for Discrete ones.")
     if config.retrace and config.batch_size < config.n_steps:
@@ -184,7 +191,7 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
     @hk.without_apply_rng
     @hk.transform
     def policy_network(obs):
-        features = networks.torso(masks.space, config.cnn, config.net_arch, config.activation, obs, network)
+        features = networks.torso(view, config.cnn, config.net_arch, config.activation, obs, network)
         narrow = hk.initializers.VarianceScaling(1e-4)  # so that the first policy is much the same in all states
         if discrete:
             return hk.Linear(int(space.n), w_init=narrow)(features)
@@ -194,7 +201,7 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
     @hk.without_apply_rng
     @hk.transform
     def critic_network(obs, a):
-        features = networks.torso(masks.space, config.cnn, (), config.activation, obs, network)
+        features = networks.torso(view, config.cnn, (), config.activation, obs, network)
         features = networks.mlp(features if discrete else jnp.concatenate([features, a], axis=-1), config.net_arch, config.activation)
         q = hk.Linear(int(space.n) if discrete else 1)(features)
         return q if discrete else q[..., 0]
@@ -232,7 +239,7 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
 
     def observed(params: MPOParams, obs) -> networks.Seen:
         seen = masks.split(obs)
-        return seen._replace(obs=networks.normalize(masks.space, params.statistics, seen.obs))
+        return seen._replace(obs=networks.normalize(view, params.statistics, seen.obs))
 
     def init(key: Array) -> MPOState:
         policy_key, critic_key, key = jax.random.split(key, 3)
@@ -245,7 +252,7 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
             alphas = config.init_alpha_mean, config.init_alpha_stddev
             duals = core.GaussianMpoDuals.init(bounds.size, config.init_temperature, *alphas, penalty)
         duals = jax.tree.map(lambda x: x.astype(jnp.float32), duals)
-        params = MPOParams(online, networks.init_statistics(masks.space) if config.normalize_obs else ())
+        params = MPOParams(online, networks.init_statistics(masks.space, view) if config.normalize_obs else ())
         learned: Any = online, duals
         opt_state = optimizer(Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))).init(learned)
         return MPOState(params, jax.tree.map(jnp.copy, online), duals, opt_state, replay_buffer.init(), key, jnp.int32(0))
@@ -366,7 +373,7 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
     def learn(state: MPOState, trajectory: Trajectory, clock: Clock) -> tuple[MPOState, dict[str, Any]]:
         statistics = state.params.statistics
         obs_tm1 = masks.split(trajectory.obs_tm1).obs
-        statistics = networks.update_statistics(masks.space, statistics, obs_tm1, trajectory.mask)
+        statistics = networks.update_statistics(view, statistics, obs_tm1, trajectory.mask)
         state = state._replace(params=state.params._replace(statistics=statistics))
         state, totals, updates = phase(update, state, trajectory, clock)
         metrics: dict[str, Any] = {f"train/{name}": Mean(total, updates) for name, total in totals.items()}
@@ -381,7 +388,9 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
     def initial_memory(num_envs: int) -> Any:
         return jnp.zeros((num_envs, bounds.size), jnp.float32) if config.noise_steps > 1 else ()
 
-    return Agent(init, act, predict, learn, config.train_freq, initial_memory, {"values": values})
+    queries, refill = {"values": values}, {"replay": replay_buffer.refill}
+    inputs = networks.describe(view)
+    return Agent(init, act, predict, learn, config.train_freq, initial_memory, queries, inputs, refill)
 
 
 class MPO(base.Algorithm[MPOConfig]):

@@ -101,6 +101,12 @@ class PPOConfig:
     ortho_init: bool = True
     # Use the hidden layers and the memory for both policy and value, instead of for each its own.
     share_layers: bool = False
+    # Parts of observations that are images: auto, True for all that can be, False for none, or
+    # names of parts of a Dict.
+    images: networks.Images = "auto"
+    # Scale integers of observations by their bounds; False divides images by 255 and takes other
+    # integers as they are.
+    scale_obs: bool = True
     # Convolutions for images: nature, impala or efficient.
     cnn: str = "nature"
     # Sizes of the hidden layers.
@@ -155,7 +161,7 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
             f"{f' into whole sequences of {length}' if length > 1 else ''}; use a batch_size of {fitting * length}."
         )
     model = make_actor_critic(
-        spec, config.cnn, config.net_arch, config.activation, config.share_layers, config.ortho_init,
+        spec, config.images, config.scale_obs, config.cnn, config.net_arch, config.activation, config.share_layers, config.ortho_init,
         config.log_std_init, config.state_dependent_std, config.recurrent, config.recurrent_size, config.recurrent_span or length, network,
     )  # fmt: skip
 
@@ -168,7 +174,7 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
 
     def forward(params: PPOParams, obs: PyTree, first: Array, memory: PyTree) -> Output:
         obs, mask = model.split(obs)
-        return model.apply(params.network, networks.normalize(model.space, params.obs_statistics, obs), mask, first, memory)
+        return model.apply(params.network, networks.normalize(model.view, params.obs_statistics, obs), mask, first, memory)
 
     def step(params: PPOParams, memory: PyTree, obs: PyTree) -> Output:
         """What the actor-critic says of one observation `[N, ...]` of each environment; memory has been reset where an episode begins."""
@@ -178,7 +184,7 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
 
     def init(key: Array) -> PPOState:
         network_key, key = jax.random.split(key)
-        params = PPOParams(model.init(network_key), networks.init_statistics(model.space) if config.normalize_obs else ())
+        params = PPOParams(model.init(network_key), networks.init_statistics(model.space, model.view) if config.normalize_obs else ())
         opt_state = optimizer(Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))).init(params.network)
         normalizer = networks.init_reward_normalizer(spec.num_envs) if config.normalize_reward else ()
         return PPOState(params, opt_state, normalizer, key, jnp.int32(0))
@@ -264,7 +270,7 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
 
         start = jnp.int32(0), jnp.bool_(True), params, state.opt_state, dict.fromkeys(tags, jnp.float32(0))
         updates, _, params, opt_state, sums = jax.lax.while_loop(lambda carry: (carry[0] < len(order)) & carry[1], train, start)
-        statistics = networks.update_statistics(model.space, statistics, model.split(trajectory.obs_tm1)[0], trajectory.mask)
+        statistics = networks.update_statistics(model.view, statistics, model.split(trajectory.obs_tm1)[0], trajectory.mask)
         state = PPOState(PPOParams(params, statistics), opt_state, normalizer, key, state.n_updates + updates)
         metrics = {f"train/{tag}": total / updates for tag, total in sums.items()}
         metrics["train/explained_variance"] = core.explained_variance(data.v_tm1, data.adv_tm1 + data.v_tm1, data.mask)
@@ -274,7 +280,7 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
         return state, metrics
 
     queries = {"value": lambda params, obs: step(params, model.initial_memory(len(jax.tree.leaves(obs)[0])), obs).v[0]}
-    return Agent(init, act, predict, learn, config.n_steps, model.initial_memory, queries)
+    return Agent(init, act, predict, learn, config.n_steps, model.initial_memory, queries, inputs=networks.describe(model.view))
 
 
 def _merge(x: Array) -> Array:

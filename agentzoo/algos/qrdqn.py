@@ -91,6 +91,12 @@ class QRDQNConfig:
     prioritized_replay_eps: Annotated[float, POSITIVE] = 1e-6
     # Learn from rewards clipped to [-1, 1]; scores are not clipped.
     clip_reward: bool = False
+    # Parts of observations that are images: auto, True for all that can be, False for none, or
+    # names of parts of a Dict.
+    images: networks.Images = "auto"
+    # Scale integers of observations by their bounds; False divides images by 255 and takes other
+    # integers as they are.
+    scale_obs: bool = True
     # Convolutions for images: nature, impala or efficient.
     cnn: str = "nature"
     # Sizes of the hidden layers.
@@ -115,10 +121,11 @@ def make_agent(config: QRDQNConfig, spec: EnvSpec, network: networks.Network | N
     num_actions = int(spec.action_space.n)  # type: ignore[attr-defined]
     masks = networks.action_masks(spec)
     networks.check(config.activation, config.cnn)
+    view = networks.make_view(masks.space, config.images, config.scale_obs)
 
     @hk.transform
     def quantile_network(obs):
-        features = networks.torso(masks.space, config.cnn, config.net_arch[:-1], config.activation, obs, network)
+        features = networks.torso(view, config.cnn, config.net_arch[:-1], config.activation, obs, network)
         return networks.q_head(
             features, num_actions, config.net_arch[-1:], config.activation, config.dueling, config.noisy, config.n_quantiles
         )
@@ -215,7 +222,8 @@ def make_agent(config: QRDQNConfig, spec: EnvSpec, network: networks.Network | N
         "values": lambda params, obs: legal_values(quantiles(params, None, obs), obs),
         "quantiles": sorted_quantiles,
     }
-    return Agent(init, act, predict, learn, config.train_freq, queries=queries)
+    refill, inputs = {"replay": replay_buffer.refill}, networks.describe(view)
+    return Agent(init, act, predict, learn, config.train_freq, queries=queries, inputs=inputs, refill=refill)
 
 
 class QRDQN(base.Algorithm[QRDQNConfig]):

@@ -88,6 +88,12 @@ class SACConfig:
     noise_steps: Annotated[int, Range(1)] = 1
     # Normalise the numbers of observations by their running mean and standard deviation.
     normalize_obs: bool = False
+    # Parts of observations that are images: auto, True for all that can be, False for none, or
+    # names of parts of a Dict.
+    images: networks.Images = "auto"
+    # Scale integers of observations by their bounds; False divides images by 255 and takes other
+    # integers as they are.
+    scale_obs: bool = True
     # Convolutions for images: nature, impala or efficient.
     cnn: str = "nature"
     # Sizes of the hidden layers, of the policy and of each critic.
@@ -143,19 +149,20 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
     if discrete and config.noise_steps > 1:
         raise ConfigurationError(f"noise_steps={config.noise_steps} is for Box actions; leave it 1 for Discrete ones.")
     networks.check(config.activation, config.cnn)
+    view = networks.make_view(masks.space, config.images, config.scale_obs)
     if isinstance(target_entropy, str):
         raise ConfigurationError(f'target_entropy={target_entropy!r} is no entropy; expected a number of nats, or "auto".')
 
     @hk.without_apply_rng
     @hk.transform
     def policy_network(obs):
-        features = networks.torso(masks.space, config.cnn, config.net_arch, config.activation, obs, network)
+        features = networks.torso(view, config.cnn, config.net_arch, config.activation, obs, network)
         return hk.Linear(int(space.n) if discrete else 2 * bounds.size)(features)
 
     @hk.without_apply_rng
     @hk.transform
     def critic_network(obs, a):
-        features = networks.torso(masks.space, config.cnn, (), config.activation, obs, network)
+        features = networks.torso(view, config.cnn, (), config.activation, obs, network)
         features = networks.mlp(features if discrete else jnp.concatenate([features, a], axis=-1), config.net_arch, config.activation)
         return hk.Linear(int(space.n) if discrete else 1)(features)
 
@@ -182,13 +189,13 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
 
     def observed(params: SACParams, obs) -> networks.Seen:
         seen = masks.split(obs)
-        return seen._replace(obs=networks.normalize(masks.space, params.statistics, seen.obs))
+        return seen._replace(obs=networks.normalize(view, params.statistics, seen.obs))
 
     def init(key: Array) -> SACState:
         policy_key, critic_key, key = jax.random.split(key, 3)
         obs, a = networks.example(masks.space), None if discrete else jnp.zeros((1, bounds.size), jnp.float32)
         critic = jax.vmap(lambda key: critic_network.init(key, obs, a))(jax.random.split(critic_key, config.n_critics))
-        statistics = networks.init_statistics(masks.space) if config.normalize_obs else ()
+        statistics = networks.init_statistics(masks.space, view) if config.normalize_obs else ()
         params = SACParams(policy_network.init(policy_key, obs), critic, statistics)
         log_ent_coef = jnp.log(jnp.float32(first_ent_coef))
         learned = {"policy": params.policy, "critic": params.critic, "ent_coef": log_ent_coef}
@@ -292,7 +299,7 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
     def learn(state: SACState, trajectory: Trajectory, clock: Clock) -> tuple[SACState, dict[str, Any]]:
         statistics = state.params.statistics
         obs_tm1 = masks.split(trajectory.obs_tm1).obs
-        statistics = networks.update_statistics(masks.space, statistics, obs_tm1, trajectory.mask)
+        statistics = networks.update_statistics(view, statistics, obs_tm1, trajectory.mask)
         state = state._replace(params=state.params._replace(statistics=statistics))
         before = state.n_updates
         state, (actor_loss, ent_coef_loss, critic_loss), updates = phase(update, state, trajectory, clock)
@@ -315,7 +322,9 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
     def initial_memory(num_envs: int) -> Any:
         return jnp.zeros((num_envs, bounds.size), jnp.float32) if config.noise_steps > 1 else ()
 
-    return Agent(init, act, predict, learn, config.train_freq, initial_memory, {"values": values})
+    queries, refill = {"values": values}, {"replay": replay_buffer.refill}
+    inputs = networks.describe(view)
+    return Agent(init, act, predict, learn, config.train_freq, initial_memory, queries, inputs, refill)
 
 
 class SAC(base.Algorithm[SACConfig]):

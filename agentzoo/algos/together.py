@@ -1,5 +1,6 @@
 """Training several agents at once: seeds, and hyperparameters that are numbers, as one program where environments can be compiled."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
@@ -8,10 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm.auto import tqdm
 
+from agentzoo import progress
 from agentzoo.algos.base import Algorithm, interrupt_between_cycles, spec_from_json, spec_to_json
-from agentzoo.callbacks import BaseCallback, EveryNTimesteps
+from agentzoo.callbacks import BaseCallback
+from agentzoo.progress import Budget
 from agentzoo.runners import DeviceRunner, GroupRunner, RunState, stack, unstack
 from agentzoo.types import Agent, ConfigurationError, TrainingError
 
@@ -44,7 +46,7 @@ def learn_together(
       agents: the agents, such as `[DQN(env, seed=seed) for seed in range(8)]`.
       total_timesteps: environment steps of each agent.
       log_interval: environment steps between two points of the curves, and entries of the logs.
-      progress_bar: show a bar of the steps of all agents.
+      progress_bar: show the steps of all agents, as `learn` shows its own.
       reset_num_timesteps: as for `learn`.
 
     Returns:
@@ -61,14 +63,54 @@ def learn_together(
     for i, agent in enumerate(agents):
         groups.setdefault(_kind(agent), []).append(i)
     curves: list[Any] = [None] * len(agents)
-    with tqdm(total=len(agents) * int(total_timesteps), unit="step", dynamic_ncols=True, disable=not progress_bar) as bar:
+    budgets = []
+    for agent in agents:
+        first = 0 if reset_num_timesteps else agent.num_timesteps
+        budgets.append(agent._budget(first, first + int(total_timesteps)))
+    bar = _Bar(agents, budgets) if progress_bar else None
+    move = _nothing if bar is None else bar.move
+    try:
         for indices in groups.values():
             group = [agents[i] for i in indices]
             runner = _one_program(group) if len(group) > 1 else None
             learn = _learn_in_turn if runner is None else functools.partial(_learn_as_one, runner)
-            for i, curve in zip(indices, learn(group, total_timesteps, log_interval, reset_num_timesteps, bar), strict=True):
+            learned = learn(group, total_timesteps, log_interval, reset_num_timesteps, move)
+            for i, curve in zip(indices, learned, strict=True):
                 curves[i] = curve
+    finally:
+        if bar is not None:
+            bar.close()
     return curves
+
+
+class _Bar:
+    """One bar for the steps of all agents."""
+
+    def __init__(self, agents: Sequence[Algorithm], budgets: Sequence[Budget]):
+        each = zip(agents, budgets, strict=True)
+        for note in dict.fromkeys(budget.note(type(agent).__name__) for agent, budget in each):
+            if note is not None:
+                progress.write(note)
+        self._budgets = dict(zip(map(id, agents), budgets, strict=True))
+        self._steps = {agent: budget.first for agent, budget in self._budgets.items()}
+        self._progress = progress.Progress(f"{len(agents)} agents", 0, self._total())
+
+    def _total(self) -> int:
+        each = self._budgets.items()
+        return sum(budget.end(self._steps[agent]) - budget.first for agent, budget in each)
+
+    def move(self, agents: Sequence[Algorithm], step: int, due: bool) -> None:
+        """Shows that agents have come to a step, and whether an entry of their logs is due."""
+        self._steps.update(dict.fromkeys(map(id, agents), step))
+        taken = sum(self._steps[agent] - budget.first for agent, budget in self._budgets.items())
+        self._progress.move(taken, self._total(), due=due)
+
+    def close(self) -> None:
+        """Leaves the bar where it is."""
+        self._progress.close()
+
+
+def _nothing(*_: Any) -> None: ...
 
 
 def _kind(agent: Any) -> Any:
@@ -121,24 +163,37 @@ def _stacked(group: Sequence[Any]) -> tuple[Any, Any]:
 class _Recorder(BaseCallback):
     """Records the curve of an agent, and moves the bar of all."""
 
-    def __init__(self, bar: tqdm):
+    def __init__(self, log_interval: int, move: Callable[..., None]):
         super().__init__()
-        self.bar, self.points = bar, []
+        self.log_interval, self.move = log_interval, move
+        self.points: list[tuple[int, float]] = []
+
+    def next_step(self, step: int) -> float:
+        """When the next point is due."""
+        return (step // self.log_interval + 1) * self.log_interval
 
     def _on_training_start(self) -> None:
-        self._last = self.num_timesteps
+        self._recorded = self.num_timesteps // self.log_interval
 
     def _on_step(self) -> bool:
-        self.bar.update(self.num_timesteps - self._last)
-        self._last = self.num_timesteps
-        self.points.append((self.num_timesteps, self.model.ep_rew_mean))
+        step = self.num_timesteps
+        due, self._recorded = step // self.log_interval > self._recorded, step // self.log_interval
+        if due:
+            self.points.append((step, self.model.ep_rew_mean))
+        self.move([self.model], step, due)
         return True
 
 
-def _learn_in_turn(group: Sequence[Any], total_timesteps: float, log_interval: int, reset: bool, bar: tqdm) -> list[Curve]:
-    recorders = [_Recorder(bar) for _ in group]
+def _learn_in_turn(
+    group: Sequence[Any],
+    total_timesteps: float,
+    log_interval: int,
+    reset: bool,
+    move: Callable[..., None],
+) -> list[Curve]:
+    recorders = [_Recorder(log_interval, move) for _ in group]
     for agent, recorder in zip(group, recorders, strict=True):
-        agent.learn(total_timesteps, EveryNTimesteps(log_interval, recorder), log_interval, False, reset)
+        agent.learn(total_timesteps, recorder, log_interval, False, reset)
     return [_curve(recorder.points) for recorder in recorders]
 
 
@@ -147,39 +202,56 @@ def _curve(points: Sequence[tuple[int, float]]) -> Curve:
 
 
 def _learn_as_one(
-    runner: GroupRunner, group: Sequence[Any], total_timesteps: float, log_interval: int, reset: bool, bar: tqdm
+    runner: GroupRunner,
+    group: Sequence[Any],
+    total_timesteps: float,
+    log_interval: int,
+    reset: bool,
+    move: Callable[..., None],
 ) -> list[Curve]:
     total = group[0]._check_run(total_timesteps, log_interval, reset)
-    for agent in group:
-        agent._begin(reset)
-    runner.worlds = stack([agent._runner.worlds for agent in group])
-    run = RunState(*_stacked(group), *group[0]._run[2:])
     points: list[list[tuple[int, float]]] = [[] for _ in group]
     cycle = None
-    try:
-        with interrupt_between_cycles() as interrupted:
-            for cycle in runner.run(run, total, lambda step: (step // log_interval + 1) * log_interval):
-                bar.update(len(group) * (cycle.run.step - run.step))
-                due, run = cycle.run.step // log_interval > run.step // log_interval, cycle.run
-                for agent, episodes, own in zip(group, cycle.episodes, points, strict=True):
-                    agent._run = agent._run._replace(step=run.step, moves=run.moves)
-                    agent._episodes.extend(episodes)
-                    if due:
-                        own.append((run.step, agent.ep_rew_mean))
-                if cycle.fault is not None:
-                    raise TrainingError(cycle.fault)
-                if due:
-                    _log(group, cycle.metrics)
-                if interrupted():
-                    raise KeyboardInterrupt
-    finally:
-        for agent, state, worlds in zip(group, unstack(run.agent), unstack(runner.worlds), strict=True):
-            agent._run, agent._runner.worlds = agent._run._replace(agent=state), worlds
-        if cycle is not None:
-            _log(group, cycle.metrics)
+    with contextlib.ExitStack() as turns:
         for agent in group:
-            agent._end()
+            turns.enter_context(agent._turns.learning())
+        for agent in group:
+            agent._begin(reset)
+        runner.worlds = stack([agent._runner.worlds for agent in group])
+        run = RunState(*_stacked(group), *group[0]._run[2:])
+        try:
+            with interrupt_between_cycles() as interrupted:
+                for cycle in runner.run(run, total, lambda step: (step // log_interval + 1) * log_interval):
+                    due, run = cycle.run.step // log_interval > run.step // log_interval, cycle.run
+                    for agent, episodes, own in zip(group, cycle.episodes, points, strict=True):
+                        agent._run = agent._run._replace(step=run.step, moves=run.moves)
+                        agent._episodes.extend(episodes)
+                        if due:
+                            own.append((run.step, agent.ep_rew_mean))
+                    if cycle.fault is not None:
+                        raise TrainingError(cycle.fault)
+                    if due:
+                        _log(group, cycle.metrics)
+                    move(group, run.step, due)
+                    if any(agent._turns.is_awaited for agent in group):
+                        _hand_over(group, run, runner)
+                        for agent in group:
+                            agent._turns.serve()
+                    if interrupted():
+                        raise KeyboardInterrupt
+        finally:
+            _hand_over(group, run, runner)
+            if cycle is not None:
+                _log(group, cycle.metrics)
+            for agent in group:
+                agent._end()
     return [_curve(own) for own in points]
+
+
+def _hand_over(group: Sequence[Any], run: RunState, runner: GroupRunner) -> None:
+    """Gives each agent its own part of what the program has computed."""
+    for agent, state, worlds in zip(group, unstack(run.agent), unstack(runner.worlds), strict=True):
+        agent._run, agent._runner.worlds = agent._run._replace(agent=state), worlds
 
 
 def _log(group: Sequence[Any], metrics: dict[str, Any]) -> None:
@@ -187,3 +259,4 @@ def _log(group: Sequence[Any], metrics: dict[str, Any]) -> None:
     for i, agent in enumerate(group):
         agent._metrics = jax.tree.map(lambda values: values[i], metrics)  # noqa: B023 (called at once)
         agent.dump_logs()
+        agent.logger.flush()

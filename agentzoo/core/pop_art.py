@@ -200,7 +200,8 @@ def pop(params: LinearParams, old: PopArtState, new: PopArtState) -> dict[str, A
     `scale * (x w + b) + shift` is what it was.
 
     Args:
-      params: `w` of `[..., K]` and `b` of `[K]`.
+      params: `w` of `[..., K]` and `b` of `[K]`. Where there are statistics of one output alone, all outputs of the
+        layer share them, as the action values of one task do.
       old: the statistics that the parameters belong to.
       new: the statistics that they are to belong to.
 
@@ -216,9 +217,11 @@ def pop(params: LinearParams, old: PopArtState, new: PopArtState) -> dict[str, A
 
 @operator
 def _pop(w: ArrayLike, b: ArrayLike, old: PopArtState, new: PopArtState) -> tuple[jax.Array, jax.Array]:
-    shape = jnp.shape(old.shift)
-    for name, found in [("params['w']", jnp.shape(w)[-1:]), ("params['b']", jnp.shape(b)), ("new", jnp.shape(new.shift))]:
-        if found != shape:
+    shape, outputs = jnp.shape(old.shift), jnp.shape(b)
+    if jnp.shape(new.shift) != shape:
+        raise ShapeError(f"pop: 'new' must have as many outputs as 'old', {shape}, but has {jnp.shape(new.shift)}.")
+    for name, found in [("params['w']", jnp.shape(w)[-1:]), ("params['b']", outputs)]:
+        if len(outputs) != 1 or found != (outputs if shape == (1,) else shape):
             raise ShapeError(f"pop: {name!r} must have as many outputs as 'old', {shape}, but has {found}.")
     ratio = jnp.divide(old.scale, new.scale)
     return jnp.multiply(w, jnp.broadcast_to(ratio, jnp.shape(w))), jnp.multiply(b, ratio) + jnp.subtract(old.shift, new.shift) / new.scale

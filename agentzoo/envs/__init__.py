@@ -12,9 +12,13 @@ from agentzoo.envs.classic_control import Acrobot, CartPole, MountainCar, Mounta
 from agentzoo.envs.functional import FunctionalEnv, Step, TimeLimit
 from agentzoo.envs.functional_gym import FunctionalGymEnv, FunctionalVectorEnv
 from agentzoo.envs.gym_envs import Envs, GymEnvs, make_buffers
+from agentzoo.envs.infos import number
+from agentzoo.envs.joint import as_vector_env
 from agentzoo.envs.make import EnvLike, find_native, make_env, make_envs
 from agentzoo.envs.minatar import Asterix, Breakout
-from agentzoo.envs.shares import DistantEnvs, SharedEnvs, make_shared_envs
+from agentzoo.envs.records import identify
+from agentzoo.envs.shares import DistantEnvs, SharedEnvs, has_dummy_steps, make_shared_envs
+from agentzoo.envs.use import TrainingEnv, parts_of
 from agentzoo.envs.vector_envs import VectorEnvs
 
 __all__ = [
@@ -42,12 +46,18 @@ __all__ = [
     "SharedEnvs",
     "Step",
     "TimeLimit",
+    "TrainingEnv",
     "VectorEnvs",
+    "as_vector_env",
     "find_native",
+    "has_dummy_steps",
+    "identify",
     "make_buffers",
     "make_env",
     "make_envs",
     "make_shared_envs",
+    "number",
+    "parts_of",
 ]
 
 registration.register()

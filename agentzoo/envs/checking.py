@@ -18,6 +18,9 @@ from agentzoo.types import InvalidStep
 
 Check = Callable[[Any], None]
 
+# Tuples, since `isinstance` takes ten times as long for a union.
+_FLAGS = (bool, np.bool_)
+_INTEGERS = (int, np.integer)
 _LARGEST = float(np.finfo(np.float32).max)  # rewards are stored as float32
 
 
@@ -51,7 +54,7 @@ def reward_of(value: Any) -> float:
     Raises:
       InvalidStep: if it is not a number that float32 can hold.
     """
-    if type(value) is float and -_LARGEST <= value <= _LARGEST:  # the usual case, and never true of NaN
+    if isinstance(value, float) and -_LARGEST <= value <= _LARGEST:  # the usual case, and never true of NaN
         return value
     array = _array(value)
     if array is None or array.dtype.kind not in "biuf" or array.size != 1:
@@ -68,8 +71,8 @@ def flag_of(value: Any, name: str) -> bool:
     Raises:
       InvalidStep: if it is something else, and not 0 or 1 either.
     """
-    if value is True or value is False:
-        return value
+    if isinstance(value, _FLAGS):
+        return bool(value)
     array = _array(value)
     if array is None or array.dtype.kind not in "biuf" or array.size != 1 or array.reshape(()) not in (0, 1):
         raise InvalidStep(f"{name} is {_show(value)}; expected True or False.")
@@ -129,7 +132,7 @@ def make_check(space: spaces.Space, name: str = "the observation") -> Check:
     if isinstance(space, spaces.Discrete):
 
         def check_index(obs: Any) -> None:
-            if not (isinstance(obs, int | np.integer) and low <= obs <= high):
+            if not (isinstance(obs, _INTEGERS) and low <= obs <= high):
                 check_slowly(obs)
 
         quick = check_index
@@ -262,8 +265,12 @@ def _range(space: spaces.Space) -> tuple[Any, Any]:
 
 
 def _adds_up(array: np.ndarray) -> bool:
-    """Whether the sum of squares is finite: if it is, so are all numbers. It is the fastest test that NumPy has."""
-    return math.isfinite(np.vdot(array, array))
+    """Whether a sum of the numbers, or of their squares, is finite: if it is, so are all of them.
+
+    Of few numbers, Python's own sum takes a tenth of the time of `np.isfinite(array).all()`, and of more numbers a
+    product takes a third.
+    """
+    return math.isfinite(sum(array.tolist()) if array.ndim == 1 and array.size <= 32 else np.vdot(array, array))
 
 
 def _array(value: Any) -> np.ndarray | None:

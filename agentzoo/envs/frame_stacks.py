@@ -3,6 +3,7 @@
 import gymnasium as gym
 from gymnasium import spaces, wrappers
 
+from agentzoo.envs.use import TrainingEnv
 from agentzoo.types import FrameStack
 
 # Wrappers that hand observations on as they are. Any other might change them, and is taken to.
@@ -16,7 +17,12 @@ _TRANSPARENT = (
     wrappers.RecordVideo,
     wrappers.TimeLimit,
 )
-_TRANSPARENT_VECTOR = (gym.vector.VectorActionWrapper, gym.vector.VectorRewardWrapper, wrappers.vector.RecordEpisodeStatistics)
+_TRANSPARENT_VECTOR = (
+    TrainingEnv,
+    gym.vector.VectorActionWrapper,
+    gym.vector.VectorRewardWrapper,
+    wrappers.vector.RecordEpisodeStatistics,
+)
 
 
 def observation_space(env: gym.Env) -> spaces.Space:

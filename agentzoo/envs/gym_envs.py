@@ -11,6 +11,8 @@ import gymnasium as gym
 import numpy as np
 
 from agentzoo.envs import checking, frame_stacks, spaces
+from agentzoo.envs.infos import Info, plain
+from agentzoo.envs.use import Used
 from agentzoo.types import ConfigurationError, EnvSpec, InvalidStep, PyTree, Trajectory
 
 
@@ -30,9 +32,33 @@ def make_buffers(spec: EnvSpec, length: int) -> Trajectory:
 
 
 class Envs(Protocol):
-    """N environments as a runner steps them."""
+    """N environments as a runner steps them.
+
+    Attributes:
+      spec: what an agent knows of them.
+    """
 
     spec: EnvSpec
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether somebody else has used the environments since they were reset; see `Used`."""
+        ...
+
+    def disturb(self) -> None:
+        """Says that somebody else has used the environments."""
+        ...
+
+    def infos(self) -> list[Info]:
+        """Returns the `info` of each environment's newest step."""
+        ...
+
+    def pop_finals(self) -> dict[tuple[int, int], Info]:
+        """Returns the `info` of each step that has ended an episode since the last call.
+
+        The keys are row t and environment n.
+        """
+        ...
 
     def reset(self, seed: int | None = None) -> PyTree:
         """Begins new episodes; returns the observations `[N, ...]`.
@@ -61,25 +87,28 @@ class Envs(Protocol):
         ...
 
 
-class GymEnvs:
+class GymEnvs(Used):
     """Steps ordinary environments one after the other, and resets each as soon as its episode ends."""
 
     def __init__(self, envs: Sequence[gym.Env]):
         self.envs = list(envs)
-        self.spec = EnvSpec(frame_stacks.observation_space(self.envs[0]), self.envs[0].action_space, len(self.envs))
+        kinds = [(spaces.plain(frame_stacks.observation_space(env)), spaces.plain(env.action_space)) for env in self.envs]
+        self.spec = EnvSpec(*kinds[0], len(self.envs))
         spaces.check_observation_space(self.spec.observation_space)
         for i, env in enumerate(self.envs):
             if env in self.envs[:i]:
                 raise ConfigurationError(
                     "The environment factory returned the same environment twice; it must make a new one at each call."
                 )
-            if (frame_stacks.observation_space(env), env.action_space) != self.spec[:2]:
+            if kinds[i] != kinds[0]:
                 raise ConfigurationError("The environments differ in their spaces; an agent needs them to be alike.")
-        self._offset = getattr(self.spec.action_space, "start", 0)
         self._check = checking.make_check(self.spec.observation_space)
+        self._infos: list[Info] = [{} for _ in self.envs]
+        self._finals: dict[tuple[int, int], Info] = {}
 
     def reset(self, seed: int | None = None) -> PyTree:
         """Begins new episodes; environment i is seeded with `seed + i`."""
+        self._claim(self.envs)
         seeds = [None if seed is None else seed + i for i in range(len(self.envs))]
         first = [self._begin(n, env, seed=seeds[n]) for n, env in enumerate(self.envs)]
         return spaces.stack(self.spec.observation_space, first)
@@ -95,21 +124,34 @@ class GymEnvs:
 
     def step(self, actions: np.ndarray, out: Trajectory, t: int) -> None:
         """Takes one action in each environment; see `Envs`."""
-        space, write = self.spec.observation_space, spaces.write
+        space, action_space, write = self.spec.observation_space, self.spec.action_space, spaces.write
+        elements = spaces.to_elements(action_space, actions)
         for n, env in enumerate(self.envs):
-            result = env.step(actions[n] + self._offset)
+            result = env.step(spaces.pick(action_space, elements, n))
             try:
-                obs, reward, terminated, truncated, _ = checking.unpack_step(result)
+                obs, reward, terminated, truncated, info = checking.unpack_step(result)
                 self._check(obs)
                 out.r_t[t, n] = checking.reward_of(reward)
                 terminated = checking.flag_of(terminated, "terminated")
                 ended = checking.flag_of(truncated, "truncated") or terminated
             except InvalidStep as error:
                 raise InvalidStep(error.problem, n) from None
+            self._infos[n] = info
+            if ended:
+                self._finals[t, n] = plain(info)
             write(space, out.obs_t, (t, n), obs)
             out.discount_t[t, n], out.last_t[t, n] = not terminated, ended
             write(space, out.obs_tm1, (t + 1, n), self._begin(n, env) if ended else obs)
             out.first_tm1[t + 1, n] = ended
+
+    def infos(self) -> list[Info]:
+        """Returns the `info` of each environment's newest step."""
+        return [info if isinstance(info, dict) else {} for info in self._infos]
+
+    def pop_finals(self) -> dict[tuple[int, int], Info]:
+        """Returns the `info` of each step that has ended an episode; see `Envs`."""
+        finals, self._finals = self._finals, {}
+        return finals
 
     def render(self) -> None:
         """Renders the environments."""

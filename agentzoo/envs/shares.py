@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from agentzoo.envs.gym_envs import Envs
+from agentzoo.envs.infos import Info
 from agentzoo.envs.make import EnvLike, make_envs
 from agentzoo.types import ConfigurationError, PyTree, Trajectory
 
@@ -23,6 +24,28 @@ class SharedEnvs:
         if any(share.spec != first for share in shares):
             raise ConfigurationError("The environments differ in their spaces; an agent needs them to be alike.")
         self.spec = first._replace(num_envs=len(shares) * first.num_envs)
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether somebody else has used the environments since they were reset."""
+        return any(share.disturbed for share in self.shares)
+
+    def disturb(self) -> None:
+        """Says that somebody else has used the environments."""
+        for share in self.shares:
+            share.disturb()
+
+    def infos(self) -> list[Info]:
+        """Returns the `info` of each environment's newest step."""
+        return [info for share in self.shares for info in share.infos()]
+
+    def pop_finals(self) -> dict[tuple[int, int], Info]:
+        """Returns the `info` of each step that has ended an episode; see `Envs`."""
+        num, finals = self.shares[0].spec.num_envs, {}
+        for i, share in enumerate(self.shares):
+            for (t, n), info in share.pop_finals().items():
+                finals[t, i * num + n] = info
+        return finals
 
     def reset(self, seed: int | None = None) -> PyTree:
         """Begins new episodes; environment i is seeded with `seed + i`."""
@@ -79,3 +102,9 @@ def make_shared_envs(env: EnvLike, n_envs: int, n_actors: int, distant: bool = F
     if distant:
         return DistantEnvs(env, n_envs, n_actors)
     return SharedEnvs([make_envs(env, n_envs // n_actors) for _ in range(n_actors)])
+
+
+def has_dummy_steps(envs: Envs) -> bool:
+    """Whether some of the steps only begin an episode, and do not count."""
+    parts = getattr(envs, "shares", [envs])
+    return any(getattr(part, "mode", None) == gym.vector.AutoresetMode.NEXT_STEP for part in parts)

@@ -12,11 +12,45 @@ from agentzoo.types import ConfigurationError, FrameStack, PyTree, stored_dtype
 _LEAVES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 
+def plain(space: spaces.Space) -> spaces.Space:
+    """Return a space of a user's own class as the space of Gymnasium that it extends.
+
+    The result has the same elements. A space of an unsupported kind is returned as it is.
+    """
+    if isinstance(space, spaces.Dict):
+        return spaces.Dict({_plain_key(key): plain(part) for key, part in space.items()})
+    if isinstance(space, spaces.Tuple):
+        return spaces.Tuple([plain(part) for part in space])
+    if type(space) in (*_LEAVES, FrameStack):
+        return space
+    return from_json(to_json(space)) if isinstance(space, _LEAVES) else space
+
+
+def _plain_key(key: Any) -> Any:
+    return int(key) if isinstance(key, np.integer) else key
+
+
 def check_observation_space(space: spaces.Space) -> None:
     """Raises `ConfigurationError` unless agents can see observations of this space."""
+    _check_kinds(space)
+    if not any(leaf.size for leaf in jax.tree.leaves(empty(space))):
+        raise ConfigurationError(
+            f"Observation space {space} holds no numbers, so there is nothing to choose actions by; "
+            f"use a constant observation instead, for example of Box(0, 1, (1,))."
+        )
+
+
+def _check_kinds(space: spaces.Space) -> None:
+    if isinstance(space, spaces.Dict):
+        kinds = {str if isinstance(key, str) else int if isinstance(key, int) else type(key) for key in space.spaces}
+        if not (kinds <= {str} or kinds <= {int}):
+            raise ConfigurationError(
+                f"The keys of {space} are {', '.join(map(repr, space.spaces))}, and JAX cannot put them in order; "
+                f"use strings, or integers, for all of them."
+            )
     if isinstance(space, spaces.Dict | spaces.Tuple):
         for _, part in parts(space):
-            check_observation_space(part)
+            _check_kinds(part)
     elif not isinstance(space, _LEAVES):
         raise ConfigurationError(
             f"Observation space {space} is not supported; agents see Box, Discrete, MultiDiscrete, MultiBinary, and Dict and "
@@ -111,39 +145,82 @@ def is_batched(space: spaces.Space, element: Any) -> bool:
     raise ConfigurationError(f"The observation has shape {found}; expected {space.shape}, or a batch of those, for {space}.")
 
 
+def kind(space: spaces.Space) -> str:
+    """The name of the class of Gymnasium that a space belongs to; a user's own class counts as its base class."""
+    for base in (FrameStack, *_LEAVES, spaces.Dict, spaces.Tuple):
+        if isinstance(space, base):
+            return base.__name__
+    return type(space).__name__
+
+
+def fits(space: spaces.Space, wanted: spaces.Space) -> bool:
+    """Whether elements of a space are elements of the wanted one, too: equal spaces, or a `FrameStack` in place of a Box."""
+    if isinstance(wanted, spaces.Dict) and isinstance(space, spaces.Dict):
+        same = space.spaces.keys() == wanted.spaces.keys()
+        return same and all(fits(part, wanted[key]) for key, part in space.items())
+    if isinstance(wanted, spaces.Tuple) and isinstance(space, spaces.Tuple):
+        return len(space) == len(wanted) and all(map(fits, space, wanted))
+    if isinstance(space, FrameStack) and not isinstance(wanted, FrameStack):
+        return spaces.Box(space.low, space.high, space.shape, space.dtype.type) == wanted  # type: ignore[arg-type]
+    return space == wanted
+
+
+def start(space: spaces.Space) -> Any:
+    """The smallest actions of a space, of which agents count the actions from 0."""
+    return space.start if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) else 0
+
+
+def to_elements(space: spaces.Space, actions: Any) -> np.ndarray:
+    """Actions `[N, ...]` of an agent as N elements of the action space, in its dtype."""
+    return np.add(actions, start(space), dtype=space.dtype, casting="unsafe")
+
+
+def pick(space: spaces.Space, elements: np.ndarray, n: int) -> Any:
+    """Element n of a batch: a scalar of a Discrete space, and an array of any other."""
+    return elements[n] if isinstance(space, spaces.Discrete) else elements[n, ...]
+
+
 def to_json(space: spaces.Space) -> dict[str, Any]:
     """A space as plain JSON."""
     if isinstance(space, spaces.Dict):
-        return {"type": "Dict", "spaces": {name: to_json(part) for name, part in space.items()}}
+        pairs = [(name, to_json(part)) for name, part in space.items()]
+        # Keys of an object in JSON are strings; others are kept in a list of pairs.
+        named = all(isinstance(name, str) for name, _ in pairs)
+        return {"type": "Dict", "spaces": dict(pairs) if named else [list(pair) for pair in pairs]}
     if isinstance(space, spaces.Tuple):
         return {"type": "Tuple", "spaces": [to_json(part) for part in space]}
-    kind = {"type": type(space).__name__, "dtype": str(space.dtype)}
+    kind_of = {"type": kind(space), "dtype": str(space.dtype)}
     if isinstance(space, spaces.Discrete):
-        return kind | {"n": int(space.n), "start": int(space.start)}
+        return kind_of | {"n": int(space.n), "start": int(space.start)}
     if isinstance(space, spaces.MultiDiscrete):
-        return kind | {"nvec": space.nvec.tolist(), "start": space.start.tolist()}
+        return kind_of | {"nvec": space.nvec.tolist(), "start": space.start.tolist()}
     if isinstance(space, spaces.MultiBinary):
-        return kind | {"n": space.n if isinstance(space.n, int) else [int(n) for n in space.n]}
+        return kind_of | {"n": space.n if isinstance(space.n, int) else [int(n) for n in space.n]}
     assert isinstance(space, spaces.Box)
-    return kind | {"shape": list(space.shape), "low": _bound(space.low), "high": _bound(space.high)}
+    return kind_of | {"shape": list(space.shape), "low": _bound(space.low), "high": _bound(space.high)}
 
 
 def from_json(data: dict[str, Any]) -> spaces.Space:
     """The space that `to_json` wrote."""
-    kind = data["type"]
-    if kind == "Dict":
-        return spaces.Dict({name: from_json(part) for name, part in data["spaces"].items()})
-    if kind == "Tuple":
+    name = data["type"]
+    if name == "Dict":
+        pairs = data["spaces"].items() if isinstance(data["spaces"], dict) else data["spaces"]
+        return spaces.Dict({key: from_json(part) for key, part in pairs})
+    if name == "Tuple":
         return spaces.Tuple([from_json(part) for part in data["spaces"]])
-    if kind == "Discrete":
-        return spaces.Discrete(data["n"], start=data["start"])
-    if kind == "MultiDiscrete":
+    if name == "Discrete":
+        # Gymnasium before 1.2 knows int64 alone, and takes no dtype.
+        dtype: dict[str, Any] = {} if data["dtype"] == "int64" else {"dtype": np.dtype(data["dtype"])}
+        return spaces.Discrete(data["n"], start=data["start"], **dtype)
+    if name == "MultiDiscrete":
         return spaces.MultiDiscrete(np.array(data["nvec"]), dtype=np.dtype(data["dtype"]), start=np.array(data["start"]))
-    if kind == "MultiBinary":
+    if name == "MultiBinary":
         return spaces.MultiBinary(data["n"])
     size = tuple(data["shape"])
-    low, high = (np.broadcast_to(np.array(data[bound], np.dtype(data["dtype"])), size) for bound in ("low", "high"))
-    return (FrameStack if kind == "FrameStack" else spaces.Box)(low, high, size, np.dtype(data["dtype"]).type)
+    low, high = (np.array(data[bound], np.dtype(data["dtype"])) for bound in ("low", "high"))
+    # One number stands for all; lists have the shape, unless nothing is in them.
+    low, high = (np.broadcast_to(bound if bound.size else bound.reshape(size), size) for bound in (low, high))
+    return (FrameStack if name == "FrameStack" else spaces.Box)(low, high, size, np.dtype(data["dtype"]).type)
 
 
 def _bound(bound: np.ndarray) -> Any:
@@ -151,3 +228,37 @@ def _bound(bound: np.ndarray) -> Any:
     values = np.asarray(bound)
     values = values.flat[0] if values.size and (values == values.flat[0]).all() else values
     return jax.tree.map(lambda x: x if np.isfinite(x) else str(x), values.tolist())
+
+
+def are_alike(one: spaces.Space, other: spaces.Space, bounds: bool = False) -> bool:
+    """Whether elements of two spaces have the same structure, shapes, dtypes and categories.
+
+    Args:
+      one: a space.
+      other: another one.
+      bounds: whether the bounds of a Box have to be the same, too.
+    """
+    for kind in (spaces.Dict, spaces.Tuple):
+        if isinstance(one, kind) or isinstance(other, kind):
+            if not (isinstance(one, kind) and isinstance(other, kind)):
+                return False
+            ours, theirs = dict(parts(one)), dict(parts(other))
+            same = ours.keys() == theirs.keys()
+            return same and all(are_alike(ours[key], theirs[key], bounds) for key in ours)
+    if isinstance(one, spaces.Box) and isinstance(other, spaces.Box):
+        if one.shape != other.shape or dtype(one) != dtype(other):
+            return False
+        same = np.array_equal(one.low, other.low) and np.array_equal(one.high, other.high)
+        return same or not bounds
+    for kind, names in _CATEGORIES.items():
+        if isinstance(one, kind) and isinstance(other, kind):
+            return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)
+    return one == other
+
+
+# Attributes in which alike spaces agree.
+_CATEGORIES = {
+    spaces.Discrete: ("n", "start"),
+    spaces.MultiDiscrete: ("nvec", "start"),
+    spaces.MultiBinary: ("shape",),
+}

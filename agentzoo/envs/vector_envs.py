@@ -10,10 +10,12 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from agentzoo.envs import checking, frame_stacks, spaces
+from agentzoo.envs.infos import Info, of_one, plain
+from agentzoo.envs.use import Used
 from agentzoo.types import ConfigurationError, EnvSpec, InvalidStep, PyTree, Trajectory
 
 
-class VectorEnvs:
+class VectorEnvs(Used):
     """Steps a user's `VectorEnv` in any of Gymnasium's three autoreset modes."""
 
     def __init__(self, env: gym.vector.VectorEnv):
@@ -26,16 +28,19 @@ class VectorEnvs:
                 f"of gymnasium.vector.AutoresetMode."
             ) from None
         self.env = env
-        self.spec = EnvSpec(frame_stacks.single_observation_space(env), env.single_action_space, env.num_envs)
+        observation_space = spaces.plain(frame_stacks.single_observation_space(env))
+        self.spec = EnvSpec(observation_space, spaces.plain(env.single_action_space), int(env.num_envs))
         spaces.check_observation_space(self.spec.observation_space)
-        self._offset = getattr(self.spec.action_space, "start", 0)
         self._ended = np.zeros(env.num_envs, bool)
         self._check = checking.make_batch_check(self.spec.observation_space, env.num_envs)
         self._check_one = checking.make_check(self.spec.observation_space, "info['final_obs']")
         self._watch = checking.BufferWatch()
+        self._info: Info = {}
+        self._finals: dict[tuple[int, int], Info] = {}
 
     def reset(self, seed: int | None = None) -> PyTree:
         """Begins new episodes in all environments."""
+        self._claim([self.env])
         self._ended, self._watch = np.zeros(self.spec.num_envs, bool), checking.BufferWatch()
         return spaces.copy(self.spec.observation_space, self._begin(seed=seed))
 
@@ -49,12 +54,15 @@ class VectorEnvs:
         """Takes one action in each environment; see `Envs`."""
         space, write = self.spec.observation_space, spaces.write
         num_envs = self.spec.num_envs
-        result = self.env.step(actions + self._offset)
+        result = self.env.step(spaces.to_elements(self.spec.action_space, actions))
         obs, reward, terminated, truncated, info = checking.unpack_step(result)
         self._check(obs)
         terminated = checking.flags_of(terminated, num_envs, "terminated")
         ended = checking.flags_of(truncated, num_envs, "truncated") | terminated
         self._watch.check()
+        self._info = info
+        if info and ended.any():
+            self._keep_finals(info, ended, t)
         write(space, out.obs_t, t, obs)
         out.r_t[t] = checking.rewards_of(reward, num_envs)
         out.discount_t[t], out.last_t[t] = ~terminated, ended
@@ -82,6 +90,21 @@ class VectorEnvs:
             raise InvalidStep(error.problem, n) from None
         spaces.write(self.spec.observation_space, out.obs_t, (t, n), final_obs)
         self._watch.saw(n, final_obs, _pick(obs, n))
+
+    def _keep_finals(self, info: Info, ended: np.ndarray, t: int) -> None:
+        if self.mode == AutoresetMode.SAME_STEP:  # the rest belongs to the next episode
+            info = info.get("final_info", {})
+        for n in np.flatnonzero(ended).tolist():
+            self._finals[t, n] = plain(of_one(info, n, self.spec.num_envs))
+
+    def infos(self) -> list[Info]:
+        """Returns the `info` of each environment's newest step."""
+        return [of_one(self._info, n, self.spec.num_envs) for n in range(self.spec.num_envs)]
+
+    def pop_finals(self) -> dict[tuple[int, int], Info]:
+        """Returns the `info` of each step that has ended an episode; see `Envs`."""
+        finals, self._finals = self._finals, {}
+        return finals
 
     def render(self) -> None:
         """Renders the environments."""

@@ -16,6 +16,7 @@ from agentzoo.core import policies
 from agentzoo.networks.action_masks import Seen, action_masks, choices
 from agentzoo.networks.actions import action_bounds
 from agentzoo.networks.encoders import Network, apply_network, check, encode, mlp
+from agentzoo.networks.observations import Images, View, make_view
 from agentzoo.types import Array, ConfigurationError, EnvSpec, PyTree, zeros
 
 CORES: dict[str, Callable[[int], hk.RNNCore]] = {"lstm": hk.LSTM, "gru": hk.GRU}
@@ -38,6 +39,7 @@ class ActorCritic(NamedTuple):
         `[N, ...]` on, which is reset where `first`.
       split: `(obs) -> (obs, mask)`, takes which actions are legal, or None, out of an environment's observations.
       space: of the observations without their mask.
+      view: how these observations are taken.
       continuous: whether actions are those of a Box. The policy's are in [-1, 1] where bounds are finite;
         the environment gets them scaled and clipped to its bounds.
       to_environment: `(a) -> action`, from `[N, ...]` actions that the policy draws to those that an environment takes.
@@ -48,6 +50,7 @@ class ActorCritic(NamedTuple):
     apply: Callable[..., Output]
     split: Callable[[PyTree], Seen]
     space: spaces.Space
+    view: View
     continuous: bool
     to_environment: Callable[[Array], Array]
     initial_memory: Callable[[int], PyTree]
@@ -55,6 +58,8 @@ class ActorCritic(NamedTuple):
 
 def make_actor_critic(
     spec: EnvSpec,
+    images: Images = "auto",
+    scale_obs: bool = True,
     cnn: str = "nature",
     net_arch: Sequence[int] = (64, 64),
     activation: str = "tanh",
@@ -72,6 +77,8 @@ def make_actor_critic(
     Args:
       spec: the spaces. An "action_mask" in the observations says which actions are legal, see
         `agentzoo.networks.action_masks`.
+      images: which parts of observations are images, as for `make_view`.
+      scale_obs: scale integers of observations by their bounds, as for `make_view`.
       cnn: convolutions for images, which policy and value share.
       net_arch: sizes of the hidden layers.
       activation: between layers.
@@ -94,6 +101,7 @@ def make_actor_critic(
         raise ConfigurationError(f"recurrent={recurrent!r} is unknown; choose one of {', '.join(CORES)}, or None.")
     action_space, sizes = spec.action_space, choices(spec.action_space)
     space, split, _ = action_masks(spec)
+    view = make_view(space, images, scale_obs)
     continuous = isinstance(action_space, spaces.Box)
     names = ["shared"] if shared else ["policy", "value"]
 
@@ -108,7 +116,7 @@ def make_actor_critic(
 
     def encoded(obs: PyTree) -> Array:
         with initialised(math.sqrt(2)):
-            return encode(space, obs, cnn)
+            return encode(view, obs, cnn)
 
     def hidden(x: PyTree) -> Array:
         if network is not None:
@@ -168,7 +176,7 @@ def make_actor_critic(
 
     if continuous:
         to_environment = action_bounds(action_space, finite=False).scale  # type: ignore[assignment]
-    return ActorCritic(init, forward.apply, split, space, continuous, to_environment, initial_memory)
+    return ActorCritic(init, forward.apply, split, space, view, continuous, to_environment, initial_memory)
 
 
 def scale_to_bounds(params: PyTree, space: spaces.Space) -> tuple[PyTree, PyTree]:

@@ -1,56 +1,53 @@
-"""From observations to feature vectors: how an observation space chooses its network."""
+"""From observations to feature vectors: convolutions for images, and one vector of all parts."""
 
 from collections.abc import Callable, Sequence
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
-import numpy as np
 from gymnasium import spaces
 
 from agentzoo.networks.convolutions import Conv2D
-from agentzoo.types import Array, ConfigurationError, FrameStack, PyTree, zeros
+from agentzoo.networks.observations import Image, View
+from agentzoo.types import Array, ConfigurationError, PyTree, zeros
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": jax.nn.relu, "tanh": jnp.tanh, "silu": jax.nn.silu, "gelu": jax.nn.gelu}
 
 
-def is_image(space: spaces.Space) -> bool:
-    """Whether a space holds images: bytes with two spatial axes and one of channels, which is the shortest, or stacks of images."""
-    axes = (3, 4) if isinstance(space, FrameStack) else (3,)
-    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) in axes
-
-
-def encode(space: spaces.Space, obs: PyTree, cnn: str = "nature") -> Array:
+def encode(view: View, obs: PyTree, cnn: str = "nature") -> Array:
     """Encodes a batch of observations as features `[N, F]`.
 
-    Images go through convolutions, numbers are taken as they are, categories become one-hot vectors, and the parts of a Dict or
-    Tuple are put side by side. Call inside `hk.transform`.
+    Images go through convolutions, numbers are scaled, categories become one-hot vectors, and the
+    parts of a Dict or Tuple are put side by side. `agentzoo.networks.observations` has the rules.
+    Call inside `hk.transform`.
 
     Args:
-      space: the space of one observation.
-      obs: observations `[N, ...]`, with the structure of the space.
+      view: how observations are taken, from `make_view`.
+      obs: observations `[N, ...]`, with the structure of the view.
       cnn: the convolutions for images, "nature", "impala" or "efficient".
+
+    Raises:
+      ConfigurationError: if no features are left.
     """
-    if isinstance(space, spaces.Dict):
-        return jnp.concatenate([encode(part, obs[name], cnn) for name, part in space.items()], axis=-1)
-    if isinstance(space, spaces.Tuple):
-        return jnp.concatenate([encode(part, obs[i], cnn) for i, part in enumerate(space)], axis=-1)
-    if isinstance(space, spaces.Discrete):
-        return jax.nn.one_hot(obs - int(space.start), int(space.n), dtype=jnp.float32)
-    if isinstance(space, spaces.MultiDiscrete):
-        digits = (obs - space.start).reshape(obs.shape[0], -1)
-        one_hot = [jax.nn.one_hot(digits[:, i], int(n), dtype=jnp.float32) for i, n in enumerate(space.nvec.reshape(-1))]
-        return jnp.concatenate(one_hot, axis=-1)
-    if is_image(space):
-        return CNNS[cnn](channels_last(space, obs).astype(jnp.float32) / 255.0)
-    return obs.reshape(obs.shape[0], -1).astype(jnp.float32)  # Box, MultiBinary
+    features = _encode_parts(view, obs, cnn)
+    if not features or sum(x.shape[-1] for x in features) == 0:
+        raise ConfigurationError("The observations are empty; add to the observation space what the agent should see.")
+    return jnp.concatenate(features, axis=-1) if len(features) > 1 else features[0]
 
 
-def channels_last(space: spaces.Space, images: Array) -> Array:
-    """Images `[N, H, W, C]`, from those of a space; the frames of a stack become channels, as many as each has."""
-    if isinstance(space, FrameStack):  # [N, S, H, W] or [N, S, H, W, C]
-        return jnp.moveaxis(images.reshape(*images.shape[:4], -1), 1, 3).reshape(images.shape[0], *images.shape[2:4], -1)
-    return jnp.moveaxis(images, 1, -1) if min(images.shape[1:]) == images.shape[1] else images
+def _encode_parts(view: View, obs: PyTree, cnn: str) -> list[Array]:
+    if isinstance(view, dict | tuple):
+        items = view.items() if isinstance(view, dict) else enumerate(view)
+        return [x for key, part in items for x in _encode_parts(part, obs[key], cnn)]
+    if not isinstance(view, Image):
+        return [view(obs)]
+    features = CNNS[cnn](view(obs))
+    if features.shape[-1] == 0:
+        others = ", ".join(repr(name) for name in CNNS if name != cnn)
+        raise ConfigurationError(
+            f"cnn={cnn!r} leaves no features of {view.text}, because the image is too small for its layers; choose one of {others}."
+        )
+    return [features]
 
 
 def nature_cnn(x: Array) -> Array:
@@ -80,7 +77,9 @@ def impala_cnn(x: Array) -> Array:
 
 
 def efficient_cnn(x: Array) -> Array:
-    """Encodes images `[N, H, W, C]` of 30 pixels or more as features `[N, F]`, with a tenth of the arithmetic of `nature_cnn`.
+    """Encodes images `[N, H, W, C]` of 25 pixels or more as features `[N, F]`.
+
+    The arithmetic is a tenth of that of `nature_cnn`.
 
     These are the layers of "When to use parametric models in reinforcement learning?" (van Hasselt et al.,
     https://arxiv.org/abs/1906.05243), appendix E.
@@ -111,9 +110,9 @@ Network = Callable[[PyTree], Array]
 """A user's own layers: from a batch of observations to features `[N, F]`, called inside `hk.transform`, without state or randomness."""
 
 
-def torso(space: spaces.Space, cnn: str, sizes: Sequence[int], activation: str, obs: PyTree, network: Network | None = None) -> Array:
+def torso(view: View, cnn: str, sizes: Sequence[int], activation: str, obs: PyTree, network: Network | None = None) -> Array:
     """Features `[N, F]` of observations `[N, ...]`: by the user's network if there is one, else encoded and through an MLP."""
-    return apply_network(network, obs) if network is not None else mlp(encode(space, obs, cnn), sizes, activation)
+    return apply_network(network, obs) if network is not None else mlp(encode(view, obs, cnn), sizes, activation)
 
 
 def apply_network(network: Network, obs: PyTree) -> Array:
@@ -123,10 +122,11 @@ def apply_network(network: Network, obs: PyTree) -> Array:
       ConfigurationError: if it is not an array `[N, F]`.
     """
     x, num = network(obs), jax.tree.leaves(obs)[0].shape[0]
-    if not isinstance(x, jax.Array) or x.ndim != 2 or len(x) != num:
+    if not isinstance(x, jax.Array) or x.ndim != 2 or len(x) != num or x.shape[1] == 0:
         what = f"an array of shape {x.shape}" if isinstance(x, jax.Array) else type(x).__name__
         raise ConfigurationError(
-            f"Of {num} observation(s), the network makes {what}; expected features [{num}, F], for example by hk.Flatten() at the end."
+            f"Of {num} observation(s), the network makes {what}; expected features [{num}, F] with F of at least 1, "
+            f"for example by hk.Flatten() at the end."
         )
     return x
 

@@ -7,28 +7,28 @@ import jax.numpy as jnp
 from gymnasium import spaces
 
 from agentzoo.core.moving_averages import RewardNormalizer, RunningMeanStd
-from agentzoo.networks.encoders import is_image
+from agentzoo.networks.observations import Numbers, View
 from agentzoo.types import Array, PyTree, Trajectory, zeros
 
 Statistics = RunningMeanStd | tuple[()]
 
 
-def init_statistics(space: spaces.Space) -> Statistics:
+def init_statistics(space: spaces.Space, view: View) -> Statistics:
     """Statistics of no observations; normalising by them changes nothing. `()` if there is nothing to be normalised."""
-    numbers, _ = _split(space, zeros(space))
+    numbers, _ = _split(view, zeros(space))
     return _in_32_bits(RunningMeanStd.init(numbers)) if numbers else ()
 
 
-def update_statistics(space: spaces.Space, statistics: Statistics, obs: PyTree, mask: Array) -> Statistics:
+def update_statistics(view: View, statistics: Statistics, obs: PyTree, mask: Array) -> Statistics:
     """The statistics with more observations `[..., *obs]`, of which those with mask 0 do not count."""
-    return statistics.update(_split(space, obs)[0], mask) if isinstance(statistics, RunningMeanStd) else statistics
+    return statistics.update(_split(view, obs)[0], mask) if isinstance(statistics, RunningMeanStd) else statistics
 
 
-def normalize(space: spaces.Space, statistics: Statistics, obs: PyTree, clip: float = 10.0) -> PyTree:
+def normalize(view: View, statistics: Statistics, obs: PyTree, clip: float = 10.0) -> PyTree:
     """Observations with each number of a Box that is no image at mean 0 and variance 1, clipped; as they are without statistics."""
     if not isinstance(statistics, RunningMeanStd):
         return obs
-    numbers, others = _split(space, obs)
+    numbers, others = _split(view, obs)
     numbers = iter(statistics.normalize(numbers, clip))
     return jax.tree.map(lambda other: next(numbers) if other is None else other, others, is_leaf=lambda leaf: leaf is None)
 
@@ -50,19 +50,11 @@ def _in_32_bits(statistics: Any) -> Any:
     return jax.tree.map(lambda x: x.astype(jnp.float32), statistics)
 
 
-def _split(space: spaces.Space, obs: PyTree) -> tuple[list[Array], PyTree]:
+def _split(view: View, obs: PyTree) -> tuple[list[Array], PyTree]:
     """The leaves to be normalised, in order, and the observations with None in their places."""
     numbers = []
 
-    def take(is_number: bool, leaf: Array) -> Array | None:
-        return numbers.append(jnp.asarray(leaf, jnp.float32)) if is_number else leaf
+    def take(part: Any, leaf: Array) -> Array | None:
+        return numbers.append(jnp.asarray(leaf, jnp.float32)) if isinstance(part, Numbers) and part.is_box else leaf
 
-    return numbers, jax.tree.map(take, _are_numbers(space), obs)
-
-
-def _are_numbers(space: spaces.Space) -> PyTree:
-    if isinstance(space, spaces.Dict):
-        return {name: _are_numbers(part) for name, part in space.items()}
-    if isinstance(space, spaces.Tuple):
-        return tuple(_are_numbers(part) for part in space)
-    return isinstance(space, spaces.Box) and not is_image(space)
+    return numbers, jax.tree.map(take, view, obs)

@@ -27,16 +27,19 @@ class FrameRings(NamedTuple):
       add: `(frames, newest, steps, kept) -> (frames, obs_t, used)` writes the new frames of steps `[T, N]` where `kept` is 1. `newest`
         `[N]` are the rows last written to; `obs_t` `[T, N]` those of the newest frames of the steps' `obs_t`, and `used` `[N]` how many
         have been written.
-      read: `(frames, newest, env) -> obs`, the observations `[...]` of environments `[...]` whose newest frames are in these rows `[...]`.
+      read: `(frames, newest, env, num_envs) -> obs`, the observations `[...]` of environments `[...]` whose newest frames are in these
+        rows `[...]`. The frames may be rings of another size, for another number of environments.
       overwritten: `(newest, obs_t, used) -> lost` whether steps `[..., N]` with these rows lose a frame when so many more are written.
-      most: how many frames a trajectory writes at most.
+      most: `(length) -> frames`, how many a trajectory of so many steps writes at most.
+      room: how many steps of a trajectory fit at least.
     """
 
     init: Callable[[], PyTree]
     add: Callable[[PyTree, Array, Trajectory, Array], tuple[PyTree, Array, Array]]
-    read: Callable[[PyTree, Array, Array], PyTree]
+    read: Callable[[PyTree, Array, Array, int], PyTree]
     overwritten: Callable[[Array, Array, Array], Array]
-    most: int
+    most: Callable[[int], int]
+    room: int
 
 
 def are_small(spec: EnvSpec) -> bool:
@@ -49,8 +52,7 @@ def make_frame_rings(spec: EnvSpec, rows: int, unroll_length: int) -> FrameRings
     """Builds rings for the observations of `rows` steps of each environment, which come in trajectories of `unroll_length`."""
     space, num_envs = spec.observation_space, spec.num_envs
     stacked, depth = (True, space.low.shape[0]) if isinstance(space, FrameStack) else (False, 1)  # depth is S
-    most = unroll_length * (depth + 1)
-    frame_rows = max(rows + rows // 128 + depth, most)  # so that one trajectory always fits
+    frame_rows = max(rows + rows // 128 + depth, unroll_length * (depth + 1))  # so that one trajectory always fits
     envs = jnp.arange(num_envs, dtype=jnp.int32)
 
     def init() -> PyTree:
@@ -73,13 +75,20 @@ def make_frame_rings(spec: EnvSpec, rows: int, unroll_length: int) -> FrameRings
 
         return jax.tree.map(write, frames, steps.obs_tm1, steps.obs_t), obs_t, used[-1]
 
-    def read(frames: PyTree, newest: Array, env: Array) -> PyTree:
+    def read(frames: PyTree, newest: Array, env: Array, num_envs: int) -> PyTree:
         row = newest[..., None] + jnp.arange(1 - depth, 1, dtype=jnp.int32) if stacked else newest
-        slot = row % frame_rows * num_envs + (env[..., None] if stacked else env)
-        return jax.tree.map(lambda stored: stored[slot], frames)
+        env = env[..., None] if stacked else env
+
+        def at(stored: Array) -> Array:
+            return stored[row % (len(stored) // num_envs) * num_envs + env]
+
+        return jax.tree.map(at, frames)
 
     def overwritten(newest: Array, obs_t: Array, used: Array) -> Array:
         reach = (newest - obs_t) % frame_rows + depth + 1  # frames from the first one of the step on
         return reach + used > frame_rows
 
-    return FrameRings(init, add, read, overwritten, most)
+    def most(length: int) -> int:
+        return length * (depth + 1)
+
+    return FrameRings(init, add, read, overwritten, most, frame_rows // (depth + 1))

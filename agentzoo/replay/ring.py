@@ -7,6 +7,7 @@ into them.
 Small observations are stored with their steps. Large ones have rings apart, in which every frame is stored once (`frames.py`).
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -62,6 +63,8 @@ class ReplayBuffer(NamedTuple):
       sample_sequences: `(replay, key, batch_size, length) -> trajectory`, `[T, B]` consecutive steps of one environment each, uniformly
         drawn. Episodes may begin and end within them. An environment must hold as many steps.
       update: `(replay, slot, error) -> replay`, the errors `[B]` of what has been drawn. Without prioritisation it changes nothing.
+      refill: `(replay, old) -> replay`, an empty replay filled with the steps of a replay of another number of environments, or of
+        another capacity. Each environment gets about as many of them, in order. It is not to be compiled.
     """
 
     init: Callable[[], Replay]
@@ -69,6 +72,7 @@ class ReplayBuffer(NamedTuple):
     sample: Callable[..., Batch]
     sample_sequences: Callable[[Replay, Array, int, int], Trajectory]
     update: Callable[[Replay, Array, Array], Replay]
+    refill: Callable[[Replay, Replay], Replay]
 
 
 def make_replay(
@@ -119,7 +123,7 @@ def make_replay(
         count = jnp.cumsum(kept, axis=0, dtype=jnp.int32)
         slot = jnp.where(kept, (replay.cursor + count - kept) % rows * num_envs + envs, rows * num_envs)  # out of range is dropped
         steps = trajectory._replace(mask=(), extras=trajectory.extras if jax.tree.leaves(extras) else (), memory=())
-        age = jnp.arange(min(rows, rings.most) if rings else 0, dtype=jnp.int32)[:, None]  # of those that may lose a frame
+        age = jnp.arange(min(rows, rings.most(len(kept))) if rings else 0, dtype=jnp.int32)[:, None]  # of those that may lose a frame
         old = (replay.cursor - replay.size + age) % rows * num_envs + envs
         frames, lost = replay.frames, age < 0
         if rings:
@@ -146,11 +150,12 @@ def make_replay(
         return replay._replace(priorities=priorities)
 
     def read(replay: Replay, slot: Array) -> Trajectory:
-        """The steps `[...]` with their observations."""
-        steps, env = jax.tree.map(lambda x: x[slot], replay.storage), slot % num_envs
+        """The steps `[...]` with their observations; the replay may be of another number of environments."""
+        num = len(replay.cursor)
+        steps, env = jax.tree.map(lambda x: x[slot], replay.storage), slot % num
         if not rings:
             return steps
-        obs_tm1, obs_t = (rings.read(replay.frames, newest, env) for newest in (steps.obs_t - 1, steps.obs_t))
+        obs_tm1, obs_t = (rings.read(replay.frames, newest, env, num) for newest in (steps.obs_t - 1, steps.obs_t))
         return steps._replace(obs_tm1=obs_tm1, obs_t=obs_t)
 
     def draw(replay: Replay, key: Array, batch_size: int, counts: Array) -> tuple[Array, Array]:
@@ -208,8 +213,42 @@ def make_replay(
             max_priority=jnp.maximum(replay.max_priority, priority.max()),
         )
 
+    def refill(replay: Replay, old: Replay) -> Replay:
+        sizes = jax.device_get(old.size)
+        share_of_each = -(-int(sizes.sum()) // num_envs)
+        # As many steps at once as can be written at once, and as do not take much memory beside the replay.
+        piece = min(256, rows, rings.room if rings else rows)
+        if prioritisation is not None:
+            replay = replay._replace(max_priority=jnp.copy(old.max_priority))
+        add_piece = jax.jit(functools.partial(move, piece=piece), donate_argnums=0)
+        for first in range(0, share_of_each, piece):
+            replay = add_piece(replay, old, first, share_of_each)
+        return replay
+
+    def move(replay: Replay, old: Replay, first: Array, share_of_each: Array, piece: int) -> Replay:
+        """Adds the next steps of an old replay, which are counted through environment by environment, from the oldest on."""
+        num, old_rows = len(old.cursor), len(old.storage.r_t) // len(old.cursor)
+        place = first + jnp.arange(piece)[:, None]  # [T, 1] in the ring of each environment
+        number = place + share_of_each * envs  # [T, N] of the old steps
+        ends = jnp.cumsum(old.size)
+        mask = (place < share_of_each) & (number < ends[-1])
+        env = jnp.minimum(jnp.searchsorted(ends, number, side="right", method="compare_all"), num - 1)
+        age = number - (ends - old.size)[env]
+        slot = (old.cursor[env] - old.size[env] + age) % old_rows * num + env
+        steps = read(old, slot)
+        # Nothing may be taken for one episode that was not: neither across two old environments nor across two new ones.
+        first_tm1 = steps.first_tm1 | (age == 0) | (place == 0)
+        last_t = steps.last_t | (age == old.size[env] - 1) | (place == share_of_each - 1)
+        target = (replay.cursor + place - first) % rows * num_envs + envs
+        replay = add(replay, steps._replace(first_tm1=first_tm1, last_t=last_t, mask=mask))
+        if prioritisation is None:
+            return replay
+        target = jnp.where(mask, target, -1).reshape(-1)
+        priorities = sum_tree.update(replay.priorities, target, sum_tree.get(old.priorities, slot.reshape(-1)))
+        return replay._replace(priorities=priorities)
+
     check_memory(jax.eval_shape(init), capacity)
-    return ReplayBuffer(init, add, sample, sample_sequences, update)
+    return ReplayBuffer(init, add, sample, sample_sequences, update, refill)
 
 
 def make_phase(

@@ -17,7 +17,17 @@ import numpy as np
 from agentzoo.envs import Envs, FunctionalEnv, spaces
 from agentzoo.envs.functional import World, advance_all, begin_all
 from agentzoo.envs.functional_gym import draw_keys
-from agentzoo.runners.programs import Cycle, Episode, Programs, Runner, RunState, compile_agent, describe_fault, reset_memory
+from agentzoo.runners.programs import (
+    Cycle,
+    Episode,
+    InPlace,
+    Programs,
+    Runner,
+    RunState,
+    compile_agent,
+    describe_fault,
+    reset_memory,
+)
 from agentzoo.sharding import Mesh, collect, of_first_host, spread
 from agentzoo.types import Agent, Array, InvalidStep, PyTree, Trajectory
 
@@ -88,10 +98,8 @@ def find_fault(trajectory: Trajectory) -> tuple[Trajectory, Faults]:
     first = jnp.argmax(wrong).astype(jnp.int32)  # index of (t, n) in the flattened [T * N]
     kind = jnp.where(wrong_r_t.reshape(-1)[first], 1, 2).astype(jnp.int32)
     cycle = jnp.where(wrong.any(), 0, -1).astype(jnp.int32)
-    parts = trajectory.obs_tm1, trajectory.r_t, trajectory.obs_t
-    obs_tm1, r_t, obs_t = jax.tree.map(repair, parts)
-    trajectory = trajectory._replace(obs_tm1=obs_tm1, r_t=r_t, obs_t=obs_t)
-    return trajectory, Faults(cycle, kind, first // num_envs, first % num_envs)
+    # Actions, extras and memory are repaired too, since they follow from the observations.
+    return jax.tree.map(repair, trajectory), Faults(cycle, kind, first // num_envs, first % num_envs)
 
 
 class DeviceRunner(Runner):
@@ -128,8 +136,7 @@ class DeviceRunner(Runner):
             cycles = max(1, min(wanted, self._cycles, self._most))
             numbers = np.array([cycles, run.step, run.moves % 2**31, total], np.int32)
             start = time.perf_counter()
-            carry = run.agent, self.worlds
-            (state, self.worlds), ends, faults, metrics = self._chunk(carry, run.key, numbers)
+            (state, self.worlds), ends, faults, metrics = self._chunk(run.agent, self.worlds, run.key, numbers)
             episodes = self._episodes(collect(ends, self.mesh), cycles)  # waits for the program
             seconds = of_first_host(time.perf_counter() - start, self.mesh)
             if cycles == self._cycles and seconds < _SECONDS[0]:
@@ -155,7 +162,8 @@ class DeviceRunner(Runner):
 
     def _episodes(self, ends: Ends, cycles: int) -> list[Any]:
         last, reward, length = (np.asarray(x)[:cycles] for x in ends)
-        return [Episode(*one) for one in zip(reward[last].tolist(), length[last].tolist(), strict=True)]
+        each = reward[last].tolist(), length[last].tolist(), last.nonzero()[-1].tolist()
+        return [Episode(reward, length, env=env) for reward, length, env in zip(*each, strict=True)]
 
 
 class GroupRunner(DeviceRunner):
@@ -178,13 +186,13 @@ class GroupRunner(DeviceRunner):
         self._values = values
 
         compiled = compile_group(make_agent, one.env, one.num_envs, self._most, one.mesh)
-        self._chunk = lambda carry, key, numbers: compiled(carry, key, values, numbers)
+        self._chunk = lambda state, worlds, key, numbers: compiled(state, worlds, key, values, numbers)
 
     def can_run(self, states: Any, keys: Array) -> bool:
         """Whether hyperparameters may be arrays: an algorithm may decide by them what to compute."""
         worlds = jax.eval_shape(jax.vmap(self._begin), jax.vmap(lambda key: jax.random.split(key, self.num_envs))(keys))
         try:
-            jax.eval_shape(self._chunk, (states, worlds), keys, np.zeros(4, np.int32))
+            jax.eval_shape(self._chunk, states, worlds, keys, np.zeros(4, np.int32))
         except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
             return False
         return True
@@ -207,13 +215,13 @@ class GroupRunner(DeviceRunner):
 def compile_group(make_agent: Callable[[dict[str, Array]], Agent], env: FunctionalEnv, num_envs: int, most: int, mesh: Mesh | None) -> Any:
     """Compiles the function of `make_chunk` for several agents, with the values of their hyperparameters after the key."""
 
-    def chunk(carry: Any, key: Array, values: dict[str, Array], numbers: Array) -> Any:
+    def chunk(state: Any, worlds: Worlds, key: Array, values: dict[str, Array], numbers: Array) -> Any:
         agent = make_agent(values)
         programs = compile_agent(agent, mesh)
         one = make_chunk(programs.act, programs.learn, agent.initial_memory, agent.unroll_length, env, num_envs, most)
-        return one(carry, key, numbers)
+        return one(state, worlds, key, numbers)
 
-    return jax.jit(jax.vmap(chunk, in_axes=(0, 0, 0, None)), donate_argnums=0)
+    return InPlace(jax.vmap(chunk, in_axes=(0, 0, 0, 0, None)), overwritten=1)
 
 
 @jax.jit
@@ -238,16 +246,16 @@ def compile_chunk(act: Any, learn: Any, initial_memory: Any, length: int, env: F
         return Worlds(envs, obs, jnp.ones(num_envs, bool), initial_memory(num_envs), jnp.zeros(num_envs))
 
     chunk = make_chunk(act, learn, initial_memory, length, env, num_envs, most)
-    return jax.jit(begin), jax.jit(chunk, donate_argnums=0)
+    return jax.jit(begin), InPlace(chunk, overwritten=1)
 
 
 def make_chunk(act: Any, learn: Any, initial_memory: Any, length: int, env: FunctionalEnv, num_envs: int, most: int) -> Callable[..., Any]:
-    """Makes the function `((state, worlds), key, numbers) -> (state, worlds), ends, faults, metrics`.
+    """Makes the function `(state, worlds, key, numbers) -> (state, worlds), ends, faults, metrics`.
 
     The numbers are how many cycles to do, at most `most`, and step, moves and total of the run. Metrics are those of
     the last cycle, or of the first one that had a fault.
     """
-    offset, dtype = getattr(env.action_space, "start", 0), spaces.dtype(env.action_space)
+    offset, dtype = spaces.start(env.action_space), spaces.dtype(env.action_space)
 
     def rollout(params: PyTree, worlds: Worlds, key: Array, step: Array, total: Array, moves: Array) -> tuple[Worlds, Trajectory, Ends]:
         def move(worlds: Worlds, t: Array) -> tuple[Worlds, tuple[Trajectory, Ends]]:
@@ -274,7 +282,7 @@ def make_chunk(act: Any, learn: Any, initial_memory: Any, length: int, env: Func
         faults = faults._replace(cycle=jnp.where(finite, faults.cycle, 0), kind=jnp.where(faults.cycle < 0, 0, faults.kind))
         return state, worlds, ends, faults, metrics
 
-    def chunk(carry: tuple[Any, Worlds], key: Array, numbers: Array) -> tuple[tuple[Any, Worlds], Ends, Faults, Any]:
+    def chunk(state: Any, worlds: Worlds, key: Array, numbers: Array) -> tuple[tuple[Any, Worlds], Ends, Faults, Any]:
         cycles, step, moves, total = numbers
 
         def one(i: Array, carry: Any) -> Any:
@@ -286,9 +294,9 @@ def make_chunk(act: Any, learn: Any, initial_memory: Any, length: int, env: Func
             latest = jax.tree.map(lambda old, x: jnp.where(faults.cycle < 0, x, old), (faults, metrics), (found, new[2]))
             return (state, worlds), ends, *latest
 
-        *_, ends, _, metrics = jax.eval_shape(cycle, *carry, key, step, moves, total)
+        *_, ends, _, metrics = jax.eval_shape(cycle, state, worlds, key, step, moves, total)
         ends = jax.tree.map(lambda x: jnp.zeros((most, *x.shape), x.dtype), ends)
         metrics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)
-        return jax.lax.fori_loop(0, cycles, one, (carry, ends, no_fault(), metrics))
+        return jax.lax.fori_loop(0, cycles, one, ((state, worlds), ends, no_fault(), metrics))
 
     return chunk

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from agentzoo.envs import Envs, make_buffers, spaces
-from agentzoo.runners.programs import Cycle, Episode, Programs, Runner, RunState, compile_ahead, describe_fault
-from agentzoo.types import Agent, Array, InvalidStep, PyTree, Trajectory
+from agentzoo.runners.programs import LIKELY_CAUSES, Cycle, Episode, Programs, Runner, RunState, compile_ahead, describe_fault
+from agentzoo.types import Agent, Array, InvalidStep, PyTree, TrainingError, Trajectory
 
 
 class HostRunner(Runner):
@@ -29,16 +29,19 @@ class HostRunner(Runner):
     def reset(self, seed: int | None = None) -> None:
         """Begins new episodes."""
         num_envs = self.envs.spec.num_envs
+        self.envs.pop_finals()
         self._obs, self._first = self.envs.reset(seed), np.ones(num_envs, bool)
         self._memory = self.agent.initial_memory(num_envs)
         self._rewards, self._lengths = np.zeros(num_envs), np.zeros(num_envs, int)
 
     def run(self, run: RunState, total: int, pause: Callable[[int], float]) -> Generator[Cycle, None, None]:
         """Acts and learns in turn, until `total` environment steps are done; yields after each cycle, whatever `pause` asks for."""
-        if self._obs is None:
+        if not self.continues:
             self.reset()
         compiled = compile_ahead(self.agent, self.programs, run, self.envs.spec)
         while run.step < total:
+            if self.envs.disturbed:  # by a callback
+                self.reset()
             trajectory = self.rollout(run.agent.params, run.key, run.step, run.moves, total)
             compiled.result()
             steps = int(trajectory.mask.sum())
@@ -48,6 +51,15 @@ class HostRunner(Runner):
             run = RunState(state, run.key, step, run.moves + self.agent.unroll_length)
             fault = None if finite else describe_fault(state.params, metrics, step)
             yield Cycle(run, self.finished_episodes(trajectory), metrics, fault)
+
+    @property
+    def continues(self) -> bool:
+        """Whether the environments stand where the last rollout has left them."""
+        return self._obs is not None and not self.envs.disturbed
+
+    def infos(self) -> list[dict[str, Any]]:
+        """Returns the `info` of each environment's newest step."""
+        return self.envs.infos()
 
     def rollout(self, params: PyTree, key: Array, step: int, moves: int, total: int) -> Trajectory:
         """Takes T steps in N environments, from where `step` steps and `moves` calls of `act` have been made by all actors together."""
@@ -66,14 +78,22 @@ class HostRunner(Runner):
             out.a_tm1[t] = action
             try:
                 self.envs.step(out.a_tm1[t], out, t)
-            except InvalidStep as error:
-                taken = int(numbers[0]) + (self.actor + 1) * num_envs
-                raise error.at(self.actor * num_envs, taken) from error.__cause__
+            except Exception as error:
+                raise self._explain(error, out.a_tm1[t], int(numbers[0]) + (self.actor + 1) * num_envs) from error
             obs, first = spaces.at(out.obs_tm1, t + 1), out.first_tm1[t + 1]
         self._obs, self._first = obs, first
         extras = jax.tree.map(lambda *rows: np.stack(rows), *extras)
         obs_tm1, first_tm1 = spaces.at(out.obs_tm1, slice(length)), out.first_tm1[:length]
         return out._replace(obs_tm1=obs_tm1, first_tm1=first_tm1, extras=extras, memory=first_memory)
+
+    def _explain(self, error: Exception, actions: np.ndarray, step: int) -> Exception:
+        """What to raise for an error that the environments raised when they were given these actions."""
+        if not (np.isfinite(actions).all() if actions.dtype.kind == "f" else (actions >= 0).all()):
+            return TrainingError(
+                f"Training ended at step {step} because the policy's outputs are not finite: its actions were "
+                f"{actions.tolist()}. {LIKELY_CAUSES}"
+            )
+        return error.at(self.actor * self.envs.spec.num_envs, step) if isinstance(error, InvalidStep) else error
 
     def finished_episodes(self, trajectory: Trajectory) -> list[Episode]:
         """Counts up rewards and lengths, and returns those of the episodes that ended."""
@@ -83,9 +103,10 @@ class HostRunner(Runner):
             return []
         rewards = self._rewards + (trajectory.r_t * trajectory.mask).cumsum(axis=0, dtype=float)
         lengths = self._lengths + trajectory.mask.cumsum(axis=0)
-        episodes = []
-        for t, n in zip(*trajectory.last_t.nonzero(), strict=True):
-            episodes.append(Episode(float(rewards[t, n]), int(lengths[t, n])))
+        episodes, infos, offset = [], self.envs.pop_finals(), self.actor * self.envs.spec.num_envs
+        for t, n in zip(*(axis.tolist() for axis in trajectory.last_t.nonzero()), strict=True):
+            reward, length = float(rewards[t, n]), int(lengths[t, n])
+            episodes.append(Episode(reward, length, infos.get((t, n), {}), offset + n))
             rewards[t:, n] -= rewards[t, n].copy()
             lengths[t:, n] -= lengths[t, n].copy()
         self._rewards, self._lengths = rewards[-1], lengths[-1]

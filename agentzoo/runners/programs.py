@@ -42,6 +42,8 @@ class Episode(NamedTuple):
 
     reward: float  # sum of its rewards
     length: int  # its number of steps
+    info: dict[str, Any] = {}  # entries of its last step's `info`; never written to  # noqa: RUF012
+    env: int = 0  # the environment that it took place in
 
 
 class RunState(NamedTuple):
@@ -69,6 +71,31 @@ class Cycle(NamedTuple):
     fault: str | None = None
 
 
+class InPlace:
+    """Compiles `(state, *arguments)`, so that a call overwrites the state but leaves its `params` as they are.
+
+    Whoever holds parameters, a user, an actor or another thread, can go on with them. What is large, such as a replay, is not copied.
+
+    Args:
+      function: the function. The state is a NamedTuple with the field `params`.
+      overwritten: how many of the arguments after the state are overwritten too.
+    """
+
+    def __init__(self, function: Callable[..., Any], overwritten: int = 0):
+        def call(params: PyTree, rest: Any, *arguments: Any) -> Any:
+            return function(rest._replace(params=params), *arguments)
+
+        self._compiled = jax.jit(call, donate_argnums=tuple(range(1, 2 + overwritten)))
+
+    def __call__(self, state: Any, *arguments: Any) -> Any:
+        """Call the function."""
+        return self._compiled(state.params, state._replace(params=None), *arguments)
+
+    def lower(self, state: Any, *arguments: Any) -> jax.stages.Lowered:
+        """The function for arguments like these, not yet compiled."""
+        return self._compiled.lower(state.params, state._replace(params=None), *arguments)
+
+
 class Programs(NamedTuple):
     """An agent's functions, compiled to be called from Python."""
 
@@ -78,6 +105,12 @@ class Programs(NamedTuple):
     learn: Any
     queries: dict[str, Any]
     mesh: Mesh | None
+
+
+LIKELY_CAUSES = (
+    "Likely causes are a learning_rate that is too large, rewards or observations that are very large (try "
+    "normalize_obs, normalize_reward, clip_reward or a wrapper), or a network of your own that divides by zero."
+)
 
 
 def is_finite(params: PyTree, metrics: dict[str, Any]) -> Array:
@@ -95,11 +128,7 @@ def describe_fault(params: PyTree, metrics: dict[str, Any], step: int) -> str:
         named = jax.tree_util.tree_leaves_with_path(jax.device_get(params))
         leaves = [path for path, x in named if not np.isfinite(np.asarray(x, float)).all()]
         bad = [f"the parameter {jax.tree_util.keystr(path)} is not finite" for path in leaves[:1]]
-    return (
-        f"Training ended at step {step} because {', '.join(bad) or 'a parameter is not finite'}. Likely causes are a "
-        "learning_rate that is too large, rewards or observations that are very large (try normalize_obs, "
-        "normalize_reward, clip_reward or a wrapper), or a network of your own that divides by zero."
-    )
+    return f"Training ended at step {step} because {', '.join(bad) or 'a parameter is not finite'}. {LIKELY_CAUSES}"
 
 
 def reset_memory(initial_memory: Callable[[int], PyTree], memory: PyTree, first: Array) -> PyTree:
@@ -112,7 +141,7 @@ def reset_memory(initial_memory: Callable[[int], PyTree], memory: PyTree, first:
 
 
 def compile_agent(agent: Agent, mesh: Mesh | None = None) -> Programs:
-    """Compiles an agent. Memory is reset where an episode begins; learning overwrites the state that it is given.
+    """Compiles an agent. Memory is reset where an episode begins; learning overwrites the state that it is given, but not its `params`.
 
     `learn` also returns whether what was learned is finite, see `is_finite`.
 
@@ -127,8 +156,11 @@ def compile_agent(agent: Agent, mesh: Mesh | None = None) -> Programs:
         clock = Clock(step, jnp.zeros_like(step), total)
         return memory, *agent.act(params, memory, obs, jax.random.fold_in(key, moves), clock)
 
-    def predict(params, memory, obs, first, key, deterministic):
-        return agent.predict(params, reset_memory(agent.initial_memory, memory, first), obs, key, deterministic)
+    def predict(params, memory, obs, first, key, count, deterministic):
+        # Outside of a compiled function, deriving a key takes longer than the rest of the call.
+        key = jax.random.fold_in(key, count)
+        memory = reset_memory(agent.initial_memory, memory, first)
+        return agent.predict(params, memory, obs, key, deterministic)
 
     def learn(state, trajectory, numbers):
         with between(mesh):
@@ -139,8 +171,8 @@ def compile_agent(agent: Agent, mesh: Mesh | None = None) -> Programs:
     return Programs(
         init=lambda key: replicate(init(key), mesh),
         act=jax.jit(act),
-        predict=jax.jit(predict, static_argnums=5),
-        learn=jax.jit(learn, donate_argnums=0),
+        predict=jax.jit(predict, static_argnums=6),
+        learn=InPlace(learn),
         queries={name: jax.jit(query) for name, query in agent.queries.items()},
         mesh=mesh,
     )
@@ -171,10 +203,12 @@ class Runner(Protocol):
     Attributes:
       worlds: the state of the environments, if it can be kept: all that a runner has to keep beside a `RunState`. Otherwise None.
       name: tells environments apart, of which one can go on with the state of another; None where there is no such state.
+      busy: whether actors in other threads are stepping the environments at this moment.
     """
 
     worlds: Any = None
     name: str | None = None
+    busy: bool = False
 
     def reset(self, seed: int | None = None) -> None:
         """Begins new episodes; without a seed, the random numbers go on."""
@@ -186,3 +220,7 @@ class Runner(Protocol):
         Yields after each cycle, or after several: but not later than with the one that reaches the step `pause(step)`.
         """
         ...
+
+    def infos(self) -> list[dict[str, Any]]:
+        """Returns the `info` of each environment's newest step; empty where it is out of reach."""
+        return []

@@ -26,7 +26,7 @@ from agentzoo.envs import Envs
 from agentzoo.runners.host import HostRunner
 from agentzoo.runners.programs import Episode, Programs, compile_agent
 from agentzoo.runners.threads import Stop, ThreadsRunner
-from agentzoo.types import Agent, Array, PyTree, Trajectory
+from agentzoo.types import Agent, Array, ConfigurationError, PyTree, TrainingError, Trajectory
 
 PATIENCE = 300.0
 
@@ -108,7 +108,9 @@ class Handle:
                     if stopped():
                         raise Stop
                 return ray.get(waiting[0])
-            except RayTaskError:
+            except RayTaskError as error:
+                if isinstance(error.cause, ConfigurationError | TrainingError):
+                    raise error.cause from error  # its sentence, in place of the worker's traceback
                 raise
             except RayError as error:
                 died = isinstance(error, ActorDiedError)
@@ -139,6 +141,7 @@ class RayRunner(ThreadsRunner):
 
     def __init__(self, agent: Agent, programs: Programs, parts: Sequence[Envs], make: Callable[[], Envs], max_lag: int = 1):
         super().__init__(agent, programs, parts, max_lag)
+        self._local_actors = []
         connect()
         import ray
 

@@ -20,7 +20,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from agentzoo.envs import Envs
@@ -69,7 +68,7 @@ class ThreadsRunner(Runner):
         self._moves = agent.unroll_length * len(parts)  # of a cycle, and
         self._spec = parts[0].spec._replace(num_envs=sum(envs.spec.num_envs for envs in parts))
         self._steps = agent.unroll_length * self._spec.num_envs
-        self._copy = jax.jit(lambda params: jax.tree.map(jnp.copy, params))
+        self._local_actors = self.actors  # those whose environments are in this process
         self._continues = False  # whether the actors stand where the last trajectory that was learned from ends
 
     def reset(self, seed: int | None = None) -> None:
@@ -83,7 +82,7 @@ class ThreadsRunner(Runner):
 
         What an actor raises is raised here, as soon as what came before has been learned.
         """
-        if not self._continues:
+        if not (self._continues and all(actor.continues for actor in self._local_actors)):
             self.reset()
         self._continues = False
         self._changed, self._stopped = threading.Condition(), threading.Event()
@@ -124,6 +123,7 @@ class ThreadsRunner(Runner):
             threading.Thread(target=self._work, args=(actor, run.key, total), name=f"actor {actor.actor}", daemon=True)
             for actor in self.actors
         ]
+        self.busy = bool(self._local_actors)
         try:
             for thread in threads:
                 thread.start()
@@ -135,6 +135,7 @@ class ThreadsRunner(Runner):
             for thread in threads:
                 if thread.ident is not None:  # it has been started
                     thread.join()
+            self.busy = False
 
     def _take(self) -> list[Rollout]:
         """Waits for a trajectory of each actor, the oldest, or raises what an actor has raised."""
@@ -181,11 +182,13 @@ class ThreadsRunner(Runner):
             self._changed.notify_all()
 
     def _publish(self, params: PyTree) -> Any:
-        """What actors get for parameters: a copy, since learning overwrites the state that it is given."""
-        return self._copy(params)
+        """What actors get for parameters."""
+        return params
 
     def _rollout(self, actor: HostRunner, params: Any, key: Array, *progress: int) -> tuple[Trajectory, list[Episode]]:
         """An actor's next trajectory, and the episodes that end in it."""
+        if actor.envs.disturbed:  # by a callback
+            actor.reset()
         trajectory = actor.rollout(params, key, *progress)
         return trajectory, actor.finished_episodes(trajectory)
 

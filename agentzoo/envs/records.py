@@ -1,0 +1,63 @@
+"""What saved agents and run folders record about environments, to make them again."""
+
+import functools
+import json
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec
+
+from agentzoo.envs import atari
+from agentzoo.envs.gym_envs import Envs
+from agentzoo.envs.make import EnvLike, make_env
+
+# Arguments of `make` and `make_vec` that say how to render, and how many environments to make.
+_NOT_RECORDED = {"render_mode", "num_envs", "vectorization_mode", "vector_kwargs", "wrappers"}
+
+
+def identify(env: EnvLike, envs: Envs) -> tuple[str | None, dict[str, Any] | None]:
+    """Return the id of environments and the arguments that they were made with.
+
+    Args:
+      env: what the user gave.
+      envs: the environments that were made of it.
+
+    Returns:
+      The id, with the module that registers it where the user named one, or None if there is none.
+      The arguments that differ from the registered ones, or None if they are not plain JSON.
+    """
+    if isinstance(env, str):
+        return env, {}
+    if isinstance(env, functools.partial) and env.func in (make_env, gym.make) and env.args:
+        return str(env.args[0]), _differing(env.keywords, {})
+    first: Any = getattr(envs, "shares", [envs])[0]
+    first = getattr(first, "env", None) or getattr(first, "envs", [None])[0]
+    if not hasattr(getattr(first, "spec", None), "id"):
+        first = getattr(first, "envs", [first])[0]  # of a vector environment without a record
+    spec = getattr(first, "spec", None)
+    env_id = getattr(spec, "id", None)  # EnvPool's specs have none
+    registered = gym.registry.get(spec.id) if isinstance(spec, EnvSpec) else None
+    if not isinstance(spec, EnvSpec) or registered is None:
+        return env_id, {}
+    usual = _arguments(registered)
+    if atari.is_atari(spec.id, {}):
+        usual["frameskip"] = spec.kwargs.get("frameskip")  # `make_env` sets it
+    return env_id, _differing(_arguments(spec), usual)
+
+
+def _arguments(spec: EnvSpec) -> dict[str, Any]:
+    """What to give to `gymnasium.make`, where -1 means no time limit."""
+    return {"max_episode_steps": spec.max_episode_steps or -1, **spec.kwargs}
+
+
+def _differing(kwargs: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any] | None:
+    """The arguments that are not the usual ones, or None if JSON cannot hold them."""
+    different = {}
+    for name, value in kwargs.items():
+        usual_value = repr(usual[name]) if name in usual else None
+        if name not in _NOT_RECORDED and repr(value) != usual_value:
+            different[name] = value
+    try:
+        return json.loads(json.dumps(different))
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,268 @@
+"""How a network takes the parts of an observation: as images, numbers, bits or categories.
+
+A Box holds images if all of this is true:
+
+- its dtype is uint8, and its bounds are 0 and 255;
+- an element has the shape `[H, W]`, `[H, W, C]` or `[C, H, W]`, or a first axis holds frames of
+  such a shape;
+- `H` and `W` are at least 10.
+
+A `FrameStack` has frames along its first axis, and any other Box with four axes has them there too.
+Of three axes, the first or the last holds the channels. It is the one of size 1 to 4 if only one of
+them is so small, else the one that leaves a square, else the smaller one, else the last. Images are
+divided by their largest bound, so that bytes become numbers from 0 to 1.
+
+Any other Box holds numbers. Floats and booleans are taken as they are. Integers are scaled by their
+bounds: to numbers from -1 to 1 that keep 0 at 0 if 0 lies within the bounds, and else to numbers
+from 0 to 1.
+
+A bound that is a limit of the dtype says nothing about the numbers. Codes from 0 to 10, as those of
+MiniGrid, are often declared as bytes from 0 to 255, and would all be close to 0 if they were
+divided by 255. So bytes with such a bound become the 8 bits that they consist of, as the memory of
+Atari games does in "The Arcade Learning Environment" by Bellemare et al.
+(https://arxiv.org/abs/1207.4708). A layer can read both codes and magnitudes from bits. Larger
+integers with such a bound are taken as they are.
+
+The hyperparameters `images` and `scale_obs` overrule these rules.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnasium import spaces
+
+from agentzoo.types import Array, ConfigurationError, FrameStack
+
+Images = bool | str | tuple[str, ...]
+"""Which parts of an observation are images: "auto", True for all, False for none, or names."""
+
+SMALLEST = 10  # pixels along a side: MinAtar's boards have 10, and the codes of MiniGrid's view 7
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """Images of `height` x `width` pixels.
+
+    Attributes:
+      axes: what the axes of an element are, such as "HWC"; S stands for frames.
+      height: H.
+      width: W.
+      divisor: what pixels are divided by.
+      text: a description.
+    """
+
+    axes: str
+    height: int
+    width: int
+    divisor: float
+    text: str
+
+    def __call__(self, images: Array) -> Array:
+        """Returns elements `[N, ...]` as images `[N, H, W, C]`; frames become channels."""
+        order = [1 + self.axes.index(axis) for axis in "HWSC" if axis in self.axes]
+        images = images.transpose(0, *order).reshape(images.shape[0], self.height, self.width, -1)
+        return images.astype(jnp.float32) / self.divisor
+
+
+@dataclass(frozen=True, eq=False)
+class Numbers:
+    """F numbers of a Box, or the bits of a MultiBinary.
+
+    Attributes:
+      text: a description.
+      offset: None for numbers that are taken as they are, or `[F]`.
+      divisor: `[F]`; a scaled number is `(x - offset) / divisor`.
+      as_bits: `[F]`, whether a number becomes its 8 bits instead.
+      is_box: whether the numbers may be normalised by statistics.
+    """
+
+    text: str
+    offset: np.ndarray | None = None
+    divisor: np.ndarray | float = 1.0
+    as_bits: np.ndarray | None = None
+    is_box: bool = True
+
+    def __call__(self, x: Array) -> Array:
+        """Returns elements `[N, ...]` as features `[N, G]`."""
+        x = x.reshape(x.shape[0], -1)
+        # Numbers that have been normalised by statistics are floats, and need no scale.
+        if self.offset is None or self.as_bits is None or jnp.issubdtype(x.dtype, jnp.floating):
+            return x.astype(jnp.float32)
+        scaled = (x.astype(jnp.float32) - self.offset) / self.divisor
+        if not self.as_bits.any():
+            return scaled
+        bits = jnp.unpackbits(x[:, self.as_bits].astype(jnp.uint8), axis=1).astype(jnp.float32)
+        return jnp.concatenate([scaled[:, ~self.as_bits], bits], axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Categories:
+    """D categories, each of which becomes a one-hot vector.
+
+    Attributes:
+      text: a description.
+      start: the first value of each; it has the shape of an element.
+      counts: how many values each has, `[D]`.
+    """
+
+    text: str
+    start: np.ndarray
+    counts: list[int]
+
+    def __call__(self, values: Array) -> Array:
+        """Returns elements `[N, ...]` as the one-hot vectors of all categories side by side."""
+        values = (values - self.start).reshape(values.shape[0], -1)
+        one_hot = [jax.nn.one_hot(values[:, i], count, dtype=jnp.float32) for i, count in enumerate(self.counts)]
+        return jnp.concatenate(one_hot, axis=-1)
+
+
+View = Any
+"""How observations are taken: an `Image`, `Numbers`, `Categories`, or a dict or tuple of those."""
+
+
+def make_view(space: spaces.Space, images: Images = "auto", scale_obs: bool = True) -> View:
+    """Decides how a network takes observations.
+
+    Args:
+      space: the space of one observation.
+      images: which parts are images: "auto" for those that look like images, True for every Box
+        that can be one, False for none, or names of parts of a Dict. The name of a part inside
+        another part is "outer/inner".
+      scale_obs: scale integers by their bounds. If False, images of bytes are divided by 255, and
+        other integers are taken as they are.
+
+    Raises:
+      ConfigurationError: if `images` names a part that does not exist or cannot be an image.
+    """
+    names = (images,) if isinstance(images, str) and images != "auto" else images
+    boxes = {name: part for name, part in _leaves(space) if isinstance(part, spaces.Box)}
+    if isinstance(names, tuple):
+        chosen = set(names)
+    elif names == "auto":
+        chosen = {name for name, box in boxes.items() if _looks_like_an_image(box)}
+    else:
+        chosen = {name for name, box in boxes.items() if names and _axes(box)}
+    for name in sorted(chosen - boxes.keys()):
+        choices = ", ".join(repr(box) for box in boxes if box) or "True and False, because the observation has no named Box"
+        raise ConfigurationError(
+            f"images={images!r} names {name!r}, which is no Box of the observation; choose from {choices}.",
+        )
+    for name in chosen:
+        if not _axes(boxes[name]):
+            raise ConfigurationError(
+                f"images={images!r}, but {boxes[name]} cannot be an image; an image has the shape [H, W], [H, W, C] or [C, H, W]."
+            )
+    if names is True and not chosen:
+        raise ConfigurationError(f"images=True, but no part of {space} has the shape of an image; leave images out.")
+
+    def take(part: spaces.Space, name: str) -> View:
+        if isinstance(part, spaces.Dict | spaces.Tuple):
+            taken = {key: take(inner, _join(name, key)) for key, inner in _items(part)}
+            return taken if isinstance(part, spaces.Dict) else tuple(taken.values())
+        if isinstance(part, spaces.Box):
+            return _image(part, scale_obs) if name in chosen else _numbers(part, scale_obs)
+        return _categories(part)
+
+    return take(space, "")
+
+
+def describe(view: View) -> dict[str, str]:
+    """A description of each part of an observation, by its name; "" if there are no parts."""
+    if isinstance(view, dict | tuple):
+        items = view.items() if isinstance(view, dict) else enumerate(view)
+        return {_join(str(key), name): text for key, part in items for name, text in describe(part).items()}
+    return {"": view.text}
+
+
+def _join(outer: str, inner: Any) -> str:
+    return "/".join(name for name in (outer, str(inner)) if name)
+
+
+def _items(space: spaces.Space) -> Iterable[tuple[Any, spaces.Space]]:
+    return space.items() if isinstance(space, spaces.Dict) else enumerate(space)  # type: ignore[arg-type]
+
+
+def _leaves(space: spaces.Space, name: str = "") -> Iterator[tuple[str, spaces.Space]]:
+    """The parts of a space that have no parts, by name."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        for key, part in _items(space):
+            yield from _leaves(part, _join(name, key))
+    else:
+        yield name, space
+
+
+def _axes(space: spaces.Box) -> str:
+    """What the axes of an image are; empty if elements of the space cannot be images."""
+    frames = "S" if isinstance(space, FrameStack) or len(space.shape) == 4 else ""
+    shape = space.shape[len(frames) :]
+    if len(shape) not in (2, 3) or 0 in space.shape:
+        return ""
+    return frames + ("HW" if len(shape) == 2 else "CHW" if _has_channels_first(*shape) else "HWC")
+
+
+def _has_channels_first(first: int, middle: int, last: int) -> bool:
+    """Whether the first of three axes holds the channels, and not the last."""
+    if (first <= 4) != (last <= 4):
+        return first <= 4
+    if (first == middle) != (middle == last):
+        return middle == last
+    return first < last
+
+
+def _looks_like_an_image(space: spaces.Box) -> bool:
+    axes = _axes(space)
+    if not axes or space.dtype != np.uint8 or (space.low > 0).any() or (space.high < 255).any():
+        return False
+    return min(space.shape[axes.index(axis)] for axis in "HW") >= SMALLEST
+
+
+def _image(space: spaces.Box, scale_obs: bool) -> Image:
+    axes, low, high = _axes(space), space.low.astype(np.float32), space.high.astype(np.float32)
+    sizes = dict(zip(axes, space.shape, strict=True))
+    divisor = float(np.maximum(-low, high).max())
+    if not scale_obs:
+        divisor = 255.0 if space.dtype == np.uint8 else 1.0
+    elif not 0 < divisor < 2**31 - 1:  # no bounds
+        divisor = 1.0
+    channels = math.prod(sizes.get(axis, 1) for axis in "SC")
+    text = f"an image of {sizes['H']} x {sizes['W']} pixels with {channels} channel{'s' * (channels != 1)}"
+    return Image(axes, sizes["H"], sizes["W"], divisor, f"{text}, {f'divided by {divisor:g}' if divisor != 1 else 'as it is'}")
+
+
+def _numbers(space: spaces.Box, scale_obs: bool) -> Numbers:
+    count = math.prod(space.shape)
+    integers = np.issubdtype(space.dtype, np.integer)
+    text = f"{count} {'integer' if integers else 'boolean' if space.dtype == bool else 'number'}{'s' * (count != 1)}"
+    if not integers or not scale_obs:
+        return Numbers(f"{text}, unscaled")
+    low, high, limits = space.low.reshape(-1), space.high.reshape(-1), np.iinfo(space.dtype)  # type: ignore[arg-type]
+    is_open = (high >= min(limits.max, 2**31 - 1)) | ((low <= max(limits.min, -(2**31))) & (limits.min < 0))
+    low, high = low.astype(np.float32), high.astype(np.float32)
+    around_zero = (low <= 0) & (high >= 0)
+    offset = np.where(around_zero | is_open, 0.0, low)
+    divisor = np.where(around_zero, np.maximum(-low, high), high - low)
+    divisor = np.where(is_open | (divisor == 0), 1.0, divisor)
+    as_bits = is_open & (limits.bits == 8)
+    ways = []
+    if not is_open.all():
+        ways.append(f"scaled from [{low[~is_open].min():g}, {high[~is_open].max():g}]")
+    if as_bits.any():
+        ways.append(f"as {8 * as_bits.sum()} bits")
+    if (is_open & ~as_bits).any():
+        ways.append("unscaled")
+    return Numbers(f"{text}, {' or '.join(ways)}", offset.astype(np.float32), divisor.astype(np.float32), as_bits)
+
+
+def _categories(space: spaces.Space) -> Numbers | Categories:
+    if isinstance(space, spaces.Discrete):
+        return Categories(f"one of {space.n} categories, one-hot", np.asarray(space.start), [int(space.n)])
+    if isinstance(space, spaces.MultiDiscrete):
+        counts = [int(n) for n in space.nvec.reshape(-1)]
+        return Categories(f"{len(counts)} categories, one-hot ({sum(counts)} numbers)", space.start, counts)
+    count = math.prod(space.shape)  # type: ignore[arg-type]
+    return Numbers(f"{count} bit{'s' * (count != 1)}", is_box=False)  # MultiBinary

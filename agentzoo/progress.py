@@ -1,0 +1,114 @@
+"""The progress of a run: a bar in a terminal or a notebook, and elsewhere lines of text."""
+
+import sys
+import time
+from typing import Any, NamedTuple
+
+from tqdm.auto import tqdm
+
+
+class Budget(NamedTuple):
+    """The environment steps of a run.
+
+    Attributes:
+      first: the step at which the run begins.
+      goal: the step that the run has to reach. It ends with the cycle that does so.
+      cycle: steps of a training cycle, over all environments together.
+      exact: whether every cycle has as many steps. Dummy steps of vector environments do not count.
+    """
+
+    first: int
+    goal: int
+    cycle: int
+    exact: bool
+
+    def end(self, step: int) -> int:
+        """Return the step at which the run ends, as far as it is known at `step`."""
+        cycles = -(-max(self.goal - step, 0) // self.cycle)  # rounded up
+        return step + cycles * self.cycle
+
+    def note(self, name: str) -> str | None:
+        """Return a sentence that says what the budget is rounded to, or None if it is not."""
+        budget, taken = self.goal - self.first, self.end(self.first) - self.first
+        learns, steps = f"{name} learns in cycles of", f"the budget of {budget:,} steps"
+        if not self.exact:
+            ends = "training ends with the cycle that uses up"
+            return f"{learns} up to {self.cycle:,} steps, and {ends} {steps}."
+        if budget == taken:
+            return None
+        return f"{learns} {self.cycle:,} steps, so {steps} is rounded up to {taken:,}."
+
+
+class Progress:
+    """Shows the progress of a run on stderr.
+
+    Args:
+      name: what the bar and the lines begin with.
+      first: the step at which the run begins.
+      total: the step at which it ends.
+    """
+
+    def __init__(self, name: str, first: int, total: int):
+        self.name, self.total = name, total
+        self._step = first
+        # None asks tqdm for a bar only in a terminal, or as a widget of a notebook. A notebook
+        # without widgets shows text, but its stream says that it is no terminal. And there is
+        # no stream where Python runs without a console.
+        text_in_notebook = type(sys.stderr).__module__.startswith("ipykernel")
+        disable = True if sys.stderr is None else False if text_in_notebook else None
+        layout: dict[str, Any] = dict(desc=name, unit="step", dynamic_ncols=True)
+        self._bar = tqdm(total=total, initial=first, disable=disable, **layout)
+        self._began = self._printed_at = time.perf_counter()
+        self._printed, self._note = first, ""
+
+    def move(self, step: int, total: int, note: str = "", due: bool = False) -> None:
+        """Show that the run has come to a step.
+
+        Args:
+          step: the step.
+          total: the step at which the run will end.
+          note: what to show beside it; if empty, the last note stays.
+          due: whether a line is to be printed where there is no bar.
+        """
+        self._step, self.total, self._note = step, total, note or self._note
+        if self._bar.disable:
+            if due:
+                self._print()
+            return
+        self._bar.total = total
+        if note:
+            self._bar.set_postfix_str(note, refresh=False)
+        self._bar.update(step - self._bar.n)
+
+    def close(self) -> None:
+        """Show the last step, and leave the bar where it is."""
+        if self._bar.disable and self._step > self._printed:
+            self._print()
+        self._bar.close()
+
+    def _print(self) -> None:
+        now = time.perf_counter()
+        # The rate since the last line: random steps before the first update are faster, and
+        # compilation is slower than what follows.
+        rate = (self._step - self._printed) / max(now - self._printed_at, 1e-9)
+        write(
+            tqdm.format_meter(
+                self._step,
+                self.total,
+                now - self._began,
+                prefix=self.name,
+                unit="step",
+                rate=rate,
+                postfix=self._note,
+                bar_format="{desc}: {n_fmt}/{total_fmt} steps ({percentage:.0f}%){postfix}, "
+                "{rate_fmt}, {elapsed} elapsed, {remaining} left",
+            )
+        )
+        self._printed, self._printed_at = self._step, now
+
+
+def write(text: str) -> None:
+    """Print a line on stderr, above the bar where there is one."""
+    if sys.stderr is not None:
+        tqdm.write(text, file=sys.stderr)
+        sys.stderr.flush()
