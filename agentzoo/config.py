@@ -19,6 +19,9 @@ Config = TypeVar("Config")
 class Linear:
     """A schedule that goes in a straight line from `start` to `end` over a run.
 
+    Each cycle has the value of the step at which it began: the first one has `start`, and the last one
+    not quite `end`.
+
     Attributes:
       start: the value at the beginning.
       end: the value at the end.

@@ -111,9 +111,19 @@ class Clock(NamedTuple):
     total: Array
 
     @property
+    def began(self) -> Array:
+        """The step at which the cycle began; while acting, the step itself."""
+        return self.step - self.cycle
+
+    @property
     def remaining(self) -> Array:
-        """Remaining progress of the run, from 1 to 0: the argument of every schedule."""
-        return jax.numpy.clip(1.0 - self.step / self.total, 0.0, 1.0)
+        """Remaining progress of the run, from 1 to 0, when the cycle began: the argument of schedules.
+
+        The first cycle is learned from with the start of every schedule, and none with the end, where
+        a learning rate would be 0.
+        """
+        began, total = (jax.numpy.asarray(x, jax.numpy.float32) for x in (self.began, self.total))
+        return jax.numpy.clip(1.0 - began / total, 0.0, 1.0)
 
 
 class Trajectory(NamedTuple):

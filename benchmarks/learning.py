@@ -85,7 +85,10 @@ PPO_MEMORY = dict(
 )  # fmt: skip
 PPO_POSITIONS = {**PPO_MEMORY, "normalize_obs": True, "ent_coef": 0.01}  # velocities are small differences
 IMPALA_RECALL = dict(n_envs=2, n_steps=64, ent_coef=0.01, learning_rate=agentzoo.Linear(3e-3), normalize_reward=False)
-PPO_PENDULUM = dict(n_envs=4, n_steps=1_024, batch_size=64, n_epochs=10, gamma=0.9, gae_lambda=0.95, learning_rate=1e-3)
+PPO_PENDULUM = dict(
+    n_envs=4, n_steps=1_024, batch_size=64, n_epochs=10, gamma=0.9, gae_lambda=0.95, learning_rate=1e-3,
+    log_std_init=-0.69,  # of half the bounds: a standard deviation of 1 in the environment's units
+)  # fmt: skip
 PPO_ACROBOT = dict(n_envs=16, n_steps=256, batch_size=64, n_epochs=4, gae_lambda=0.94, learning_rate=3e-4, normalize_obs=True)
 PPO_LUNAR = dict(n_envs=16, n_steps=1_024, batch_size=64, n_epochs=4, gamma=0.999, gae_lambda=0.98, ent_coef=0.01, learning_rate=3e-4)
 PPO_MUJOCO = dict(n_envs=4, n_steps=512, normalize_obs=True, normalize_reward=True)

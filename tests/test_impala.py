@@ -13,7 +13,18 @@ from agentzoo import IMPALA, ConfigurationError, Linear, evaluate_policy
 from agentzoo.algos.impala import IMPALAConfig, make_agent
 from agentzoo.types import EnvSpec
 from tests import probes
-from tests.test_ppo import BOX, CLOCK, SPEC, Masked, Recall, Target, numpy_policy_and_value, rollout
+from tests.test_ppo import (
+    BOX,
+    CLOCK,
+    EXTREMES,
+    SPEC,
+    Masked,
+    Recall,
+    Target,
+    check_extreme_ratios,
+    numpy_policy_and_value,
+    rollout,
+)
 
 FAST = dict(n_steps=16, learning_rate=Linear(1e-2), net_arch=(16,), gamma=0.9, normalize_reward=False, ortho_init=False)
 OPTIONS = {
@@ -98,6 +109,12 @@ def test_learning_sees_the_policy_that_acted(options):
     data = rollout(BOX, agent, state, 16, 1)
     _, metrics = jax.jit(agent.learn)(state, data, CLOCK)
     np.testing.assert_allclose(metrics["train/rho_mean"], 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("log_ratio", EXTREMES)
+def test_extreme_ratios_do_not_destroy_the_parameters(log_ratio):
+    metrics = check_extreme_ratios(IMPALAConfig(**FAST), make_agent, log_ratio)
+    assert np.isfinite(metrics["train/rho_mean"])
 
 
 def test_a_loaded_agent_learns_on_exactly(tmp_path):

@@ -6,11 +6,14 @@ import gymnasium as gym
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from jax.flatten_util import ravel_pytree
 
-from agentzoo import PPO, ConfigurationError, Linear, evaluate_policy
+from agentzoo import IMPALA, PPO, ConfigurationError, Linear, evaluate_policy
+from agentzoo.algos import base, impala, ppo
 from agentzoo.algos.ppo import PPOConfig, make_agent
 from agentzoo.networks.actor_critic import make_actor_critic
 from agentzoo.types import Clock, EnvSpec, Trajectory
@@ -228,6 +231,102 @@ def test_learning_sees_the_policy_that_acted(options):
         assert abs(metrics["train/policy_gradient_loss"]) < 1e-5
 
 
+def moves(env, **options):
+    """Whether training moves the policy."""
+    agent = PPO(env, **{**FAST, "n_steps": 2, "n_epochs": 2, **options})
+    before = jax.device_get(agent.params.network["policy_head"])
+    after = jax.device_get(agent.learn(64, progress_bar=False).params.network["policy_head"])
+    return any((before[name] != after[name]).any() for name in before)
+
+
+@pytest.mark.parametrize("memory", [{}, {"recurrent": "gru", "recurrent_size": 4, "sequence_length": 2}], ids=["plain", "memory"])
+def test_minibatches_with_a_single_step_move_the_policy(memory):
+    if not memory:
+        assert moves(probes.ActionReward, batch_size=1)
+    # Of two steps, one is a dummy: the episodes have one step.
+    env = SyncVectorEnv([probes.ActionReward], autoreset_mode=AutoresetMode.NEXT_STEP)
+    assert moves(env, batch_size=2, **memory)
+    assert moves(probes.ActionReward, batch_size=2, **memory)
+
+
+def test_actions_are_learned_from_minibatches_of_one_step():
+    agent = trained(probes.ActionReward, 1_000, n_steps=16, batch_size=1, n_epochs=2, learning_rate=1e-3)
+    assert agent.predict(obs(0), deterministic=True)[0] == 1
+    assert agent.predict(np.zeros((200, 1)))[0].mean() > 0.9
+
+
+EXTREMES = [100.0, -100.0, np.inf, -np.inf]
+
+
+def check_extreme_ratios(config, make_agent, log_ratio):
+    """One step's log-ratio is as extreme as given; what is learned is finite, and different from before."""
+    agent = make_agent(config, SPEC)
+    state = jax.jit(agent.init)(jax.random.key(0))
+    for seed in range(2):  # advantages of either sign
+        data = rollout(SPEC, agent, state, config.n_steps, seed)
+        data.extras["log_prob_tm1"][1, 0] -= log_ratio
+        learned, metrics = jax.jit(agent.learn)(state, data, CLOCK)
+        before, after = (jax.tree.leaves(jax.device_get(s.params)) for s in (state, learned))
+        assert all(np.isfinite(x).all() for x in after)
+        assert any((x != y).any() for x, y in zip(before, after, strict=True))
+        assert np.isfinite(metrics["train/loss"])
+    return metrics
+
+
+@pytest.mark.parametrize("log_ratio", EXTREMES)
+def test_extreme_ratios_do_not_destroy_the_parameters(log_ratio):
+    config = PPOConfig(**{**FAST, "n_steps": 8, "batch_size": 8, "n_epochs": 2, "ent_coef": 0.01})
+    check_extreme_ratios(config, make_agent, log_ratio)
+
+
+def policy_of(agent, obs):
+    """The policy's distribution for observations `[N, ...]`, as it is inside."""
+    model = make_actor_critic(agent.spec, net_arch=(16,), state_dependent_std=agent.config.state_dependent_std)
+    params = getattr(agent.params, "network", agent.params)
+    return model.apply(params, obs[None], None, jnp.zeros((1, len(obs)), bool), ()).policy
+
+
+@pytest.mark.parametrize("dependent", [False, True])
+@pytest.mark.parametrize("algorithm", [PPO, IMPALA])
+def test_policies_of_old_files_act_as_before(tmp_path, monkeypatch, algorithm, dependent):
+    """Their Box actions are in the environment's units; loading converts the policy and the optimiser's state."""
+
+    class Env(probes.Probe):
+        action_space = PARTLY_BOUNDED
+
+        def check(self, action):
+            return 0
+
+    options = dict(n_steps=16, net_arch=(16,), state_dependent_std=dependent)
+    old = algorithm(Env, learning_rate=1e-2, **options, **({"batch_size": 16} if algorithm is PPO else {}))
+    old.learn(64, progress_bar=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(base, "REVISION", 1)
+        path = old.save(tmp_path / "old")
+    new = algorithm.load(path)
+    middle, half = np.float32([0.1, 1.5, 0, 0]), np.float32([0.2, 1.5, 1, 1])
+    obs = np.linspace(-1, 1, 5, dtype=np.float32)[:, None]
+    before, after = policy_of(old, obs), policy_of(new, obs)
+    np.testing.assert_allclose(middle + half * after.mode(), before.mode(), atol=1e-6)
+    np.testing.assert_allclose(half * after.stddev(), before.stddev(), rtol=1e-5)
+    actions, _ = new.predict(obs, deterministic=True)
+    np.testing.assert_allclose(actions, np.clip(before.mode()[0], LOW, HIGH), atol=1e-5)
+
+    def gradients(agent):
+        """The optimiser's mean gradient and mean squared gradient of the means' biases."""
+        opt_state, params = agent._run.agent.opt_state, getattr(agent.params, "network", agent.params)
+        moments = [optax.tree_utils.tree_get(opt_state, name) for name in ("mu", "nu")]
+        if algorithm is PPO:
+            moments = [ravel_pytree(params)[1](moment) for moment in moments]
+        return [moment["policy_head"]["b"][:4] for moment in moments]
+
+    (mean, square), (new_mean, new_square) = gradients(old), gradients(new)
+    np.testing.assert_allclose(new_mean, half * mean, rtol=1e-5)
+    np.testing.assert_allclose(new_square, half**2 * square, rtol=1e-5)
+    again = algorithm.load(new.save(tmp_path / "new"))
+    jax.tree.map(np.testing.assert_array_equal, again.params, new.params)  # converted once
+
+
 # options
 
 
@@ -315,28 +414,39 @@ def test_every_action_space(space, target):
     assert actions.shape == (5, *space.shape)
 
 
-def test_the_environment_gets_clipped_actions_and_the_policy_learns_from_its_own():
-    spec = EnvSpec(spaces.Box(-1, 1, (2,)), spaces.Box(np.float32([-0.1, 0]), np.float32([0.2, 3])), 400)
-    agent = make_agent(PPOConfig(**FAST), spec)
+LOW, HIGH = np.float32([-0.1, 0, -np.inf, 0]), np.float32([0.3, 3, 2, np.inf])
+PARTLY_BOUNDED = spaces.Box(LOW, HIGH)  # in two of four dimensions
+
+
+@pytest.mark.parametrize("module, config", [(ppo, ppo.PPOConfig), (impala, impala.IMPALAConfig)], ids=["PPO", "IMPALA"])
+def test_the_environment_gets_scaled_and_clipped_actions(module, config):
+    """Within finite bounds, a standard deviation of 1 is half of their distance; elsewhere, it is one of the environment's units."""
+    spec = EnvSpec(spaces.Box(-1, 1, (2,)), PARTLY_BOUNDED, 4_000)
+    agent = module.make_agent(config(), spec)
     state = jax.jit(agent.init)(jax.random.key(0))
-    obs = np.zeros((400, 2), np.float32)
+    obs = np.zeros((4_000, 2), np.float32)
     action, _, extras = agent.act(state.params, (), obs, jax.random.key(1), CLOCK)
-    np.testing.assert_array_equal(action, np.clip(extras["a_tm1"], spec.action_space.low, spec.action_space.high))
-    assert (action != extras["a_tm1"]).mean() > 0.4
-    np.testing.assert_allclose(extras["log_prob_tm1"], (-0.5 * extras["a_tm1"] ** 2 - 0.5 * np.log(2 * np.pi)).sum(axis=1), atol=1e-4)
+    drawn = extras["a_tm1"]  # what the policy learns from
+    np.testing.assert_allclose(drawn.std(axis=0), 1, atol=0.05)
+    np.testing.assert_allclose(extras["log_prob_tm1"], (-0.5 * drawn**2 - 0.5 * np.log(2 * np.pi)).sum(axis=1), atol=1e-4)
+    in_units = np.float32([0.1, 1.5, 0, 0]) + np.float32([0.2, 1.5, 1, 1]) * drawn
+    np.testing.assert_allclose(action, np.clip(in_units, LOW, HIGH), atol=1e-6)
+    assert ((action >= LOW) & (action <= HIGH)).all()
+    best, _ = agent.predict(state.params, (), obs[:1], jax.random.key(1), True)
+    np.testing.assert_allclose(best[0], [0.1, 1.5, 0, 0], atol=0.05)
 
 
 def test_the_standard_deviation_may_depend_on_the_observation():
     class Noise(probes.Probe):
         """Where the cue is 1, actions far from 0 are rewarded, of either sign; where it is -1, those near to it."""
 
-        action_space = spaces.Box(-3, 3, (1,))
+        action_space = spaces.Box(-np.inf, np.inf, (1,))
 
         def observe(self):
             return np.array([self.cue], np.float32)
 
         def step(self, action):
-            return self.observe(), float(self.cue * abs(action[0])), True, False, {}
+            return self.observe(), self.cue * min(abs(float(action[0])), 3.0), True, False, {}
 
     agent = trained(Noise, 6_000, state_dependent_std=True, log_std_init=-1.0)
     spread = [np.std(agent.predict(np.full((500, 1), cue))[0]) for cue in (-1.0, 1.0)]
@@ -527,7 +637,9 @@ def test_tags_and_schedules():
             "policy_gradient_loss", "std", "value_loss",
         )
     }  # fmt: skip
-    np.testing.assert_allclose([agent.metrics["train/learning_rate"], agent.metrics["train/clip_range"]], [1e-3, 0.1], rtol=1e-5)
+    rates = [agent.metrics["train/learning_rate"], agent.metrics["train/clip_range"]]
+    expected = [1e-3 + 0.25 * 9e-3, 0.1 + 0.25]  # when the last of four cycles began
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("preset, env", [("pixels", lambda: probes.Spaced(image_space())), ("mujoco", lambda: gym.make("Pendulum-v1"))])

@@ -58,6 +58,10 @@ from agentzoo.types import Agent, ConfigurationError, EnvSpec, PyTree, TrainingE
 Config = TypeVar("Config")
 _AROUND_ANOTHER = FunctionalGymEnv, FunctionalVectorEnv, TimeLimit, FuncEnvAdapter, GymnaxAdapter, BraxAdapter
 
+# What the arrays of a saved agent mean, which files say from 2 on. In files of revision 1, the Box actions
+# of PPO and IMPALA are in the environment's units.
+REVISION = 2
+
 
 class Algorithm(Generic[Config]):
     """An agent that learns in Gymnasium environments.
@@ -434,6 +438,8 @@ class Algorithm(Generic[Config]):
     def values(self, observation: Any, action: Any = None) -> np.ndarray:
         """The values `[A]` that an agent gives to the actions in an observation, or `[N, A]` for a batch.
 
+        The value of an action that is illegal by an "action_mask" is -inf.
+
         Args:
           observation: an element of the observation space, or a batch of them.
           action: where actions are no indices, the action to be valued, or a batch of them; the result is a number, or `[N]`.
@@ -572,6 +578,7 @@ class Algorithm(Generic[Config]):
         run = self._run._replace(agent=self._run.agent._asdict())
         run = run._replace(agent={part: value for part, value in run.agent.items() if part not in exclude})
         manifest = {**self._describe_run(), "excluded": sorted(exclude), "predictions": self._predictions, "versions": versions()}
+        manifest["revision"] = REVISION
         if self._runner is None or self._runner.worlds is None:
             return checkpoint.save(path, run._asdict(), manifest)
         worlds = collect(self._runner.worlds, self.mesh)
@@ -663,8 +670,15 @@ class Algorithm(Generic[Config]):
         if self._runner is not None:
             self._runner.worlds = spread(loaded.pop("worlds", None), self.mesh)
         state = type(self._run.agent)(**loaded["agent"])
+        if manifest.get("revision", 1) < REVISION:
+            state = self.upgrade(state, self.spec)
         self._run = RunState(replicate(state, self.mesh), replicate(loaded["key"], self.mesh), loaded["step"], loaded["moves"])
         self._predictions, self._logged_step = manifest["predictions"], loaded["step"]
+
+    @staticmethod
+    def upgrade(state: Any, spec: EnvSpec) -> Any:
+        """Convert the agent's state from a file of revision 1 to what it means today."""
+        return state
 
     def _describe_run(self) -> dict[str, Any]:
         network = getattr(self.network, "__name__", type(self.network).__name__) if self.network is not None else None

@@ -8,6 +8,10 @@ A network q with parameters `params` learns by gradient descent on the temporal-
 
 where `r_t` and `discount_t` span `n_steps` steps. It acts greedily, but at random with probability epsilon.
 
+Where observations are a Dict with an "action_mask", illegal actions are never taken, greedily or at
+random, and have no part in the maximum; see `agentzoo.networks.action_masks`. `values` gives -inf
+for them.
+
 Double Q-learning: https://arxiv.org/abs/1509.06461. Dueling networks: https://arxiv.org/abs/1511.06581. Prioritised replay:
 https://arxiv.org/abs/1511.05952. Noisy networks: https://arxiv.org/abs/1706.10295. Rainbow: https://arxiv.org/abs/1710.02298.
 """
@@ -106,15 +110,23 @@ class DQNState(NamedTuple):
 def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | None = None) -> Agent:
     """Builds the pure functions of DQN; `network` may replace the layers before the head."""
     num_actions = int(spec.action_space.n)  # type: ignore[attr-defined]
+    masks = networks.action_masks(spec)
     networks.check(config.activation, config.cnn)
-    view = networks.make_view(spec.observation_space, config.images, config.scale_obs)
+    view = networks.make_view(masks.space, config.images, config.scale_obs)
 
     @hk.transform
     def q_network(obs):
         features = networks.torso(view, config.cnn, config.net_arch[:-1], config.activation, obs, network)
         return networks.q_head(features, num_actions, config.net_arch[-1:], config.activation, config.dueling, config.noisy)[:, 0]
 
-    q_values = q_network.apply  # (params, key, obs) -> [N, A]; the noise of noisy networks is zero if key is None
+    def q_values(params: hk.Params, key: Array | None, obs) -> Array:
+        """Action values `[N, A]`; the noise of noisy networks is zero if key is None."""
+        return q_network.apply(params, key, masks.split(obs).obs)
+
+    def legal_values(params: hk.Params, key: Array | None, obs) -> Array:
+        """Action values `[N, A]`, -inf for illegal actions."""
+        return networks.rule_out(q_values(params, key, obs), masks.split(obs).legal)
+
     by_error = Prioritisation(config.prioritized_replay_alpha, config.prioritized_replay_beta0, config.prioritized_replay_eps)
     prioritisation = by_error if config.prioritized_replay else None
     replay_buffer = make_replay(spec, config.buffer_size, config.train_freq, config.gamma, config.n_steps, prioritisation)
@@ -127,33 +139,34 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
     def epsilon(clock: Clock) -> Array:
         progress = jnp.minimum((1 - clock.remaining) / jnp.maximum(config.exploration_fraction, 1e-9), 1.0)
         eps = config.exploration_initial_eps + progress * (config.exploration_final_eps - config.exploration_initial_eps)
-        return jnp.where(clock.step < config.learning_starts, 1.0, 0.0 if config.noisy else eps)
+        return jnp.where(clock.began < config.learning_starts, 1.0, 0.0 if config.noisy else eps)
 
-    def epsilon_greedy(q_t: Array, eps: Array | float, key: Array) -> Array:
-        explore, anywhere = jax.random.uniform(key, (2, q_t.shape[0]))
-        random_a_t = jnp.minimum(anywhere * num_actions, num_actions - 1).astype(jnp.int32)
+    def epsilon_greedy(q_t: Array, obs, eps: Array | float, key: Array) -> Array:
+        explore, anywhere = jax.random.uniform(key, (2, q_t.shape[0]), jnp.float32)
+        random_a_t = networks.uniform_action(anywhere, num_actions, masks.split(obs).legal)
         return jnp.where(explore < eps, random_a_t, jnp.argmax(q_t, axis=-1))
 
     def init(key: Array) -> DQNState:
         network_key, key = jax.random.split(key)
-        params = q_network.init(network_key, networks.example(spec.observation_space))
+        params = q_network.init(network_key, networks.example(masks.space))
         clock = Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))
         return DQNState(params, jax.tree.map(jnp.copy, params), optimizer(clock).init(params), replay_buffer.init(), key, jnp.int32(0))
 
     def act(params, memory, obs, key, clock):
         noise_key, explore_key = jax.random.split(key) if config.noisy else (None, key)
-        return epsilon_greedy(q_values(params, noise_key, obs), epsilon(clock), explore_key), memory, ()
+        q = legal_values(params, noise_key, obs)
+        return epsilon_greedy(q, obs, epsilon(clock), explore_key), memory, ()
 
     def predict(params, memory, obs, key, deterministic):
         eps = 0.0 if deterministic or config.noisy else config.exploration_final_eps
-        return epsilon_greedy(q_values(params, None, obs), eps, key), memory
+        return epsilon_greedy(legal_values(params, None, obs), obs, eps, key), memory
 
     def loss_fn(params: hk.Params, target_params: hk.Params, batch: Batch, key: Array) -> tuple[Array, Array]:
         keys = jax.random.split(key, 3) if config.noisy else (None, None, None)
         q_tm1 = q_values(params, keys[0], batch.obs_tm1)
-        q_t = q_values(target_params, keys[1], batch.obs_t)
+        q_t = legal_values(target_params, keys[1], batch.obs_t)
         if config.double_q:
-            q_t_selector = q_values(params, keys[2], batch.obs_t)
+            q_t_selector = legal_values(params, keys[2], batch.obs_t)
             td_error = core.double_q_learning(q_tm1, batch.a_tm1, batch.r_t, batch.discount_t, q_t, q_t_selector)
         else:
             td_error = core.q_learning(q_tm1, batch.a_tm1, batch.r_t, batch.discount_t, q_t)
@@ -171,8 +184,8 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
     def learn(state: DQNState, trajectory: Trajectory, clock: Clock) -> tuple[DQNState, dict[str, Any]]:
         if config.clip_reward:
             trajectory = trajectory._replace(r_t=jnp.clip(trajectory.r_t, -1.0, 1.0))
-        syncs = clock.step // config.target_update_interval - (clock.step - clock.cycle) // config.target_update_interval
-        step_size = 1.0 - (1.0 - config.tau) ** syncs
+        syncs = clock.step // config.target_update_interval - clock.began // config.target_update_interval
+        step_size = jnp.asarray(1.0 - (1.0 - config.tau) ** syncs, jnp.float32)
         params, target_params = state.params, state.target_params
         target_params = jax.lax.cond(syncs > 0, lambda: optax.incremental_update(params, target_params, step_size), lambda: target_params)
         state = state._replace(target_params=target_params)
@@ -185,7 +198,7 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
         }
         return state, metrics
 
-    queries = {"values": lambda params, obs: q_values(params, None, obs)}
+    queries = {"values": lambda params, obs: legal_values(params, None, obs)}
     refill, inputs = {"replay": replay_buffer.refill}, networks.describe(view)
     return Agent(init, act, predict, learn, config.train_freq, queries=queries, inputs=inputs, refill=refill)
 

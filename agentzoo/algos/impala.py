@@ -19,8 +19,11 @@ and `discount_t` includes gamma. Where an episode ends, `target_t` is `v_t`, so 
 Where returns are far from the order of 1, as the hundreds of LunarLander are, use `normalize_reward`: large errors of the value take up
 the norm that gradients are clipped to, and leave little of it to the policy.
 
-Actions of a Box are drawn from a Gaussian. The environment gets them clipped to the bounds; the policy learns from what it drew.
-An "action_mask" in a Dict of observations marks illegal actions, see `agentzoo.networks.actor_critic`.
+Actions of a Box are drawn from a Gaussian, in which [-1, 1] stands for the bounds of the action space. The
+environment gets them scaled and clipped to the bounds; the policy learns from what it drew. A dimension
+whose bounds are not finite is in the environment's units.
+An "action_mask" in a Dict of observations marks illegal actions, see
+`agentzoo.networks.action_masks`.
 """
 
 from dataclasses import dataclass
@@ -34,7 +37,7 @@ import optax
 from agentzoo import core, networks
 from agentzoo.algos import base
 from agentzoo.config import FRACTION, POSITIVE, Linear, Range, Schedule, value_at
-from agentzoo.networks.actor_critic import Output, make_actor_critic
+from agentzoo.networks.actor_critic import Output, make_actor_critic, scale_to_bounds
 from agentzoo.sharding import share
 from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, PyTree, Trajectory
 
@@ -71,7 +74,7 @@ class IMPALAConfig:
     normalize_reward: bool = True
     # Learn from rewards clipped to [-1, 1]; scores are not clipped.
     clip_reward: bool = False
-    # Logarithm of the standard deviation of Box actions at the beginning.
+    # Logarithm of the standard deviation of Box actions at the beginning; [-1, 1] stands for their bounds.
     log_std_init: float = 0.0
     # Let that standard deviation depend on the observation.
     state_dependent_std: bool = False
@@ -138,7 +141,7 @@ def make_agent(config: IMPALAConfig, spec: EnvSpec, network: networks.Network | 
     def init(key: Array) -> IMPALAState:
         params = model.init(key)
         opt_state = optimizer(Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))).init(params)
-        normalizer = core.RewardNormalizer.init(spec.num_envs) if config.normalize_reward else ()
+        normalizer = networks.init_reward_normalizer(spec.num_envs) if config.normalize_reward else ()
         return IMPALAState(params, opt_state, normalizer, jnp.int32(0))
 
     def act(params, memory, obs, key, clock):
@@ -157,7 +160,7 @@ def make_agent(config: IMPALAConfig, spec: EnvSpec, network: networks.Network | 
         after = step(jax.lax.stop_gradient(params), *jax.tree.map(_merge, (memory, trajectory.obs_t)))
         a_tm1 = trajectory.extras.get("a_tm1", trajectory.a_tm1).reshape(*v_tm1.shape, *policy.event_shape)
         log_prob_tm1, mask = policy.log_prob(a_tm1), trajectory.mask.astype(jnp.float32)
-        rho_tm1 = jnp.exp(jax.lax.stop_gradient(log_prob_tm1) - trajectory.extras["log_prob_tm1"])
+        rho_tm1 = jax.lax.stop_gradient(core.prob_ratios(log_prob_tm1, trajectory.extras["log_prob_tm1"]))
         vtrace = core.vtrace_td_error_and_advantage(
             v_tm1, after.v.reshape(v_tm1.shape), trajectory.r_t, config.gamma * trajectory.discount_t, rho_tm1,
             jnp.where(trajectory.last_t, 0.0, config.vtrace_lambda), config.clip_rho, config.clip_pg_rho, sample_mask=trajectory.mask,
@@ -226,6 +229,18 @@ class IMPALA(base.Algorithm[IMPALAConfig]):
             }
         }
     )
+
+    @staticmethod
+    def upgrade(state: IMPALAState, spec: EnvSpec) -> IMPALAState:
+        """Convert the state of an agent whose Box actions are in the environment's units."""
+        params, factors = scale_to_bounds(state.params, spec.action_space)
+        opt_state = state.opt_state
+        for name, power in (("mu", 1), ("nu", 2)):  # moments of gradients, which shrink as parameters grow
+            moment = optax.tree_utils.tree_get(opt_state, name)
+            if moment is not None:
+                moment = jax.tree.map(lambda m, factor: m / factor**power, moment, factors)  # noqa: B023
+                opt_state = optax.tree_utils.tree_set(opt_state, **{name: moment})
+        return state._replace(params=params, opt_state=opt_state)
 
     def value(self, observation: Any) -> Any:
         """The value of an observation, as one that begins an episode if the agent has memory; `[N]` for a batch.

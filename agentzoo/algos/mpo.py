@@ -35,6 +35,10 @@ it stays within three times sqrt(epsilon / epsilon_mean), or the like for the ot
 that is `epsilon` away well within the bound. If the KL is larger still, steps of the optimiser are too large, which no alpha mends: it
 would grow without end, and nothing else would be learned.
 
+An "action_mask" in a Dict of observations marks illegal ones among Discrete actions. They have
+probability 0 and no part in expectations and KLs; see `agentzoo.networks.action_masks`. `values`
+gives -inf for them.
+
 The critic's target spans `n_steps` steps, or is that of Retrace over sequences of so many (https://arxiv.org/abs/1606.02647).
 
 The noise of actions may last for `noise_steps` steps, as an Ornstein-Uhlenbeck process, which finds what takes several like actions;
@@ -176,8 +180,9 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
     space: Any = spec.action_space
     discrete = hasattr(space, "n")
     bounds: Any = None if discrete else networks.action_bounds(space)
+    masks = networks.action_masks(spec)
     networks.check(config.activation, config.cnn)
-    view = networks.make_view(spec.observation_space, config.images, config.scale_obs)
+    view = networks.make_view(masks.space, config.images, config.scale_obs)
     if discrete and config.noise_steps > 1:
         raise ConfigurationError(f"noise_steps={config.noise_steps} is for Box actions; leave it 1 for Discrete ones.")
     if config.retrace and config.batch_size < config.n_steps:
@@ -201,18 +206,21 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         q = hk.Linear(int(space.n) if discrete else 1)(features)
         return q if discrete else q[..., 0]
 
-    policy: Any = policy_network.apply  # (params, obs) -> logits [N, A], or mean and standard deviation [N, D] of actions in [-1, 1]
+    def policy(params: hk.Params, seen: networks.Seen) -> Any:
+        """Logits `[N, A]`, -inf for illegal actions; or mean and standard deviation `[N, D]` in [-1, 1]."""
+        outputs = policy_network.apply(params, seen.obs)
+        return networks.rule_out(outputs, seen.legal) if discrete else outputs
 
-    def q_values(params: hk.Params, obs, a: Array | None = None) -> Array:
+    def q_values(params: hk.Params, seen: networks.Seen, a: Array | None = None) -> Array:
         """Action values `[N, A]`, or those of actions a, clipped, `[N]`."""
-        return critic_network.apply(params, obs, None if discrete else jnp.clip(a, -1.0, 1.0))
+        return critic_network.apply(params, seen.obs, None if discrete else jnp.clip(a, -1.0, 1.0))
 
     def log_prob(outputs: Any, a: Array) -> Array:
         distribution: Any = core.Categorical(outputs) if discrete else core.DiagonalGaussian(*outputs)
         return distribution.log_prob(a)
 
-    a_example = jnp.zeros(1, jnp.int32) if discrete else jnp.zeros((1, bounds.size))
-    behaviour = {"a": a_example, "log_prob": jnp.zeros(1)} if config.retrace else ()
+    a_example = jnp.zeros(1, jnp.int32) if discrete else jnp.zeros((1, bounds.size), jnp.float32)
+    behaviour = {"a": a_example, "log_prob": jnp.zeros(1, jnp.float32)} if config.retrace else ()
     n_step, sequence = (1, config.n_steps) if config.retrace else (config.n_steps, 1)
     replay_buffer = make_replay(spec, config.buffer_size, config.train_freq, config.gamma, n_step, extras=behaviour)
     phase = make_phase(replay_buffer, config.learning_starts, config.gradient_steps, config.train_freq * spec.num_envs, sequence)
@@ -229,12 +237,13 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         labels: Any = Networks("policy", "critic"), "duals"  # type: ignore[arg-type]
         return optax.multi_transform({"policy": policy, "critic": critic, "duals": duals}, labels)
 
-    def observed(params: MPOParams, obs):
-        return networks.normalize(view, params.statistics, obs)
+    def observed(params: MPOParams, obs) -> networks.Seen:
+        seen = masks.split(obs)
+        return seen._replace(obs=networks.normalize(view, params.statistics, seen.obs))
 
     def init(key: Array) -> MPOState:
         policy_key, critic_key, key = jax.random.split(key, 3)
-        obs = networks.example(spec.observation_space)
+        obs = networks.example(masks.space)
         online = Networks(policy_network.init(policy_key, obs), critic_network.init(critic_key, obs, a_example))
         if discrete:
             duals = core.CategoricalMpoDuals.init(config.init_temperature, config.init_alpha_mean)
@@ -242,13 +251,17 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
             penalty = config.init_temperature if config.action_penalty else None
             alphas = config.init_alpha_mean, config.init_alpha_stddev
             duals = core.GaussianMpoDuals.init(bounds.size, config.init_temperature, *alphas, penalty)
-        params = MPOParams(online, networks.init_statistics(spec.observation_space, view) if config.normalize_obs else ())
+        duals = jax.tree.map(lambda x: x.astype(jnp.float32), duals)
+        params = MPOParams(online, networks.init_statistics(masks.space, view) if config.normalize_obs else ())
         learned: Any = online, duals
         opt_state = optimizer(Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))).init(learned)
         return MPOState(params, jax.tree.map(jnp.copy, online), duals, opt_state, replay_buffer.init(), key, jnp.int32(0))
 
     def sample(outputs: Any, key: Array) -> Array:
-        return jax.random.categorical(key, outputs) if discrete else outputs[0] + outputs[1] * jax.random.normal(key, outputs[0].shape)
+        if discrete:
+            return jax.random.categorical(key, outputs)
+        mean, stddev = outputs
+        return mean + stddev * jax.random.normal(key, mean.shape, mean.dtype)
 
     def explore(outputs: Any, noise: Any, key: Array) -> tuple[Array, Array, Any]:
         """An action, its log-probability given the past, and its noise if that lasts."""
@@ -262,13 +275,17 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
 
     def act(params, memory, obs, key, clock):
         policy_key, uniform_key = jax.random.split(key)
-        outputs, warm_up = policy(params.online.policy, observed(params, obs)), clock.step < config.learning_starts
-        a, log_prob_a, memory = explore(outputs, memory, policy_key)
-        if discrete:
+        seen, warm_up = observed(params, obs), clock.step < config.learning_starts
+        a, log_prob_a, memory = explore(policy(params.online.policy, seen), memory, policy_key)
+        if seen.legal is not None:
+            u = jax.random.uniform(uniform_key, a.shape, jnp.float32)
+            a = jnp.where(warm_up, networks.uniform_action(u, int(space.n), seen.legal), a)
+            log_uniform = -jnp.log(jnp.sum(seen.legal, axis=-1, dtype=jnp.float32))
+        elif discrete:
             a = jnp.where(warm_up, jax.random.randint(uniform_key, a.shape, 0, int(space.n)), a)
             log_uniform = -jnp.log(float(space.n))
         else:
-            a = jnp.where(warm_up, jax.random.uniform(uniform_key, a.shape, minval=-1.0, maxval=1.0), a)
+            a = jnp.where(warm_up, jax.random.uniform(uniform_key, a.shape, a.dtype, -1.0, 1.0), a)
             log_uniform = -bounds.size * jnp.log(2.0)
         extras = {"a": a, "log_prob": jnp.where(warm_up, log_uniform, log_prob_a)} if config.retrace else ()
         return a if discrete else bounds.scale(a), memory, extras
@@ -298,11 +315,11 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         metrics = {"critic_loss": critic_loss} | {name: jnp.max(x) for name, x in statistics._asdict().items() if x is not None}
         return critic_loss + mpo_loss, metrics
 
-    def sampled_values(target: Networks, obs, num_samples: int, key: Array) -> tuple[Array, Array]:
+    def sampled_values(target: Networks, seen: networks.Seen, num_samples: int, key: Array):
         """Actions `[S, N, D]` of the target policy, and their values `[S, N]`."""
-        mean, stddev = policy(target.policy, obs)
-        a = mean + stddev * jax.random.normal(key, (num_samples, *mean.shape))
-        return a, jax.vmap(q_values, in_axes=(None, None, 0))(target.critic, obs, a)
+        mean, stddev = policy(target.policy, seen)
+        a = mean + stddev * jax.random.normal(key, (num_samples, *mean.shape), mean.dtype)
+        return a, jax.vmap(q_values, in_axes=(None, None, 0))(target.critic, seen, a)
 
     def td_error(critic: hk.Params, target: Networks, batch: Transitions, target_tm1: Any, v_t: Array) -> Array:
         a_tm1 = batch.a_tm1 if discrete else bounds.unscale(batch.a_tm1)
@@ -355,7 +372,8 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
 
     def learn(state: MPOState, trajectory: Trajectory, clock: Clock) -> tuple[MPOState, dict[str, Any]]:
         statistics = state.params.statistics
-        statistics = networks.update_statistics(view, statistics, trajectory.obs_tm1, trajectory.mask)
+        obs_tm1 = masks.split(trajectory.obs_tm1).obs
+        statistics = networks.update_statistics(view, statistics, obs_tm1, trajectory.mask)
         state = state._replace(params=state.params._replace(statistics=statistics))
         state, totals, updates = phase(update, state, trajectory, clock)
         metrics: dict[str, Any] = {f"train/{name}": Mean(total, updates) for name, total in totals.items()}
@@ -364,10 +382,11 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         return state, metrics
 
     def values(params: MPOParams, obs, action=None):
-        return q_values(params.online.critic, observed(params, obs), None if action is None else bounds.unscale(action))
+        seen, a = observed(params, obs), None if action is None else bounds.unscale(action)
+        return networks.rule_out(q_values(params.online.critic, seen, a), seen.legal)
 
     def initial_memory(num_envs: int) -> Any:
-        return jnp.zeros((num_envs, bounds.size)) if config.noise_steps > 1 else ()
+        return jnp.zeros((num_envs, bounds.size), jnp.float32) if config.noise_steps > 1 else ()
 
     queries, refill = {"values": values}, {"replay": replay_buffer.refill}
     inputs = networks.describe(view)

@@ -15,12 +15,14 @@ where `log_prob_tm1` is that of the policy that acted, and, with the values `v_t
     return_tm1 = adv_tm1 + v_tm1
 
 so that a time limit (`last_t` but `discount_t = 1`) bootstraps from the true last observation. In each minibatch, advantages are brought to
-mean 0 and standard deviation 1.
+mean 0 and standard deviation 1. Those of a minibatch with a single step are left as they are.
 
-Actions of a Box are drawn from a Gaussian. The environment gets them clipped to the bounds; the policy learns from what it drew.
+Actions of a Box are drawn from a Gaussian, in which [-1, 1] stands for the bounds of the action space. The
+environment gets them scaled and clipped to the bounds; the policy learns from what it drew. A dimension
+whose bounds are not finite is in the environment's units.
 
 Where observations are a Dict with an "action_mask", illegal actions are never taken, and have no part in entropies and gradients; see
-`agentzoo.networks.actor_critic`.
+`agentzoo.networks.action_masks`.
 
 Advantages: https://arxiv.org/abs/1506.02438. Time limits: https://arxiv.org/abs/1712.00378. Details: https://arxiv.org/abs/2005.12729,
 https://arxiv.org/abs/2006.05990. Illegal actions: https://arxiv.org/abs/2006.14171. With memory, gradients flow through
@@ -35,11 +37,12 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 from agentzoo import core, networks
 from agentzoo.algos import base
 from agentzoo.config import FRACTION, POSITIVE, Linear, Range, Schedule, value_at
-from agentzoo.networks.actor_critic import Output, make_actor_critic
+from agentzoo.networks.actor_critic import Output, make_actor_critic, scale_to_bounds
 from agentzoo.sharding import share
 from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, PyTree, Trajectory
 
@@ -68,7 +71,7 @@ class PPOConfig:
     clip_range: Annotated[Schedule, POSITIVE] = 0.2
     # How far a value may usefully move in a cycle, in units of the values; None for no limit.
     clip_range_vf: Annotated[Schedule | None, POSITIVE] = None
-    # Bring the advantages of each minibatch to mean 0 and standard deviation 1.
+    # Bring the advantages of each minibatch of two steps or more to mean 0 and standard deviation 1.
     normalize_advantage: bool = True
     # Weight of the entropy; a number or a schedule.
     ent_coef: Annotated[Schedule, Range(0)] = 0.0
@@ -82,7 +85,7 @@ class PPOConfig:
     normalize_reward: bool = False
     # Learn from rewards clipped to [-1, 1]; scores are not clipped.
     clip_reward: bool = False
-    # Logarithm of the standard deviation of Box actions at the beginning.
+    # Logarithm of the standard deviation of Box actions at the beginning; [-1, 1] stands for their bounds.
     log_std_init: float = 0.0
     # Let that standard deviation depend on the observation.
     state_dependent_std: bool = False
@@ -183,7 +186,7 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
         network_key, key = jax.random.split(key)
         params = PPOParams(model.init(network_key), networks.init_statistics(model.space, model.view) if config.normalize_obs else ())
         opt_state = optimizer(Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))).init(params.network)
-        normalizer = core.RewardNormalizer.init(spec.num_envs) if config.normalize_reward else ()
+        normalizer = networks.init_reward_normalizer(spec.num_envs) if config.normalize_reward else ()
         return PPOState(params, opt_state, normalizer, key, jnp.int32(0))
 
     def act(params, memory, obs, key, clock):
@@ -223,8 +226,10 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
 
         adv_tm1 = batch.adv_tm1
         if config.normalize_advantage:
-            adv_tm1 = adv_tm1 - mean(adv_tm1)
-            adv_tm1 = adv_tm1 / (jnp.sqrt(mean(jnp.square(adv_tm1))) + 1e-8)
+            centred = adv_tm1 - mean(adv_tm1)
+            normalized = centred / (jnp.sqrt(mean(jnp.square(centred))) + 1e-8)
+            # The normalised advantage of a single step is 0: the policy would never move.
+            adv_tm1 = jnp.where(jnp.sum(weight) >= 2, normalized, adv_tm1)
         log_prob_tm1 = policy.log_prob(batch.a_tm1)
         ratio = core.prob_ratios(log_prob_tm1, batch.log_prob_tm1)
         policy_loss = core.clipped_surrogate_pg_loss(ratio, adv_tm1, clip_range, w_t=weight, reduction="masked_mean")
@@ -248,7 +253,7 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
         params, statistics = state.params
         data = sequences(state.params, trajectory)
         # Of random numbers, the places that they have in order are a random permutation.
-        order = jnp.argsort(jax.random.uniform(order_key, (config.n_epochs, num_sequences)))
+        order = jnp.argsort(jax.random.uniform(order_key, (config.n_epochs, num_sequences), jnp.float32))
         order = order.reshape(-1, batch_sequences)
 
         def train(carry):
@@ -263,7 +268,7 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
                 learned = core.conditional_update(learned, (params, opt_state), proceed)
             return i + 1, jnp.asarray(proceed), *learned, jax.tree.map(jnp.add, sums, metrics)
 
-        start = jnp.int32(0), jnp.bool_(True), params, state.opt_state, dict.fromkeys(tags, jnp.zeros(()))
+        start = jnp.int32(0), jnp.bool_(True), params, state.opt_state, dict.fromkeys(tags, jnp.float32(0))
         updates, _, params, opt_state, sums = jax.lax.while_loop(lambda carry: (carry[0] < len(order)) & carry[1], train, start)
         statistics = networks.update_statistics(model.view, statistics, model.split(trajectory.obs_tm1)[0], trajectory.mask)
         state = PPOState(PPOParams(params, statistics), opt_state, normalizer, key, state.n_updates + updates)
@@ -312,6 +317,19 @@ class PPO(base.Algorithm[PPOConfig]):
             },
         }
     )
+
+    @staticmethod
+    def upgrade(state: PPOState, spec: EnvSpec) -> PPOState:
+        """Convert the state of an agent whose Box actions are in the environment's units."""
+        network, factors = scale_to_bounds(state.params.network, spec.action_space)
+        factors, _ = ravel_pytree(factors)  # as the optimiser has the parameters
+        opt_state = state.opt_state
+        for name, power in (("mu", 1), ("nu", 2)):  # moments of gradients, which shrink as parameters grow
+            moment = optax.tree_utils.tree_get(opt_state, name)
+            if moment is not None:
+                moment = jax.tree.map(lambda m, factor: m / factor**power, moment, factors)  # noqa: B023
+                opt_state = optax.tree_utils.tree_set(opt_state, **{name: moment})
+        return state._replace(params=state.params._replace(network=network), opt_state=opt_state)
 
     def value(self, observation: Any) -> Any:
         """The value of an observation, as one that begins an episode if the agent has memory; `[N]` for a batch.

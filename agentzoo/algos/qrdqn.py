@@ -11,6 +11,10 @@ learns by quantile regression towards the distribution that replayed transitions
 where `r_t` and `discount_t` span `n_steps` steps, and `q` is the mean of the quantiles, or of the worst of them for an agent that is
 averse to risk (CVaR, https://arxiv.org/abs/1806.06923, section 4). It acts greedily, but at random with probability epsilon.
 
+Where observations are a Dict with an "action_mask", illegal actions are never taken, greedily or at
+random, and have no part in the maximum; see `agentzoo.networks.action_masks`. `values` gives -inf
+for them, and so does `quantiles`.
+
 Double Q-learning: https://arxiv.org/abs/1509.06461. Dueling networks: https://arxiv.org/abs/1511.06581. Prioritised replay:
 https://arxiv.org/abs/1511.05952. Noisy networks: https://arxiv.org/abs/1706.10295. Rainbow: https://arxiv.org/abs/1710.02298.
 """
@@ -115,8 +119,9 @@ class QRDQNState(NamedTuple):
 def make_agent(config: QRDQNConfig, spec: EnvSpec, network: networks.Network | None = None) -> Agent:
     """Builds the pure functions of QR-DQN; `network` may replace the layers before the head."""
     num_actions = int(spec.action_space.n)  # type: ignore[attr-defined]
+    masks = networks.action_masks(spec)
     networks.check(config.activation, config.cnn)
-    view = networks.make_view(spec.observation_space, config.images, config.scale_obs)
+    view = networks.make_view(masks.space, config.images, config.scale_obs)
 
     @hk.transform
     def quantile_network(obs):
@@ -125,8 +130,11 @@ def make_agent(config: QRDQNConfig, spec: EnvSpec, network: networks.Network | N
             features, num_actions, config.net_arch[-1:], config.activation, config.dueling, config.noisy, config.n_quantiles
         )
 
-    quantiles = quantile_network.apply  # (params, key, obs) -> [N, K, A]; the noise of noisy networks is zero if key is None
-    tau = (jnp.arange(config.n_quantiles) + 0.5) / config.n_quantiles
+    def quantiles(params: hk.Params, key: Array | None, obs) -> Array:
+        """Quantiles `[N, K, A]`; the noise of noisy networks is zero if key is None."""
+        return quantile_network.apply(params, key, masks.split(obs).obs)
+
+    tau = (jnp.arange(config.n_quantiles, dtype=jnp.float32) + 0.5) / config.n_quantiles
     by_error = Prioritisation(config.prioritized_replay_alpha, config.prioritized_replay_beta0, config.prioritized_replay_eps)
     prioritisation = by_error if config.prioritized_replay else None
     replay_buffer = make_replay(spec, config.buffer_size, config.train_freq, config.gamma, config.n_steps, prioritisation)
@@ -139,36 +147,41 @@ def make_agent(config: QRDQNConfig, spec: EnvSpec, network: networks.Network | N
     def epsilon(clock: Clock) -> Array:
         progress = jnp.minimum((1 - clock.remaining) / jnp.maximum(config.exploration_fraction, 1e-9), 1.0)
         eps = config.exploration_initial_eps + progress * (config.exploration_final_eps - config.exploration_initial_eps)
-        return jnp.where(clock.step < config.learning_starts, 1.0, 0.0 if config.noisy else eps)
+        return jnp.where(clock.began < config.learning_starts, 1.0, 0.0 if config.noisy else eps)
 
-    def q_values(dist_q: Array) -> Array:
-        return dist_q.mean(axis=1) if config.cvar_alpha == 1 else core.quantile_cvar(dist_q, config.cvar_alpha)
+    def legal_values(dist_q: Array, obs) -> Array:
+        """Action values `[N, A]` of quantiles, -inf for illegal actions."""
+        risk_neutral = config.cvar_alpha == 1
+        q = dist_q.mean(axis=1) if risk_neutral else core.quantile_cvar(dist_q, config.cvar_alpha)
+        return networks.rule_out(q, masks.split(obs).legal)
 
-    def epsilon_greedy(q_t: Array, eps: Array | float, key: Array) -> Array:
-        explore, anywhere = jax.random.uniform(key, (2, q_t.shape[0]))
-        random_a_t = jnp.minimum(anywhere * num_actions, num_actions - 1).astype(jnp.int32)
+    def epsilon_greedy(q_t: Array, obs, eps: Array | float, key: Array) -> Array:
+        explore, anywhere = jax.random.uniform(key, (2, q_t.shape[0]), jnp.float32)
+        random_a_t = networks.uniform_action(anywhere, num_actions, masks.split(obs).legal)
         return jnp.where(explore < eps, random_a_t, jnp.argmax(q_t, axis=-1))
 
     def init(key: Array) -> QRDQNState:
         network_key, key = jax.random.split(key)
-        params = quantile_network.init(network_key, networks.example(spec.observation_space))
+        params = quantile_network.init(network_key, networks.example(masks.space))
         clock = Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))
         return QRDQNState(params, jax.tree.map(jnp.copy, params), optimizer(clock).init(params), replay_buffer.init(), key, jnp.int32(0))
 
     def act(params, memory, obs, key, clock):
         noise_key, explore_key = jax.random.split(key) if config.noisy else (None, key)
-        return epsilon_greedy(q_values(quantiles(params, noise_key, obs)), epsilon(clock), explore_key), memory, ()
+        q = legal_values(quantiles(params, noise_key, obs), obs)
+        return epsilon_greedy(q, obs, epsilon(clock), explore_key), memory, ()
 
     def predict(params, memory, obs, key, deterministic):
         eps = 0.0 if deterministic or config.noisy else config.exploration_final_eps
-        return epsilon_greedy(q_values(quantiles(params, None, obs)), eps, key), memory
+        q = legal_values(quantiles(params, None, obs), obs)
+        return epsilon_greedy(q, obs, eps, key), memory
 
     def loss_fn(params: hk.Params, target_params: hk.Params, batch: Batch, key: Array) -> tuple[Array, Array]:
         keys = jax.random.split(key, 3) if config.noisy else (None, None, None)
         dist_q_tm1 = quantiles(params, keys[0], batch.obs_tm1)
         dist_q_t = quantiles(target_params, keys[1], batch.obs_t)
         dist_q_t_selector = quantiles(params, keys[2], batch.obs_t) if config.double_q else dist_q_t
-        q_t_selector = q_values(dist_q_t_selector)[:, None]
+        q_t_selector = legal_values(dist_q_t_selector, batch.obs_t)[:, None]
         losses = core.quantile_q_learning(
             dist_q_tm1, tau, batch.a_tm1, batch.r_t, batch.discount_t, q_t_selector, dist_q_t, huber_param=config.kappa
         )
@@ -186,8 +199,8 @@ def make_agent(config: QRDQNConfig, spec: EnvSpec, network: networks.Network | N
     def learn(state: QRDQNState, trajectory: Trajectory, clock: Clock) -> tuple[QRDQNState, dict[str, Any]]:
         if config.clip_reward:
             trajectory = trajectory._replace(r_t=jnp.clip(trajectory.r_t, -1.0, 1.0))
-        syncs = clock.step // config.target_update_interval - (clock.step - clock.cycle) // config.target_update_interval
-        step_size = 1.0 - (1.0 - config.tau) ** syncs
+        syncs = clock.step // config.target_update_interval - clock.began // config.target_update_interval
+        step_size = jnp.asarray(1.0 - (1.0 - config.tau) ** syncs, jnp.float32)
         params, target_params = state.params, state.target_params
         target_params = jax.lax.cond(syncs > 0, lambda: optax.incremental_update(params, target_params, step_size), lambda: target_params)
         state = state._replace(target_params=target_params)
@@ -200,9 +213,14 @@ def make_agent(config: QRDQNConfig, spec: EnvSpec, network: networks.Network | N
         }
         return state, metrics
 
+    def sorted_quantiles(params: hk.Params, obs) -> Array:
+        """Quantiles `[N, A, K]` in order, -inf for illegal actions."""
+        legal, dist_q = masks.split(obs).legal, jnp.swapaxes(quantiles(params, None, obs), 1, 2)
+        return networks.rule_out(jnp.sort(dist_q), None if legal is None else legal[..., None])
+
     queries = {
-        "values": lambda params, obs: q_values(quantiles(params, None, obs)),
-        "quantiles": lambda params, obs: jnp.sort(jnp.swapaxes(quantiles(params, None, obs), 1, 2)),
+        "values": lambda params, obs: legal_values(quantiles(params, None, obs), obs),
+        "quantiles": sorted_quantiles,
     }
     refill, inputs = {"replay": replay_buffer.refill}, networks.describe(view)
     return Agent(init, act, predict, learn, config.train_freq, queries=queries, inputs=inputs, refill=refill)
@@ -239,6 +257,8 @@ class QRDQN(base.Algorithm[QRDQNConfig]):
 
     def quantiles(self, observation: Any) -> Any:
         """The quantiles `[A, K]` of each action's return in an observation, in order, or `[N, A, K]` for a batch.
+
+        Those of an action that is illegal by an "action_mask" are -inf.
 
         Quantile i stands for the level `(i + 0.5) / K`: plotted against these levels they draw the distribution function.
 

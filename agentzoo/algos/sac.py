@@ -17,8 +17,12 @@ as fast when it is small. The policy acts by a sample, and after training by the
 https://openreview.net/forum?id=hQ9V5QN27eS compares such noise.
 
 With Discrete actions the policy is categorical and the critics value all actions at once, so that expectations over actions take the
-place of samples, https://arxiv.org/abs/1910.07207. Prioritised replay: https://arxiv.org/abs/1511.05952. More gradient steps than
-environment steps: https://arxiv.org/abs/2101.05982.
+place of samples, https://arxiv.org/abs/1910.07207. An "action_mask" in a Dict of observations marks
+illegal actions, which have probability 0 and no part in expectations and entropies; see
+`agentzoo.networks.action_masks`. `values` gives -inf for them.
+
+Prioritised replay: https://arxiv.org/abs/1511.05952. More gradient steps than environment steps:
+https://arxiv.org/abs/2101.05982.
 """
 
 import math
@@ -65,7 +69,8 @@ class SACConfig:
     ent_coef: float | str = "auto"
     # Learn ent_coef by the loss with its logarithm, as Stable-Baselines3 does; it then falls sooner than by that of the paper.
     log_ent_coef_loss: bool = False
-    # Entropy to hold by learning ent_coef; "auto" is minus the actions' dimensions, or of Discrete actions half of the largest.
+    # Entropy to hold by learning ent_coef; "auto" is minus the actions' dimensions, or half of the largest
+    # entropy of (legal) Discrete actions.
     target_entropy: float | str = "auto"
     # Critics, whose least value counts: the more, the less the policy dares what is uncertain.
     n_critics: Annotated[int, Range(1)] = 2
@@ -136,6 +141,7 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
     space: Any = spec.action_space
     discrete = hasattr(space, "n")
     bounds: Any = None if discrete else networks.action_bounds(space)
+    masks = networks.action_masks(spec)
     learns_ent_coef, first_ent_coef = parse_ent_coef(config.ent_coef)
     target_entropy = config.target_entropy
     if target_entropy == "auto":
@@ -143,7 +149,7 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
     if discrete and config.noise_steps > 1:
         raise ConfigurationError(f"noise_steps={config.noise_steps} is for Box actions; leave it 1 for Discrete ones.")
     networks.check(config.activation, config.cnn)
-    view = networks.make_view(spec.observation_space, config.images, config.scale_obs)
+    view = networks.make_view(masks.space, config.images, config.scale_obs)
     if isinstance(target_entropy, str):
         raise ConfigurationError(f'target_entropy={target_entropy!r} is no entropy; expected a number of nats, or "auto".')
 
@@ -168,27 +174,28 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
     def optimizer(clock: Clock) -> optax.GradientTransformation:
         return optax.adam(value_at(config.learning_rate, clock.remaining))
 
-    def policy(params: hk.Params, obs) -> Any:
-        """A distribution over indices, or over `[N, D]` in [-1, 1]."""
-        outputs = policy_network.apply(params, obs)
+    def policy(params: hk.Params, seen: networks.Seen) -> Any:
+        """A distribution over the indices of legal actions, or over `[N, D]` in [-1, 1]."""
+        outputs = policy_network.apply(params, seen.obs)
         if discrete:
-            return core.Categorical(outputs)
+            return core.Categorical(outputs, seen.legal)
         mean, log_std = jnp.split(outputs, 2, axis=-1)
         return core.TanhGaussian(mean, jnp.exp(jnp.clip(log_std, -20.0, 2.0)))
 
-    def q_values(params: hk.Params, obs, a: Array | None = None) -> Array:
+    def q_values(params: hk.Params, seen: networks.Seen, a: Array | None = None) -> Array:
         """Of all critics: `[N, E, A]`, or those of actions a `[N, E]`."""
-        q = jax.vmap(critic_network.apply, in_axes=(0, None, None), out_axes=1)(params, obs, a)
+        q = jax.vmap(critic_network.apply, in_axes=(0, None, None), out_axes=1)(params, seen.obs, a)
         return q if discrete else q[..., 0]
 
-    def observed(params: SACParams, obs):
-        return networks.normalize(view, params.statistics, obs)
+    def observed(params: SACParams, obs) -> networks.Seen:
+        seen = masks.split(obs)
+        return seen._replace(obs=networks.normalize(view, params.statistics, seen.obs))
 
     def init(key: Array) -> SACState:
         policy_key, critic_key, key = jax.random.split(key, 3)
-        obs, a = networks.example(spec.observation_space), None if discrete else jnp.zeros((1, bounds.size))
+        obs, a = networks.example(masks.space), None if discrete else jnp.zeros((1, bounds.size), jnp.float32)
         critic = jax.vmap(lambda key: critic_network.init(key, obs, a))(jax.random.split(critic_key, config.n_critics))
-        statistics = networks.init_statistics(spec.observation_space, view) if config.normalize_obs else ()
+        statistics = networks.init_statistics(masks.space, view) if config.normalize_obs else ()
         params = SACParams(policy_network.init(policy_key, obs), critic, statistics)
         log_ent_coef = jnp.log(jnp.float32(first_ent_coef))
         learned = {"policy": params.policy, "critic": params.critic, "ent_coef": log_ent_coef}
@@ -208,11 +215,15 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
 
     def act(params, memory, obs, key, clock):
         policy_key, uniform_key = jax.random.split(key)
-        a, memory = explore(policy(params.policy, observed(params, obs)), memory, policy_key)
-        if discrete:
+        seen = observed(params, obs)
+        a, memory = explore(policy(params.policy, seen), memory, policy_key)
+        if seen.legal is not None:
+            u = jax.random.uniform(uniform_key, a.shape, jnp.float32)
+            anything = networks.uniform_action(u, int(space.n), seen.legal)
+        elif discrete:
             anything = jax.random.randint(uniform_key, a.shape, 0, int(space.n))
         else:
-            anything = jax.random.uniform(uniform_key, a.shape, minval=-1.0, maxval=1.0)
+            anything = jax.random.uniform(uniform_key, a.shape, a.dtype, -1.0, 1.0)
         a = jnp.where(clock.step < config.learning_starts, anything, a)
         return a if discrete else bounds.scale(a), memory, ()
 
@@ -241,7 +252,10 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
 
     def ent_coef_loss_fn(log_ent_coef: Array, outcome: Array) -> tuple[Array, tuple]:
         loss = core.sac_discrete_temperature_loss if discrete else core.sac_temperature_loss
-        return loss(outcome, log_ent_coef if config.log_ent_coef_loss else jnp.exp(log_ent_coef), target_entropy), ()
+        target, ent_coef = target_entropy, log_ent_coef if config.log_ent_coef_loss else jnp.exp(log_ent_coef)
+        if masks.masked and config.target_entropy == "auto":
+            target = 0.5 * jnp.log(jnp.sum(outcome > -jnp.inf, axis=-1, dtype=jnp.float32))  # the outcome is logits
+        return loss(outcome, ent_coef, target), ()
 
     def descend(name: str, loss_fn, params, opt_state: dict, clock: Clock, *arguments) -> tuple[Any, dict, Array, Any]:
         """A gradient step of the parameters of that name; also returns the loss, and what else its function has computed."""
@@ -254,7 +268,7 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
         policy_params, opt_state, actor_loss, outcome = descend(
             "policy", actor_loss_fn, state.params.policy, state.opt_state, clock, state, obs, key
         )
-        log_ent_coef, ent_coef_loss = state.log_ent_coef, jnp.zeros(())
+        log_ent_coef, ent_coef_loss = state.log_ent_coef, jnp.float32(0)
         if learns_ent_coef:
             log_ent_coef, opt_state, ent_coef_loss, _ = descend("ent_coef", ent_coef_loss_fn, log_ent_coef, opt_state, clock, outcome)
         state = state._replace(params=state.params._replace(policy=policy_params), log_ent_coef=log_ent_coef, opt_state=opt_state)
@@ -277,14 +291,15 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
             return improve(state, obs_tm1, actor_key, clock)
 
         due = state.n_updates % config.policy_delay == 0
-        state, losses = improved() if config.policy_delay == 1 else jax.lax.cond(due, improved, lambda: (state, jnp.zeros(2)))
+        state, losses = improved() if config.policy_delay == 1 else jax.lax.cond(due, improved, lambda: (state, jnp.zeros(2, jnp.float32)))
         due = state.n_updates % config.target_update_interval == 0
         target_critic = optax.incremental_update(critic, state.target_critic, jnp.where(due, config.tau, 0.0))
         return state._replace(target_critic=target_critic, replay=replay), jnp.append(losses, critic_loss)
 
     def learn(state: SACState, trajectory: Trajectory, clock: Clock) -> tuple[SACState, dict[str, Any]]:
         statistics = state.params.statistics
-        statistics = networks.update_statistics(view, statistics, trajectory.obs_tm1, trajectory.mask)
+        obs_tm1 = masks.split(trajectory.obs_tm1).obs
+        statistics = networks.update_statistics(view, statistics, obs_tm1, trajectory.mask)
         state = state._replace(params=state.params._replace(statistics=statistics))
         before = state.n_updates
         state, (actor_loss, ent_coef_loss, critic_loss), updates = phase(update, state, trajectory, clock)
@@ -301,11 +316,11 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
         return state, metrics
 
     def values(params: SACParams, obs, action=None):
-        a = None if action is None else bounds.unscale(action)
-        return q_values(params.critic, observed(params, obs), a).min(axis=1)
+        seen, a = observed(params, obs), None if action is None else bounds.unscale(action)
+        return networks.rule_out(q_values(params.critic, seen, a).min(axis=1), seen.legal)
 
     def initial_memory(num_envs: int) -> Any:
-        return jnp.zeros((num_envs, bounds.size)) if config.noise_steps > 1 else ()
+        return jnp.zeros((num_envs, bounds.size), jnp.float32) if config.noise_steps > 1 else ()
 
     queries, refill = {"values": values}, {"replay": replay_buffer.refill}
     inputs = networks.describe(view)

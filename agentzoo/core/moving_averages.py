@@ -187,10 +187,12 @@ def _update(state: RunningMeanStd, x: Any, weights: ArrayLike | None, axis_name:
 def _merge(state: RunningMeanStd, other: RunningMeanStd) -> RunningMeanStd:
     def merged(mean, rest, variance, other_mean, other_rest, other_variance):
         old, new = Moments(mean, rest, variance), Moments(other_mean, other_rest, other_variance)
-        return mix(old, new, state.count, other.count)
+        mixed = mix(old, new, state.count, other.count)
+        return jax.tree.map(lambda x, like: x.astype(jnp.result_type(like)), mixed, old)
 
     mean, rest, variance = map_moments(merged, state.mean, state.rest, state.variance, other.mean, other.rest, other.variance)
-    return RunningMeanStd(state.count + other.count, mean, variance, rest)
+    count = jnp.asarray(state.count + other.count, jnp.result_type(state.count))
+    return RunningMeanStd(count, mean, variance, rest)
 
 
 @operator
@@ -300,7 +302,8 @@ def _update_rewards(
 
     carried = recurrence(carry, state.returns.astype(r_t.dtype), r_t, last_t, happened, reverse=False)
     g_t = r_t + gamma * jnp.concatenate([state.returns[None], carried[:-1]])
-    return RewardNormalizer(carried[-1], state.statistics.update(g_t, happened, axis_name))
+    returns = carried[-1].astype(state.returns.dtype)
+    return RewardNormalizer(returns, state.statistics.update(g_t, happened, axis_name))
 
 
 @operator

@@ -905,6 +905,9 @@ def categorical_mpo_loss(
     values: CategoricalMpoDuals = jax.tree.map(jnp.exp, duals)
     target_logits, q = jax.lax.stop_gradient((target_logits, q))
     log_prior = jax.nn.log_softmax(target_logits)
+    # A large value of an action that is ruled out would cost the others their digits.
+    possible = target_logits > -jnp.inf
+    q = jnp.where(possible, q, jnp.min(q, axis=-1, keepdims=True, where=possible, initial=jnp.inf))
     temperature_loss, weights, kl_improved = _e_step(q, log_prior, values.temperature, epsilon, axis=-1)
     policy_loss = categorical_cross_entropy(jax.lax.stop_gradient(weights), online_logits)
     kl = categorical_kl_divergence(target_logits, online_logits)

@@ -6,6 +6,7 @@ that does not count, and `reduction` says what the sum of losses is divided by: 
 weights; "masked_mean" by the sum of the weights; "sum" and "none" by nothing ("none" also keeps the axes).
 """
 
+import math
 from typing import Any
 
 import jax
@@ -275,11 +276,26 @@ def rpg_loss(
     return reduce_loss("rpg_loss", jnp.sum(jax.nn.relu(regret_t), axis=-1), w_t, reduction)
 
 
+# The largest log-ratio that counts: a ratio of 5e8, of which squares are finite in 32 bits.
+_LARGEST_LOG_RATIO = 20.0
+
+
+def _log_ratio(log_prob_t: jax.Array, old_log_prob_t: jax.Array) -> jax.Array:
+    """Log-ratios of which no exponential overflows. One that is capped keeps its gradient, if it is finite."""
+    dtype = log_prob_t.dtype
+    largest = min(_LARGEST_LOG_RATIO, 0.5 * math.log(float(jnp.finfo(dtype).max)))
+    log_ratio_t = jnp.minimum(log_prob_t - old_log_prob_t, jnp.finfo(dtype).max)
+    capped_t = largest + (log_ratio_t - jax.lax.stop_gradient(log_ratio_t))
+    return jnp.where(log_ratio_t > largest, capped_t, log_ratio_t)
+
+
 @operator
 def prob_ratios(log_prob_t: ArrayLike, old_log_prob_t: ArrayLike) -> jax.Array:
     """How much likelier the policy makes an action than the policy that took it, `exp(log_prob_t - old_log_prob_t)`.
 
-    See "Proximal Policy Optimization Algorithms" by Schulman et al. (2017, https://arxiv.org/abs/1707.06347, section 3).
+    A log-ratio above 20 counts as 20, so that ratios and their gradients stay finite. (In half precision,
+    the limit is 5.5.) See "Proximal Policy Optimization Algorithms" by Schulman et al. (2017,
+    https://arxiv.org/abs/1707.06347, section 3).
 
     Args:
       log_prob_t: `[...]` log-probabilities under the policy.
@@ -293,7 +309,7 @@ def prob_ratios(log_prob_t: ArrayLike, old_log_prob_t: ArrayLike) -> jax.Array:
     """
     same_shape("prob_ratios", jnp.shape(log_prob_t), old_log_prob_t=old_log_prob_t)
     log_prob_t, old_log_prob_t = floats(log_prob_t=log_prob_t, old_log_prob_t=old_log_prob_t)
-    return jnp.exp(log_prob_t - jax.lax.stop_gradient(old_log_prob_t))
+    return jnp.exp(_log_ratio(log_prob_t, jax.lax.stop_gradient(old_log_prob_t)))
 
 
 @operator(static=("use_stop_gradient", "reduction"))
@@ -381,8 +397,9 @@ def approximate_kl(
     """Estimates `KL(old policy || policy)` from the log-probabilities of the actions that the old policy has taken.
 
     With `x = log_prob_t - old_log_prob_t`, "k1" is `-x`: unbiased, but noisy and negative for half of the steps. "k2" is `0.5 * x^2`:
-    biased, with little noise. "k3" is `exp(x) - 1 - x`: unbiased, with little noise, and never negative. See "Approximating KL
-    Divergence" by Schulman (2020, http://joschu.net/blog/kl-approx.html).
+    biased, with little noise. "k3" is `exp(x) - 1 - x`: unbiased, with little noise, and never negative;
+    there, `x` is capped as in `prob_ratios`. See "Approximating KL Divergence" by Schulman (2020,
+    http://joschu.net/blog/kl-approx.html).
 
     Args:
       log_prob_t: `[...]` log-probabilities under the policy.
@@ -400,8 +417,12 @@ def approximate_kl(
     """
     same_shape("approximate_kl", jnp.shape(log_prob_t), old_log_prob_t=old_log_prob_t)
     log_prob_t, old_log_prob_t = floats(log_prob_t=log_prob_t, old_log_prob_t=old_log_prob_t)
-    x = log_prob_t - old_log_prob_t
-    estimates = {"k1": lambda: -x, "k2": lambda: 0.5 * jnp.square(x), "k3": lambda: jnp.expm1(x) - x}
+    x, capped = log_prob_t - old_log_prob_t, _log_ratio(log_prob_t, old_log_prob_t)
+    estimates = {
+        "k1": lambda: -x,
+        "k2": lambda: 0.5 * jnp.square(x),
+        "k3": lambda: jnp.expm1(capped) - capped,
+    }
     if estimator not in estimates:
         raise ValueError(f"approximate_kl: estimator={estimator!r} is unknown; choose 'k1', 'k2' or 'k3'.")
     return reduce_loss("approximate_kl", estimates[estimator](), w_t, reduction)

@@ -1,29 +1,43 @@
 """Haiku networks, and how spaces choose them."""
 
+from agentzoo.networks.action_masks import ActionMasks, Seen, action_masks, rule_out, uniform_action
 from agentzoo.networks.actions import ActionBounds, action_bounds
 from agentzoo.networks.encoders import Network, check, encode, example, mlp, torso
 from agentzoo.networks.heads import NoisyLinear, q_head
-from agentzoo.networks.normalization import Statistics, init_statistics, normalize, normalize_rewards, update_statistics
+from agentzoo.networks.normalization import (
+    Statistics,
+    init_reward_normalizer,
+    init_statistics,
+    normalize,
+    normalize_rewards,
+    update_statistics,
+)
 from agentzoo.networks.observations import Images, View, describe, make_view
 
 __all__ = [
     "ActionBounds",
+    "ActionMasks",
     "Images",
     "Network",
     "NoisyLinear",
+    "Seen",
     "Statistics",
     "View",
     "action_bounds",
+    "action_masks",
     "check",
     "describe",
     "encode",
     "example",
+    "init_reward_normalizer",
     "init_statistics",
     "make_view",
     "mlp",
     "normalize",
     "normalize_rewards",
     "q_head",
+    "rule_out",
     "torso",
+    "uniform_action",
     "update_statistics",
 ]

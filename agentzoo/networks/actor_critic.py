@@ -13,7 +13,8 @@ import numpy as np
 from gymnasium import spaces
 
 from agentzoo.core import policies
-from agentzoo.networks.actions import inner_bounds
+from agentzoo.networks.action_masks import Seen, action_masks, choices
+from agentzoo.networks.actions import action_bounds
 from agentzoo.networks.encoders import Network, apply_network, check, encode, mlp
 from agentzoo.networks.observations import Images, View, make_view
 from agentzoo.types import Array, ConfigurationError, EnvSpec, PyTree, zeros
@@ -36,17 +37,18 @@ class ActorCritic(NamedTuple):
       init: `(key) -> params`.
       apply: `(params, obs, mask, first, memory) -> Output`, for `[T, N]` observations that follow on each other, from a recurrent state
         `[N, ...]` on, which is reset where `first`.
-      split: `(obs) -> (obs, mask)`, takes the action mask, or None, out of an environment's observations.
+      split: `(obs) -> (obs, mask)`, takes which actions are legal, or None, out of an environment's observations.
       space: of the observations without their mask.
       view: how these observations are taken.
-      continuous: whether actions are those of a Box, which the environment gets clipped to its bounds.
+      continuous: whether actions are those of a Box. The policy's are in [-1, 1] where bounds are finite;
+        the environment gets them scaled and clipped to its bounds.
       to_environment: `(a) -> action`, from `[N, ...]` actions that the policy draws to those that an environment takes.
       initial_memory: `(num_envs) -> memory`, the recurrent state at the beginning of an episode.
     """
 
     init: Callable[[Array], hk.Params]
     apply: Callable[..., Output]
-    split: Callable[[PyTree], tuple[PyTree, Array | None]]
+    split: Callable[[PyTree], Seen]
     space: spaces.Space
     view: View
     continuous: bool
@@ -73,9 +75,8 @@ def make_actor_critic(
     """Builds a policy and a value function.
 
     Args:
-      spec: the spaces. In an observation space that is a Dict, "action_mask" says which actions are legal: `[A]` numbers, not 0 where one
-        is, for a Discrete space of A actions; one for each value of each choice of a MultiDiscrete space; and one for each bit of a
-        MultiBinary space, whether it may be 1. Where none is legal, which should only happen at the end of an episode, all are.
+      spec: the spaces. An "action_mask" in the observations says which actions are legal, see
+        `agentzoo.networks.action_masks`.
       images: which parts of observations are images, as for `make_view`.
       scale_obs: scale integers of observations by their bounds, as for `make_view`.
       cnn: convolutions for images, which policy and value share.
@@ -84,7 +85,8 @@ def make_actor_critic(
       shared: use the hidden layers and the memory for both policy and value, instead of for each its own.
       orthogonal: initialise orthogonally, with gain sqrt(2) in hidden layers, 0.01 in the policy's head and 1 in the others, and not as
         Haiku does.
-      log_std_init: logarithm of the standard deviation of Box actions at the beginning.
+      log_std_init: logarithm of the standard deviation of Box actions at the beginning, where [-1, 1]
+        stands for finite bounds.
       state_dependent_std: let the standard deviation depend on the observation.
       recurrent: "lstm" or "gru" after the hidden layers; None for no memory.
       recurrent_size: size of that memory.
@@ -97,25 +99,20 @@ def make_actor_critic(
     check(activation, cnn)
     if recurrent is not None and recurrent not in CORES:
         raise ConfigurationError(f"recurrent={recurrent!r} is unknown; choose one of {', '.join(CORES)}, or None.")
-    action_space, sizes = spec.action_space, _choices(spec.action_space)
-    space, masked = _without_mask(spec, sizes)
+    action_space, sizes = spec.action_space, choices(spec.action_space)
+    space, split, _ = action_masks(spec)
     view = make_view(space, images, scale_obs)
-    bounds = inner_bounds(action_space) if isinstance(action_space, spaces.Box) else ()
+    continuous = isinstance(action_space, spaces.Box)
     names = ["shared"] if shared else ["policy", "value"]
 
     def initialised(gain: float) -> Any:
         return _orthogonal(gain) if orthogonal else contextlib.nullcontext()
 
-    def split(obs: PyTree) -> tuple[PyTree, Array | None]:
-        if not masked:
-            return obs, None
-        return {name: part for name, part in obs.items() if name != "action_mask"}, obs["action_mask"]
-
     def initial_memory(num_envs: int) -> PyTree:
         if recurrent is None:
             return ()
-        sizes = {"lstm": hk.LSTMState(*(jnp.zeros((num_envs, recurrent_size)),) * 2), "gru": jnp.zeros((num_envs, recurrent_size))}
-        return tuple(sizes[recurrent] for _ in names)
+        zeros = jnp.zeros((num_envs, recurrent_size), jnp.float32)
+        return tuple({"lstm": hk.LSTMState(zeros, zeros), "gru": zeros}[recurrent] for _ in names)
 
     def encoded(obs: PyTree) -> Array:
         with initialised(math.sqrt(2)):
@@ -158,61 +155,51 @@ def make_actor_critic(
         return Output(policy(unmerge(outputs), mask), unmerge(v)[..., 0], tuple(states))
 
     def policy(outputs: Array, mask: Array | None) -> distrax.Distribution:
-        if isinstance(action_space, spaces.Box):
+        if continuous:
             if state_dependent_std:
                 mean, log_std = jnp.split(outputs, 2, axis=-1)
                 return policies.DiagonalGaussian(mean, jnp.exp(log_std_init + log_std))
             log_std = hk.get_parameter("log_std", outputs.shape[-1:], init=hk.initializers.Constant(log_std_init))
             return policies.DiagonalGaussian(outputs, jnp.exp(log_std))
         if isinstance(action_space, spaces.MultiBinary):
-            return policies.Bernoulli(outputs, None if mask is None else mask != 0)
-        legal = None if mask is None else _some_legal(mask != 0, sizes)
+            return policies.Bernoulli(outputs, mask)
         if isinstance(action_space, spaces.MultiDiscrete):
-            return policies.MultiCategorical(outputs, sizes, legal)
-        return policies.Categorical(outputs, legal)
+            return policies.MultiCategorical(outputs, sizes, mask)
+        return policies.Categorical(outputs, mask)
 
     def to_environment(a: Array) -> Array:
-        a = a.reshape(a.shape[0], *action_space.shape)  # type: ignore[misc]
-        return jnp.clip(a, *bounds) if bounds else a
+        return a.reshape(a.shape[0], *action_space.shape)  # type: ignore[misc]
 
     def init(key: Array) -> hk.Params:
         obs, mask = split(zeros(spec.observation_space, 1, 1))
         return forward.init(key, obs, mask, jnp.zeros((1, 1), bool), initial_memory(1))
 
-    return ActorCritic(init, forward.apply, split, space, view, bool(bounds), to_environment, initial_memory)
+    if continuous:
+        to_environment = action_bounds(action_space, finite=False).scale  # type: ignore[assignment]
+    return ActorCritic(init, forward.apply, split, space, view, continuous, to_environment, initial_memory)
 
 
-def _choices(space: spaces.Space) -> list[int]:
-    """The outputs that describe a policy: for each choice its number of values, and one for each bit or dimension."""
-    if isinstance(space, spaces.Discrete):
-        return [int(space.n)]
-    if isinstance(space, spaces.MultiDiscrete):
-        return [int(n) for n in space.nvec.reshape(-1)]
-    assert space.shape is not None
-    return [1] * math.prod(space.shape)
+def scale_to_bounds(params: PyTree, space: spaces.Space) -> tuple[PyTree, PyTree]:
+    """Convert a policy whose Box actions are in the environment's units to the same policy for scaled ones.
 
-
-def _without_mask(spec: EnvSpec, sizes: Sequence[int]) -> tuple[spaces.Space, bool]:
-    """The space of observations without "action_mask", and whether there is one."""
-    space = spec.observation_space
-    if not isinstance(space, spaces.Dict) or "action_mask" not in space.spaces:
-        return space, False
-    mask, others = space["action_mask"], {name: part for name, part in space.items() if name != "action_mask"}
-    if isinstance(spec.action_space, spaces.Box):
-        raise ConfigurationError(f'There is an "action_mask" in the observations, but actions of {spec.action_space} cannot be masked.')
-    if mask.shape != (sum(sizes),) or not isinstance(mask, spaces.Box | spaces.MultiBinary):
-        raise ConfigurationError(
-            f'The "action_mask" in the observations is {mask}; expected MultiBinary({sum(sizes)}) for actions of {spec.action_space}.'
-        )
-    if not others:
-        raise ConfigurationError('The observations hold nothing but an "action_mask"; add what the agent should see.')
-    return spaces.Dict(others), True
-
-
-def _some_legal(mask: Array, sizes: Sequence[int]) -> Array:
-    """The mask, with all values of a choice legal where none is: otherwise there would be no distribution."""
-    choices = jnp.split(mask, np.cumsum(sizes)[:-1], axis=-1)
-    return jnp.concatenate([choice | ~choice.any(axis=-1, keepdims=True) for choice in choices], axis=-1)
+    Returns:
+      The parameters, and the factors by which they were multiplied before anything was added. The
+      parameters of policies for other spaces stay as they are.
+    """
+    factors = jax.tree.map(jnp.ones_like, params)
+    if not isinstance(space, spaces.Box):
+        return params, factors
+    middle, half = action_bounds(space, finite=False).units()
+    half = np.where(half > 0, half, 1.0).astype(np.float32)  # 0 where low is high
+    head = params["policy_head"]
+    dependent = head["b"].shape != half.shape  # the head has the logarithms of the deviations too
+    ones = np.ones_like(half) if dependent else half[:0]
+    factor = np.concatenate([1 / half, ones])
+    shift = np.concatenate([-middle / half, -np.log(half) if dependent else ones])
+    factors["policy_head"] = {name: x * factor for name, x in factors["policy_head"].items()}
+    head = {"w": head["w"] * factor, "b": head["b"] * factor + shift}
+    deviations = {} if dependent else {"~": {"log_std": params["~"]["log_std"] - np.log(half)}}
+    return {**params, "policy_head": head, **deviations}, factors
 
 
 def _orthogonal(gain: float) -> Any:

@@ -31,7 +31,7 @@ class NoisyLinear(hk.Module):
         key = hk.maybe_next_rng_key()
         if key is None:
             return x @ mu_w + mu_b
-        noise = jax.random.normal(key, (input_size + output_size,))
+        noise = jax.random.normal(key, (input_size + output_size,), x.dtype)
         noise = jnp.sign(noise) * jnp.sqrt(jnp.abs(noise))
         noise_in, noise_out = noise[:input_size], noise[input_size:]
         return x @ mu_w + mu_b + ((x * noise_in) @ sigma_w + sigma_b) * noise_out

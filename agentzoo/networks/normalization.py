@@ -16,7 +16,7 @@ Statistics = RunningMeanStd | tuple[()]
 def init_statistics(space: spaces.Space, view: View) -> Statistics:
     """Statistics of no observations; normalising by them changes nothing. `()` if there is nothing to be normalised."""
     numbers, _ = _split(view, zeros(space))
-    return RunningMeanStd.init(numbers) if numbers else ()
+    return _in_32_bits(RunningMeanStd.init(numbers)) if numbers else ()
 
 
 def update_statistics(view: View, statistics: Statistics, obs: PyTree, mask: Array) -> Statistics:
@@ -33,11 +33,21 @@ def normalize(view: View, statistics: Statistics, obs: PyTree, clip: float = 10.
     return jax.tree.map(lambda other: next(numbers) if other is None else other, others, is_leaf=lambda leaf: leaf is None)
 
 
+def init_reward_normalizer(num_envs: int) -> RewardNormalizer:
+    """Statistics of no rewards; dividing by them changes nothing."""
+    return _in_32_bits(RewardNormalizer.init(num_envs))
+
+
 def normalize_rewards(normalizer: RewardNormalizer, trajectory: Trajectory, gamma: float) -> tuple[RewardNormalizer, Trajectory]:
     """A trajectory with normalised rewards, by statistics that include them; environments may have begun new episodes since the last."""
     normalizer = normalizer._replace(returns=jnp.where(trajectory.first_tm1[0], 0.0, normalizer.returns))
     normalizer = normalizer.update(trajectory.r_t, trajectory.last_t, gamma, trajectory.mask)
-    return normalizer, trajectory._replace(r_t=normalizer.normalize(trajectory.r_t))
+    return normalizer, trajectory._replace(r_t=normalizer.normalize(trajectory.r_t).astype(jnp.float32))
+
+
+def _in_32_bits(statistics: Any) -> Any:
+    """An agent's state has the same types, and its files fit, whether or not JAX has 64 bits."""
+    return jax.tree.map(lambda x: x.astype(jnp.float32), statistics)
 
 
 def _split(view: View, obs: PyTree) -> tuple[list[Array], PyTree]:
@@ -45,6 +55,6 @@ def _split(view: View, obs: PyTree) -> tuple[list[Array], PyTree]:
     numbers = []
 
     def take(part: Any, leaf: Array) -> Array | None:
-        return numbers.append(leaf) if isinstance(part, Numbers) and part.is_box else leaf
+        return numbers.append(jnp.asarray(leaf, jnp.float32)) if isinstance(part, Numbers) and part.is_box else leaf
 
     return numbers, jax.tree.map(take, view, obs)

@@ -117,7 +117,7 @@ class Categories:
     def __call__(self, values: Array) -> Array:
         """Returns elements `[N, ...]` as the one-hot vectors of all categories side by side."""
         values = (values - self.start).reshape(values.shape[0], -1)
-        one_hot = [jax.nn.one_hot(values[:, i], count) for i, count in enumerate(self.counts)]
+        one_hot = [jax.nn.one_hot(values[:, i], count, dtype=jnp.float32) for i, count in enumerate(self.counts)]
         return jnp.concatenate(one_hot, axis=-1)
 
 

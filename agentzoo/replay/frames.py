@@ -53,7 +53,7 @@ def make_frame_rings(spec: EnvSpec, rows: int, unroll_length: int) -> FrameRings
     space, num_envs = spec.observation_space, spec.num_envs
     stacked, depth = (True, space.low.shape[0]) if isinstance(space, FrameStack) else (False, 1)  # depth is S
     frame_rows = max(rows + rows // 128 + depth, unroll_length * (depth + 1))  # so that one trajectory always fits
-    envs = jnp.arange(num_envs)
+    envs = jnp.arange(num_envs, dtype=jnp.int32)
 
     def init() -> PyTree:
         def room(obs: Array) -> Array:
@@ -62,9 +62,9 @@ def make_frame_rings(spec: EnvSpec, rows: int, unroll_length: int) -> FrameRings
         return jax.tree.map(room, zeros(space))
 
     def add(frames: PyTree, newest: Array, steps: Trajectory, kept: Array) -> tuple[PyTree, Array, Array]:
-        used = jnp.cumsum(kept * (1 + depth * steps.first_tm1), axis=0)
+        used = jnp.cumsum(kept * (1 + depth * steps.first_tm1), axis=0, dtype=jnp.int32)
         obs_t = (newest + used) % frame_rows
-        offset = jnp.arange(-depth, 1)  # of the frames of obs_tm1, and of the newest one of obs_t
+        offset = jnp.arange(-depth, 1, dtype=jnp.int32)  # of the frames of obs_tm1, and of the newest one of obs_t
         slot = (obs_t[..., None] + offset) % frame_rows * num_envs + envs[:, None]  # [T, N, S + 1]
         fresh = (kept == 1)[..., None] & (steps.first_tm1[..., None] | (offset == 0))
         slot = jnp.where(fresh, slot, frame_rows * num_envs).reshape(-1)  # out of range is dropped
@@ -76,7 +76,7 @@ def make_frame_rings(spec: EnvSpec, rows: int, unroll_length: int) -> FrameRings
         return jax.tree.map(write, frames, steps.obs_tm1, steps.obs_t), obs_t, used[-1]
 
     def read(frames: PyTree, newest: Array, env: Array, num_envs: int) -> PyTree:
-        row = newest[..., None] + jnp.arange(1 - depth, 1) if stacked else newest
+        row = newest[..., None] + jnp.arange(1 - depth, 1, dtype=jnp.int32) if stacked else newest
         env = env[..., None] if stacked else env
 
         def at(stored: Array) -> Array:

@@ -106,24 +106,24 @@ def make_replay(
             f"return needs {needed}; use a buffer_size of {needed * num_envs} or more."
         )
     rings = None if are_small(spec) else make_frame_rings(spec, rows, unroll_length)
-    envs = jnp.arange(num_envs)
-    obs, one, flag = zeros(spec.observation_space, 1), jnp.zeros(1), jnp.zeros(1, bool)
+    envs = jnp.arange(num_envs, dtype=jnp.int32)
+    obs, one, flag = zeros(spec.observation_space, 1), jnp.zeros(1, jnp.float32), jnp.zeros(1, bool)
     ends = ((), jnp.zeros(1, jnp.int32)) if rings else (obs, obs)
     step = Trajectory(ends[0], zeros(spec.action_space, 1), one, one, ends[1], flag, flag, mask=(), extras=extras)
 
     def init() -> Replay:
         slots = rows * num_envs
         count = jnp.zeros(num_envs, jnp.int32)
-        priorities, max_priority = (sum_tree.init(slots), jnp.ones(())) if prioritisation is not None else ((), ())
+        priorities, max_priority = (sum_tree.init(slots), jnp.float32(1)) if prioritisation is not None else ((), ())
         storage = jax.tree.map(lambda x: jnp.zeros((slots, *x.shape[1:]), x.dtype), step)
         return Replay(rings.init() if rings else (), storage, count, jnp.copy(count), priorities, max_priority)
 
     def add(replay: Replay, trajectory: Trajectory) -> Replay:
         kept = trajectory.mask.astype(jnp.int32)  # [T, N]
-        count = jnp.cumsum(kept, axis=0)
+        count = jnp.cumsum(kept, axis=0, dtype=jnp.int32)
         slot = jnp.where(kept, (replay.cursor + count - kept) % rows * num_envs + envs, rows * num_envs)  # out of range is dropped
         steps = trajectory._replace(mask=(), extras=trajectory.extras if jax.tree.leaves(extras) else (), memory=())
-        age = jnp.arange(min(rows, rings.most(len(kept))) if rings else 0)[:, None]  # of those that may lose a frame
+        age = jnp.arange(min(rows, rings.most(len(kept))) if rings else 0, dtype=jnp.int32)[:, None]  # of those that may lose a frame
         old = (replay.cursor - replay.size + age) % rows * num_envs + envs
         frames, lost = replay.frames, age < 0
         if rings:
@@ -139,7 +139,7 @@ def make_replay(
             return stored.at[slot.reshape(-1)].set(new.reshape(slot.size, *stored.shape[1:]), mode="drop")
 
         storage = jax.tree.map(write, replay.storage, steps)
-        size = jnp.minimum(replay.size - lost.sum(axis=0) + count[-1], rows)
+        size = jnp.minimum(replay.size - lost.sum(axis=0, dtype=jnp.int32) + count[-1], rows)
         overwritten = age < replay.size + count[-1] - rows
         replay = replay._replace(frames=frames, storage=storage, size=size, cursor=(replay.cursor + count[-1]) % rows)
         if prioritisation is None:
@@ -169,7 +169,7 @@ def make_replay(
         oldest = (replay.cursor - replay.size) % rows
         if prioritisation is not None:
             # One draw from each of B equal shares of the total mass.
-            drawn = (jnp.arange(batch_size) + jax.random.uniform(key, (batch_size,))) / batch_size
+            drawn = (jnp.arange(batch_size) + jax.random.uniform(key, (batch_size,), jnp.float32)) / batch_size
             slot, probability = sum_tree.find(replay.priorities, drawn * sum_tree.total(replay.priorities))
             row, env = slot // num_envs, slot % num_envs
             age = (row - oldest[env]) % rows
@@ -180,27 +180,28 @@ def make_replay(
             env, age = draw(replay, key, batch_size, replay.size)
             row = (oldest[env] + age) % rows
             slot = row * num_envs + env
-            weight = jnp.ones(batch_size)
+            weight = jnp.ones(batch_size, jnp.float32)
         r_t, discount_t, end = n_step_return(replay, row, env, age)
         first, last = read(replay, slot), read(replay, end)
         return share(Batch(first.obs_tm1, first.a_tm1, r_t, discount_t, last.obs_t, weight, slot))
 
     def n_step_return(replay: Replay, row: Array, env: Array, age: Array) -> tuple[Array, Array, Array]:
         """Returns the discounted reward, the discount and the slot of the last step, from each row `[B]` on."""
-        steps = jnp.arange(n_step)
+        steps = jnp.arange(n_step, dtype=jnp.int32)
         slots = (row[:, None] + steps) % rows * num_envs + env[:, None]  # [B, n]
         stored = jax.tree.map(lambda x: x[slots], replay.storage)
         follows = (age[:, None] + steps < replay.size[env][:, None])[:, 1:]  # [B, n - 1]: does the step belong to the window?
         follows &= ~stored.last_t[:, :-1] & ~stored.first_tm1[:, 1:]
         used = jnp.concatenate([jnp.ones_like(slots[:, :1]), jnp.cumprod(follows.astype(jnp.int32), axis=1)], axis=1)
-        r_t = jnp.sum(used * gamma**steps * stored.r_t, axis=1)
-        length = used.sum(axis=1)
+        discounts = jnp.asarray(gamma**steps, jnp.float32)
+        r_t = jnp.sum(used * discounts * stored.r_t, axis=1)
+        length = used.sum(axis=1, dtype=jnp.int32)
         end, discount_t = (jnp.take_along_axis(x, length[:, None] - 1, axis=1)[:, 0] for x in (slots, stored.discount_t))
-        return r_t, gamma**length * discount_t, end
+        return r_t, jnp.asarray(gamma**length, jnp.float32) * discount_t, end
 
     def sample_sequences(replay: Replay, key: Array, batch_size: int, length: int) -> Trajectory:
         env, age = draw(replay, key, batch_size, jnp.maximum(replay.size - length + 1, 0))
-        row = (replay.cursor - replay.size)[env] + age + jnp.arange(length)[:, None]  # [T, B]
+        row = (replay.cursor - replay.size)[env] + age + jnp.arange(length, dtype=jnp.int32)[:, None]  # [T, B]
         return share(read(replay, row % rows * num_envs + env)._replace(mask=jnp.ones(row.shape, bool)), axis=1)
 
     def update(replay: Replay, slot: Array, error: Array) -> Replay:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 def init(num_leaves: int) -> jax.Array:
     """A tree for at least `num_leaves` priorities, all of them zero."""
-    return jnp.zeros(2 << max(num_leaves - 1, 1).bit_length())
+    return jnp.zeros(2 << max(num_leaves - 1, 1).bit_length(), jnp.float32)
 
 
 def total(tree: jax.Array) -> jax.Array:
@@ -50,5 +50,5 @@ def find(tree: jax.Array, mass: jax.Array) -> tuple[jax.Array, jax.Array]:
         return 2 * node + go_right, jnp.where(go_right, mass - left, mass), share
 
     depth = tree.shape[0].bit_length() - 2
-    node, _, share = jax.lax.fori_loop(0, depth, descend, (jnp.ones(mass.shape, jnp.int32), mass, jnp.ones(mass.shape)))
+    node, _, share = jax.lax.fori_loop(0, depth, descend, (jnp.ones(mass.shape, jnp.int32), mass, jnp.ones(mass.shape, tree.dtype)))
     return node - tree.shape[0] // 2, share

@@ -270,7 +270,7 @@ def make_chunk(act: Any, learn: Any, initial_memory: Any, length: int, env: Func
             return after, (row, Ends(last_t, rewards, worlds.envs.t + 1))
 
         memory = reset_memory(initial_memory, worlds.memory, worlds.first)
-        worlds, (trajectory, ends) = jax.lax.scan(move, worlds, jnp.arange(length))
+        worlds, (trajectory, ends) = jax.lax.scan(move, worlds, jnp.arange(length, dtype=jnp.int32))
         return worlds, trajectory._replace(mask=jnp.ones((length, num_envs), bool), memory=memory), ends
 
     def cycle(state: Any, worlds: Worlds, key: Array, step: Array, moves: Array, total: Array) -> Any:

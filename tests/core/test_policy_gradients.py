@@ -245,6 +245,23 @@ def test_kl_estimators():
         pg.approximate_kl(0.0, 0.0, estimator="k4")
 
 
+@pytest.mark.parametrize("log_ratio", [100.0, -100.0, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_extreme_ratios_stay_finite(log_ratio, dtype):
+    def surrogate(log_prob_t, adv_t):
+        return pg.clipped_surrogate_pg_loss(pg.prob_ratios(log_prob_t, dtype(0)), adv_t, dtype(0.2))
+
+    for adv_t in (1, -1, 0):
+        loss, grad = jax.value_and_grad(surrogate)(dtype(log_ratio), dtype(adv_t))
+        assert np.isfinite(loss) and np.isfinite(grad)
+        # Only an action that has become far likelier than it should be is pushed back.
+        assert (grad > 0) == (adv_t < 0 and log_ratio == 100)
+    assert pg.clip_fraction(pg.prob_ratios(dtype(log_ratio), dtype(0)), dtype(0.2)) == 1
+    estimate = pg.approximate_kl(dtype(log_ratio), dtype(0))
+    assert estimate == np.inf if log_ratio == -np.inf else np.isfinite(estimate)
+    assert np.isnan(pg.prob_ratios(np.float32(np.nan), 0.0))
+
+
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["plain", "jit"])
 def test_explained_variance(transform):
     explained_variance = transform(pg.explained_variance)

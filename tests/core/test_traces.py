@@ -200,3 +200,11 @@ def test_actions_that_are_no_indices(case):
         errors = getattr(traces, case)(**{**one, "a_tm1": bad})
         assert np.isnan(errors[2])
         assert np.isfinite(np.delete(errors, 2)).all()
+
+
+@pytest.mark.parametrize("log_rho", [100.0, -100.0, np.inf, -np.inf])
+def test_extreme_importance_ratios(log_rho):
+    """A ratio above 1 counts as 1, and one that vanishes cuts the trace."""
+    v = np.zeros(3, np.float32)
+    error = traces.retrace_continuous(v, v[1:], v, v + 1, v + 0.9, (v + log_rho)[1:], 1.0)
+    np.testing.assert_allclose(error, [2.71, 1.9, 1.0] if log_rho > 0 else [1, 1, 1], rtol=1e-6)

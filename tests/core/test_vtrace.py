@@ -202,3 +202,12 @@ def test_thresholds_are_scalars():
         vtrace(**x, clip_rho_threshold=np.ones(3))
     with pytest.raises(ShapeError, match="'alpha'"):
         leaky_vtrace(**x, alpha_=np.ones(3))
+
+
+@pytest.mark.parametrize("log_rho", [100.0, -100.0, np.inf, -np.inf])
+def test_extreme_importance_ratios(log_rho):
+    """A ratio that overflows counts as the threshold, and one that vanishes leaves nothing to learn."""
+    v = np.zeros(3, np.float32)
+    result = vtrace_td_error_and_advantage(v, v, v + 1, v + 0.9, jnp.exp(v + log_rho))
+    for x in (result.errors, result.pg_advantage):
+        np.testing.assert_allclose(x, [2.71, 1.9, 1.0] if log_rho > 0 else [0, 0, 0], rtol=1e-6)
