@@ -50,6 +50,7 @@ from agentzoo.runners import (
     RunState,
     check_runner,
     compile_agent,
+    describe_device,
     make_runner,
 )
 from agentzoo.sharding import Mesh, collect, make_mesh, replicate, spread
@@ -697,7 +698,7 @@ class Algorithm(Generic[Config]):
             self.run_dir = self._make_run_dir() if self.log_dir is not None else None
             self.logger = Logger(self.run_dir)
         self.logger.open()
-        self.logger.write_config(self._describe_run())
+        self.logger.write_config(self._describe_run() | describe_device())
 
     def _make_run_dir(self) -> Path:
         assert self.log_dir is not None and self._envs is not None

@@ -5,7 +5,15 @@ import importlib.util
 from agentzoo.envs import DistantEnvs, Envs, find_native
 from agentzoo.runners.device import DeviceRunner, GroupRunner, stack, unstack
 from agentzoo.runners.host import HostRunner
-from agentzoo.runners.programs import Cycle, Episode, Programs, Runner, RunState, compile_agent
+from agentzoo.runners.programs import (
+    Cycle,
+    Episode,
+    Programs,
+    Runner,
+    RunState,
+    compile_agent,
+    describe_device,
+)
 from agentzoo.runners.ray_actors import RayRunner
 from agentzoo.runners.threads import ThreadsRunner
 from agentzoo.types import Agent, ConfigurationError
@@ -26,6 +34,7 @@ __all__ = [
     "ThreadsRunner",
     "check_runner",
     "compile_agent",
+    "describe_device",
     "make_runner",
     "stack",
     "unstack",

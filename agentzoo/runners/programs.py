@@ -1,6 +1,7 @@
 """What all runners share: the agent's compiled functions, and the state and the outcome of a training run."""
 
 import ctypes
+import functools
 import os
 import sys
 from collections.abc import Callable, Generator
@@ -140,6 +141,39 @@ def reset_memory(initial_memory: Callable[[int], PyTree], memory: PyTree, first:
     return jax.tree.map(choose, initial_memory(first.shape[0]), memory)
 
 
+def matmul_precision() -> str | None:
+    """Precision of matrix products and convolutions in an agent's programs; None for JAX's default.
+
+    On the CPU, JAX's default is float32. Some accelerators multiply with fewer digits by default, such as
+    TF32 on GPUs, so that we ask for float32. A user's own `jax_default_matmul_precision` has priority.
+    """
+    given = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    return given or (None if jax.default_backend() == "cpu" else "highest")
+
+
+def with_precision(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function to be compiled, whose matrix products have our precision."""
+
+    @functools.wraps(function)
+    def precise(*arguments: Any) -> Any:
+        precision = matmul_precision()
+        if precision is None:
+            return function(*arguments)
+        with jax.default_matmul_precision(precision):
+            return function(*arguments)
+
+    return precise
+
+
+def describe_device() -> dict[str, Any]:
+    """What programs run on, and with which precision, for the record of a run."""
+    return {
+        "device": jax.local_devices()[0].device_kind,
+        "platform": jax.default_backend(),
+        "matmul_precision": matmul_precision() or "default",
+    }
+
+
 def compile_agent(agent: Agent, mesh: Mesh | None = None) -> Programs:
     """Compiles an agent. Memory is reset where an episode begins; learning overwrites the state that it is given, but not its `params`.
 
@@ -167,13 +201,13 @@ def compile_agent(agent: Agent, mesh: Mesh | None = None) -> Programs:
             state, metrics = agent.learn(state, trajectory, Clock(*numbers))
         return state, metrics, is_finite(state.params, metrics)
 
-    init = jax.jit(agent.init)
+    init = jax.jit(with_precision(agent.init))
     return Programs(
         init=lambda key: replicate(init(key), mesh),
-        act=jax.jit(act),
-        predict=jax.jit(predict, static_argnums=6),
-        learn=InPlace(learn),
-        queries={name: jax.jit(query) for name, query in agent.queries.items()},
+        act=jax.jit(with_precision(act)),
+        predict=jax.jit(with_precision(predict), static_argnums=6),
+        learn=InPlace(with_precision(learn)),
+        queries={name: jax.jit(with_precision(query)) for name, query in agent.queries.items()},
         mesh=mesh,
     )
 
