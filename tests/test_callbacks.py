@@ -411,7 +411,7 @@ def test_records_in_every_form(tmp_path):
     assert b"some words" in events and b"a/nowhere" not in events and b"a/none" not in events
 
 
-@pytest.mark.parametrize("value", [np.ones(2), [1, 2], {"a": 1}, object(), b"3"], ids=repr)
+@pytest.mark.parametrize("value", [np.ones(2), [1, 2], {"a": 1}, object(), b"3"], ids=["array", "list", "dict", "object", "bytes"])
 def test_what_cannot_be_logged_is_named(value):
     with pytest.raises(ConfigurationError, match=r"'a/b' is of type .*; record a number or a text"):
         Logger().record("a/b", value)
