@@ -79,21 +79,24 @@ class HostRunner(Runner):
             try:
                 self.envs.step(out.a_tm1[t], out, t)
             except Exception as error:
-                raise self._explain(error, out.a_tm1[t], int(numbers[0]) + (self.actor + 1) * num_envs) from error
+                better = self._explain(error, out.a_tm1[t], int(numbers[0]) + (self.actor + 1) * num_envs)
+                if better is None:
+                    raise
+                raise better from error
             obs, first = spaces.at(out.obs_tm1, t + 1), out.first_tm1[t + 1]
         self._obs, self._first = obs, first
         extras = jax.tree.map(lambda *rows: np.stack(rows), *extras)
         obs_tm1, first_tm1 = spaces.at(out.obs_tm1, slice(length)), out.first_tm1[:length]
         return out._replace(obs_tm1=obs_tm1, first_tm1=first_tm1, extras=extras, memory=first_memory)
 
-    def _explain(self, error: Exception, actions: np.ndarray, step: int) -> Exception:
-        """What to raise for an error that the environments raised when they were given these actions."""
+    def _explain(self, error: Exception, actions: np.ndarray, step: int) -> Exception | None:
+        """Return a better error than the one that the environments raised when they were given these actions."""
         if not (np.isfinite(actions).all() if actions.dtype.kind == "f" else (actions >= 0).all()):
             return TrainingError(
                 f"Training ended at step {step} because the policy's outputs are not finite: its actions were "
                 f"{actions.tolist()}. {LIKELY_CAUSES}"
             )
-        return error.at(self.actor * self.envs.spec.num_envs, step) if isinstance(error, InvalidStep) else error
+        return error.at(self.actor * self.envs.spec.num_envs, step) if isinstance(error, InvalidStep) else None
 
     def finished_episodes(self, trajectory: Trajectory) -> list[Episode]:
         """Counts up rewards and lengths, and returns those of the episodes that ended."""
