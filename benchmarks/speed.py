@@ -5,6 +5,11 @@ Make an environment for the peers, and give its interpreter:
     python -m venv peers && peers/bin/pip install sbx-rl sb3-contrib
     python benchmarks/speed.py --peers peers/bin/python
 
+To compare with another version of agentzoo, give a folder in which it is checked out:
+
+    git worktree add ../before v0.1.0
+    python benchmarks/speed.py --before ../before
+
 Every run is a process of its own; the libraries take turns, and the ratio of medians is printed. Let nothing else run meanwhile.
 The floor is the longer of stepping the environment alone and of the gradient steps alone.
 """
@@ -12,11 +17,15 @@ The floor is the longer of stepping the environment alone and of the gradient st
 import argparse
 import importlib
 import json
+import os
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).parents[1]
 
 TUNED = {
     "learning_rate": 2.3e-3, "batch_size": 64, "buffer_size": 100_000, "learning_starts": 1_000, "gamma": 0.99,
@@ -54,7 +63,7 @@ TASKS = {
 
 def learn(library: str, algorithm: str, env: str, hyperparameters: dict, net_arch: list[int], steps: int) -> float:
     """Seconds that `learn` takes."""
-    if library == "ours":
+    if library in ("ours", "before"):
         from agentzoo.algos.loading import find
 
         agent = find(algorithm)(env, net_arch=net_arch, **OURS[algorithm], **hyperparameters)
@@ -127,14 +136,17 @@ def floor(algorithm: str, env_id: str, hyperparameters: dict, net_arch: list[int
     return {"environment": env_seconds, "updates": (time.perf_counter() - start) / 10 * cycles}
 
 
-def in_process_of_its_own(python: str, *arguments: object) -> dict:
+def in_process_of_its_own(python: str, *arguments: object, checkout: Path = ROOT) -> dict:
     command = [python, __file__, "--one", json.dumps(arguments)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    env = {**os.environ, "PYTHONPATH": str(checkout)}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=env)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", help="Python interpreter that has Stable-Baselines3 and SBX")
+    parser.add_argument("--before", type=Path, help="folder with another version of agentzoo")
     parser.add_argument("--tasks", nargs="*", default=list(TASKS), choices=TASKS, metavar="TASK", help=f"of {', '.join(TASKS)}")
     parser.add_argument("--steps", type=float, help="environment steps, instead of each task's own")
     parser.add_argument("--repeats", type=int, default=3)
@@ -144,16 +156,19 @@ def main() -> None:
         kind, *rest = json.loads(arguments.one)
         print(json.dumps(floor(*rest) if kind == "floor" else {"seconds": learn(kind, *rest)}))
         return
-    if not arguments.peers:
-        parser.error("--peers is needed; see --help")
+    if not arguments.peers and not arguments.before:
+        parser.error("--peers or --before is needed; see --help")
     for name in arguments.tasks:
         algorithm, env, steps, hyperparameters, net_arch, peers = TASKS[name]
         settings = algorithm, env, hyperparameters, net_arch, int(arguments.steps or steps)
-        seconds: dict[str, list[float]] = {library: [] for library in ("ours", *peers)}
+        others = [*(["before"] if arguments.before else []), *(peers if arguments.peers else [])]
+        seconds: dict[str, list[float]] = {library: [] for library in ("ours", *others)}
         for _ in range(arguments.repeats):
             for library, times in seconds.items():
-                python = sys.executable if library == "ours" else arguments.peers
-                times.append(in_process_of_its_own(python, library, *settings)["seconds"])
+                python = arguments.peers if library in peers else sys.executable
+                checkout = arguments.before.resolve() if library == "before" else ROOT
+                done = in_process_of_its_own(python, library, *settings, checkout=checkout)
+                times.append(done["seconds"])
         medians = {library: statistics.median(times) for library, times in seconds.items()}
         floors = in_process_of_its_own(sys.executable, "floor", *settings)
         for library, median in medians.items():
