@@ -277,8 +277,8 @@ class _Every:
     """Tells when another `period` environment steps are over."""
 
     def __init__(self, name: str, period: float):
-        if not period >= 1:
-            raise ConfigurationError(f"{name}={period}; expected at least 1 environment step.")
+        if not (isinstance(period, int | float | np.number) and period >= 1):
+            raise ConfigurationError(f"{name}={period}; expected a number of environment steps, at least 1.")
         self.period = int(period)
         self._last = 0
 
@@ -635,6 +635,8 @@ def make_callback(callback: CallbackLike) -> BaseCallback:
         return CallbackList([])
     if isinstance(callback, BaseCallback):
         return callback
+    if isinstance(callback, type) and issubclass(callback, BaseCallback):
+        raise ConfigurationError(f"callback is the class {callback.__name__}; write {callback.__name__}(...), which makes one.")
     if isinstance(callback, list | tuple):
         return CallbackList([make_callback(one) for one in callback])
     if callable(callback):

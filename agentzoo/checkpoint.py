@@ -17,7 +17,7 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
-from agentzoo.types import ConfigurationError, PyTree
+from agentzoo.types import ConfigurationError, PyTree, has_channels_first
 
 fcntl: Any
 try:
@@ -96,10 +96,14 @@ def _earlier_images(space: dict[str, Any]) -> list[str]:
     axes = {"Box": (3,), "FrameStack": (3, 4)}.get(space["type"], ())
     if space.get("dtype") != "uint8" or len(space["shape"]) not in axes:
         return []
-    if space["type"] == "Box" and space["shape"][0] == space["shape"][2] <= space["shape"][1]:
+    image = space["shape"][-3:]
+    # They took the first axis of an image for its channels if none is shorter, and the last one in stacks of images.
+    earlier = space["type"] == "Box" and image[0] == min(image)
+    grey = space["type"] == "FrameStack" and len(space["shape"]) == 3
+    if not grey and has_channels_first(*image) != earlier:
         raise ConfigurationError(
-            f"The agent was saved by an earlier version of agentzoo, which took the first axis of images of "
-            f"shape {space['shape']} for their channels; train it anew."
+            f"The agent was saved by an earlier version of agentzoo, which took the {'first' if earlier else 'last'} "
+            f"axis of images of shape {image} for their channels; train it anew."
         )
     return [""]
 

@@ -106,7 +106,8 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         try:
-            _run(arguments)
+            with _remember_interrupts():
+                _run(arguments)
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()
@@ -136,6 +137,10 @@ def _run(arguments: list[str]) -> None:
     given = arguments[1:2] if arguments[:1] == ["train"] else []
     if given and not given[0].startswith("-"):
         algorithm = find(given[0])
+        for option in arguments[2:]:
+            other = _OPTIONS_ELSEWHERE.get(option.split("=")[0])
+            if other is not None:
+                raise ConfigurationError(f"There is no option {option.split('=')[0]}; write {other}.")
         options, config = _parse_train(algorithm, given[0], arguments[2:])
         _train(algorithm, options, config)
     elif given and given[0] not in ("-h", "--help"):
@@ -150,6 +155,45 @@ def _run(arguments: list[str]) -> None:
             args=arguments,
             config=(tyro.conf.OmitArgPrefixes,),
         )
+
+
+# Options of rl-baselines3-zoo and others -> ours.
+_OPTIONS_ELSEWHERE = {
+    "--algo": "the algorithm first: agentzoo train dqn",
+    "--lr": "--learning-rate",
+    "--n-timesteps": "--steps",
+    "--num-envs": "--n-envs",
+    "--total-timesteps": "--steps",
+    "--timesteps": "--steps",
+    "-n": "--steps",
+    "-f": "--log-dir",
+    "--log-folder": "--log-dir",
+    "--tensorboard-log": "--log-dir",
+    "--vec-env": "--runner",
+}
+
+_interrupts: list[int] = []
+"""The signals of Ctrl-C that came while a command ran."""
+
+
+@contextlib.contextmanager
+def _remember_interrupts() -> Iterator[None]:
+    """Notes Ctrl-C beside raising `KeyboardInterrupt`, which libraries may swallow while they are imported."""
+    previous = signal.getsignal(signal.SIGINT)
+    _interrupts.clear()
+    if threading.current_thread() is not threading.main_thread() or previous is not signal.default_int_handler:
+        yield
+        return
+
+    def note(number: int, frame: Any) -> None:
+        _interrupts.append(number)
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def _reader_is_gone() -> bool:
@@ -254,6 +298,8 @@ def _learn(agent: Any, steps: float) -> None:
     """Trains an agent; an interrupt, or a request to terminate, says where the agent is."""
     with _interrupt_on_termination() as terminated:
         try:
+            if _interrupts:
+                raise KeyboardInterrupt
             agent.learn(steps)
         except KeyboardInterrupt:
             saved = agent.run_dir is not None and (agent.run_dir / "model.safetensors").is_file()
@@ -332,7 +378,7 @@ def _keywords(pairs: Sequence[str]) -> dict[str, Any]:
             raise ConfigurationError(f"--env-kwargs {pair}; expected {expected}.")
         try:
             keywords[key] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, TypeError):
             keywords[key] = text
     return keywords
 

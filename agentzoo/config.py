@@ -90,10 +90,10 @@ def make_config(cls: type[Config], values: Mapping[str, Any], others: Iterable[s
       ConfigurationError: if a name is unknown, or a value has the wrong type or is out of range.
     """
     names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    for name in values:
-        if name not in names:
-            where = cls.__name__.removesuffix("Config")
-            raise keywords.unknown(where, name, values[name], [*names, *others], listed=names)
+    where, known = cls.__name__.removesuffix("Config"), [*names, *others]
+    unknown = [keywords.unknown(where, name, value, known, names) for name, value in values.items() if name not in names]
+    if unknown:
+        raise ConfigurationError(" ".join(map(str, unknown)))
     hints = get_type_hints(cls, include_extras=True)
     config = cls(**{name: _convert(hints[name], value) for name, value in values.items()})
     for name in names:

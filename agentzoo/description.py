@@ -64,7 +64,10 @@ def _inputs(agent: Any) -> list[str]:
     if agent.network is not None:
         name = getattr(agent.network, "__name__", type(agent.network).__name__)
         return [f"taken by the network {name!r} as it is"]
-    return [f"{name}: {text}" if name else text for name, text in agent._agent.inputs.items()]
+    inputs = dict(agent._agent.inputs)
+    if "action_mask" in getattr(agent.spec.observation_space, "spaces", {}):
+        inputs.setdefault("action_mask", "says which actions are legal")
+    return [f"{name}: {text}" if name else text for name, text in inputs.items()]
 
 
 def _aligned(layers: dict[str, dict[str, Any]]) -> list[str]:

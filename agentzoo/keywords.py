@@ -105,7 +105,9 @@ _ADVICE: dict[str, str | Callable[[Any], str]] = {
     "use_sde": f"{_SAMPLES}. Leave it out, or make the noise of SAC and MPO last by noise_steps=.",
     "use_sde_at_warmup": f"{_SAMPLES}, so leave it out.",
     "vec_env_cls": "Write n_envs= for several environments of an id, or give a VectorEnv of Gymnasium.",
-    "verbose": lambda value: f"Leave it out here, and write learn(..., progress_bar={bool(value)}).",
+    "verbose": lambda value: (
+        "Leave it out: learn shows a progress bar." if value else "Leave it out, and write learn(..., progress_bar=False)."
+    ),
     "features_extractor_class": _NETWORK,
     "features_extractor_kwargs": _NETWORK,
     "activation_fn": 'Write activation="relu", "tanh", "silu" or "gelu".',

@@ -101,7 +101,7 @@ class Progress:
                 rate=rate,
                 postfix=self._note,
                 bar_format="{desc}: {n_fmt}/{total_fmt} steps ({percentage:.0f}%){postfix}, "
-                "{rate_fmt}, {elapsed} elapsed, {remaining} left",
+                f"{rate:,.0f} steps/s, {{elapsed}} elapsed, {{remaining}} left",
             )
         )
         self._printed, self._printed_at = self._step, now

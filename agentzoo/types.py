@@ -69,6 +69,19 @@ def resolve_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     return values
 
 
+def has_channels_first(first: int, middle: int, last: int) -> bool:
+    """Whether the first axis of an image of this shape holds the channels, and not the last.
+
+    It is the axis of size 1 to 4 if only one of the two is so small, else the one that leaves a square, else the
+    smaller one, else the last.
+    """
+    if (first <= 4) != (last <= 4):
+        return first <= 4
+    if (first == middle) != (middle == last):
+        return middle == last
+    return first < last
+
+
 def all_finite(tree: PyTree) -> bool:
     """Whether the numbers in the arrays of a tree are free of NaN and infinity."""
     leaves = [x for x in jax.tree.leaves(tree) if jax.numpy.issubdtype(x.dtype, jax.numpy.floating)]

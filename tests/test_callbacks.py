@@ -101,6 +101,10 @@ def test_plain_functions():
     assert seen == [4, 8]
     with pytest.raises(ConfigurationError, match="one argument, the agent, or two"):
         agent().learn(8, lambda a, b, c: None)
+    with pytest.raises(ConfigurationError, match=r"callback is the class EvalCallback; write EvalCallback\(...\)"):
+        agent().learn(8, callbacks.EvalCallback)
+    with pytest.raises(ConfigurationError, match="eval_freq=10"):
+        callbacks.EvalCallback("CartPole-v1", eval_freq="10")
     with pytest.raises(ConfigurationError, match="callback is int"):
         agent().learn(8, 3)
 

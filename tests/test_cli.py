@@ -136,6 +136,8 @@ def test_an_option_beside_a_preset_wins(tmp_path):
         ("train dqn --env CartPole-v1 --eval-episodes -1", "--eval-episodes -1; expected"),
         ("train dqn --env CartPole-v1 --log-dir a_file", "The folder a_file cannot be made"),
         ("train dqn --env CartPole-v1 --env-kwargs fast", "--env-kwargs fast; expected key:value"),
+        ("train dqn --env CartPole-v1 --env-kwargs n:{[]:1}", "unexpected keyword argument 'n'"),
+        ("train dqn --env CartPole-v1 --n-timesteps 100", "There is no option --n-timesteps; write --steps"),
         ("train dqn --env CartPole-v1 --env-kwargs fast:1", "unexpected keyword argument 'fast'"),
         ("train dqn --env FrozenLake-v1 --env-kwargs map_name:9x9", "with map_name='9x9': KeyError"),
         ("train dqn --env nowhere:Goal-v0", "no module 'nowhere'"),

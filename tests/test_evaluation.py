@@ -8,7 +8,7 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from agentzoo import DQN, PPO, ConfigurationError, callbacks, evaluate_policy
+from agentzoo import DQN, IMPALA, PPO, ConfigurationError, callbacks, evaluate_policy
 from agentzoo.envs import Catch, FunctionalVectorEnv, make_envs
 from agentzoo.runners import HostRunner
 from tests import probes
@@ -329,6 +329,16 @@ def test_joint_vector_environments_reset_those_that_are_asked_for():
     env.step(np.zeros(4, int))
     obs, _ = env.reset(options={"reset_mask": np.array([False, False, False, True])})
     np.testing.assert_array_equal(obs, [[0, 1], [0, 1], [0, 1], [1, 0]])
+
+
+@pytest.mark.parametrize("algorithm", [DQN, IMPALA])
+def test_nobody_steps_environments_while_actors_in_threads_do(algorithm):
+    env = probes.DelayedReward()
+    a = algorithm(env, runner="threads", **(FAST if algorithm is DQN else {"n_steps": 4}))
+    with pytest.raises(ConfigurationError, match="actors are stepping these environments in threads"):
+        a.learn(40, lambda a: evaluate_policy(a, env, 1)[0], progress_bar=False)
+    assert a.learn(40, progress_bar=False).num_timesteps == 40
+    assert evaluate_policy(a, env, 1)[1] == 0  # nobody is stepping them now
 
 
 def disturbances(a, env):

@@ -278,10 +278,11 @@ def test_what_is_learned_has_to_be_finite(algorithm, runner):
     agent.save("good")
     with pytest.raises(TrainingError, match=r"^Training ended at step (8|12) because .*(is nan|not finite)") as caught:
         agent.learn(400, progress_bar=False)
-    assert "learning_rate" in str(caught.value) and not all_finite(agent.params)
+    assert "learning_rate" in str(caught.value)
+    assert all_finite(agent.params) and np.isfinite(agent.predict(np.zeros(4, np.float32))[0]).all()  # those before
     assert agent.num_timesteps >= 8
     assert not (agent.run_dir / "model.safetensors").exists()
-    with pytest.raises(ConfigurationError, match=r"not finite, so that it does not replace good"):
+    with pytest.raises(ConfigurationError, match=r"state is not finite, so that it does not replace good"):
         agent.save("good")
     assert all_finite(agentzoo.load("good", **options).params)
 
@@ -318,7 +319,7 @@ def test_of_agents_that_learn_together_the_faulty_one_is_named():
     agents = [make("DQN", "agentzoo/CartPole-v0", learning_rate=rate) for rate in (1e-3, 1e38)]
     with pytest.raises(TrainingError, match=r"number 1, learning_rate=1e\+38: Training ended at step"):
         learn_together(agents, 400, progress_bar=False)
-    assert all_finite(agents[0].params)
+    assert all_finite([agent.params for agent in agents]) and agents[0]._is_finite() and not agents[1]._is_finite()
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS.values())
@@ -367,6 +368,103 @@ def test_an_environment_that_reuses_its_observation(random):
         envs = SyncVectorEnv([lambda copies=copies: Reusing(random, copies)] * 2, autoreset_mode=mode)
         make("DQN", envs).learn(100, progress_bar=False)
     make("DQN", lambda: Reusing(random), n_envs=2).learn(100, progress_bar=False)
+
+
+class Shuffled(gym.Env):
+    """Few observations, and episodes of one step, so that the last one is often the next first one by chance."""
+
+    observation_space = action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return int(self.np_random.integers(2)), {}
+
+    def step(self, action):
+        return int(self.np_random.integers(2)), 0.0, True, False, {}
+
+
+class Persistent(Reusing):
+    """Whose `reset` goes on from where the last episode ended."""
+
+    def reset(self, *, seed=None, options=None):
+        last = self.buffer[1]
+        _, info = super().reset(seed=seed, options=options)
+        self.t, self.buffer[1] = 0, last
+        return self.buffer.copy(), info
+
+    def step(self, action):
+        _, reward, terminated, truncated, info = super().step(action)
+        self.buffer[1] += 1
+        return self.buffer.copy() * [0, 1], reward, terminated, truncated, info
+
+
+@pytest.mark.parametrize("env", [Shuffled, Persistent])
+def test_equal_observations_are_no_fault(env):
+    make("DQN", SyncVectorEnv([env] * 2, autoreset_mode=AutoresetMode.SAME_STEP)).learn(200, progress_bar=False)
+
+
+def test_rewards_of_dummy_steps_do_not_matter():
+    class Odd(AsVector):
+        def __init__(self):
+            super().__init__(Probe)
+            self.metadata, self.over = {"autoreset_mode": AutoresetMode.NEXT_STEP}, np.zeros(2, bool)
+
+        def step(self, actions):
+            if self.over.any():
+                self.over[:] = False
+                return np.zeros((2, 1), np.float32), np.full(2, np.nan), self.over, self.over, {}
+            self.over[:] = True
+            return np.zeros((2, 1), np.float32), np.ones(2), self.over.copy(), ~self.over, {}
+
+    make("DQN", Odd()).learn(40, progress_bar=False)
+
+
+@pytest.mark.parametrize("number", [2, 40])
+def test_batches_are_checked_as_single_observations_are(number):
+    for space in (
+        spaces.Box(-9, 9, (3,), np.float32),
+        spaces.Box(-9, 9, (3,), np.float64),
+        spaces.Box(-9, 9, (3,), np.float16),
+        spaces.Box(0, 255, (3,), np.uint8),
+        spaces.Box(-5, 5, (3,), np.int64),
+        spaces.Discrete(3, start=1),
+        spaces.MultiDiscrete([3, 4, 5]),
+        spaces.MultiBinary(3),
+    ):
+        check, good = checking.make_batch_check(space, number), np.stack([space.sample() for _ in range(number)])
+        check(good)
+        check(good.astype(np.float64))
+        for wrong in (np.nan, 0.5 if good.dtype.kind in "iu" else -np.inf, 2.0**40 if good.dtype.kind in "iu" else 1e39):
+            bad = good.astype(np.float64)
+            bad.reshape(number, -1)[number - 1, -1] = wrong
+            with pytest.raises(InvalidStep) as caught:
+                check(bad)
+            assert caught.value.env == number - 1
+
+
+@pytest.mark.parametrize("algorithm", ["DQN", "PPO"])
+def test_predict_refuses_what_environments_may_not_return(algorithm):
+    agent = make(algorithm, lambda: Scripted(BYTES))
+    for wrong, message in [
+        (np.array([0.7, 0]), "holds 0.7; expected integers"),
+        (np.array([[1, 2], [3, 300]]), "holds 300"),
+        ((np.zeros(2, np.uint8), {}), "write obs, info = env.reset"),
+        ([[1], [2, 3]], "unequal parts"),
+    ]:
+        with pytest.raises(ConfigurationError, match=message):
+            agent.predict(wrong)
+    agent.predict([1, 2])
+    agent.predict(np.array([[1, 2], [3, 4], [5, 6]]))
+    with pytest.raises(ConfigurationError, match="The observation holds nan"):
+        make(algorithm, ConstantReward).predict(np.array([np.nan]))
+
+
+def test_an_environment_without_spaces():
+    class Bare(gym.Env):
+        action_space = spaces.Discrete(2)
+
+    with pytest.raises(ConfigurationError, match="The environment Bare has no observation_space"):
+        make("DQN", Bare)
 
 
 def test_observations_that_never_change_are_no_fault():

@@ -22,7 +22,7 @@ class Tanh:
 
 
 SB3 = [
-    (dict(verbose=1), "learn(..., progress_bar=True)"),
+    (dict(verbose=1), "Leave it out: learn shows a progress bar."),
     (dict(verbose=0), "learn(..., progress_bar=False)"),
     (dict(policy="MlpPolicy"), "the network follows from the spaces"),
     (dict(policy_kwargs=dict(net_arch=[64, 32])), "Write net_arch=(64, 32)."),

@@ -86,6 +86,9 @@ def test_set_env_takes_vector_environments_of_any_number():
         agent.set_env(gym.make_vec("CartPole-v1", 3), n_envs=2)
     with pytest.raises(ConfigurationError, match="n_envs=0"):
         agent.set_env("CartPole-v1", n_envs=0)
+    path = agent.save("agent")
+    with pytest.raises(ConfigurationError, match="n_envs=0"):
+        type(agent).load(path, n_envs=0)
 
 
 def test_a_number_that_does_not_suit_is_refused_and_changes_nothing(tmp_path):

@@ -379,9 +379,10 @@ def test_files_of_earlier_versions_keep_what_they_took_for_images(tmp_path, monk
         np.testing.assert_array_equal(loaded.values(space.sample()).shape, (2,))
         one = space.sample()
         np.testing.assert_array_equal(loaded.values(one), agent.values(one))
-    path = save_as_before(make(DQN, box(0, 1, 10, 10, 10), images=True, scale_obs=False))
-    with pytest.raises(ConfigurationError, match=r"\[10, 10, 10\].*train it anew"):
-        agentzoo.load(path)
+    for shape, axis in (((10, 10, 10), "first"), ((8, 8, 12), "first"), ((7, 7, 20), "first")):
+        path = save_as_before(make(DQN, box(0, 1, *shape), images=True, scale_obs=False))
+        with pytest.raises(ConfigurationError, match=rf"the {axis} axis of images of shape \[{shape[0]}.*train it anew"):
+            agentzoo.load(path)
 
 
 def test_the_command_line_takes_names():

@@ -33,6 +33,7 @@ from agentzoo.envs import (
     TimeLimit,
     TrainingEnv,
     as_vector_env,
+    checking,
     has_dummy_steps,
     identify,
     make_shared_envs,
@@ -54,7 +55,7 @@ from agentzoo.runners import (
     make_runner,
 )
 from agentzoo.sharding import Mesh, collect, make_mesh, replicate, spread
-from agentzoo.types import Agent, ConfigurationError, EnvSpec, PyTree, TrainingError, all_finite, resolve_metrics
+from agentzoo.types import Agent, ConfigurationError, EnvSpec, InvalidStep, PyTree, TrainingError, all_finite, resolve_metrics
 
 Config = TypeVar("Config")
 _AROUND_ANOTHER = FunctionalGymEnv, FunctionalVectorEnv, TimeLimit, FuncEnvAdapter, GymnaxAdapter, BraxAdapter
@@ -147,14 +148,16 @@ class Algorithm(Generic[Config]):
         """What is common to making an agent and loading one."""
         if spaces.kind(spec.action_space) not in self.action_spaces:
             raise ConfigurationError(
-                f"{type(self).__name__} needs a {' or '.join(self.action_spaces)} action space, "
-                f"but the environment has {spec.action_space}."
+                f"{type(self).__name__} needs a {_either(self.action_spaces)} action space, but the environment has {spec.action_space}."
             )
         if 0 in spaces.shape(spec.action_space):
             raise ConfigurationError(f"The action space {spec.action_space} is empty, so there is nothing to choose.")
         if network is not None and not callable(network):
             raise ConfigurationError(f"network={network!r}; expected a function from a batch of observations to features [N, F].")
         self.spec, self.network, self.log_dir = spec, network, log_dir
+        # What `predict` is given, one observation or a batch, is checked as environments are.
+        name = "The observation"
+        self._checks = checking.make_check(spec.observation_space, name), checking.make_batch_check(spec.observation_space, None, name)
         self._agent, self._programs = _build(type(self).make_agent, self.config, spec_to_json(spec), network, self.mesh)
         init_key, act_key, self._predict_key = jax.random.split(jax.random.key(self.seed), 3)
         self._run = RunState(self._programs.init(init_key), replicate(act_key, self.mesh), 0, 0)
@@ -267,8 +270,7 @@ class Algorithm(Generic[Config]):
             total_timesteps = total_timesteps.item()  # type: ignore[union-attr]
         if not (isinstance(total_timesteps, int | float) and 1 <= total_timesteps < 2**31):
             raise ConfigurationError(f"total_timesteps={total_timesteps!r}; expected a number of environment steps, 1 to 2^31 - 1.")
-        if not log_interval >= 1:
-            raise ConfigurationError(f"log_interval={log_interval}; expected at least 1 environment step.")
+        configs.integer("log_interval", log_interval, 1)
         if self._runner is None:
             raise ConfigurationError("The agent was loaded without an environment; give it one with set_env(env) or load(path, env=...).")
         total = (0 if reset_num_timesteps else self._run.step) + int(total_timesteps)
@@ -298,7 +300,7 @@ class Algorithm(Generic[Config]):
 
     def _end(self) -> None:
         """Keeps what a run has learned, unless that is not finite."""
-        if self.run_dir is not None and all_finite(self.params):
+        if self.run_dir is not None and self._is_finite():
             self.save(self.run_dir / "model")
         self.logger.close()
 
@@ -332,9 +334,11 @@ class Algorithm(Generic[Config]):
             with interrupt_between_cycles() as interrupted, contextlib.closing(self._runner.run(self._run, total, pause)) as cycles:
                 callback.on_rollout_start()
                 for cycle in cycles:
-                    self._run, self._metrics = cycle.run, cycle.metrics
+                    before, self._run, self._metrics = self.params, cycle.run, cycle.metrics
                     self._keep(cycle.episodes)
                     if cycle.fault is not None:
+                        # The agent keeps the last parameters that were finite, to be used but not to learn on.
+                        self._run = self._run._replace(agent=self._run.agent._replace(params=before))
                         raise TrainingError(cycle.fault)
                     callback.update_locals(self._locals(cycle, watched))
                     callback.on_rollout_end()
@@ -468,6 +472,10 @@ class Algorithm(Generic[Config]):
         """The observation as a batch of arrays, and whether it was a batch before."""
         space = self.spec.observation_space
         batched = spaces.is_batched(space, observation)
+        try:
+            self._checks[batched](observation)
+        except InvalidStep as error:
+            raise ConfigurationError(error.problem) from None
         return (spaces.copy(space, observation) if batched else spaces.stack(space, [observation])), batched
 
     def get_env(self) -> TrainingEnv | None:
@@ -549,6 +557,10 @@ class Algorithm(Generic[Config]):
             parts[name] = refill(part, getattr(old, name))
         return spec, agent, programs, replicate(type(old)(**parts), self.mesh)
 
+    def _is_finite(self) -> bool:
+        """Whether the agent's state is finite, apart from its replay, of which the environments' checks take care."""
+        return all_finite({name: part for name, part in self._run.agent._asdict().items() if name != "replay"})
+
     @keywords.checked
     def save(self, path: str | os.PathLike, exclude: str | Sequence[str] = ()) -> Path:
         """Saves the agent as one safetensors file, all or nothing. The state of environments that are compiled is part of it.
@@ -564,13 +576,13 @@ class Algorithm(Generic[Config]):
           The path of the file.
 
         Raises:
-          ConfigurationError: if there is no such part, or parameters that are not finite would replace a saved file.
+          ConfigurationError: if there is no such part, or a state that is not finite would replace a saved file.
         """
         return self._turns.call(lambda: self._save(path, exclude))
 
     def _save(self, path: str | os.PathLike, exclude: str | Sequence[str]) -> Path:
-        if checkpoint.exists(path) and not all_finite(self.params):
-            raise ConfigurationError(f"The agent's parameters are not finite, so that it does not replace {path}; save it elsewhere.")
+        if checkpoint.exists(path) and not self._is_finite():
+            raise ConfigurationError(f"The agent's state is not finite, so that it does not replace {path}; save it elsewhere.")
         exclude = (exclude,) if isinstance(exclude, str) else exclude
         exclude = [part for part in exclude if part != "replay" or part in self._run.agent._fields]
         for part in exclude:
@@ -638,7 +650,7 @@ class Algorithm(Generic[Config]):
         agent.seed, agent.env_id, agent._envs = manifest["seed"], manifest["env_id"], None
         agent.env_kwargs = manifest.get("env_kwargs", {})  # older files have none
         envs = None if env is None else agent._make_envs(spec, env, n_envs)
-        number = envs.spec.num_envs if envs is not None else configs.integer("n_envs", n_envs or spec.num_envs, 1)
+        number = envs.spec.num_envs if envs is not None else configs.integer("n_envs", spec.num_envs if n_envs is None else n_envs, 1)
         if number == spec.num_envs:
             agent.config = config
             agent._setup(spec, network, log_dir, info_keywords)
@@ -730,6 +742,11 @@ def spec_from_json(text: str) -> EnvSpec:
 
 def _describe(spec: EnvSpec) -> str:
     return f"observations {spec.observation_space} and actions {spec.action_space}"
+
+
+def _either(names: Sequence[str]) -> str:
+    """Names as a text, such as "A, B or C"."""
+    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _carry_over(old_num: int, num: int, name: str, part: PyTree, old: PyTree) -> PyTree:

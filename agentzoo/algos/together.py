@@ -15,7 +15,7 @@ from agentzoo.algos.base import Algorithm, interrupt_between_cycles, spec_from_j
 from agentzoo.callbacks import BaseCallback
 from agentzoo.progress import Budget
 from agentzoo.runners import DeviceRunner, GroupRunner, RunState, stack, unstack
-from agentzoo.types import Agent, ConfigurationError, TrainingError
+from agentzoo.types import Agent, ConfigurationError, PyTree, TrainingError
 
 
 class Curve(NamedTuple):
@@ -222,13 +222,15 @@ def _learn_as_one(
         try:
             with interrupt_between_cycles() as interrupted:
                 for cycle in runner.run(run, total, lambda step: (step // log_interval + 1) * log_interval):
-                    due, run = cycle.run.step // log_interval > run.step // log_interval, cycle.run
+                    due = cycle.run.step // log_interval > run.step // log_interval
+                    before, run = run.agent.params, cycle.run
                     for agent, episodes, own in zip(group, cycle.episodes, points, strict=True):
                         agent._run = agent._run._replace(step=run.step, moves=run.moves)
                         agent._episodes.extend(episodes)
                         if due:
                             own.append((run.step, agent.ep_rew_mean))
                     if cycle.fault is not None:
+                        run = run._replace(agent=run.agent._replace(params=_last_finite(run.agent.params, before)))
                         raise TrainingError(cycle.fault)
                     if due:
                         _log(group, cycle.metrics)
@@ -252,6 +254,14 @@ def _hand_over(group: Sequence[Any], run: RunState, runner: GroupRunner) -> None
     """Gives each agent its own part of what the program has computed."""
     for agent, state, worlds in zip(group, unstack(run.agent), unstack(runner.worlds), strict=True):
         agent._run, agent._runner.worlds = agent._run._replace(agent=state), worlds
+
+
+@jax.jit
+def _last_finite(params: PyTree, before: PyTree) -> PyTree:
+    """The parameters of each agent if they are finite, and else those before; all have a leading axis of agents."""
+    finite = [jnp.isfinite(x).reshape(len(x), -1).all(axis=1) for x in jax.tree.leaves(params)]
+    good = jnp.stack(finite).all(axis=0)  # [S]
+    return jax.tree.map(lambda x, old: jnp.where(good.reshape(-1, *[1] * (x.ndim - 1)), x, old), params, before)
 
 
 def _log(group: Sequence[Any], metrics: dict[str, Any]) -> None:

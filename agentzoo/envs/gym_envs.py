@@ -49,6 +49,10 @@ class Envs(Protocol):
         """Says that somebody else has used the environments."""
         ...
 
+    def occupy(self, busy: bool) -> None:
+        """Says whether actors in threads are stepping the environments, so that nobody else can."""
+        ...
+
     def infos(self) -> list[Info]:
         """Returns the `info` of each environment's newest step."""
         ...
@@ -92,6 +96,12 @@ class GymEnvs(Used):
 
     def __init__(self, envs: Sequence[gym.Env]):
         self.envs = list(envs)
+        for env in self.envs:
+            for name in ("observation_space", "action_space"):
+                if not isinstance(getattr(env, name, None), gym.Space):
+                    raise ConfigurationError(
+                        f"The environment {type(env.unwrapped).__name__} has no {name}; set it to a space of gymnasium.spaces."
+                    )
         kinds = [(spaces.plain(frame_stacks.observation_space(env)), spaces.plain(env.action_space)) for env in self.envs]
         self.spec = EnvSpec(*kinds[0], len(self.envs))
         spaces.check_observation_space(self.spec.observation_space)

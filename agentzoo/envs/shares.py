@@ -30,6 +30,11 @@ class SharedEnvs:
         """Whether somebody else has used the environments since they were reset."""
         return any(share.disturbed for share in self.shares)
 
+    def occupy(self, busy: bool) -> None:
+        """Says whether actors in threads are stepping the environments."""
+        for share in self.shares:
+            share.occupy(busy)
+
     def disturb(self) -> None:
         """Says that somebody else has used the environments."""
         for share in self.shares:

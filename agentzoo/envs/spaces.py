@@ -136,8 +136,16 @@ def is_batched(space: spaces.Space, element: Any) -> bool:
     """
     if isinstance(space, spaces.Dict | spaces.Tuple):
         key, part = next(iter(parts(space)))
-        return is_batched(part, element[key])
-    found = np.shape(element)
+        try:
+            return is_batched(part, element[key])
+        except (KeyError, IndexError, TypeError):
+            raise ConfigurationError(f"The observation lacks {key!r}; expected an element of {space}, or a batch.") from None
+    if isinstance(element, tuple) and len(element) == 2 and isinstance(element[1], dict):
+        raise ConfigurationError("The observation is what `reset` returns, a pair of observation and info; write obs, info = env.reset().")
+    try:
+        found = np.shape(element)
+    except ValueError:  # of lists of unequal lengths
+        raise ConfigurationError(f"The observation is {type(element).__name__} of unequal parts; expected an array for {space}.") from None
     if found == space.shape:
         return False
     if found and found[1:] == space.shape:

@@ -12,6 +12,9 @@ import gymnasium as gym
 from agentzoo.types import ConfigurationError
 
 _MARK = "_agentzoo_use"
+BUSY = (
+    "The agent's actors are stepping these environments in threads, and nobody else can while learn() runs; use an environment of your own."
+)
 
 
 class Use:
@@ -19,10 +22,11 @@ class Use:
 
     Attributes:
       over: whether somebody else has used them.
+      busy: whether actors in threads are stepping them at this moment, so that nobody else can.
     """
 
-    def __init__(self) -> None:
-        self.over = False
+    def __init__(self, busy: bool = False) -> None:
+        self.over, self.busy = False, busy
 
 
 class Used:
@@ -43,17 +47,28 @@ class Used:
         self._use = Use()
         self._use.over = True
 
+    def occupy(self, busy: bool) -> None:
+        """Says whether actors in threads are stepping the environments, which have been reset before."""
+        self._use.busy = busy
+
     def _claim(self, envs: Iterable[Any]) -> None:
-        """Says that these environments are used by this object from now on, and by no other."""
-        self._use = Use()
-        for env in envs:
-            for part in parts(env):
-                previous = getattr(part, _MARK, None)
-                if previous is not None:
-                    previous.over = True
-                # An object may refuse new attributes.
-                with contextlib.suppress(AttributeError, TypeError):
-                    setattr(part, _MARK, self._use)
+        """Says that these environments are used by this object from now on, and by no other.
+
+        Raises:
+          ConfigurationError: if another object's actors are stepping one of them in threads.
+        """
+        own = self._use
+        found = [part for env in envs for part in parts(env)]
+        uses = [getattr(part, _MARK, None) for part in found]
+        if any(use is not None and use is not own and use.busy for use in uses):
+            raise ConfigurationError(BUSY)
+        self._use = Use(busy=own.busy)
+        for part, previous in zip(found, uses, strict=True):
+            if previous is not None:
+                previous.over = True
+            # An object may refuse new attributes.
+            with contextlib.suppress(AttributeError, TypeError):
+                setattr(part, _MARK, self._use)
 
 
 def parts_of(envs: Any) -> list[Any]:
@@ -106,10 +121,7 @@ class TrainingEnv(gym.vector.VectorWrapper):
 
     def _use(self) -> None:
         if self._busy():
-            raise ConfigurationError(
-                "The agent's actors are stepping these environments in threads, and nobody else "
-                "can while learn() runs; use an environment of your own."
-            )
+            raise ConfigurationError(BUSY)
         self._disturb()
 
     def __getattr__(self, name: str) -> Any:

@@ -63,6 +63,8 @@ class VectorEnvs(Used):
         self._info = info
         if info and ended.any():
             self._keep_finals(info, ended, t)
+        if self.mode == AutoresetMode.NEXT_STEP and self._ended.any():
+            reward = np.where(self._ended, 0.0, reward)  # nothing is learned from dummy steps
         write(space, out.obs_t, t, obs)
         out.r_t[t] = checking.rewards_of(reward, num_envs)
         out.discount_t[t], out.last_t[t] = ~terminated, ended

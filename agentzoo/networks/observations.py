@@ -36,7 +36,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
-from agentzoo.types import Array, ConfigurationError, FrameStack
+from agentzoo.types import Array, ConfigurationError, FrameStack, has_channels_first
 
 Images = bool | str | tuple[str, ...]
 """Which parts of an observation are images: "auto", True for all, False for none, or names."""
@@ -202,16 +202,7 @@ def _axes(space: spaces.Box) -> str:
     shape = space.shape[len(frames) :]
     if len(shape) not in (2, 3) or 0 in space.shape:
         return ""
-    return frames + ("HW" if len(shape) == 2 else "CHW" if _has_channels_first(*shape) else "HWC")
-
-
-def _has_channels_first(first: int, middle: int, last: int) -> bool:
-    """Whether the first of three axes holds the channels, and not the last."""
-    if (first <= 4) != (last <= 4):
-        return first <= 4
-    if (first == middle) != (middle == last):
-        return middle == last
-    return first < last
+    return frames + ("HW" if len(shape) == 2 else "CHW" if has_channels_first(*shape) else "HWC")
 
 
 def _looks_like_an_image(space: spaces.Box) -> bool:
@@ -252,7 +243,7 @@ def _numbers(space: spaces.Box, scale_obs: bool) -> Numbers:
     if not is_open.all():
         ways.append(f"scaled from [{low[~is_open].min():g}, {high[~is_open].max():g}]")
     if as_bits.any():
-        ways.append(f"as {8 * as_bits.sum()} bits")
+        ways.append("each as its 8 bits")
     if (is_open & ~as_bits).any():
         ways.append("unscaled")
     return Numbers(f"{text}, {' or '.join(ways)}", offset.astype(np.float32), divisor.astype(np.float32), as_bits)

@@ -82,7 +82,7 @@ class HostRunner(Runner):
                 better = self._explain(error, out.a_tm1[t], int(numbers[0]) + (self.actor + 1) * num_envs)
                 if better is None:
                     raise
-                raise better from error
+                raise better from (None if isinstance(error, InvalidStep) else error)
             obs, first = spaces.at(out.obs_tm1, t + 1), out.first_tm1[t + 1]
         self._obs, self._first = obs, first
         extras = jax.tree.map(lambda *rows: np.stack(rows), *extras)

@@ -123,7 +123,7 @@ class ThreadsRunner(Runner):
             threading.Thread(target=self._work, args=(actor, run.key, total), name=f"actor {actor.actor}", daemon=True)
             for actor in self.actors
         ]
-        self.busy = bool(self._local_actors)
+        self._occupy(True)
         try:
             for thread in threads:
                 thread.start()
@@ -135,7 +135,13 @@ class ThreadsRunner(Runner):
             for thread in threads:
                 if thread.ident is not None:  # it has been started
                     thread.join()
-            self.busy = False
+            self._occupy(False)
+
+    def _occupy(self, busy: bool) -> None:
+        """Says whether nobody else can use the environments of this process."""
+        self.busy = busy and bool(self._local_actors)
+        for actor in self._local_actors:
+            actor.envs.occupy(busy)
 
     def _take(self) -> list[Rollout]:
         """Waits for a trajectory of each actor, the oldest, or raises what an actor has raised."""
