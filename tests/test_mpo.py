@@ -242,7 +242,7 @@ def test_duals_come_back_from_the_least_that_they_can_be():
 def test_an_alpha_does_not_run_away_where_steps_are_too_large_for_its_bound():
     alphas = []
     agent = MPO(probes.ContinuousCue, **{**FAST, "learning_rate": agentzoo.Linear(3e-2), "epsilon_stddev": 1e-5})
-    agent.learn(3_000, progress_bar=False, callback=lambda a: alphas.append(float(a.metrics["train/alpha_stddev"])))
+    agent.learn(3_000, progress_bar=False, callback=lambda a: alphas.append(a.metrics.get("train/alpha_stddev", 0.0)))
     np.testing.assert_allclose(np.nanmax(alphas), mpo.MOST * 100.0, rtol=1e-5)  # sqrt(epsilon / epsilon_stddev) is 100
     assert alphas[-1] < alphas[len(alphas) // 2]  # it comes back as soon as steps are small
 

@@ -86,6 +86,7 @@ class InPlace:
         def call(params: PyTree, rest: Any, *arguments: Any) -> Any:
             return function(rest._replace(params=params), *arguments)
 
+        call.__name__ = getattr(function, "__name__", "call")  # the program's name in JAX's logs and profiles
         self._compiled = jax.jit(call, donate_argnums=tuple(range(1, 2 + overwritten)))
 
     def __call__(self, state: Any, *arguments: Any) -> Any:
