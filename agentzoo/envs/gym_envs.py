@@ -135,17 +135,15 @@ class GymEnvs(Used):
     def step(self, actions: np.ndarray, out: Trajectory, t: int) -> None:
         """Takes one action in each environment; see `Envs`."""
         space, action_space, write = self.spec.observation_space, self.spec.action_space, spaces.write
-        elements = spaces.to_elements(action_space, actions)
+        elements = spaces.split(action_space, spaces.to_elements(action_space, actions))
         for n, env in enumerate(self.envs):
-            result = env.step(spaces.pick(action_space, elements, n))
+            result = env.step(elements[n])
             try:
-                obs, reward, terminated, truncated, info = checking.unpack_step(result)
-                self._check(obs)
-                out.r_t[t, n] = checking.reward_of(reward)
-                terminated = checking.flag_of(terminated, "terminated")
-                ended = checking.flag_of(truncated, "truncated") or terminated
+                obs, reward, terminated, truncated, info = checking.read_step(result, self._check)
             except InvalidStep as error:
                 raise InvalidStep(error.problem, n) from None
+            ended = terminated or truncated
+            out.r_t[t, n] = reward
             self._infos[n] = info
             if ended:
                 self._finals[t, n] = plain(info)

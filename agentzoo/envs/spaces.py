@@ -188,6 +188,11 @@ def pick(space: spaces.Space, elements: np.ndarray, n: int) -> Any:
     return elements[n] if isinstance(space, spaces.Discrete) else elements[n, ...]
 
 
+def split(space: spaces.Space, elements: np.ndarray) -> list[Any]:
+    """A batch of elements as a list of them; see `pick`."""
+    return list(elements) if isinstance(space, spaces.Discrete) else [elements[n, ...] for n in range(len(elements))]
+
+
 def to_json(space: spaces.Space) -> dict[str, Any]:
     """A space as plain JSON."""
     if isinstance(space, spaces.Dict):
