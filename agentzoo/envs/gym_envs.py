@@ -4,6 +4,7 @@ Steps are written into the arrays of a `Trajectory`, always with the true succes
 apart, and with a mask for dummy steps (`VectorEnvs` knows some).
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -91,6 +92,9 @@ class Envs(Protocol):
         ...
 
 
+_assign = np.ndarray.__setitem__  # (array, index, element), without a call of Python
+
+
 class GymEnvs(Used):
     """Steps ordinary environments one after the other, and resets each as soon as its episode ends."""
 
@@ -134,7 +138,8 @@ class GymEnvs(Used):
 
     def step(self, actions: np.ndarray, out: Trajectory, t: int) -> None:
         """Takes one action in each environment; see `Envs`."""
-        space, action_space, write = self.spec.observation_space, self.spec.action_space, spaces.write
+        space, action_space = self.spec.observation_space, self.spec.action_space
+        write = _assign if isinstance(out.obs_t, np.ndarray) else functools.partial(spaces.write, space)
         elements = spaces.split(action_space, spaces.to_elements(action_space, actions))
         for n, env in enumerate(self.envs):
             result = env.step(elements[n])
@@ -147,9 +152,9 @@ class GymEnvs(Used):
             self._infos[n] = info
             if ended:
                 self._finals[t, n] = plain(info)
-            write(space, out.obs_t, (t, n), obs)
+            write(out.obs_t, (t, n), obs)
             out.discount_t[t, n], out.last_t[t, n] = not terminated, ended
-            write(space, out.obs_tm1, (t + 1, n), self._begin(n, env) if ended else obs)
+            write(out.obs_tm1, (t + 1, n), self._begin(n, env) if ended else obs)
             out.first_tm1[t + 1, n] = ended
 
     def infos(self) -> list[Info]:
