@@ -74,17 +74,17 @@ def test_what_is_an_image(space, sizes):
 @pytest.mark.parametrize("space, expected", [
     (box(0, 1, 8, 8, 12), "768 integers, scaled from [0, 1]"),
     (box(0, 1, 84, 84, 3), "21168 integers, scaled from [0, 1]"),
-    (box(0, 255, 8, 8, 12), "768 integers, as 6144 bits"),
-    (box(0, 255, 7, 7, 20), "980 integers, as 7840 bits"),
-    (box(0, 255, 7, 7, 3), "147 integers, as 1176 bits"),
-    (box(0, 255, 128), "128 integers, as 1024 bits"),
-    (box(0, 255, 8, 84), "672 integers, as 5376 bits"),
-    (box(0, 255, 2, 10, 9, 3), "540 integers, as 4320 bits"),
-    (FrameStack(0, 255, (4, 128), BYTE), "512 integers, as 4096 bits"),
-    (box(-128, 127, 84, 84, 3, dtype=np.int8), "21168 integers, as 169344 bits"),
+    (box(0, 255, 8, 8, 12), "768 integers, each as its 8 bits"),
+    (box(0, 255, 7, 7, 20), "980 integers, each as its 8 bits"),
+    (box(0, 255, 7, 7, 3), "147 integers, each as its 8 bits"),
+    (box(0, 255, 128), "128 integers, each as its 8 bits"),
+    (box(0, 255, 8, 84), "672 integers, each as its 8 bits"),
+    (box(0, 255, 2, 10, 9, 3), "540 integers, each as its 8 bits"),
+    (FrameStack(0, 255, (4, 128), BYTE), "512 integers, each as its 8 bits"),
+    (box(-128, 127, 84, 84, 3, dtype=np.int8), "21168 integers, each as its 8 bits"),
     (box(0, 254, 2), "2 integers, scaled from [0, 254]"),
     (box(0, 255, 84, 84, 3, dtype=np.int32), "21168 integers, scaled from [0, 255]"),
-    (spaces.Box(np.array([0, 0]), np.array([9, 255]), dtype=BYTE), "2 integers, scaled from [0, 9] or as 8 bits"),
+    (spaces.Box(np.array([0, 0]), np.array([9, 255]), dtype=BYTE), "2 integers, scaled from [0, 9] or each as its 8 bits"),
     (box(-(2**31), 2**31 - 1, 2, dtype=np.int32), "2 integers, unscaled"),
     (box(0, 2**63 - 1, 2, dtype=np.int64), "2 integers, unscaled"),
     (box(0, 1, 84, 84, 3, dtype=np.float32), "21168 numbers, unscaled"),
@@ -106,7 +106,7 @@ def test_users_decide():
     assert text(box(0, 9, 12, 12), True) == "an image of 12 x 12 pixels with 1 channel, divided by 9"
     assert text(box(0, 1, 84, 84, 3, dtype=np.float32), True).endswith("3 channels, as it is")
     assert text(box(-np.inf, np.inf, 84, 84, 3, dtype=np.float32), True).endswith("3 channels, as it is")
-    assert text(camera, False) == "21168 integers, as 169344 bits"
+    assert text(camera, False) == "21168 integers, each as its 8 bits"
     assert text(camera, False, False) == text(camera, (), False) == "21168 integers, unscaled"
     assert text(camera, "auto", False) == "an image of 84 x 84 pixels with 3 channels, divided by 255"
     assert text(box(0, 1, 8, 8, 12), True, False) == "an image of 8 x 8 pixels with 12 channels, divided by 255"
@@ -326,7 +326,7 @@ def test_print_shows_what_was_decided(algorithm):
         "environment      without an id; 3 environments, runner host",
         "observation      Dict(",
         "camera: an image of 12 x 14 pixels with 3 channels, divided by 255",
-        "codes: 147 integers, as 1176 bits",
+        "codes: 147 integers, each as its 8 bits",
         "place: one of 4 categories, one-hot",
         "action           Discrete(2)",
         f"network          {size:,} parameters on ",

@@ -83,7 +83,7 @@ def test_a_line_for_each_entry_of_the_log_where_there_is_no_terminal(algorithm, 
     assert "\r" not in text[0]
     assert [line.split(" steps ")[0] for line in lines] == [f"{algorithm.__name__}: {step}/160" for step in (64, 128, 160)]
     assert [re.findall(r"\d+%", line) for line in lines] == [["40%"], ["80%"], ["100%"]]
-    assert all("return" in line and "step/s" in line for line in lines)
+    assert all("return" in line and "steps/s" in line for line in lines)
     with open(agent.run_dir / "progress.csv") as file:
         assert len(file.readlines()) == 1 + len(lines)
 
@@ -180,8 +180,8 @@ def test_the_rate_of_a_line_is_that_since_the_last(monkeypatch):
         progress.move(200, 400, "return 1.0", due=True)
         progress.close()
     first, second = text[0].splitlines()
-    assert "10.00step/s" in first and "00:10 elapsed, 00:30 left" in first
-    assert "50.00step/s" in second and "00:12 elapsed, 00:04 left" in second
+    assert "10 steps/s" in first and "00:10 elapsed, 00:30 left" in first
+    assert "50 steps/s" in second and "00:12 elapsed, 00:04 left" in second
 
 
 def test_budgets():
