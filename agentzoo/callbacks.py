@@ -170,7 +170,9 @@ class ConvertCallback(BaseCallback):
         required = [p for p in positional if p.default is p.empty]
         self._arguments = len(required or positional)
         if self._arguments not in (1, 2):
-            raise ConfigurationError("A callback function takes either one argument, the agent, or two, locals and globals.")
+            raise ConfigurationError(
+                "A callback function takes either one argument, the agent, or two, locals and globals."
+            )
 
     def _on_step(self) -> bool:
         arguments = (self.model,) if self._arguments == 1 else (self.locals, self.globals)
@@ -278,7 +280,9 @@ class _Every:
 
     def __init__(self, name: str, period: float):
         if not (isinstance(period, int | float | np.number) and period >= 1):
-            raise ConfigurationError(f"{name}={period}; expected a number of environment steps, at least 1.")
+            raise ConfigurationError(
+                f"{name}={period}; expected a number of environment steps, at least 1."
+            )
         self.period = int(period)
         self._last = 0
 
@@ -341,7 +345,11 @@ class CheckpointCallback(BaseCallback):
         verbose: int = 0,
     ):
         super().__init__(verbose)
-        self.save_path, self.name_prefix, self.save_replay_buffer = Path(save_path), name_prefix, save_replay_buffer
+        self.save_path, self.name_prefix, self.save_replay_buffer = (
+            Path(save_path),
+            name_prefix,
+            save_replay_buffer,
+        )
         self._every = _Every("save_freq", save_freq)
 
     def next_step(self, step: int) -> float:
@@ -407,12 +415,19 @@ class EvalCallback(EventCallback):
         super().__init__(callback_after_eval, verbose)
         self.callback_on_new_best = make_callback(callback_on_new_best)
         self.callback_on_new_best.parent = self
-        self.eval_env, self.n_eval_episodes, self.deterministic, self.render = eval_env, n_eval_episodes, deterministic, render
+        self.eval_env, self.n_eval_episodes, self.deterministic, self.render = (
+            eval_env,
+            n_eval_episodes,
+            deterministic,
+            render,
+        )
         self.seed = seed
         self._envs: Envs | None = None
         self._ours = False  # whether the environments were made here
         self.log_path = Path(log_path) if log_path is not None else None
-        self.best_model_save_path = Path(best_model_save_path) if best_model_save_path is not None else None
+        self.best_model_save_path = (
+            Path(best_model_save_path) if best_model_save_path is not None else None
+        )
         self.best_mean_reward = self.last_mean_reward = -np.inf
         self._every = _Every("eval_freq", eval_freq)
         names = ("timesteps", "results", "ep_lengths", "successes")
@@ -489,7 +504,9 @@ class EvalCallback(EventCallback):
             self.logger.record("eval/success_rate", np.mean(successes))
         self.model.dump_logs()
         if self.verbose:
-            tqdm.write(f"Evaluation at step {self.num_timesteps}: mean reward {mean:.2f} +- {std:.2f} of {len(rewards)} episodes")
+            tqdm.write(
+                f"Evaluation at step {self.num_timesteps}: mean reward {mean:.2f} +- {std:.2f} of {len(rewards)} episodes"
+            )
         if self.log_path is not None:
             self._append_history(rewards, lengths, successes)
         proceed = True
@@ -531,7 +548,9 @@ class StopTrainingOnRewardThreshold(_StopTrainingAfterEvaluation):
     def _on_step(self) -> bool:
         best = _evaluation_of(self).best_mean_reward
         if best >= self.reward_threshold and self.verbose:
-            tqdm.write(f"Stopping: the mean reward {best:.2f} reached the threshold {self.reward_threshold}")
+            tqdm.write(
+                f"Stopping: the mean reward {best:.2f} reached the threshold {self.reward_threshold}"
+            )
         return best < self.reward_threshold
 
 
@@ -567,7 +586,9 @@ def _evaluation_of(callback: BaseCallback) -> EvalCallback:
     while parent is not None and not isinstance(parent, EvalCallback):
         parent = parent.parent
     if parent is None:
-        raise ConfigurationError(f"{type(callback).__name__} must be given to an EvalCallback, not to learn() itself.")
+        raise ConfigurationError(
+            f"{type(callback).__name__} must be given to an EvalCallback, not to learn() itself."
+        )
     return parent
 
 
@@ -622,7 +643,9 @@ class ProgressBarCallback(BaseCallback):
         self._progress.close()
 
 
-CallbackLike = BaseCallback | Callable[..., Any] | Sequence["BaseCallback | Callable[..., Any]"] | None
+CallbackLike = (
+    BaseCallback | Callable[..., Any] | Sequence["BaseCallback | Callable[..., Any]"] | None
+)
 
 
 def make_callback(callback: CallbackLike) -> BaseCallback:
@@ -636,9 +659,13 @@ def make_callback(callback: CallbackLike) -> BaseCallback:
     if isinstance(callback, BaseCallback):
         return callback
     if isinstance(callback, type) and issubclass(callback, BaseCallback):
-        raise ConfigurationError(f"callback is the class {callback.__name__}; write {callback.__name__}(...), which makes one.")
+        raise ConfigurationError(
+            f"callback is the class {callback.__name__}; write {callback.__name__}(...), which makes one."
+        )
     if isinstance(callback, list | tuple):
         return CallbackList([make_callback(one) for one in callback])
     if callable(callback):
         return ConvertCallback(callback)
-    raise ConfigurationError(f"callback is {type(callback).__name__}; expected a BaseCallback, a function, or a list of those.")
+    raise ConfigurationError(
+        f"callback is {type(callback).__name__}; expected a BaseCallback, a function, or a list of those."
+    )

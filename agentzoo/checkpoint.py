@@ -28,7 +28,11 @@ except ImportError:
 FORMAT = 2  # of files that leave out rows of zeros; those with all rows have format 1
 SUFFIX = ".safetensors"
 DTYPES = {
-    **{f"{name}{bits}": f"{letter}{bits}" for name, letter in (("int", "I"), ("uint", "U")) for bits in (8, 16, 32, 64)},
+    **{
+        f"{name}{bits}": f"{letter}{bits}"
+        for name, letter in (("int", "I"), ("uint", "U"))
+        for bits in (8, 16, 32, 64)
+    },
     **{f"float{bits}": f"F{bits}" for bits in (16, 32, 64)},
     "bool": "BOOL",
     "complex64": "C64",
@@ -58,7 +62,9 @@ def save(path: str | os.PathLike, tree: PyTree, manifest: dict[str, Any]) -> Pat
     for name, leaf in _named_leaves(tree).items():
         array, tags[name] = _to_array(leaf)
         runs = _nonzero_runs(array)
-        parts[name] = [array] if runs is None else [array[start:stop] for start, stop in runs or [(0, 0)]]
+        parts[name] = (
+            [array] if runs is None else [array[start:stop] for start, stop in runs or [(0, 0)]]
+        )
         if runs is not None:
             sparse[name] = {"rows": len(array), "runs": runs}
     content = {"format": 2, "sparse": sparse} if sparse else {"format": 1}
@@ -83,7 +89,10 @@ def _upgraded(manifest: dict[str, Any]) -> dict[str, Any]:
     hyperparameters = manifest.get("hyperparameters", {})
     if "cnn" in hyperparameters and "images" not in hyperparameters:
         images = _earlier_images(manifest["spec"][0])
-        kept = {"images": bool(images) if "" in images or not images else images, "scale_obs": False}
+        kept = {
+            "images": bool(images) if "" in images or not images else images,
+            "scale_obs": False,
+        }
         manifest = manifest | {"hyperparameters": hyperparameters | kept}
     return manifest
 
@@ -92,7 +101,11 @@ def _earlier_images(space: dict[str, Any]) -> list[str]:
     """The names of the parts that earlier versions took for images: bytes with three axes, or stacks."""
     if space["type"] in ("Dict", "Tuple"):
         inner = space["spaces"].items() if space["type"] == "Dict" else enumerate(space["spaces"])
-        return ["/".join(filter(None, (str(key), name))) for key, part in inner for name in _earlier_images(part)]
+        return [
+            "/".join(filter(None, (str(key), name)))
+            for key, part in inner
+            for name in _earlier_images(part)
+        ]
     axes = {"Box": (3,), "FrameStack": (3, 4)}.get(space["type"], ())
     if space.get("dtype") != "uint8" or len(space["shape"]) not in axes:
         return []
@@ -108,7 +121,12 @@ def _earlier_images(space: dict[str, Any]) -> list[str]:
     return [""]
 
 
-def load(path: str | os.PathLike, template: PyTree, missing: tuple[str, ...] = (), surplus: str = "nothing") -> PyTree:
+def load(
+    path: str | os.PathLike,
+    template: PyTree,
+    missing: tuple[str, ...] = (),
+    surplus: str = "nothing",
+) -> PyTree:
     """Reads a pytree.
 
     Args:
@@ -128,7 +146,9 @@ def load(path: str | os.PathLike, template: PyTree, missing: tuple[str, ...] = (
             if name.startswith(missing):
                 leaves.append(leaf)
                 continue
-            raise ConfigurationError(f"{path} lacks {name}; it was saved by an agent with another network or other options.")
+            raise ConfigurationError(
+                f"{path} lacks {name}; it was saved by an agent with another network or other options."
+            )
         shape, dtype, tag = _describe(leaf)
         found = _with_zeros(arrays.pop(name), header.get("sparse", {}).get(name))
         if (found.shape, found.dtype, header["tags"][name]) != (shape, dtype, tag):
@@ -192,7 +212,9 @@ def _with_suffix(path: str | os.PathLike) -> Path:
 
 
 def _named_leaves(tree: PyTree) -> dict[str, Any]:
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    return {
+        jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 def _describe(leaf: Any) -> tuple[tuple[int, ...], np.dtype, str]:
@@ -213,7 +235,9 @@ def _to_array(leaf: Any) -> tuple[np.ndarray, str]:
     if tag.startswith("key:"):
         leaf = jax.random.key_data(leaf)
     if isinstance(leaf, jax.Array) and leaf.is_fully_replicated:
-        leaf = leaf.addressable_data(0)  # a new array object: JAX keeps what it has brought to the host as long as the object lives
+        leaf = leaf.addressable_data(
+            0
+        )  # a new array object: JAX keeps what it has brought to the host as long as the object lives
     return np.asarray(leaf, order="C").view(dtype), tag
 
 
@@ -222,7 +246,9 @@ def _from_array(array: np.ndarray, tag: str) -> Any:
         return jax.random.wrap_key_data(jnp.array(array), impl=tag.removeprefix("key:"))
     if tag in ("int", "float", "bool"):
         return array.item()
-    return jax.device_put(array.view(ml_dtypes.bfloat16) if tag == "bfloat16" else array, may_alias=False)
+    return jax.device_put(
+        array.view(ml_dtypes.bfloat16) if tag == "bfloat16" else array, may_alias=False
+    )
 
 
 def _bytes(array: np.ndarray) -> np.ndarray:
@@ -236,7 +262,9 @@ def _nonzero_runs(array: np.ndarray) -> list[list[int]] | None:
     row = array.nbytes // len(array)
     block = 8 * -(-BLOCK // (8 * row))  # rows, so many that a block is a multiple of 8 bytes
     data, whole = _bytes(array), len(array) // block * block * row
-    padded = np.zeros(len(array) // block + 3, bool)  # whether a block has anything else, between two that have not
+    padded = np.zeros(
+        len(array) // block + 3, bool
+    )  # whether a block has anything else, between two that have not
     padded[1:-2] = data[:whole].view(np.uint64).reshape(-1, block * row // 8).any(axis=1)
     padded[-2] = data[whole:].any()
     runs = np.minimum(np.flatnonzero(padded[1:] != padded[:-1]) * block, len(array)).reshape(-1, 2)
@@ -269,14 +297,20 @@ def _write(file: BinaryIO, parts: dict[str, list[np.ndarray]], metadata: dict[st
 
     The package's own `save_file` wants whole arrays, and some of its versions copy them.
     """
-    names = sorted(parts, key=lambda name: (-parts[name][0].itemsize, name))  # so that each array is aligned
+    names = sorted(
+        parts, key=lambda name: (-parts[name][0].itemsize, name)
+    )  # so that each array is aligned
     header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
     for name in names:
         first, start = parts[name][0], end
         shape = (sum(len(part) for part in parts[name]), *first.shape[1:]) if first.ndim else ()
         end += sum(part.nbytes for part in parts[name])
-        header[name] = {"dtype": DTYPES[first.dtype.name], "shape": shape, "data_offsets": (start, end)}
+        header[name] = {
+            "dtype": DTYPES[first.dtype.name],
+            "shape": shape,
+            "data_offsets": (start, end),
+        }
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     file.write(len(text).to_bytes(8, "little") + text)
@@ -328,7 +362,9 @@ def _remove_leftovers(target: Path) -> None:
             with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
                 if fcntl is not None:
                     file = stack.enter_context(open(path, "rb"))
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails where another process writes
+                    fcntl.flock(
+                        file, fcntl.LOCK_EX | fcntl.LOCK_NB
+                    )  # fails where another process writes
                 path.unlink()
 
 
@@ -351,12 +387,20 @@ def _read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, np.ndarray
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except safetensors.SafetensorError as error:
-        raise ConfigurationError(f"{path} is not a saved agent, or it is damaged: {error}") from error
+        raise ConfigurationError(
+            f"{path} is not a saved agent, or it is damaged: {error}"
+        ) from error
     if "agentzoo" not in metadata:
         raise ConfigurationError(f"{path} is a safetensors file, but not one that agentzoo saved.")
-    if metadata.get("sha256") != _digest(metadata["agentzoo"], {name: [array] for name, array in arrays.items()}):
-        raise ConfigurationError(f"{path} is damaged: its checksum does not match. Use an earlier checkpoint.")
+    if metadata.get("sha256") != _digest(
+        metadata["agentzoo"], {name: [array] for name, array in arrays.items()}
+    ):
+        raise ConfigurationError(
+            f"{path} is damaged: its checksum does not match. Use an earlier checkpoint."
+        )
     header = json.loads(metadata["agentzoo"])
     if header["format"] > FORMAT:
-        raise ConfigurationError(f"{path} has format {header['format']}, which this version does not read; update agentzoo.")
+        raise ConfigurationError(
+            f"{path} has format {header['format']}, which this version does not read; update agentzoo."
+        )
     return header, arrays

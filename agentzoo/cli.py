@@ -140,7 +140,9 @@ def _run(arguments: list[str]) -> None:
         for option in arguments[2:]:
             other = _OPTIONS_ELSEWHERE.get(option.split("=")[0])
             if other is not None:
-                raise ConfigurationError(f"There is no option {option.split('=')[0]}; write {other}.")
+                raise ConfigurationError(
+                    f"There is no option {option.split('=')[0]}; write {other}."
+                )
         options, config = _parse_train(algorithm, given[0], arguments[2:])
         _train(algorithm, options, config)
     elif given and given[0] not in ("-h", "--help"):
@@ -181,7 +183,10 @@ def _remember_interrupts() -> Iterator[None]:
     """Notes Ctrl-C beside raising `KeyboardInterrupt`, which libraries may swallow while they are imported."""
     previous = signal.getsignal(signal.SIGINT)
     _interrupts.clear()
-    if threading.current_thread() is not threading.main_thread() or previous is not signal.default_int_handler:
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or previous is not signal.default_int_handler
+    ):
         yield
         return
 
@@ -227,15 +232,22 @@ def _parse_train(algorithm: Any, name: str, arguments: list[str]) -> tuple[Train
     given, _ = tyro.cli(_Preset, args=arguments, add_help=False, return_unknown_args=True)
     preset = given.preset
     if preset is not None and preset not in algorithm.presets:
-        raise ConfigurationError(f"{algorithm.__name__} has no preset {preset!r}; choose from {', '.join(algorithm.presets) or 'none'}.")
+        raise ConfigurationError(
+            f"{algorithm.__name__} has no preset {preset!r}; choose from {', '.join(algorithm.presets) or 'none'}."
+        )
     defaults = configs.make_config(algorithm.Config, algorithm.presets[preset] if preset else {})
     flat = tyro.conf.arg(name="", prefix_name=False)
     options = dataclasses.make_dataclass(
         "Options",
-        [("run", Annotated[Train, flat]), ("config", Annotated[algorithm.Config, flat], dataclasses.field(default=defaults))],
+        [
+            ("run", Annotated[Train, flat]),
+            ("config", Annotated[algorithm.Config, flat], dataclasses.field(default=defaults)),
+        ],
     )
     options.__doc__ = Train.__doc__
-    parsed: Any = tyro.cli(options, prog=f"agentzoo train {name}", args=arguments, registry=_REGISTRY)
+    parsed: Any = tyro.cli(
+        options, prog=f"agentzoo train {name}", args=arguments, registry=_REGISTRY
+    )
     return parsed.run, parsed.config
 
 
@@ -243,7 +255,9 @@ _REGISTRY = tyro.constructors.ConstructorRegistry()
 
 
 @_REGISTRY.primitive_rule
-def _schedule_rule(type_info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+def _schedule_rule(
+    type_info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec | None:
     """Schedules on the command line: a number, or `linear:START,END`, or None where that is allowed."""
     optional = type_info.type == configs.Schedule | None
     if type_info.type != configs.Schedule and not optional:
@@ -253,15 +267,21 @@ def _schedule_rule(type_info: tyro.constructors.PrimitiveTypeInfo) -> tyro.const
         if optional and arguments[0] == "None":
             return None
         if arguments[0].startswith("linear:"):
-            return configs.Linear(*(float(part) for part in arguments[0].removeprefix("linear:").split(",")))
+            return configs.Linear(
+                *(float(part) for part in arguments[0].removeprefix("linear:").split(","))
+            )
         return float(arguments[0])
 
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
         metavar="FLOAT|linear:START,END" + optional * "|None",
         instance_from_str=parse,
-        is_instance=lambda value: isinstance(value, int | float | configs.Linear) or (optional and value is None),
-        str_from_instance=lambda value: [f"linear:{value.start},{value.end}" if isinstance(value, configs.Linear) else str(value)],
+        is_instance=lambda value: (
+            isinstance(value, int | float | configs.Linear) or (optional and value is None)
+        ),
+        str_from_instance=lambda value: [
+            f"linear:{value.start},{value.end}" if isinstance(value, configs.Linear) else str(value)
+        ],
     )
 
 
@@ -271,7 +291,9 @@ def _train(algorithm: Any, options: Train, config: Any) -> None:
         raise ConfigurationError(f"--steps {options.steps:g}; expected 1 to 2^31 - 1.")
     _at_least(0, "--eval-episodes", options.eval_episodes)
     env = _environment(options.env, _keywords(options.env_kwargs))
-    hyperparameters = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    hyperparameters = {
+        field.name: getattr(config, field.name) for field in dataclasses.fields(config)
+    }
     with _warnings_unless_refused():
         agent = algorithm(
             env,
@@ -393,7 +415,9 @@ def _environment_of(agent: Any, options: Eval | Video) -> tuple[str, dict[str, A
     if options.env is not None:
         return options.env, given
     if agent.env_id is None:
-        raise ConfigurationError("The agent was not trained in an environment with an id; name one with --env.")
+        raise ConfigurationError(
+            "The agent was not trained in an environment with an id; name one with --env."
+        )
     if agent.env_kwargs is None:
         raise ConfigurationError(
             f"The agent was trained in {agent.env_id!r} with arguments that its file cannot hold; "

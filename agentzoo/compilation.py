@@ -21,7 +21,9 @@ def use_compilation_cache(folder: str | os.PathLike[str] | None = None) -> Path:
       The folder.
     """
     given = folder or jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
-    path = Path(given or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agentzoo").expanduser()
+    path = Path(
+        given or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agentzoo"
+    ).expanduser()
     jax.config.update("jax_compilation_cache_dir", str(path))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     compilation_cache.reset_cache()  # else JAX ignores it once a program has been compiled

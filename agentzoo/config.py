@@ -91,7 +91,11 @@ def make_config(cls: type[Config], values: Mapping[str, Any], others: Iterable[s
     """
     names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     where, known = cls.__name__.removesuffix("Config"), [*names, *others]
-    unknown = [keywords.unknown(where, name, value, known, names) for name, value in values.items() if name not in names]
+    unknown = [
+        keywords.unknown(where, name, value, known, names)
+        for name, value in values.items()
+        if name not in names
+    ]
     if unknown:
         raise ConfigurationError(" ".join(map(str, unknown)))
     hints = get_type_hints(cls, include_extras=True)
@@ -111,7 +115,9 @@ def _convert(hint: Any, value: Any) -> Any:
         return int(value)
     if isinstance(value, Linear):
         return Linear(_convert(float, value.start), _convert(float, value.end))
-    items: Any = value if isinstance(value, list | tuple) or len(getattr(value, "shape", ())) == 1 else None
+    items: Any = (
+        value if isinstance(value, list | tuple) or len(getattr(value, "shape", ())) == 1 else None
+    )
     of_tuple = next((option for option in kinds if get_origin(option) is tuple), None)
     if of_tuple is not None and items is not None:
         return tuple(_convert(get_args(of_tuple)[0], item) for item in items)
@@ -125,14 +131,26 @@ def _plain(hint: Any) -> Any:
 def _check(name: str, hint: Any, value: Any) -> None:
     kind = _plain(hint)
     if not _is_a(value, kind):
-        raise ConfigurationError(f"{name}={value!r} has the wrong type; expected {_describe(kind)}.")
-    ranges = [extra for extra in get_args(hint)[1:] if isinstance(extra, Range)] if get_origin(hint) is Annotated else []
+        raise ConfigurationError(
+            f"{name}={value!r} has the wrong type; expected {_describe(kind)}."
+        )
+    ranges = (
+        [extra for extra in get_args(hint)[1:] if isinstance(extra, Range)]
+        if get_origin(hint) is Annotated
+        else []
+    )
     if isinstance(value, Linear):  # it may end on an open bound, such as a learning rate on 0
         numbers = [value.start]
         if any(not (allowed.low <= value.end <= allowed.high) for allowed in ranges):
-            raise ConfigurationError(f"{name}={value!r} is out of range; expected a start {ranges[0]} and an end within the same bounds.")
+            raise ConfigurationError(
+                f"{name}={value!r} is out of range; expected a start {ranges[0]} and an end within the same bounds."
+            )
     else:
-        numbers = [n for n in (value if isinstance(value, tuple) else (value,)) if isinstance(n, int | float)]
+        numbers = [
+            n
+            for n in (value if isinstance(value, tuple) else (value,))
+            if isinstance(n, int | float)
+        ]
     for allowed in ranges:
         for number in numbers:
             if not allowed.allows(number):
@@ -156,7 +174,14 @@ def _is_a(value: Any, kind: Any) -> bool:
 def _describe(kind: Any) -> str:
     if get_origin(kind) in (Union, types.UnionType):
         return " or ".join(_describe(option) for option in get_args(kind))
-    names = {float: "a number", int: "an integer", bool: "True or False", str: "a string", type(None): "None", Linear: "Linear(start, end)"}
+    names = {
+        float: "a number",
+        int: "an integer",
+        bool: "True or False",
+        str: "a string",
+        type(None): "None",
+        Linear: "Linear(start, end)",
+    }
     if get_origin(kind) is tuple:
         return f"a tuple of {'strings' if get_args(kind)[0] is str else 'integers'}"
     return names.get(kind, "a function of the remaining progress")
@@ -168,7 +193,11 @@ def to_json(config: Any) -> dict[str, Any]:
     def plain(value):
         if isinstance(value, Linear):
             return {"linear": [value.start, value.end]}
-        return {"function": getattr(value, "__name__", type(value).__name__)} if callable(value) else value
+        return (
+            {"function": getattr(value, "__name__", type(value).__name__)}
+            if callable(value)
+            else value
+        )
 
     return {field.name: plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
@@ -178,7 +207,12 @@ def is_function(value: Any) -> bool:
     return isinstance(value, dict) and "linear" not in value
 
 
-def from_json(cls: type[Config], data: Mapping[str, Any], replaced: Mapping[str, Any], others: Iterable[str] = ()) -> Config:
+def from_json(
+    cls: type[Config],
+    data: Mapping[str, Any],
+    replaced: Mapping[str, Any],
+    others: Iterable[str] = (),
+) -> Config:
     """The config that `to_json` wrote, with some values replaced; `others` as for `make_config`.
 
     Raises:

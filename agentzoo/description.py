@@ -20,14 +20,22 @@ def describe(agent: Any) -> str:
     """Returns a description of an agent, several lines long."""
     layers = layers_of(agent.params)
     sizes = [sum(array.size for array in arrays.values()) for arrays in layers.values()]
-    devices = sorted({str(device) for leaf in jax.tree.leaves(agent.params) for device in leaf.devices()})
+    devices = sorted(
+        {str(device) for leaf in jax.tree.leaves(agent.params) for device in leaf.devices()}
+    )
     changed = [f"{name}={value!r}" for name, value in changed_hyperparameters(agent.config).items()]
     rows = [
         ("environment", [_environment(agent)]),
         ("observation", [_plain(agent.spec.observation_space), *_inputs(agent)]),
         ("action", [_plain(agent.spec.action_space)]),
         ("network", [f"{sum(sizes):,} parameters on {', '.join(devices)}", *_aligned(layers)]),
-        ("hyperparameters", textwrap.wrap(", ".join([*changed, "the others at their defaults" if changed else "defaults"]), 100)),
+        (
+            "hyperparameters",
+            textwrap.wrap(
+                ", ".join([*changed, "the others at their defaults" if changed else "defaults"]),
+                100,
+            ),
+        ),
     ]
     lines = [f"{type(agent).__name__} after {agent.num_timesteps:,} steps"]
     for title, values in rows:
@@ -38,7 +46,10 @@ def describe(agent: Any) -> str:
 
 def changed_hyperparameters(config: Any) -> dict[str, Any]:
     """Returns the hyperparameters that differ from the defaults."""
-    values = {field.name: (getattr(config, field.name), field.default) for field in dataclasses.fields(config)}
+    values = {
+        field.name: (getattr(config, field.name), field.default)
+        for field in dataclasses.fields(config)
+    }
     return {name: value for name, (value, default) in values.items() if value != default}
 
 
@@ -47,7 +58,9 @@ def layers_of(params: PyTree) -> dict[str, dict[str, Any]]:
     layers: dict[str, dict[str, Any]] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         names = [str(getattr(key, "key", getattr(key, "name", ""))) for key in path]
-        if len(path) > 1 and all(isinstance(key, jax.tree_util.DictKey) for key in path[-2:]):  # statistics are no layers
+        if len(path) > 1 and all(
+            isinstance(key, jax.tree_util.DictKey) for key in path[-2:]
+        ):  # statistics are no layers
             layers.setdefault("/".join(names[:-1]), {})[names[-1]] = leaf
     return layers
 
@@ -72,7 +85,10 @@ def _inputs(agent: Any) -> list[str]:
 
 def _aligned(layers: dict[str, dict[str, Any]]) -> list[str]:
     width = max(map(len, layers), default=0)
-    shapes = [", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items()) for arrays in layers.values()]
+    shapes = [
+        ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
+        for arrays in layers.values()
+    ]
     return [f"{name:{width}}  {shape}" for name, shape in zip(layers, shapes, strict=True)]
 
 

@@ -61,7 +61,9 @@ _SAMPLES = "Exploration by generalised state-dependent noise does not exist here
 _ADVICE: dict[str, str | Callable[[Any], str]] = {
     "_init_setup_model": "Leave it out: the networks are always made at once.",
     "action_masks": 'Put the mask into the observation, a Dict with an entry "action_mask".',
-    "action_noise": lambda _: "Leave it out: the policy explores by its own noise, which noise_steps= of SAC and MPO makes last longer.",
+    "action_noise": lambda _: (
+        "Leave it out: the policy explores by its own noise, which noise_steps= of SAC and MPO makes last longer."
+    ),
     "anneal_lr": "Write learning_rate=Linear(3e-4), with Linear from agentzoo, for a rate that falls to 0.",
     "autotune": 'Write ent_coef="auto".',
     "capture_video": "Record videos of a trained agent by the command agentzoo video RUN.",
@@ -106,7 +108,9 @@ _ADVICE: dict[str, str | Callable[[Any], str]] = {
     "use_sde_at_warmup": f"{_SAMPLES}, so leave it out.",
     "vec_env_cls": "Write n_envs= for several environments of an id, or give a VectorEnv of Gymnasium.",
     "verbose": lambda value: (
-        "Leave it out: learn shows a progress bar." if value else "Leave it out, and write learn(..., progress_bar=False)."
+        "Leave it out: learn shows a progress bar."
+        if value
+        else "Leave it out, and write learn(..., progress_bar=False)."
     ),
     "features_extractor_class": _NETWORK,
     "features_extractor_kwargs": _NETWORK,
@@ -114,7 +118,9 @@ _ADVICE: dict[str, str | Callable[[Any], str]] = {
 }
 
 
-def unknown(where: str, name: str, value: Any, known: Iterable[str], listed: Iterable[str] = ()) -> ConfigurationError:
+def unknown(
+    where: str, name: str, value: Any, known: Iterable[str], listed: Iterable[str] = ()
+) -> ConfigurationError:
     """Return the error for an argument that does not exist.
 
     Args:
@@ -145,7 +151,11 @@ def unknown(where: str, name: str, value: Any, known: Iterable[str], listed: Ite
 def checked(function: Function) -> Function:
     """Decorate a method, so that arguments that it does not have are refused with advice."""
     parameters = inspect.signature(function).parameters
-    names = [name for name, one in parameters.items() if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    names = [
+        name
+        for name, one in parameters.items()
+        if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+    ]
     names = [name for name in names if name != "self"]
     free = any(one.kind == one.VAR_KEYWORD for one in parameters.values())
 
@@ -155,10 +165,14 @@ def checked(function: Function) -> Function:
             return function(self, *args, **kwargs)
         except TypeError:  # which may come from anywhere, so that the arguments decide
             if function.__name__ == "__init__" and args and "env" in kwargs:
-                raise ConfigurationError(policy_first(type(self).__name__, args[0], kwargs["env"])) from None
+                raise ConfigurationError(
+                    policy_first(type(self).__name__, args[0], kwargs["env"])
+                ) from None
             for name, value in kwargs.items():
                 if name not in names and not free:
-                    raise unknown(f"{type(self).__name__}.{function.__name__}", name, value, names) from None
+                    raise unknown(
+                        f"{type(self).__name__}.{function.__name__}", name, value, names
+                    ) from None
             raise
 
     return call  # type: ignore[return-value]
@@ -196,6 +210,10 @@ def _policy(value: Any) -> str:
         words.append("net_arch=(64, 64), for policy and value alike")
     if function is not None:
         words.append(f'activation="{getattr(function, "__name__", "relu").lower()}"')
-    words += [f"{name}={_shown(value[name])}" for name in ("ortho_init", "log_std_init", "n_quantiles", "n_critics") if name in value]
+    words += [
+        f"{name}={_shown(value[name])}"
+        for name in ("ortho_init", "log_std_init", "n_quantiles", "n_critics")
+        if name in value
+    ]
     others = not words or len(words) < len(value)
     return " ".join([f"Write {', '.join(words)}."] * bool(words) + [_NETWORK] * others)

@@ -57,7 +57,9 @@ class Logger:
         """Opens the files, again if they were closed."""
         if self.folder is None or self._writer is not None:
             return
-        from tensorboardX import SummaryWriter  # here, since it is slow to import and not every run needs it
+        from tensorboardX import (
+            SummaryWriter,
+        )  # here, since it is slow to import and not every run needs it
 
         # TensorBoard reads the files of a folder in the order of their names, which tensorboardX makes from the second and the host.
         suffix = f".{os.getpid()}.{next(_writers):06}"
@@ -220,8 +222,12 @@ def make_folder(log_dir: str | os.PathLike[str], *names: str | None) -> Path:
     log_dir = Path(log_dir)
     log_dir.mkdir(parents=True, exist_ok=True)
     prefix = "_".join(re.sub(r"[^\w.+-]+", "-", name).strip("-") for name in names if name) + "_"
-    numbers = [path.name.removeprefix(prefix) for path in log_dir.iterdir() if path.name.startswith(prefix)]
-    for number in itertools.count(max((int(number) for number in numbers if number.isdecimal()), default=0) + 1):
+    numbers = [
+        path.name.removeprefix(prefix) for path in log_dir.iterdir() if path.name.startswith(prefix)
+    ]
+    for number in itertools.count(
+        max((int(number) for number in numbers if number.isdecimal()), default=0) + 1
+    ):
         folder = log_dir / f"{prefix}{number}"
         try:
             folder.mkdir()

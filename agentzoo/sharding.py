@@ -29,10 +29,18 @@ def make_mesh(n_devices: int | str) -> Mesh | None:
     if n_devices == "all":
         n_devices = len(devices)
     if not isinstance(n_devices, int | np.integer) or n_devices < 1:
-        raise ConfigurationError(f'n_devices={n_devices!r}; expected a number of devices, or "all".')
+        raise ConfigurationError(
+            f'n_devices={n_devices!r}; expected a number of devices, or "all".'
+        )
     if n_devices > len(devices):
-        advice = "; XLA_FLAGS=--xla_force_host_platform_device_count=4 would make four of a CPU" if devices[0].platform == "cpu" else ""
-        raise ConfigurationError(f"n_devices={n_devices}, but JAX sees {len(devices)} ({devices[0].platform}){advice}.")
+        advice = (
+            "; XLA_FLAGS=--xla_force_host_platform_device_count=4 would make four of a CPU"
+            if devices[0].platform == "cpu"
+            else ""
+        )
+        raise ConfigurationError(
+            f"n_devices={n_devices}, but JAX sees {len(devices)} ({devices[0].platform}){advice}."
+        )
     if n_devices == 1:
         return None
     if len({device.process_index for device in devices[:n_devices]}) < jax.process_count():
@@ -45,7 +53,11 @@ def make_mesh(n_devices: int | str) -> Mesh | None:
 
 def between(mesh: Mesh | None) -> Any:
     """A context in which functions are traced, so that `share` shares between the devices of the mesh."""
-    return contextlib.nullcontext() if mesh is None else jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
+    return (
+        contextlib.nullcontext()
+        if mesh is None
+        else jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
+    )
 
 
 def share(batch: PyTree, axis: int = 0) -> PyTree:
@@ -69,7 +81,11 @@ def share(batch: PyTree, axis: int = 0) -> PyTree:
 
 def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
     """Arrays of which each device of the mesh has a copy."""
-    return tree if mesh is None else jax.tree.map(lambda x: _put(x, NamedSharding(mesh, PartitionSpec())), tree)
+    return (
+        tree
+        if mesh is None
+        else jax.tree.map(lambda x: _put(x, NamedSharding(mesh, PartitionSpec())), tree)
+    )
 
 
 def spread(tree: PyTree, mesh: Mesh | None) -> PyTree:
@@ -78,7 +94,13 @@ def spread(tree: PyTree, mesh: Mesh | None) -> PyTree:
         return tree
 
     def put(x: Any) -> Any:
-        return _put(x, NamedSharding(mesh, PartitionSpec(_AXIS) if x.ndim and x.shape[0] % mesh.size == 0 else PartitionSpec()))
+        return _put(
+            x,
+            NamedSharding(
+                mesh,
+                PartitionSpec(_AXIS) if x.ndim and x.shape[0] % mesh.size == 0 else PartitionSpec(),
+            ),
+        )
 
     return jax.tree.map(put, tree)
 
@@ -90,7 +112,9 @@ def _put(x: jax.Array, sharding: NamedSharding) -> jax.Array:
     if sharding.is_fully_addressable:
         return jax.device_put(x, sharding)
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(_put(jax.random.key_data(x), sharding), impl=jax.random.key_impl(x))
+        return jax.random.wrap_key_data(
+            _put(jax.random.key_data(x), sharding), impl=jax.random.key_impl(x)
+        )
     return jax.make_array_from_callback(x.shape, sharding, np.asarray(x).__getitem__)
 
 

@@ -220,5 +220,7 @@ def zeros(space: spaces.Space, *leading: int) -> PyTree:
         return {name: zeros(part, *leading) for name, part in space.items()}
     if isinstance(space, spaces.Tuple):
         return tuple(zeros(part, *leading) for part in space)
-    assert space.shape is not None and space.dtype is not None  # the environments' adapter has refused other spaces
+    assert (
+        space.shape is not None and space.dtype is not None
+    )  # the environments' adapter has refused other spaces
     return jax.numpy.zeros((*leading, *space.shape), stored_dtype(space))

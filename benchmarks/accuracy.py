@@ -85,7 +85,9 @@ def element_wise(count: int) -> Iterator[Case]:
 
     unit = np.concatenate([between(TINY, 0.5, count // 2), 1 - between(2**-24, 0.5, count // 2)])
     yield Case("identity", "all", transforms.identity, lambda x: x, np.ones_like, (line,))
-    yield Case("sigmoid", "all", transforms.sigmoid, sigmoid, lambda x: sigmoid(x) * sigmoid(-x), (line,))
+    yield Case(
+        "sigmoid", "all", transforms.sigmoid, sigmoid, lambda x: sigmoid(x) * sigmoid(-x), (line,)
+    )
     yield Case(
         "logit", "(0, 1)", transforms.logit,
         lambda x: np.where(x < 0.3, np.log(x / (1 - x)), 2 * np.arctanh(2 * x - 1)), lambda x: 1 / (x * (1 - x)), (unit,),
@@ -124,12 +126,44 @@ def element_wise(count: int) -> Iterator[Case]:
             lambda x, p=p64, q=q: np.sign(x) * np.expm1(p * np.log1p(np.abs(x) / q)) / q,
             lambda x, p=p64, q=q: (np.abs(x) / q + 1) ** (p - 1), (both_signs(TINY, largest, count),),
         )  # fmt: skip
-    yield Case("hyperbolic_sin", "[-89.4, 89.4]", transforms.hyperbolic_sin, np.sinh, np.cosh, (both_signs(TINY, 89.4, count),))
-    yield Case("hyperbolic_arcsin", "all", transforms.hyperbolic_arcsin, np.arcsinh, lambda x: 1 / np.hypot(x, 1), (line,))
+    yield Case(
+        "hyperbolic_sin",
+        "[-89.4, 89.4]",
+        transforms.hyperbolic_sin,
+        np.sinh,
+        np.cosh,
+        (both_signs(TINY, 89.4, count),),
+    )
+    yield Case(
+        "hyperbolic_arcsin",
+        "all",
+        transforms.hyperbolic_arcsin,
+        np.arcsinh,
+        lambda x: 1 / np.hypot(x, 1),
+        (line,),
+    )
     discount = nonlinear_bellman.DISCOUNT_TRANSFORM_PAIR
-    yield Case("DISCOUNT_TRANSFORM_PAIR", "[0, 1)", discount.apply, lambda x: -np.log1p(-x), lambda x: 1 / (1 - x), (unit,))
-    yield Case("its inverse", "[0, inf)", discount.apply_inv, lambda x: -np.expm1(-x), lambda x: np.exp(-x), (np.abs(line),))
-    for target, domain, certain in ((0.0, "[0, 1)", [0]), (0.5, "(0, 1)", []), (1.0, "(0, 1]", [1])):
+    yield Case(
+        "DISCOUNT_TRANSFORM_PAIR",
+        "[0, 1)",
+        discount.apply,
+        lambda x: -np.log1p(-x),
+        lambda x: 1 / (1 - x),
+        (unit,),
+    )
+    yield Case(
+        "its inverse",
+        "[0, inf)",
+        discount.apply_inv,
+        lambda x: -np.expm1(-x),
+        lambda x: np.exp(-x),
+        (np.abs(line),),
+    )
+    for target, domain, certain in (
+        (0.0, "[0, 1)", [0]),
+        (0.5, "(0, 1)", []),
+        (1.0, "(0, 1]", [1]),
+    ):
         # A term of weight 0 is 0, also where its logarithm is infinite.
         yield Case(
             f"log_loss, target {target:g}", domain, lambda p, t=target: losses.log_loss(p, t),
@@ -143,7 +177,9 @@ def encodings(count: int) -> Iterator[Case]:
     count = min(count // 10, 5_000)
     for low, high, bins in ((-300, 300, 601), (-0.01, 0.01, 601), (5, 6, 51)):
         domain = f"[{low:g}, {high:g}]"
-        x = np.concatenate([np.linspace(low, high, count), np.linspace(low, high, bins)]).astype(np.float32)
+        x = np.concatenate([np.linspace(low, high, count), np.linspace(low, high, bins)]).astype(
+            np.float32
+        )
         x = x[(x > np.float32(low)) & (x < np.float32(high))]  # at the ends there are two gradients
         width = (f64(high) - f64(low)) / (bins - 1)
         two_hot = nonlinear_bellman.twohot_pair(low, high, bins)
@@ -161,11 +197,21 @@ def encodings(count: int) -> Iterator[Case]:
             return histogram(x) @ centres / histogram(x).sum(-1)
 
         def slope(x, histogram=histogram, mean=mean, centres=centres, edges=edges, scale=scale):
-            slopes = np.diff(-2 / np.sqrt(np.pi) / scale * np.exp(-(((edges - x[:, None]) / scale) ** 2)))
+            slopes = np.diff(
+                -2 / np.sqrt(np.pi) / scale * np.exp(-(((edges - x[:, None]) / scale) ** 2))
+            )
             return (slopes @ centres - mean(x) * slopes.sum(-1)) / histogram(x).sum(-1)
 
         hl_gauss = nonlinear_bellman.hl_gauss_pair(low, high, bins)
-        yield Case(f"hl_gauss_pair, {bins} bins", domain, lambda x, tx=hl_gauss: tx.apply_inv(tx.apply(x)), mean, slope, (x,), width)
+        yield Case(
+            f"hl_gauss_pair, {bins} bins",
+            domain,
+            lambda x, tx=hl_gauss: tx.apply_inv(tx.apply(x)),
+            mean,
+            slope,
+            (x,),
+            width,
+        )
     squash, bins = nonlinear_bellman.SIGNED_HYPERBOLIC_PAIR, 601
     largest = 0.999 * float(squash.apply_inv(300.0))  # at the ends there are two gradients
     x = both_signs(TINY, largest, count)
@@ -196,7 +242,10 @@ def log_probabilities(count: int) -> Iterator[Case]:
     logits = (rng.normal(size=(count, 5)) * 10 ** rng.uniform(-4, 4, (count, 1))).astype(np.float32)
     action = rng.integers(5, size=count)
     illegal = (rng.random((count, 5)) < 0.3) & (np.arange(5) != action[:, None])
-    for domain, x in (("logits to 1e5", logits), ("and some illegal", np.where(illegal, -np.inf, logits).astype(np.float32))):
+    for domain, x in (
+        ("logits to 1e5", logits),
+        ("and some illegal", np.where(illegal, -np.inf, logits).astype(np.float32)),
+    ):
         for name, function in (
             ("softmax().logprob", lambda x, a: distributions.softmax().logprob(a, x)),
             ("Categorical.log_prob", lambda x, a: policies.Categorical(x).log_prob(a)),
@@ -204,9 +253,15 @@ def log_probabilities(count: int) -> Iterator[Case]:
             yield Case(name, domain, function, chosen, chosen_slope, (x, action), 1.0)
     for name, function in (
         ("softmax(0.1).logprob", lambda x, a: distributions.softmax(0.1).logprob(a, x)),
-        ("clipped_entropy_softmax(0.1).logprob", lambda x, a: distributions.clipped_entropy_softmax(0.1).logprob(a, x)),
+        (
+            "clipped_entropy_softmax(0.1).logprob",
+            lambda x, a: distributions.clipped_entropy_softmax(0.1).logprob(a, x),
+        ),
         ("Softmax(_, 0.1).log_prob", lambda x, a: policies.Softmax(x, 0.1).log_prob(a)),
-        ("ClippedEntropySoftmax(_, 0.1).log_prob", lambda x, a: policies.ClippedEntropySoftmax(x, 0.1).log_prob(a)),
+        (
+            "ClippedEntropySoftmax(_, 0.1).log_prob",
+            lambda x, a: policies.ClippedEntropySoftmax(x, 0.1).log_prob(a),
+        ),
     ):
         yield Case(
             name, "logits to 1e5", function, lambda x, a: chosen(x / f64(0.1), a), lambda x, a: chosen_slope(x / f64(0.1), a) / f64(0.1),
@@ -258,11 +313,19 @@ def log_probabilities(count: int) -> Iterator[Case]:
         return (-0.5 * ((x - mu) / sigma) ** 2 - np.log(sigma) - 0.5 * np.log(2 * np.pi)).sum(-1)
 
     sigma = (10 ** rng.uniform(-18, 18, (count, 3))).astype(np.float32)
-    mu = (sigma * rng.normal(size=(count, 3)) * 10 ** rng.uniform(-3, 3, (count, 1))).astype(np.float32)
+    mu = (sigma * rng.normal(size=(count, 3)) * 10 ** rng.uniform(-3, 3, (count, 1))).astype(
+        np.float32
+    )
     sample = (mu + 6 * sigma * rng.normal(size=(count, 3))).astype(np.float32)
     for name, function in (
-        ("gaussian_diagonal().logprob", lambda mu, x, s: distributions.gaussian_diagonal().logprob(x, mu, s)),
-        ("DiagonalGaussian.log_prob", lambda mu, x, s: policies.DiagonalGaussian(mu, s).log_prob(x)),
+        (
+            "gaussian_diagonal().logprob",
+            lambda mu, x, s: distributions.gaussian_diagonal().logprob(x, mu, s),
+        ),
+        (
+            "DiagonalGaussian.log_prob",
+            lambda mu, x, s: policies.DiagonalGaussian(mu, s).log_prob(x),
+        ),
     ):
         yield Case(
             name, "sigma in [1e-18, 1e18]", function, lambda mu, x, s: gaussian(x, mu, s), lambda mu, x, s: (x - mu) / s**2,
@@ -278,7 +341,9 @@ def log_probabilities(count: int) -> Iterator[Case]:
         "TanhGaussian.log_prob_pre_tanh", "sigma in [1e-2, 10]", lambda mu, u, s: policies.TanhGaussian(mu, s).log_prob_pre_tanh(u),
         lambda mu, u, s: gaussian(u, mu, s) - tanh_slope(u), lambda mu, u, s: (u - mu) / s**2, (mu, u, sigma), 1.0,
     )  # fmt: skip
-    noise = np.asarray(jax.random.normal(jax.random.key(0), (1, count, 3))[0])  # of the policies' own samples
+    noise = np.asarray(
+        jax.random.normal(jax.random.key(0), (1, count, 3))[0]
+    )  # of the policies' own samples
     own_sigma = np.exp(rng.uniform(-20, 5, (count, 3))).astype(np.float32)
 
     def sample_log_prob(mu, noise, s):
@@ -321,11 +386,19 @@ def measure(case: Case) -> Row:
         wide = [x.astype(np.float64) if x.dtype == np.float32 else x for x in case.arguments]
         errors = []
         for found, true in ((value, case.exact(*wide)), (slope, case.slope(*wide))):
-            error = np.maximum(np.abs(found.astype(np.float64) - true) - NOTHING, 0) / np.maximum(np.abs(true), case.floor or TINY)
+            error = np.maximum(np.abs(found.astype(np.float64) - true) - NOTHING, 0) / np.maximum(
+                np.abs(true), case.floor or TINY
+            )
             worst = np.unravel_index(np.nanargmax(error), error.shape)
             at = ", ".join(f"{x:.4g}" for x in np.ravel(case.arguments[0][worst[0]])[:1])
             errors += [float(error[worst]), at]
-    return Row(case.name, case.domain, *errors, int((~np.isfinite(value)).sum()), int((~np.isfinite(slope)).sum()))
+    return Row(
+        case.name,
+        case.domain,
+        *errors,
+        int((~np.isfinite(value)).sum()),
+        int((~np.isfinite(slope)).sum()),
+    )
 
 
 def rows(count: int) -> Iterator[Row]:
@@ -335,15 +408,23 @@ def rows(count: int) -> Iterator[Row]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--points", type=int, default=2_000_000, help="points for each function of one number")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--points", type=int, default=2_000_000, help="points for each function of one number"
+    )
     arguments = parser.parse_args()
-    print("| function | domain | error | at | error of the gradient | at | not finite: values | gradients |")
+    print(
+        "| function | domain | error | at | error of the gradient | at | not finite: values | gradients |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for row in rows(arguments.points):
         error, slope_error = (f"{x:.1e}" if x else "0" for x in (row.error, row.slope_error))
         not_finite = f"{row.not_finite} | {row.slopes_not_finite}"
-        print(f"| {row.name} | {row.domain} | {error} | {row.at} | {slope_error} | {row.slope_at} | {not_finite} |")
+        print(
+            f"| {row.name} | {row.domain} | {error} | {row.at} | {slope_error} | {row.slope_at} | {not_finite} |"
+        )
 
 
 if __name__ == "__main__":

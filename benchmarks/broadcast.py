@@ -22,12 +22,18 @@ import agentzoo
 
 def transferred() -> int:
     """Bytes that the loopback interface has sent."""
-    line = next(line for line in Path("/proc/net/dev").read_text().splitlines() if line.strip().startswith("lo:"))
+    line = next(
+        line
+        for line in Path("/proc/net/dev").read_text().splitlines()
+        if line.strip().startswith("lo:")
+    )
     return int(line.split()[9])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--actors", type=int, default=16)
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=20)
@@ -35,7 +41,13 @@ def main() -> None:
     cluster(arguments.nodes)
     import ray
 
-    agent = agentzoo.IMPALA("CartPole-v1", n_envs=arguments.actors, runner="ray", n_actors=arguments.actors, net_arch=(350, 350))
+    agent = agentzoo.IMPALA(
+        "CartPole-v1",
+        n_envs=arguments.actors,
+        runner="ray",
+        n_actors=arguments.actors,
+        net_arch=(350, 350),
+    )
     params = jax.device_get(agent.params)
     size = sum(x.nbytes for x in jax.tree.leaves(params))
     workers = [handle._worker for handle in agent._runner.handles]
@@ -59,7 +71,9 @@ def main() -> None:
             sent[way].append(transferred() - before)
     print(f"{size / 1e6:.2f} MB of parameters to {arguments.actors} actors on {nodes} nodes")
     for way in ways:
-        print(f"{way}: {statistics.median(sent[way]) / 1e6:.1f} MB, {1e3 * statistics.median(times[way]):.1f} ms")
+        print(
+            f"{way}: {statistics.median(sent[way]) / 1e6:.1f} MB, {1e3 * statistics.median(times[way]):.1f} ms"
+        )
 
 
 if __name__ == "__main__":

@@ -27,18 +27,26 @@ from agentzoo import core
 try:
     import rlax
 except ImportError:
-    sys.exit("This needs RLax beside agentzoo, in an environment of its own: pip install rlax==0.1.9")
+    sys.exit(
+        "This needs RLax beside agentzoo, in an environment of its own: pip install rlax==0.1.9"
+    )
 
 LIBRARIES = {"rlax": rlax, "ours": core}
 B, A, LAMBDA = 32, 6, 0.95
 # Each as a function of a library and the arguments that `inputs` makes for it; the first is what gradients are taken of.
 TRACED = {
-    "lambda_returns": lambda lib, v, r, d: lib.lambda_returns(r, d, v, LAMBDA, stop_target_gradients=False),
-    "discounted_returns": lambda lib, v, r, d: lib.discounted_returns(r, d, v, stop_target_gradients=False),
-    "GAE": lambda lib, v, r, d: lib.truncated_generalized_advantage_estimation(r, d, LAMBDA, v, stop_target_gradients=False),
-    "vtrace_td_error_and_advantage": lambda lib, v_t, v_tm1, r, d, rho: lib.vtrace_td_error_and_advantage(
-        v_tm1, v_t, r, d, rho, stop_target_gradients=False
-    )[:2],
+    "lambda_returns": lambda lib, v, r, d: lib.lambda_returns(
+        r, d, v, LAMBDA, stop_target_gradients=False
+    ),
+    "discounted_returns": lambda lib, v, r, d: lib.discounted_returns(
+        r, d, v, stop_target_gradients=False
+    ),
+    "GAE": lambda lib, v, r, d: lib.truncated_generalized_advantage_estimation(
+        r, d, LAMBDA, v, stop_target_gradients=False
+    ),
+    "vtrace_td_error_and_advantage": lambda lib, v_t, v_tm1, r, d, rho: (
+        lib.vtrace_td_error_and_advantage(v_tm1, v_t, r, d, rho, stop_target_gradients=False)[:2]
+    ),
     "retrace": lambda lib, q_t, q_tm1, a_tm1, a_t, r, d, pi, mu: lib.retrace(
         q_tm1, q_t, a_tm1, a_t, r, d, pi, mu, LAMBDA, stop_target_gradients=False
     ),
@@ -50,22 +58,46 @@ def inputs(name: str, length: int, batch: tuple[int, ...] = ()) -> list[jax.Arra
     """Arguments of one of `TRACED`, time first, then the batch."""
     rng = np.random.default_rng(0)
     steps = (length, *batch)
-    r, d, rho = rng.normal(size=steps), 0.99 * (rng.random(steps) > 0.02), rng.uniform(0.1, 1, steps)
+    r, d, rho = (
+        rng.normal(size=steps),
+        0.99 * (rng.random(steps) > 0.02),
+        rng.uniform(0.1, 1, steps),
+    )
     states = (length + 1, *batch)
-    v, q, actions = rng.normal(size=states), rng.normal(size=(*states, A)), rng.integers(A, size=states)
+    v, q, actions = (
+        rng.normal(size=states),
+        rng.normal(size=(*states, A)),
+        rng.integers(A, size=states),
+    )
     arrays = {
         "GAE": (v, r, d),
         "vtrace_td_error_and_advantage": (v[1:], v[:-1], r, d, rho),
-        "retrace": (q[1:], q[:-1], actions[:-1], actions[1:], r, d, rng.dirichlet(np.ones(A), steps), rho),
+        "retrace": (
+            q[1:],
+            q[:-1],
+            actions[:-1],
+            actions[1:],
+            r,
+            d,
+            rng.dirichlet(np.ones(A), steps),
+            rho,
+        ),
     }.get(name, (v[1:], r, d))
-    return [jnp.asarray(x, jnp.int32 if np.issubdtype(x.dtype, np.integer) else jnp.float32) for x in arrays]
+    return [
+        jnp.asarray(x, jnp.int32 if np.issubdtype(x.dtype, np.integer) else jnp.float32)
+        for x in arrays
+    ]
 
 
 def gradient(function: Callable) -> Callable:
-    return jax.grad(lambda *arguments: sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(function(*arguments))))
+    return jax.grad(
+        lambda *arguments: sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(function(*arguments)))
+    )
 
 
-def interleaved(functions: dict[str, Callable], arguments: list[jax.Array], rounds: int, seconds: float = 1e-3) -> list[float]:
+def interleaved(
+    functions: dict[str, Callable], arguments: list[jax.Array], rounds: int, seconds: float = 1e-3
+) -> list[float]:
     """Least seconds of a call of each function, over rounds in which they take turns; a turn takes about `seconds`.
 
     Each round has arguments at new addresses: where arrays happen to lie changes the time by up to a half.
@@ -91,7 +123,9 @@ def interleaved(functions: dict[str, Callable], arguments: list[jax.Array], roun
     return list(least.values())
 
 
-def compiled(functions: dict[str, Callable], arguments: list[jax.Array]) -> tuple[dict[str, Callable], list[float]]:
+def compiled(
+    functions: dict[str, Callable], arguments: list[jax.Array]
+) -> tuple[dict[str, Callable], list[float]]:
     """Executables of the same function from each library, checked to agree, and the seconds that compiling them took."""
     executables, seconds = {}, []
     for name, function in functions.items():
@@ -112,18 +146,35 @@ def import_rows(rounds: int) -> Iterator[Row]:
             start = time.perf_counter()
             subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
             least[module] = min(least.get(module, float("inf")), time.perf_counter() - start)
-    jax_seconds, ours, theirs = (least[module] - least["sys"] for module in ("jax", "agentzoo.core", "rlax"))
+    jax_seconds, ours, theirs = (
+        least[module] - least["sys"] for module in ("jax", "agentzoo.core", "rlax")
+    )
     yield "import, beside `import jax`", "", jax_seconds, ours, ">= 0.77"
     yield "import, beside RLax", "", theirs, ours, ""
 
 
 def eager_rows(rounds: int) -> Iterator[Row]:
     for name in ("lambda_returns", "GAE", "vtrace_td_error_and_advantage", "retrace"):
-        functions = {key: functools.partial(TRACED[name], library) for key, library in LIBRARIES.items()}
-        yield f"{name}, eager", "T=100", *interleaved(functions, inputs(name, 100), rounds), ">= 100"
+        functions = {
+            key: functools.partial(TRACED[name], library) for key, library in LIBRARIES.items()
+        }
+        yield (
+            f"{name}, eager",
+            "T=100",
+            *interleaved(functions, inputs(name, 100), rounds),
+            ">= 100",
+        )
     points = [jax.random.normal(jax.random.key(0), shape) for shape in ((500, 32), (8, 32))]
-    functions = {key: functools.partial(library.knn_query, num_neighbors=10) for key, library in LIBRARIES.items()}
-    yield "knn_query, eager", "8 queries of 500 rows, D=32, k=10", *interleaved(functions, points, rounds), ">= 100"
+    functions = {
+        key: functools.partial(library.knn_query, num_neighbors=10)
+        for key, library in LIBRARIES.items()
+    }
+    yield (
+        "knn_query, eager",
+        "8 queries of 500 rows, D=32, k=10",
+        *interleaved(functions, points, rounds),
+        ">= 100",
+    )
 
 
 def n_step_rows(rounds: int) -> Iterator[Row]:
@@ -134,10 +185,17 @@ def n_step_rows(rounds: int) -> Iterator[Row]:
             def returns(lib, v, r, d, n=n):
                 return lib.n_step_bootstrapped_returns(r, d, v, n, stop_target_gradients=False)
 
-            for mode, layout, functions, arguments in batched(returns, inputs("n_step", length, (B,))):
+            for mode, layout, functions, arguments in batched(
+                returns, inputs("n_step", length, (B,))
+            ):
                 what, sizes = f"n_step_bootstrapped_returns{mode}", f"n={n}, T={length}, {layout}"
                 executables, seconds = compiled(functions, arguments)
-                yield what, sizes, *interleaved(executables, arguments, rounds), bars.get((mode, n), "")
+                yield (
+                    what,
+                    sizes,
+                    *interleaved(executables, arguments, rounds),
+                    bars.get((mode, n), ""),
+                )
                 yield f"{what}, compilation", sizes, *seconds, ""
 
 
@@ -146,16 +204,26 @@ def traced_rows(rounds: int) -> Iterator[Row]:
         for length in (20, 200, 1000):
             for mode, layout, functions, arguments in batched(function, inputs(name, length, (B,))):
                 # Compiled twice, for where code and constants lie matters too.
-                times = [interleaved(compiled(functions, arguments)[0], arguments, rounds // 2) for _ in range(2)]
+                times = [
+                    interleaved(compiled(functions, arguments)[0], arguments, rounds // 2)
+                    for _ in range(2)
+                ]
                 yield f"{name}{mode}", f"T={length}, {layout}", *np.min(times, axis=0), ">= 0.9"
 
 
-def batched(function: Callable, arguments: list[jax.Array]) -> Iterator[tuple[str, str, dict[str, Callable], list[jax.Array]]]:
+def batched(
+    function: Callable, arguments: list[jax.Array]
+) -> Iterator[tuple[str, str, dict[str, Callable], list[jax.Array]]]:
     """A function of a library and arguments `[T, B]`, in both layouts, and its gradient: (mode, layout, functions, arguments)."""
     single = {name: functools.partial(function, library) for name, library in LIBRARIES.items()}
     mapped = {name: jax.vmap(f) for name, f in single.items()}
     for mode, wrap in (("", lambda f: f), (" gradient", gradient)):
-        yield mode, "vmap [B, T]", {name: wrap(f) for name, f in mapped.items()}, [jnp.swapaxes(x, 0, 1) for x in arguments]
+        yield (
+            mode,
+            "vmap [B, T]",
+            {name: wrap(f) for name, f in mapped.items()},
+            [jnp.swapaxes(x, 0, 1) for x in arguments],
+        )
         time_first = {"rlax": jax.vmap(single["rlax"], 1, 1), "ours": single["ours"]}
         yield mode, "[T, B]", {name: wrap(f) for name, f in time_first.items()}, arguments
 
@@ -164,13 +232,28 @@ def duration(seconds: float) -> str:
     return f"{seconds * 1e6:7.1f} us" if seconds < 1e-2 else f"{seconds * 1e3:7.1f} ms"
 
 
-SECTIONS = {"import": import_rows, "eager": eager_rows, "n_step": n_step_rows, "traced": traced_rows}
+SECTIONS = {
+    "import": import_rows,
+    "eager": eager_rows,
+    "n_step": n_step_rows,
+    "traced": traced_rows,
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sections", nargs="*", metavar="SECTION", choices=[*SECTIONS, []], help=f"of {', '.join(SECTIONS)}; all by default")
-    parser.add_argument("--rounds", type=int, default=100, help="rounds per row; imports take a tenth")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "sections",
+        nargs="*",
+        metavar="SECTION",
+        choices=[*SECTIONS, []],
+        help=f"of {', '.join(SECTIONS)}; all by default",
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=100, help="rounds per row; imports take a tenth"
+    )
     arguments = parser.parse_args()
     print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}, B={B}")
     print(f"{'':49} {'sizes':34} {'RLax':>10} {'ours':>10} {'ratio':>8}  bar")
@@ -178,7 +261,10 @@ def main() -> None:
         rounds = max(3, arguments.rounds // 10) if name in ("import", "eager") else arguments.rounds
         for what, sizes, theirs, ours, bar in SECTIONS[name](rounds):
             missed = " MISSED" if bar and theirs / ours < float(bar.split()[1]) else ""
-            print(f"{what:49} {sizes:34} {duration(theirs)} {duration(ours)} {theirs / ours:8.2f}  {bar}{missed}", flush=True)
+            print(
+                f"{what:49} {sizes:34} {duration(theirs)} {duration(ours)} {theirs / ours:8.2f}  {bar}{missed}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

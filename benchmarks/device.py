@@ -40,7 +40,12 @@ TASKS = {
     "dqn": ("DQN", "agentzoo/CartPole-v0", 50_000, TUNED),
     "dqn-frequent": ("DQN", "agentzoo/CartPole-v0", 50_000, FREQUENT),
     "ppo": ("PPO", "agentzoo/CartPole-v0", 100_000, PPO_TUNED),
-    "ppo-many": ("PPO", "agentzoo/CartPole-v0", 1_000_000, {**PPO_TUNED, "n_envs": 64, "n_steps": 128, "n_epochs": 4}),
+    "ppo-many": (
+        "PPO",
+        "agentzoo/CartPole-v0",
+        1_000_000,
+        {**PPO_TUNED, "n_envs": 64, "n_steps": 128, "n_epochs": 4},
+    ),
     "qrdqn": ("QRDQN", "agentzoo/CartPole-v0", 50_000, {**TUNED, "n_quantiles": 10}),
     "impala": ("IMPALA", "agentzoo/CartPole-v0", 100_000, {"n_envs": 8, "n_steps": 20}),
     "sac": ("SAC", "agentzoo/Pendulum-v0", 5_000, {"learning_rate": 1e-3}),
@@ -55,7 +60,9 @@ def learn(task: str, way: str, seeds: int, steps: int) -> list[float]:
 
     algorithm, env, default, hyperparameters = TASKS[task]
     runner = way if way in ("host", "device") else "device"
-    agents = [find(algorithm)(env, seed=seed, runner=runner, **hyperparameters) for seed in range(seeds)]
+    agents = [
+        find(algorithm)(env, seed=seed, runner=runner, **hyperparameters) for seed in range(seeds)
+    ]
     seconds, scores = [], []
     for _ in range(2):
         start = time.perf_counter()
@@ -73,9 +80,23 @@ def command(task: str, way: str, arguments: argparse.Namespace) -> list[str]:
     """Measures a task in a process of its own."""
     if way in ("rejax", "purejax"):
         algorithm, _, steps, hyperparameters = TASKS[task]
-        settings = [way, algorithm, int(arguments.steps) or steps, {"gamma": 0.99, **hyperparameters}]
-        return [arguments.peers, str(Path(__file__).with_name("device_peers.py")), json.dumps(settings)]
-    return [sys.executable, __file__, "--one", json.dumps([task, way, arguments.seeds, int(arguments.steps)])]
+        settings = [
+            way,
+            algorithm,
+            int(arguments.steps) or steps,
+            {"gamma": 0.99, **hyperparameters},
+        ]
+        return [
+            arguments.peers,
+            str(Path(__file__).with_name("device_peers.py")),
+            json.dumps(settings),
+        ]
+    return [
+        sys.executable,
+        __file__,
+        "--one",
+        json.dumps([task, way, arguments.seeds, int(arguments.steps)]),
+    ]
 
 
 def choose_ways(task: str, arguments: argparse.Namespace) -> list[str]:
@@ -86,12 +107,25 @@ def choose_ways(task: str, arguments: argparse.Namespace) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", nargs="*", default=["dqn", "ppo"], choices=TASKS, metavar="TASK", help=f"of {', '.join(TASKS)}")
-    parser.add_argument("--steps", type=float, default=0, help="environment steps, instead of each task's own")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--tasks",
+        nargs="*",
+        default=["dqn", "ppo"],
+        choices=TASKS,
+        metavar="TASK",
+        help=f"of {', '.join(TASKS)}",
+    )
+    parser.add_argument(
+        "--steps", type=float, default=0, help="environment steps, instead of each task's own"
+    )
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--peers", help="Python interpreter that has rejax and gymnax, for DQN and PPO")
+    parser.add_argument(
+        "--peers", help="Python interpreter that has rejax and gymnax, for DQN and PPO"
+    )
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
@@ -102,12 +136,20 @@ def main() -> None:
         measured: dict[str, list[list[float]]] = {way: [] for way in ways}
         for _ in range(arguments.repeats):
             for way in ways:
-                output = subprocess.run(command(task, way, arguments), check=True, capture_output=True, text=True).stdout
+                output = subprocess.run(
+                    command(task, way, arguments), check=True, capture_output=True, text=True
+                ).stdout
                 measured[way].append(json.loads(output.splitlines()[-1]))
-        first, second, score = ({way: statistics.median(runs[i] for runs in measured[way]) for way in ways} for i in (0, 1, 2))
+        first, second, score = (
+            {way: statistics.median(runs[i] for runs in measured[way]) for way in ways}
+            for i in (0, 1, 2)
+        )
         for way in ways:
             ratios = f"{first[way] / first[ways[0]]:.2f} [{second[way] / second[ways[0]]:.2f}] times {ways[0]}"
-            print(f"{task:14} {way:9} {first[way]:7.1f} s [{second[way]:.1f} s], {ratios}, score {score[way]:.1f}", flush=True)
+            print(
+                f"{task:14} {way:9} {first[way]:7.1f} s [{second[way]:.1f} s], {ratios}, score {score[way]:.1f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -43,7 +43,9 @@ def rejax_run(algorithm: str, steps: int, settings: dict):
             batch_size=settings["batch_size"], target_update_freq=settings["target_update_interval"], polyak=0.0,
             exploration_fraction=settings["exploration_fraction"], eps_end=settings["exploration_final_eps"], max_grad_norm=10.0,
         )  # fmt: skip
-        network = EpsilonGreedyPolicy(DiscreteQNetwork)(hidden_layer_sizes=settings["net_arch"], action_dim=2, activation=nn.relu)
+        network = EpsilonGreedyPolicy(DiscreteQNetwork)(
+            hidden_layer_sizes=settings["net_arch"], action_dim=2, activation=nn.relu
+        )
         agent = agent.replace(agent=network)
     agent = agent.replace(eval_callback=lambda algo, ts, rng: ())
     train = jax.jit(lambda key: agent.train(key)[0])
@@ -52,10 +54,16 @@ def rejax_run(algorithm: str, steps: int, settings: dict):
 
 def purejax_run(steps: int, settings: dict):
     """As `rejax_run`, of PPO."""
-    num_envs, num_steps, batch_size = settings["n_envs"], settings["n_steps"], settings["batch_size"]
+    num_envs, num_steps, batch_size = (
+        settings["n_envs"],
+        settings["n_steps"],
+        settings["batch_size"],
+    )
     num_updates = -(-steps // (num_envs * num_steps))
     gamma, gae_lambda, clip_range = settings["gamma"], settings["gae_lambda"], 0.2
-    tx = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(settings["learning_rate"], eps=1e-5))
+    tx = optax.chain(
+        optax.clip_by_global_norm(0.5), optax.adam(settings["learning_rate"], eps=1e-5)
+    )
 
     class ActorCritic(nn.Module):
         @nn.compact
@@ -76,7 +84,9 @@ def purejax_run(steps: int, settings: dict):
         log_prob = policy.log_prob(action)
         adv = (adv - adv.mean()) / (adv.std() + 1e-8)
         ratio = jnp.exp(log_prob - log_prob_old)
-        policy_loss = -jnp.minimum(ratio * adv, jnp.clip(ratio, 1 - clip_range, 1 + clip_range) * adv).mean()
+        policy_loss = -jnp.minimum(
+            ratio * adv, jnp.clip(ratio, 1 - clip_range, 1 + clip_range) * adv
+        ).mean()
         return policy_loss + 0.5 * jnp.square(value - target).mean()
 
     def update(carry, _):
@@ -88,21 +98,32 @@ def purejax_run(steps: int, settings: dict):
             policy, value = network.apply(params, obs)
             action, log_prob = policy.sample_and_log_prob(seed=act_key)
             keys = jax.random.split(step_key, num_envs)
-            next_obs, env_state, reward, done, _ = jax.vmap(ENV.step, (0, 0, 0, None))(keys, env_state, action, ENV_PARAMS)
+            next_obs, env_state, reward, done, _ = jax.vmap(ENV.step, (0, 0, 0, None))(
+                keys, env_state, action, ENV_PARAMS
+            )
             return (env_state, next_obs), (obs, action, log_prob, value, reward, done)
 
         key, step_key, epoch_key = jax.random.split(key, 3)
-        (env_state, obs), data = jax.lax.scan(step, (env_state, obs), jax.random.split(step_key, num_steps))
+        (env_state, obs), data = jax.lax.scan(
+            step, (env_state, obs), jax.random.split(step_key, num_steps)
+        )
         *batch, value, reward, done = data
 
         def backwards(carry, row):
             adv, next_value = carry
             value, reward, done = row
-            adv = reward + gamma * next_value * (1 - done) - value + gamma * gae_lambda * (1 - done) * adv
+            adv = (
+                reward
+                + gamma * next_value * (1 - done)
+                - value
+                + gamma * gae_lambda * (1 - done) * adv
+            )
             return (adv, value), adv
 
         last = network.apply(params, obs)[1]
-        adv = jax.lax.scan(backwards, (jnp.zeros_like(last), last), (value, reward, done), reverse=True)[1]
+        adv = jax.lax.scan(
+            backwards, (jnp.zeros_like(last), last), (value, reward, done), reverse=True
+        )[1]
         flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (tuple(batch), adv, adv + value))
 
         def epoch(carry, key):
@@ -116,21 +137,31 @@ def purejax_run(steps: int, settings: dict):
 
             return jax.lax.scan(minibatch, carry, shuffled)[0], ()
 
-        (params, opt_state), _ = jax.lax.scan(epoch, (params, opt_state), jax.random.split(epoch_key, settings["n_epochs"]))
+        (params, opt_state), _ = jax.lax.scan(
+            epoch, (params, opt_state), jax.random.split(epoch_key, settings["n_epochs"])
+        )
         return (params, opt_state, env_state, obs, key), ()
 
     def train(key):
         init_key, reset_key, key = jax.random.split(key, 3)
-        obs, env_state = jax.vmap(ENV.reset, (0, None))(jax.random.split(reset_key, num_envs), ENV_PARAMS)
+        obs, env_state = jax.vmap(ENV.reset, (0, None))(
+            jax.random.split(reset_key, num_envs), ENV_PARAMS
+        )
         params = network.init(init_key, obs)
-        return jax.lax.scan(update, (params, tx.init(params), env_state, obs, key), None, num_updates)[0][0]
+        return jax.lax.scan(
+            update, (params, tx.init(params), env_state, obs, key), None, num_updates
+        )[0][0]
 
-    return jax.jit(train), lambda params: lambda obs, key: network.apply(params, obs)[0].sample(seed=key)
+    return jax.jit(
+        train
+    ), lambda params: lambda obs, key: network.apply(params, obs)[0].sample(seed=key)
 
 
 def main() -> None:
     way, algorithm, steps, settings = json.loads(sys.argv[1])
-    train, policy = rejax_run(algorithm, steps, settings) if way == "rejax" else purejax_run(steps, settings)
+    train, policy = (
+        rejax_run(algorithm, steps, settings) if way == "rejax" else purejax_run(steps, settings)
+    )
     seconds = []
     for seed in range(2):
         start = time.perf_counter()

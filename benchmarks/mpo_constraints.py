@@ -14,7 +14,9 @@ from learning import TASKS
 
 from agentzoo import MPO
 
-SETTINGS = {env: settings for algorithm, env, _, settings, *_ in TASKS.values() if algorithm == "MPO"}
+SETTINGS = {
+    env: settings for algorithm, env, _, settings, *_ in TASKS.values() if algorithm == "MPO"
+}
 PAIRS = {
     "kl_improved": ("epsilon", "E-step: improved policy to target policy"),
     "kl_mean": ("epsilon_mean", "M-step: means, worst dimension"),
@@ -24,7 +26,9 @@ PAIRS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--env", default="Pendulum-v1")
     parser.add_argument("--steps", type=float, default=2e4)
     parser.add_argument("--seed", type=int, default=0)
@@ -44,10 +48,14 @@ def main() -> None:
     at = np.array([steps[part[-1]] for part in parts])
 
     def mean(name: str) -> np.ndarray:
-        return np.array([np.mean([rows[i][f"train/{name}"] for i in part], axis=0) for part in parts])
+        return np.array(
+            [np.mean([rows[i][f"train/{name}"] for i in part], axis=0) for part in parts]
+        )
 
     pairs = {name: pair for name, pair in PAIRS.items() if f"train/{name}" in rows[0]}
-    figure, axes = plt.subplots(1, len(pairs) + 1, figsize=(4.4 * (len(pairs) + 1), 3.5), layout="constrained")
+    figure, axes = plt.subplots(
+        1, len(pairs) + 1, figsize=(4.4 * (len(pairs) + 1), 3.5), layout="constrained"
+    )
     for axis, (name, (bound, title)) in zip(axes, pairs.items(), strict=False):
         kl, limit = mean(name), getattr(agent.config, bound)
         axis.plot(at, kl, label="KL")
@@ -56,12 +64,16 @@ def main() -> None:
         axis.legend()
         axis.locator_params(axis="x", nbins=4)
         second_half = kl[50:]
-        print(f"{name}: bound {limit:g}; second half of the run: mean {second_half.mean():.3g}, highest hundredth {second_half.max():.3g}")
+        print(
+            f"{name}: bound {limit:g}; second half of the run: mean {second_half.mean():.3g}, highest hundredth {second_half.max():.3g}"
+        )
     temperature = mean("temperature")
     axes[-1].plot(at, temperature)
     axes[-1].locator_params(axis="x", nbins=4)
     axes[-1].set(title="Temperature", xlabel="environment steps", ylim=(0, None))
-    print(f"temperature: {temperature[0]:.3g} at first, {temperature[50]:.3g} halfway, {temperature[-1]:.3g} at the end")
+    print(
+        f"temperature: {temperature[0]:.3g} at first, {temperature[50]:.3g} halfway, {temperature[-1]:.3g} at the end"
+    )
     figure.savefig(arguments.out, dpi=120)
 
 

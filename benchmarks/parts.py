@@ -44,22 +44,49 @@ class Curve:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("task", choices=TASKS)
-    parser.add_argument("--steps", type=float, help="environment steps of the whole run, which its schedules follow; the task's own")
+    parser.add_argument(
+        "--steps",
+        type=float,
+        help="environment steps of the whole run, which its schedules follow; the task's own",
+    )
     parser.add_argument("--every", type=int, default=10_000, help="steps between two saves")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="for this part")
-    parser.add_argument("--score", type=float, default=float("inf"), help="end when the mean training score reaches this")
-    parser.add_argument("--episodes", type=int, default=0, metavar="N", help="fresh episodes at every save")
+    parser.add_argument(
+        "--score",
+        type=float,
+        default=float("inf"),
+        help="end when the mean training score reaches this",
+    )
+    parser.add_argument(
+        "--episodes", type=int, default=0, metavar="N", help="fresh episodes at every save"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="hyperparameters to change, as JSON values")
+    parser.add_argument(
+        "--set",
+        nargs="*",
+        default=[],
+        metavar="NAME=VALUE",
+        help="hyperparameters to change, as JSON values",
+    )
     arguments = parser.parse_args()
     algorithm, env, steps, hyperparameters, *_ = TASKS[arguments.task]
     steps = int(arguments.steps or steps)
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    kind, path, changes = find(algorithm), arguments.folder / "agent.safetensors", read_changes(arguments.set)
-    agent = kind.load(path, env, **changes) if path.exists() else kind(env, seed=arguments.seed, **{**hyperparameters, **changes})
+    kind, path, changes = (
+        find(algorithm),
+        arguments.folder / "agent.safetensors",
+        read_changes(arguments.set),
+    )
+    agent = (
+        kind.load(path, env, **changes)
+        if path.exists()
+        else kind(env, seed=arguments.seed, **{**hyperparameters, **changes})
+    )
     curve = Curve(arguments.folder / "curve.csv", agent.num_timesteps)
     start = saved_at = time.perf_counter()
     saved_step, seconds, lost = agent.num_timesteps, curve.seconds, 0.0
@@ -67,13 +94,24 @@ def main() -> None:
     def keep(agent) -> bool:
         nonlocal saved_at, saved_step, lost
         step, now = agent.num_timesteps, time.perf_counter()
-        done = step >= steps or agent.ep_rew_mean >= arguments.score or now - start > 60 * arguments.minutes
+        done = (
+            step >= steps
+            or agent.ep_rew_mean >= arguments.score
+            or now - start > 60 * arguments.minutes
+        )
         if done or step // arguments.every > saved_step // arguments.every:
             speed = (step - saved_step) / (now - saved_at)
             agent.save(path)
-            row = {"step": step, "seconds": round(seconds + now - start - lost), "score": round(agent.ep_rew_mean, 2), "evaluation": ""}
+            row = {
+                "step": step,
+                "seconds": round(seconds + now - start - lost),
+                "score": round(agent.ep_rew_mean, 2),
+                "evaluation": "",
+            }
             if arguments.episodes:
-                mean, _ = agentzoo.evaluate_policy(agent, env, arguments.episodes, seed=1_000_000 + arguments.seed)
+                mean, _ = agentzoo.evaluate_policy(
+                    agent, env, arguments.episodes, seed=1_000_000 + arguments.seed
+                )
                 row["evaluation"] = round(float(mean), 2)
             curve.append(**row)
             print(row, f"{speed:.0f} steps/s", flush=True)
@@ -82,7 +120,12 @@ def main() -> None:
         return not done
 
     if agent.num_timesteps < steps:
-        agent.learn(steps - agent.num_timesteps, callback=keep, progress_bar=False, reset_num_timesteps=False)
+        agent.learn(
+            steps - agent.num_timesteps,
+            callback=keep,
+            progress_bar=False,
+            reset_num_timesteps=False,
+        )
 
 
 if __name__ == "__main__":

@@ -30,13 +30,17 @@ def learn(library: str, warm_up: int, steps: int, minutes: float) -> dict[str, f
     def note(num_timesteps: int) -> bool:
         if num_timesteps >= warm_up:
             marks.append((num_timesteps, time.perf_counter()))
-        return not marks or (num_timesteps < warm_up + steps and marks[-1][1] - marks[0][1] < 60 * minutes)
+        return not marks or (
+            num_timesteps < warm_up + steps and marks[-1][1] - marks[0][1] < 60 * minutes
+        )
 
     if library == "ours":
         from agentzoo import DQN
 
         agent = DQN(ENV, preset="pixels", **HYPERPARAMETERS)
-        agent.learn(warm_up + steps, callback=lambda agent: note(agent.num_timesteps), progress_bar=False)
+        agent.learn(
+            warm_up + steps, callback=lambda agent: note(agent.num_timesteps), progress_bar=False
+        )
     else:
         import ale_py
         import gymnasium as gym
@@ -49,7 +53,9 @@ def learn(library: str, warm_up: int, steps: int, minutes: float) -> dict[str, f
             from sbx import DQN as Peer
         gym.register_envs(ale_py)
         wrappers = {"terminal_on_life_loss": False}
-        env = VecFrameStack(make_atari_env(ENV, wrapper_kwargs=wrappers, env_kwargs={"frameskip": 1}), 4)
+        env = VecFrameStack(
+            make_atari_env(ENV, wrapper_kwargs=wrappers, env_kwargs={"frameskip": 1}), 4
+        )
         agent = Peer("CnnPolicy", env, seed=0, **HYPERPARAMETERS)
         agent.learn(warm_up + steps, callback=lambda locals_, globals_: note(agent.num_timesteps))
     (first, start), (last, end) = marks[0], marks[-1]
@@ -61,7 +67,9 @@ def learn(library: str, warm_up: int, steps: int, minutes: float) -> dict[str, f
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--peers", help="Python interpreter that has Stable-Baselines3 and SBX")
     parser.add_argument("--warm-up", type=int, default=2_000)
     parser.add_argument("--steps", type=int, default=20_000)
@@ -70,7 +78,9 @@ def main() -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(learn(arguments.one, arguments.warm_up, arguments.steps, arguments.minutes)))
+        print(
+            json.dumps(learn(arguments.one, arguments.warm_up, arguments.steps, arguments.minutes))
+        )
         return
     if not arguments.peers:
         parser.error("--peers is needed; see --help")
@@ -78,15 +88,30 @@ def main() -> None:
     for _ in range(arguments.repeats):
         for library, results in runs.items():
             python = sys.executable if library == "ours" else arguments.peers
-            numbers = {"--warm-up": arguments.warm_up, "--steps": arguments.steps, "--minutes": arguments.minutes}
-            command = [python, __file__, "--one", library, *(str(word) for option in numbers.items() for word in option)]
+            numbers = {
+                "--warm-up": arguments.warm_up,
+                "--steps": arguments.steps,
+                "--minutes": arguments.minutes,
+            }
+            command = [
+                python,
+                __file__,
+                "--one",
+                library,
+                *(str(word) for option in numbers.items() for word in option),
+            ]
             output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             results.append(json.loads(output.splitlines()[-1]))
     ours = statistics.median(result["speed"] for result in runs["ours"])
     for library, results in runs.items():
         speed = statistics.median(result["speed"] for result in results)
-        memory, timed = max(result["memory"] for result in results), min(result["steps"] for result in results)
-        print(f"{library:5} {speed:6.1f} steps/s over {timed}, ours is {ours / speed:.2f} times as fast; peak memory {memory:.2f} GB")
+        memory, timed = (
+            max(result["memory"] for result in results),
+            min(result["steps"] for result in results),
+        )
+        print(
+            f"{library:5} {speed:6.1f} steps/s over {timed}, ours is {ours / speed:.2f} times as fast; peak memory {memory:.2f} GB"
+        )
 
 
 if __name__ == "__main__":

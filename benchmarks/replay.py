@@ -31,7 +31,14 @@ def make(kind: str, capacity: int, prioritised: bool):
 
     shape, dtype = KINDS[kind]
     space = (FrameStack if kind == "pixels" else spaces.Box)(0, 255, shape, np.dtype(dtype).type)
-    buffer = make_replay(EnvSpec(space, spaces.Discrete(4), 1), capacity, STEPS, 0.99, 1, Prioritisation() if prioritised else None)
+    buffer = make_replay(
+        EnvSpec(space, spaces.Discrete(4), 1),
+        capacity,
+        STEPS,
+        0.99,
+        1,
+        Prioritisation() if prioritised else None,
+    )
     ones, falses = np.ones((STEPS, 1), np.float32), np.zeros((STEPS, 1), bool)
     rng = np.random.default_rng(0)
     if kind == "pixels":
@@ -39,7 +46,9 @@ def make(kind: str, capacity: int, prioritised: bool):
         obs = np.stack([frames[t : t + 4] for t in range(STEPS + 1)])[:, None]
     else:
         obs = rng.random((STEPS + 1, 1, *shape)).astype(dtype)
-    return buffer, Trajectory(obs[:-1], falses.astype(np.int32), ones, ones, obs[1:], falses, falses, ~falses)
+    return buffer, Trajectory(
+        obs[:-1], falses.astype(np.int32), ones, ones, obs[1:], falses, falses, ~falses
+    )
 
 
 def time_one(kind: str, capacity: int, prioritised: bool) -> dict[str, float]:
@@ -51,7 +60,10 @@ def time_one(kind: str, capacity: int, prioritised: bool) -> dict[str, float]:
 
     def update(replay, key):
         batch = buffer.sample(replay, key, BATCH, 0.5)
-        sums = [leaf.astype(jnp.float32).sum() for leaf in jax.tree.leaves((batch.obs_tm1, batch.obs_t, batch.r_t))]
+        sums = [
+            leaf.astype(jnp.float32).sum()
+            for leaf in jax.tree.leaves((batch.obs_tm1, batch.obs_t, batch.r_t))
+        ]
         replay = buffer.update(replay, batch.slot, jax.random.normal(key, (BATCH,)))
         return replay, sum(sums)
 
@@ -60,7 +72,10 @@ def time_one(kind: str, capacity: int, prioritised: bool) -> dict[str, float]:
         replay = buffer.add(replay, trajectory)
         keys = jax.random.split(key, DRAWS)
         replay, sums = jax.lax.cond(
-            ready, lambda replay: jax.lax.scan(update, replay, keys), lambda replay: (replay, jnp.zeros(DRAWS)), replay
+            ready,
+            lambda replay: jax.lax.scan(update, replay, keys),
+            lambda replay: (replay, jnp.zeros(DRAWS)),
+            replay,
         )
         return replay, sums.sum()
 
@@ -99,11 +114,17 @@ def memory_one(capacity: int, prioritised: bool) -> dict[str, float]:
 
 def in_process_of_its_own(*arguments: object) -> dict:
     command = [sys.executable, __file__, "--one", json.dumps(arguments)]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+    return json.loads(
+        subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[
+            -1
+        ]
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--memory", action="store_true", help="measure memory instead of time")
     parser.add_argument("--entries", type=float, nargs="*", default=[1e4, 1e5, 1e6])
     parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=KINDS)
@@ -117,7 +138,10 @@ def main() -> None:
         for prioritised in (False, True):
             gb = in_process_of_its_own("memory", 1_000_000, prioritised)
             name = "prioritised" if prioritised else "uniform"
-            print(f"1e6 Atari transitions, {name:11}: arrays {gb['arrays']:.3f} GB, peak of the process {gb['peak']:.3f} GB", flush=True)
+            print(
+                f"1e6 Atari transitions, {name:11}: arrays {gb['arrays']:.3f} GB, peak of the process {gb['peak']:.3f} GB",
+                flush=True,
+            )
         return
     for kind in arguments.kinds:
         for prioritised in (False, True):

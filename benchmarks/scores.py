@@ -36,7 +36,9 @@ def learn(way: str, env: str, steps: int, seed: int) -> dict:
         from stable_baselines3.common.evaluation import evaluate_policy
         from stable_baselines3.common.monitor import Monitor
 
-        peer = Peer("MlpPolicy", env, seed=seed, policy_kwargs={"net_arch": [256, 256]}, **HYPERPARAMETERS).learn(steps)
+        peer = Peer(
+            "MlpPolicy", env, seed=seed, policy_kwargs={"net_arch": [256, 256]}, **HYPERPARAMETERS
+        ).learn(steps)
         seconds = time.perf_counter() - start
         fresh = Monitor(gym.make(env))
         fresh.reset(seed=evaluation_seed)
@@ -45,7 +47,9 @@ def learn(way: str, env: str, steps: int, seed: int) -> dict:
         import agentzoo
         from agentzoo.algos.loading import find
 
-        agent = find(way)(env, seed=seed, **(HYPERPARAMETERS if way == "SAC" else {})).learn(steps, progress_bar=False)
+        agent = find(way)(env, seed=seed, **(HYPERPARAMETERS if way == "SAC" else {})).learn(
+            steps, progress_bar=False
+        )
         seconds = time.perf_counter() - start
         mean, std = agentzoo.evaluate_policy(agent, env, EPISODES, seed=evaluation_seed)
     return {
@@ -55,9 +59,13 @@ def learn(way: str, env: str, steps: int, seed: int) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("file", type=Path, help="to which lines of JSON are added")
-    parser.add_argument("--peers", help="Python interpreter that has SBX; without it, SBX is left out")
+    parser.add_argument(
+        "--peers", help="Python interpreter that has SBX; without it, SBX is left out"
+    )
     parser.add_argument("--envs", nargs="*", default=ENVS)
     parser.add_argument("--ways", nargs="*", default=WAYS)
     parser.add_argument("--steps", type=float, default=1e5)
@@ -72,7 +80,9 @@ def main() -> None:
 
     def results() -> list[dict]:
         lines = arguments.file.read_text().splitlines() if arguments.file.exists() else []
-        return [result for result in map(json.loads, lines) if result["steps"] == int(arguments.steps)]
+        return [
+            result for result in map(json.loads, lines) if result["steps"] == int(arguments.steps)
+        ]
 
     for seed in range(arguments.seeds):
         for env in arguments.envs:
@@ -81,7 +91,9 @@ def main() -> None:
                     continue
                 settings = json.dumps([way, env, int(arguments.steps), seed])
                 command = [python, __file__, str(arguments.file), "--one", settings]
-                line = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
+                line = subprocess.run(
+                    command, check=True, stdout=subprocess.PIPE, text=True
+                ).stdout.splitlines()[-1]
                 print(line, flush=True)
                 with arguments.file.open("a") as file:
                     file.write(line + "\n")
@@ -89,7 +101,9 @@ def main() -> None:
         for way in ways:
             means = [r["mean"] for r in results() if (r["env"], r["way"]) == (env, way)]
             each = " ".join(f"{mean:.0f}" for mean in means)
-            print(f"{env:16} {way}: {np.mean(means):7.0f} +- {np.std(means):.0f} over {len(means)} seeds ({each})")
+            print(
+                f"{env:16} {way}: {np.mean(means):7.0f} +- {np.std(means):.0f} over {len(means)} seeds ({each})"
+            )
 
 
 if __name__ == "__main__":

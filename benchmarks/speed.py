@@ -55,13 +55,22 @@ TASKS = {
     "train_freq 4, SBX's network": ("DQN", "CartPole-v1", 50_000, FREQUENT, [256, 256], ["sbx"]),
     "train_freq 4, SB3's network": ("DQN", "CartPole-v1", 50_000, FREQUENT, [64, 64], ["sb3"]),
     "QR-DQN tuned, 10 quantiles": ("QRDQN", "CartPole-v1", 50_000, TUNED, [256, 256], ["sb3"]),
-    "PPO tuned, 8 environments": ("PPO", "CartPole-v1", 100_000, PPO_TUNED, [64, 64], ["sbx", "sb3"]),
+    "PPO tuned, 8 environments": (
+        "PPO",
+        "CartPole-v1",
+        100_000,
+        PPO_TUNED,
+        [64, 64],
+        ["sbx", "sb3"],
+    ),
     "SAC Pendulum": ("SAC", "Pendulum-v1", 10_000, CONTINUOUS, [256, 256], ["sbx", "sb3"]),
     "SAC HalfCheetah": ("SAC", "HalfCheetah-v5", 10_000, CONTINUOUS, [256, 256], ["sbx", "sb3"]),
 }
 
 
-def learn(library: str, algorithm: str, env: str, hyperparameters: dict, net_arch: list[int], steps: int) -> float:
+def learn(
+    library: str, algorithm: str, env: str, hyperparameters: dict, net_arch: list[int], steps: int
+) -> float:
     """Seconds that `learn` takes."""
     if library in ("ours", "before"):
         from agentzoo.algos.loading import find
@@ -76,7 +85,10 @@ def learn(library: str, algorithm: str, env: str, hyperparameters: dict, net_arc
 
             policy["n_quantiles"] = QUANTILES
         else:
-            Peer = getattr(importlib.import_module("stable_baselines3" if library == "sb3" else "sbx"), algorithm)
+            Peer = getattr(
+                importlib.import_module("stable_baselines3" if library == "sb3" else "sbx"),
+                algorithm,
+            )
         made: Any = env
         if algorithm == "PPO":
             from stable_baselines3.common.env_util import make_vec_env
@@ -88,7 +100,9 @@ def learn(library: str, algorithm: str, env: str, hyperparameters: dict, net_arc
     return time.perf_counter() - start
 
 
-def floor(algorithm: str, env_id: str, hyperparameters: dict, net_arch: list[int], steps: int) -> dict[str, float]:
+def floor(
+    algorithm: str, env_id: str, hyperparameters: dict, net_arch: list[int], steps: int
+) -> dict[str, float]:
     """Seconds for the environment's steps alone, and for the gradient steps alone in one compiled loop."""
     import gymnasium as gym
     import jax
@@ -112,7 +126,12 @@ def floor(algorithm: str, env_id: str, hyperparameters: dict, net_arch: list[int
     if algorithm == "PPO":
         cycles, settings = steps // (num_envs * hyperparameters["n_steps"]), hyperparameters
     else:  # cycles of 500 gradient steps
-        cycles = (steps - hyperparameters["learning_starts"]) // hyperparameters["train_freq"] * hyperparameters["gradient_steps"] / 500
+        cycles = (
+            (steps - hyperparameters["learning_starts"])
+            // hyperparameters["train_freq"]
+            * hyperparameters["gradient_steps"]
+            / 500
+        )
         settings = {**hyperparameters, "gradient_steps": 500}
     kind = find(algorithm)
     config = kind.Config(**settings, net_arch=tuple(net_arch), **own)
@@ -144,10 +163,19 @@ def in_process_of_its_own(python: str, *arguments: object, checkout: Path = ROOT
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--peers", help="Python interpreter that has Stable-Baselines3 and SBX")
     parser.add_argument("--before", type=Path, help="folder with another version of agentzoo")
-    parser.add_argument("--tasks", nargs="*", default=list(TASKS), choices=TASKS, metavar="TASK", help=f"of {', '.join(TASKS)}")
+    parser.add_argument(
+        "--tasks",
+        nargs="*",
+        default=list(TASKS),
+        choices=TASKS,
+        metavar="TASK",
+        help=f"of {', '.join(TASKS)}",
+    )
     parser.add_argument("--steps", type=float, help="environment steps, instead of each task's own")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -173,7 +201,10 @@ def main() -> None:
         floors = in_process_of_its_own(sys.executable, "floor", *settings)
         for library, median in medians.items():
             times = " ".join(f"{t:.1f}" for t in seconds[library])
-            print(f"{name:28} {library:5} {median:6.1f} s ({times}), {median / medians['ours']:.2f} times ours", flush=True)
+            print(
+                f"{name:28} {library:5} {median:6.1f} s ({times}), {median / medians['ours']:.2f} times ours",
+                flush=True,
+            )
         ratio = medians["ours"] / max(floors.values())
         print(
             f"{name:28} floor: environment {floors['environment']:.1f} s, updates {floors['updates']:.1f} s; ours is {ratio:.2f} times it"

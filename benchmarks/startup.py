@@ -27,8 +27,12 @@ DQN("MlpPolicy", "CartPole-v1", learning_starts=100, train_freq=4, gradient_step
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers", required=True, help="Python interpreter that has Stable-Baselines3 and SBX")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--peers", required=True, help="Python interpreter that has Stable-Baselines3 and SBX"
+    )
     parser.add_argument("--repeats", type=int, default=7)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -37,7 +41,10 @@ def main() -> None:
             "import agentzoo": (sys.executable, "import agentzoo"),
             "from agentzoo import DQN": (sys.executable, "from agentzoo import DQN"),
             "DQN: ours": (sys.executable, OURS.format(cache="")),
-            "DQN: ours, cached": (sys.executable, OURS.format(cache=f"agentzoo.use_compilation_cache({folder!r})")),
+            "DQN: ours, cached": (
+                sys.executable,
+                OURS.format(cache=f"agentzoo.use_compilation_cache({folder!r})"),
+            ),
             "DQN: SBX": (arguments.peers, PEER.format(library="sbx")),
             "DQN: SB3": (arguments.peers, PEER.format(library="stable_baselines3")),
         }
@@ -45,10 +52,14 @@ def main() -> None:
         for _ in range(1 + arguments.repeats):  # the first fills caches, and does not count
             for name, (python, code) in programs.items():
                 start = time.perf_counter()
-                subprocess.run([python, "-W", "ignore", "-c", code], check=True, capture_output=True)
+                subprocess.run(
+                    [python, "-W", "ignore", "-c", code], check=True, capture_output=True
+                )
                 seconds[name].append(time.perf_counter() - start)
     for name, each in seconds.items():
-        print(f"{name:26} {statistics.median(each[1:]):6.2f} s  ({min(each[1:]):.2f} to {max(each[1:]):.2f})")
+        print(
+            f"{name:26} {statistics.median(each[1:]):6.2f} s  ({min(each[1:]):.2f} to {max(each[1:]):.2f})"
+        )
 
 
 if __name__ == "__main__":

@@ -34,9 +34,14 @@ class Waiting(gym.Env):
 
     def __init__(self):
         self.env = gym.make("CartPole-v1")
-        self.observation_space, self.action_space = self.env.observation_space, self.env.action_space
+        self.observation_space, self.action_space = (
+            self.env.observation_space,
+            self.env.action_space,
+        )
 
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict | None = None
+    ) -> tuple[np.ndarray, dict]:
         return self.env.reset(seed=seed)
 
     def step(self, action: int) -> tuple:
@@ -82,7 +87,9 @@ def killer(agent: agentzoo.IMPALA, every: float) -> Iterator[list[int]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runner", default="threads", choices=("threads", "ray"))
     parser.add_argument("--nodes", type=int, default=1, help="of the Ray cluster")
     parser.add_argument("--kill-every", type=float, help="seconds between two deaths of actors")
@@ -92,9 +99,15 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.runner == "ray":
         cluster(arguments.nodes)
-    settings = {f"{n} actor(s)": {"n_envs": n, "runner": arguments.runner, "n_actors": n} for n in arguments.actors}
+    settings = {
+        f"{n} actor(s)": {"n_envs": n, "runner": arguments.runner, "n_actors": n}
+        for n in arguments.actors
+    }
     settings["in turns"] = {"runner": "host"}
-    agents = {name: agentzoo.IMPALA(Waiting, **options).learn(256, progress_bar=False) for name, options in settings.items()}
+    agents = {
+        name: agentzoo.IMPALA(Waiting, **options).learn(256, progress_bar=False)
+        for name, options in settings.items()
+    }
     speeds: dict[str, list[float]] = {name: [] for name in settings}
     for _ in range(arguments.repeats):
         for name, agent in agents.items():
@@ -108,13 +121,17 @@ def main() -> None:
                     agent.learn(steps, progress_bar=False)
                     speed = agent.num_timesteps / (time.perf_counter() - start)
                 replaced = int(agent.metrics["ray/replaced_actors"])
-                print(f"{name}: {len(killed)} killed, {speed:.0f} steps/s, {speed / speeds[name][-1]:.0%}; {replaced} replaced so far")
+                print(
+                    f"{name}: {len(killed)} killed, {speed:.0f} steps/s, {speed / speeds[name][-1]:.0%}; {replaced} replaced so far"
+                )
     first = f"{arguments.actors[0]} actor(s)"
     one = statistics.median(speeds[first]) / arguments.actors[0]
     for name, values in speeds.items():
         speed, n = statistics.median(values), settings[name].get("n_actors", 1)
         each = " ".join(f"{value:.0f}" for value in values)
-        print(f"{name:11} {speed:6.0f} steps/s ({each}), {speed / (n * one):.0%} of {n} times the first")
+        print(
+            f"{name:11} {speed:6.0f} steps/s ({each}), {speed / (n * one):.0%} of {n} times the first"
+        )
 
 
 if __name__ == "__main__":

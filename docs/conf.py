@@ -19,11 +19,16 @@ napoleon_use_ivar = True
 def arguments_of(app, what, name, obj, options, arguments, returns):
     """The arguments of a policy, where the metaclass of distrax shows none."""
     if what == "class" and arguments == "(*args, **kwargs)":
-        arguments = stringify_signature(signature(obj.__init__, bound_method=True), show_annotation=False)
+        arguments = stringify_signature(
+            signature(obj.__init__, bound_method=True), show_annotation=False
+        )
     return arguments, returns
 
 
 def setup(app):
     """Leaves out the fields of named tuples one by one, since their class describes them."""
-    app.connect("autodoc-skip-member", lambda app, what, name, obj, skip, options: skip or type(obj).__name__ == "_tuplegetter")
+    app.connect(
+        "autodoc-skip-member",
+        lambda app, what, name, obj, skip, options: skip or type(obj).__name__ == "_tuplegetter",
+    )
     app.connect("autodoc-process-signature", arguments_of)

@@ -19,12 +19,20 @@ PANELS = {
     "Gaussian rewards with a standard deviation of 1": GAUSSIAN,
 }
 LEARNERS = {
-    "ε-greedy, ε = 0.1": {env: bandits.epsilon_greedy_bandit(A, 0.1) for env in (BERNOULLI, GAUSSIAN)},
+    "ε-greedy, ε = 0.1": {
+        env: bandits.epsilon_greedy_bandit(A, 0.1) for env in (BERNOULLI, GAUSSIAN)
+    },
     "ε-greedy, ε = 50 / t": {BERNOULLI: bandits.epsilon_greedy_bandit(A, lambda t: 50 / t)},
     "UCB": {BERNOULLI: bandits.ucb_bandit(A), GAUSSIAN: bandits.ucb_bandit(A, exploration=8.0)},
-    "Thompson sampling": {BERNOULLI: bandits.thompson_bernoulli_bandit(A), GAUSSIAN: bandits.thompson_gaussian_bandit(A)},
+    "Thompson sampling": {
+        BERNOULLI: bandits.thompson_bernoulli_bandit(A),
+        GAUSSIAN: bandits.thompson_gaussian_bandit(A),
+    },
     "EXP3": {BERNOULLI: bandits.exp3_bandit(A, GAMMA)},
-    "gradient": {BERNOULLI: bandits.gradient_bandit(A, 0.2), GAUSSIAN: bandits.gradient_bandit(A, 0.1)},
+    "gradient": {
+        BERNOULLI: bandits.gradient_bandit(A, 0.2),
+        GAUSSIAN: bandits.gradient_bandit(A, 0.1),
+    },
 }
 
 
@@ -48,14 +56,34 @@ def main() -> None:
     for axis, (title, env) in zip(axes, PANELS.items(), strict=True):
         for color, (name, bandit_of) in enumerate(LEARNERS.items()):
             if env in bandit_of:
-                regret = jax.jit(jax.vmap(lambda key, env=env, bandit=bandit_of[env]: play(env, bandit, key)))(keys)
+                regret = jax.jit(
+                    jax.vmap(lambda key, env=env, bandit=bandit_of[env]: play(env, bandit, key))
+                )(keys)
                 mean, error = regret.mean(axis=0), regret.std(axis=0) / math.sqrt(SEEDS)
                 axis.plot(range(1, PULLS + 1), mean, color=f"C{color}", label=name)
-                axis.fill_between(range(1, PULLS + 1), mean - 2 * error, mean + 2 * error, color=f"C{color}", alpha=0.2, linewidth=0)
+                axis.fill_between(
+                    range(1, PULLS + 1),
+                    mean - 2 * error,
+                    mean + 2 * error,
+                    color=f"C{color}",
+                    alpha=0.2,
+                    linewidth=0,
+                )
                 print(f"{title}: {name}: {mean[-1]:.1f} +- {error[-1]:.1f}")
-        axis.set(title=f"5 arms, {title}", xlabel="pulls", ylabel="cumulative regret", xlim=(0, PULLS), ylim=(0, None))
+        axis.set(
+            title=f"5 arms, {title}",
+            xlabel="pulls",
+            ylabel="cumulative regret",
+            xlim=(0, PULLS),
+            ylim=(0, None),
+        )
         axis.grid(alpha=0.3)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(LEARNERS), frameon=False)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=len(LEARNERS),
+        frameon=False,
+    )
     figure.suptitle(f"Mean of {SEEDS} seeds, with two standard errors")
     figure.savefig("bandit_regret.png", dpi=150)
 

@@ -12,7 +12,9 @@ class Agreement(BaseCallback):
     def _on_step(self) -> bool:
         observations = np.random.default_rng(0).uniform(-0.1, 0.1, (256, 4))
         actions, _ = self.model.predict(observations, deterministic=True)
-        self.logger.record("rollout/agreement", np.mean(actions == (observations[:, 2] + observations[:, 3] > 0)))
+        self.logger.record(
+            "rollout/agreement", np.mean(actions == (observations[:, 2] + observations[:, 3] > 0))
+        )
         return True
 
 

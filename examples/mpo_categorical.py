@@ -40,15 +40,21 @@ class Networks(NamedTuple):
 
 
 network = hk.without_apply_rng(hk.transform(lambda obs: hk.nets.MLP([64, NUM_ACTIONS])(obs)))
-optimizer = optax.multi_transform({"networks": optax.adam(1e-3), "duals": optax.adam(1e-2)}, ("networks", "duals"))
+optimizer = optax.multi_transform(
+    {"networks": optax.adam(1e-3), "duals": optax.adam(1e-2)}, ("networks", "duals")
+)
 
 
-def loss(params: tuple[Networks, mpo.CategoricalMpoDuals], target: Networks, batch: tuple) -> tuple[jax.Array, NamedTuple]:
+def loss(
+    params: tuple[Networks, mpo.CategoricalMpoDuals], target: Networks, batch: tuple
+) -> tuple[jax.Array, NamedTuple]:
     """The critic's loss and MPO's; both take their targets from the target networks."""
     (online, duals), (obs_tm1, a_tm1, r_t, discount_t, obs_t) = params, batch
     probs_t = jax.nn.softmax(network.apply(target.policy, obs_t))
     q_tm1, q_t = network.apply(online.critic, obs_tm1), network.apply(target.critic, obs_t)
-    critic_loss = losses.l2_loss(value_learning.expected_sarsa(q_tm1, a_tm1, r_t, discount_t, q_t, probs_t)).mean()
+    critic_loss = losses.l2_loss(
+        value_learning.expected_sarsa(q_tm1, a_tm1, r_t, discount_t, q_t, probs_t)
+    ).mean()
     policy_loss, statistics = mpo.categorical_mpo_loss(
         online_logits=network.apply(online.policy, obs_tm1),
         target_logits=network.apply(target.policy, obs_tm1),
@@ -66,13 +72,21 @@ def transitions(key: jax.Array) -> tuple:
     s_tm1 = jax.random.choice(state_key, NUM_STATES, (BATCH,), p=CONTINUES / CONTINUES.sum())
     a_tm1 = jax.random.randint(action_key, (BATCH,), 0, NUM_ACTIONS)
     s_t = jax.random.categorical(next_key, jnp.log(PROBS[s_tm1, a_tm1]))
-    return OBSERVATIONS[s_tm1], a_tm1, REWARDS[s_tm1, a_tm1, s_t], GAMMA * CONTINUES[s_t], OBSERVATIONS[s_t]
+    return (
+        OBSERVATIONS[s_tm1],
+        a_tm1,
+        REWARDS[s_tm1, a_tm1, s_t],
+        GAMMA * CONTINUES[s_t],
+        OBSERVATIONS[s_t],
+    )
 
 
 def learn(key: jax.Array, num_steps: int) -> tuple[Networks, NamedTuple]:
     """The networks after so many gradient steps, and the last step's statistics."""
     policy_key, critic_key, batch_key = jax.random.split(key, 3)
-    online = Networks(network.init(policy_key, OBSERVATIONS), network.init(critic_key, OBSERVATIONS))
+    online = Networks(
+        network.init(policy_key, OBSERVATIONS), network.init(critic_key, OBSERVATIONS)
+    )
     params = (online, mpo.CategoricalMpoDuals.init(temperature=1.0, alpha=1.0))
 
     def step(carry, inputs):
@@ -81,10 +95,16 @@ def learn(key: jax.Array, num_steps: int) -> tuple[Networks, NamedTuple]:
         gradients, statistics = jax.grad(loss, has_aux=True)(params, target, transitions(key))
         updates, opt_state = optimizer.update(gradients, opt_state, params)
         params = optax.apply_updates(params, updates)
-        return (params, optax.periodic_update(params[0], target, i, TARGET_PERIOD), opt_state), statistics
+        return (
+            params,
+            optax.periodic_update(params[0], target, i, TARGET_PERIOD),
+            opt_state,
+        ), statistics
 
     inputs = (jnp.arange(1, num_steps + 1), jax.random.split(batch_key, num_steps))
-    (params, _, _), statistics = jax.lax.scan(step, (params, online, optimizer.init(params)), inputs)
+    (params, _, _), statistics = jax.lax.scan(
+        step, (params, online, optimizer.init(params)), inputs
+    )
     return params[0], jax.tree.map(lambda x: x[-1], statistics)
 
 
@@ -92,7 +112,9 @@ def start_value(probs: jax.Array) -> jax.Array:
     """The exact value of the first state under a policy `[S, A]`."""
     expected_rewards = jnp.sum(PROBS * REWARDS, axis=-1)
     following = jnp.einsum("sa,sat->st", probs, PROBS) * CONTINUES
-    return jnp.linalg.solve(jnp.eye(NUM_STATES) - GAMMA * following, jnp.sum(probs * expected_rewards, axis=-1))[0]
+    return jnp.linalg.solve(
+        jnp.eye(NUM_STATES) - GAMMA * following, jnp.sum(probs * expected_rewards, axis=-1)
+    )[0]
 
 
 def best_policy() -> jax.Array:
@@ -112,7 +134,12 @@ if __name__ == "__main__":
 
     networks, statistics = jax.jit(learn, static_argnums=1)(jax.random.key(0), steps)
     value = start_value(jax.nn.softmax(network.apply(networks.policy, OBSERVATIONS)))
-    best, uniform = start_value(best_policy()), start_value(jnp.full((NUM_STATES, NUM_ACTIONS), 1 / NUM_ACTIONS))
+    best, uniform = (
+        start_value(best_policy()),
+        start_value(jnp.full((NUM_STATES, NUM_ACTIONS), 1 / NUM_ACTIONS)),
+    )
     print("  ".join(f"{name} {float(x):.3g}" for name, x in statistics._asdict().items()))
-    print(f"Value of the start: {value:.3f} of at most {best:.3f}; {uniform:.3f} for random actions")
+    print(
+        f"Value of the start: {value:.3f} of at most {best:.3f}; {uniform:.3f} for random actions"
+    )
     assert steps < 2000 or value > 0.95 * best

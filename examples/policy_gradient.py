@@ -52,25 +52,37 @@ def loss(params, trajectory):
     adv = core.generalized_advantage_estimation(r_t, discount_t, v_tm1, v_t, last_t, LAMBDA)
     target = jax.lax.stop_gradient(v_tm1) + adv
     value_loss = jnp.mean(core.l2_loss(v_tm1, target))
-    return core.policy_gradient_loss(logits, a_tm1, adv) + value_loss + ENTROPY * core.entropy_loss(logits)
+    return (
+        core.policy_gradient_loss(logits, a_tm1, adv)
+        + value_loss
+        + ENTROPY * core.entropy_loss(logits)
+    )
 
 
 def update(agent, key):
     """Plays `STEPS` steps in all environments, learns from them, and returns the mean return of the episodes that ended."""
     steps = jax.vmap(step, (None, 0, 0))
     keys = jax.random.split(key, (STEPS, ENVS))
-    (env_states, obs), trajectory = jax.lax.scan(lambda carry, keys: steps(agent.params, carry, keys), agent[2:], keys)
+    (env_states, obs), trajectory = jax.lax.scan(
+        lambda carry, keys: steps(agent.params, carry, keys), agent[2:], keys
+    )
     grads = jax.grad(loss)(agent.params, trajectory)
     updates, opt_state = optimizer.update(grads, agent.opt_state)
     r_t, last_t = trajectory[2], trajectory[-1]
-    return Agent(optax.apply_updates(agent.params, updates), opt_state, env_states, obs), r_t.sum() / last_t.sum()
+    return Agent(
+        optax.apply_updates(agent.params, updates), opt_state, env_states, obs
+    ), r_t.sum() / last_t.sum()
 
 
 def main(updates=300, seed=0):
     init_key, reset_key, train_key = jax.random.split(jax.random.key(seed), 3)
     params = network.init(init_key, jnp.zeros(env.observation_space.shape))
-    agent = Agent(params, optimizer.init(params), *jax.vmap(env.reset)(jax.random.split(reset_key, ENVS)))
-    agent, returns = jax.jit(lambda agent, keys: jax.lax.scan(update, agent, keys))(agent, jax.random.split(train_key, updates))
+    agent = Agent(
+        params, optimizer.init(params), *jax.vmap(env.reset)(jax.random.split(reset_key, ENVS))
+    )
+    agent, returns = jax.jit(lambda agent, keys: jax.lax.scan(update, agent, keys))(
+        agent, jax.random.split(train_key, updates)
+    )
     return float(returns[-10:].mean())
 
 

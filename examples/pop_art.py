@@ -21,7 +21,11 @@ def learn(layer, opt_state, features, targets, step_size):
     jump = jnp.abs(layer.apply(features).unnormalized - before).max()
 
     def loss(params):
-        return jnp.mean(core.l2_loss(layer._replace(params=params).apply(features).normalized, layer.normalize(targets)))
+        return jnp.mean(
+            core.l2_loss(
+                layer._replace(params=params).apply(features).normalized, layer.normalize(targets)
+            )
+        )
 
     updates, opt_state = optimizer.update(jax.grad(loss)(layer.params), opt_state)
     return layer._replace(params=optax.apply_updates(layer.params, updates)), opt_state, jump
@@ -46,9 +50,13 @@ def main(steps=STEPS, seed=0):
 
         for scale in SCALES:
             (layer, opt_state), jumps = phase(layer, opt_state, scale * function)
-            error = jnp.sqrt(jnp.mean(jnp.square(layer.apply(features).unnormalized / scale - function)))
+            error = jnp.sqrt(
+                jnp.mean(jnp.square(layer.apply(features).unnormalized / scale - function))
+            )
             errors[name, scale] = float(error)
-            print(f"{name}: targets x {scale:<7g} error / scale {error:.0e}, outputs moved by statistics {jumps.max() / scale:.0e}")
+            print(
+                f"{name}: targets x {scale:<7g} error / scale {error:.0e}, outputs moved by statistics {jumps.max() / scale:.0e}"
+            )
     return errors
 
 

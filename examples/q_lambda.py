@@ -11,7 +11,11 @@ from agentzoo.envs import Catch
 EPISODES, LAMBDA, GAMMA, EPSILON = 32, 0.9, 0.99, 0.1
 
 env = Catch()  # every episode takes `env.rows - 1` steps
-network = hk.without_apply_rng(hk.transform(lambda obs: hk.nets.MLP([64, env.action_space.n])(obs.reshape(*obs.shape[:-2], -1))))
+network = hk.without_apply_rng(
+    hk.transform(
+        lambda obs: hk.nets.MLP([64, env.action_space.n])(obs.reshape(*obs.shape[:-2], -1))
+    )
+)
 optimizer = optax.adam(3e-3)
 
 
@@ -31,12 +35,21 @@ def play(params, epsilon, key):
 
 
 def play_many(params, epsilon, key):
-    return jax.vmap(play, (None, None, 0), out_axes=1)(params, epsilon, jax.random.split(key, EPISODES))  # [T, EPISODES, ...]
+    return jax.vmap(play, (None, None, 0), out_axes=1)(
+        params, epsilon, jax.random.split(key, EPISODES)
+    )  # [T, EPISODES, ...]
 
 
 def loss(params, episodes):
     obs_tm1, a_tm1, r_t, not_over, obs_t = episodes
-    errors = core.q_lambda(network.apply(params, obs_tm1), a_tm1, r_t, GAMMA * not_over, network.apply(params, obs_t), LAMBDA)
+    errors = core.q_lambda(
+        network.apply(params, obs_tm1),
+        a_tm1,
+        r_t,
+        GAMMA * not_over,
+        network.apply(params, obs_t),
+        LAMBDA,
+    )
     return jnp.mean(core.l2_loss(errors))
 
 

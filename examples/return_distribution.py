@@ -16,9 +16,13 @@ STATES = {"upright and still": [0.0, 0.0, 0.0, 0.0], "falling to the right": [0.
 def draw(agent: QRDQN, path: Path) -> None:
     figure, axes = plt.subplots(1, len(STATES), figsize=(9, 3.5), sharey=True, layout="constrained")
     for axis, (name, state) in zip(axes, STATES.items(), strict=True):
-        for action, quantiles in zip(("push left", "push right"), agent.quantiles(np.array(state)), strict=True):
+        for action, quantiles in zip(
+            ("push left", "push right"), agent.quantiles(np.array(state)), strict=True
+        ):
             levels = (np.arange(len(quantiles)) + 0.5) / len(quantiles)
-            axis.step(quantiles, levels, where="mid", label=f"{action}, mean {quantiles.mean():.1f}")
+            axis.step(
+                quantiles, levels, where="mid", label=f"{action}, mean {quantiles.mean():.1f}"
+            )
         axis.set(title=name, xlabel="discounted return", ylim=(0, 1))
         axis.legend(loc="upper left")
     axes[0].set_ylabel("probability of at most this return")

@@ -10,8 +10,12 @@ from agentzoo.runners.ray_actors import connect
 if jax.__version_info__ < (0, 11):
     flags = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
-jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))  # JAX_PLATFORMS=cuda python -m pytest tests/core
-jax.config.update("jax_num_cpu_devices", 4)  # of which all tests but those of several devices use the first
+jax.config.update(
+    "jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu")
+)  # JAX_PLATFORMS=cuda python -m pytest tests/core
+jax.config.update(
+    "jax_num_cpu_devices", 4
+)  # of which all tests but those of several devices use the first
 
 
 @pytest.fixture(autouse=True)

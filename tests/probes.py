@@ -144,7 +144,13 @@ class Counter(gym.Env):
     def step(self, action):
         self.t += 1
         over, odd = self.t == 3, self.episode % 2 == 1
-        return np.array([self.episode, self.t], np.float32), float(self.t), over and not odd, over and odd, {}
+        return (
+            np.array([self.episode, self.t], np.float32),
+            float(self.t),
+            over and not odd,
+            over and odd,
+            {},
+        )
 
 
 class Spaced(Probe):

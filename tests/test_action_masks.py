@@ -28,7 +28,13 @@ SETTINGS = {
     "SAC": {**OFF_POLICY, "ent_coef": 0.02},
     "MPO": {**OFF_POLICY, "target_update_interval": 20},
     "PPO": {**ON_POLICY, "batch_size": 64, "n_epochs": 4, "gae_lambda": 1.0},
-    "IMPALA": {**ON_POLICY, "vtrace_lambda": 1.0, "normalize_reward": False, "learning_rate": 1e-2, "n_steps": 4},
+    "IMPALA": {
+        **ON_POLICY,
+        "vtrace_lambda": 1.0,
+        "normalize_reward": False,
+        "learning_rate": 1e-2,
+        "n_steps": 4,
+    },
 }
 VARIANTS = {
     **{name: (name, {}) for name in SETTINGS},
@@ -38,7 +44,10 @@ VARIANTS = {
     "QRDQN, averse to risk": ("QRDQN", dict(cvar_alpha=0.5)),
     "SAC, normalised": ("SAC", dict(normalize_obs=True, prioritized_replay=True)),
     "MPO, Retrace": ("MPO", dict(retrace=True, n_steps=4, normalize_obs=True)),
-    "PPO, with memory": ("PPO", dict(recurrent="gru", recurrent_size=8, sequence_length=8, normalize_obs=True)),
+    "PPO, with memory": (
+        "PPO",
+        dict(recurrent="gru", recurrent_size=8, sequence_length=8, normalize_obs=True),
+    ),
 }
 
 
@@ -59,7 +68,10 @@ class Random:
     action_space = spaces.Discrete(4, start=1)
 
     def observe(self, mask, over):
-        return {"x": mask[:2].astype(jnp.float32), "action_mask": jnp.where(over, 0, mask).astype(jnp.int8)}
+        return {
+            "x": mask[:2].astype(jnp.float32),
+            "action_mask": jnp.where(over, 0, mask).astype(jnp.int8),
+        }
 
     def draw(self, key):
         mask_key, one_key = jax.random.split(key)
@@ -73,7 +85,9 @@ class Random:
     def step(self, state, action, key):
         mask, t = state
         illegal, mask, over = ~mask[action - 1], self.draw(key), t + 1 == 4
-        return (mask, t + 1), Step(self.observe(mask, over), illegal.astype(jnp.float32), over, jnp.bool_(False))
+        return (mask, t + 1), Step(
+            self.observe(mask, over), illegal.astype(jnp.float32), over, jnp.bool_(False)
+        )
 
 
 @dataclass(frozen=True)
@@ -95,9 +109,16 @@ class Fork:
     action_space = spaces.Discrete(4)
 
     def observe(self, kind, t):
-        x = jnp.zeros(self.size).at[:2].set(jnp.stack([jnp.where(t == 0, kind, 0), jnp.where(t == 0, 0, 1)]))
+        x = (
+            jnp.zeros(self.size)
+            .at[:2]
+            .set(jnp.stack([jnp.where(t == 0, kind, 0), jnp.where(t == 0, 0, 1)]))
+        )
         legal = jnp.array([1, 1, 0, 0]).at[2].set(kind == 1)
-        return {"x": x.astype(jnp.float32), "action_mask": jnp.where(t == 2, 0, legal).astype(jnp.int8)}
+        return {
+            "x": x.astype(jnp.float32),
+            "action_mask": jnp.where(t == 2, 0, legal).astype(jnp.int8),
+        }
 
     def reset(self, key):
         state = jnp.where(jax.random.bernoulli(key), 1, -1), jnp.int32(0)
@@ -138,7 +159,9 @@ def test_illegal_actions_are_never_taken(name, runner):
     for deterministic in (True, False):
         assert evaluate_policy(agent, Random(), 50, deterministic=deterministic) == (0.0, 0.0)
         mask = np.tile(np.int8([0, 1, 0, 1]), (500, 1))
-        actions, _ = agent.predict({"x": np.zeros((500, 2)), "action_mask": mask}, deterministic=deterministic)
+        actions, _ = agent.predict(
+            {"x": np.zeros((500, 2)), "action_mask": mask}, deterministic=deterministic
+        )
         assert set(np.unique(actions)) <= {2, 4}  # the space starts at 1
 
 
@@ -174,8 +197,12 @@ def test_random_actions_are_uniform_over_the_legal_ones(algorithm):
     agent = make(algorithm, Random(), learning_starts=10)
     mask = np.tile(np.int8([1, 0, 1, 1]), (30_000, 1))
     obs = {"x": np.zeros((30_000, 2), np.float32), "action_mask": mask}
-    a, *_ = jax.jit(agent._agent.act)(agent.params, (), obs, jax.random.key(0), Clock(*jnp.int32([0, 0, 100])))
-    np.testing.assert_allclose(np.bincount(a, minlength=4) / len(a), [1 / 3, 0, 1 / 3, 1 / 3], atol=0.01)
+    a, *_ = jax.jit(agent._agent.act)(
+        agent.params, (), obs, jax.random.key(0), Clock(*jnp.int32([0, 0, 100]))
+    )
+    np.testing.assert_allclose(
+        np.bincount(a, minlength=4) / len(a), [1 / 3, 0, 1 / 3, 1 / 3], atol=0.01
+    )
 
 
 def test_uniform_action():
@@ -223,7 +250,9 @@ class Forced:
 
 def test_the_target_entropy_of_sac_counts_legal_actions():
     agent = make("SAC", Forced(), ent_coef="auto", learning_starts=0).learn(160, progress_bar=False)
-    np.testing.assert_allclose(agent.metrics["train/ent_coef"], 1, rtol=1e-6)  # its entropy is 0, as it should be
+    np.testing.assert_allclose(
+        agent.metrics["train/ent_coef"], 1, rtol=1e-6
+    )  # its entropy is 0, as it should be
     agent = make("SAC", Forced(), ent_coef="auto", learning_starts=0, target_entropy=0.5)
     assert agent.learn(160, progress_bar=False).metrics["train/ent_coef"] > 1.01
 
@@ -231,7 +260,9 @@ def test_the_target_entropy_of_sac_counts_legal_actions():
 def test_the_behaviour_of_a_warm_up_is_uniform_over_the_legal_actions():
     agent = make("MPO", Fork(), retrace=True, n_steps=2)
     obs = jax.tree.map(lambda x: np.stack([x, x]), Fork().seen(1, 1))
-    _, _, extras = jax.jit(agent._agent.act)(agent.params, (), obs, jax.random.key(0), Clock(*jnp.int32([0, 0, 100])))
+    _, _, extras = jax.jit(agent._agent.act)(
+        agent.params, (), obs, jax.random.key(0), Clock(*jnp.int32([0, 0, 100]))
+    )
     np.testing.assert_allclose(extras["log_prob"], -np.log(3), rtol=1e-6)
 
 
@@ -251,7 +282,9 @@ def test_masks_that_do_not_fit_are_refused(algorithm):
     with pytest.raises(ConfigurationError, match="nothing but"):
         make_agent(masked(action_mask=spaces.MultiBinary(2)))
     if "Box" in getattr(agentzoo, algorithm).action_spaces:
-        with pytest.raises(ConfigurationError, match=r"Box.*cannot be masked. Give .* another name"):
+        with pytest.raises(
+            ConfigurationError, match=r"Box.*cannot be masked. Give .* another name"
+        ):
             make_agent(masked(spaces.Box(-1, 1, (2,)), action_mask=spaces.MultiBinary(2), x=x))
 
 
@@ -261,7 +294,9 @@ def test_masks_that_do_not_fit_are_refused(algorithm):
     (spaces.MultiBinary(3), [0, 0, 0], [0, 0, 0]),
 ], ids=str)  # fmt: skip
 def test_where_nothing_is_legal_everything_is(space, mask, legal):
-    observations = spaces.Dict(x=spaces.Discrete(2), action_mask=spaces.Box(0, 2, (len(mask),), np.int8))
+    observations = spaces.Dict(
+        x=spaces.Discrete(2), action_mask=spaces.Box(0, 2, (len(mask),), np.int8)
+    )
     masks = networks.action_masks(EnvSpec(observations, space, 1))
     seen = masks.split({"x": np.zeros((2, 1)), "action_mask": np.tile(mask, (2, 1, 1))})
     assert set(seen.obs) == set(masks.space.spaces) == {"x"}

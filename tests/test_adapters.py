@@ -12,7 +12,14 @@ from gymnasium.envs.functional_jax_env import FunctionalJaxEnv
 from gymnasium.experimental.functional import FuncEnv
 
 from agentzoo import PPO, ConfigurationError
-from agentzoo.envs import BraxAdapter, FuncEnvAdapter, GymnaxAdapter, TimeLimit, find_native, make_envs
+from agentzoo.envs import (
+    BraxAdapter,
+    FuncEnvAdapter,
+    GymnaxAdapter,
+    TimeLimit,
+    find_native,
+    make_envs,
+)
 from agentzoo.runners import DeviceRunner
 
 KEY = jax.random.key(0)
@@ -109,22 +116,31 @@ def test_termination_and_truncation(env, limited):
                 break
         assert bool(step.terminated) == terminated and (steps is None or t == steps)
         assert action == 2 or bool(step.truncated) == limited
-    assert env.observation_space == Countdown.observation_space and env.action_space == Countdown.action_space
+    assert (
+        env.observation_space == Countdown.observation_space
+        and env.action_space == Countdown.action_space
+    )
 
 
 def test_how_they_are_given():
     def native(env, n_envs=1):
         return find_native(make_envs(env, n_envs))
 
-    assert isinstance(native(Countdown()), FuncEnvAdapter) and isinstance(native(OldGymnax(), 2), GymnaxAdapter)
+    assert isinstance(native(Countdown()), FuncEnvAdapter) and isinstance(
+        native(OldGymnax(), 2), GymnaxAdapter
+    )
     assert native((OldGymnax(), Params(7))).params.max_steps_in_episode == 7
     limited = native(gym.wrappers.TimeLimit(FunctionalJaxEnv(Countdown()), 4))
     assert isinstance(limited, TimeLimit) and isinstance(limited.env, FuncEnvAdapter)
-    agent = PPO((NewGymnax(), Params(4)), n_envs=4, n_steps=16, batch_size=64).learn(200, progress_bar=False)
+    agent = PPO((NewGymnax(), Params(4)), n_envs=4, n_steps=16, batch_size=64).learn(
+        200, progress_bar=False
+    )
     assert isinstance(agent._runner, DeviceRunner) and -4 <= agent.ep_rew_mean <= -3
 
 
-@pytest.mark.parametrize("env_id", ["phys2d/CartPole-v1", "phys2d/Pendulum-v0", "tabular/Blackjack-v0"])
+@pytest.mark.parametrize(
+    "env_id", ["phys2d/CartPole-v1", "phys2d/Pendulum-v0", "tabular/Blackjack-v0"]
+)
 def test_gymnasiums(env_id):
     pytest.importorskip("flax")
     agent = PPO(env_id, n_envs=4, n_steps=64, batch_size=64).learn(1_000, progress_bar=False)
@@ -136,9 +152,15 @@ def test_gymnasiums(env_id):
 def test_gymnax():
     gymnax = pytest.importorskip("gymnax")
     env = GymnaxAdapter(*gymnax.make("Pendulum-v1"))
-    last = jax.lax.scan(lambda s, _: (lambda after: (after[0], after[1]))(env.step(s, jnp.zeros(1), KEY)), env.reset(KEY)[0], length=200)[1]
+    last = jax.lax.scan(
+        lambda s, _: (lambda after: (after[0], after[1]))(env.step(s, jnp.zeros(1), KEY)),
+        env.reset(KEY)[0],
+        length=200,
+    )[1]
     assert np.flatnonzero(last.truncated).tolist() == [199] and not last.terminated.any()
-    agent = PPO(gymnax.make("CartPole-v1"), n_envs=8, n_steps=32, batch_size=256).learn(30_000, progress_bar=False)
+    agent = PPO(gymnax.make("CartPole-v1"), n_envs=8, n_steps=32, batch_size=256).learn(
+        30_000, progress_bar=False
+    )
     assert agent.ep_rew_mean > 40
 
 
@@ -162,7 +184,9 @@ class Brax:
 
     def step(self, state, action):
         obs = state.obs + action.sum()
-        return state._replace(obs=obs, reward=action.sum(), done=(obs[0] > self._limit).astype(jnp.float32))
+        return state._replace(
+            obs=obs, reward=action.sum(), done=(obs[0] > self._limit).astype(jnp.float32)
+        )
 
 
 class EpisodeWrapper:
@@ -172,7 +196,11 @@ class EpisodeWrapper:
 
     def __init__(self, env):
         self.env = env
-        self.observation_size, self.action_size, self.backend = env.observation_size, env.action_size, env.backend
+        self.observation_size, self.action_size, self.backend = (
+            env.observation_size,
+            env.action_size,
+            env.backend,
+        )
 
     def reset(self, rng):
         state = self.env.reset(rng)
@@ -182,8 +210,12 @@ class EpisodeWrapper:
     def step(self, state, action):
         state = self.env.step(state, action)
         state.info["steps"] += 1
-        state.info["truncation"] = jnp.where(state.info["steps"] >= self.episode_length, 1 - state.done, 0.0)
-        return state._replace(done=jnp.where(state.info["steps"] >= self.episode_length, 1.0, state.done))
+        state.info["truncation"] = jnp.where(
+            state.info["steps"] >= self.episode_length, 1 - state.done, 0.0
+        )
+        return state._replace(
+            done=jnp.where(state.info["steps"] >= self.episode_length, 1.0, state.done)
+        )
 
 
 class AutoResetWrapper(EpisodeWrapper):
@@ -214,8 +246,17 @@ def test_settings_of_brax_tell_environments_apart():
 
 
 def test_agents_learn_in_brax():
-    agent = PPO(EpisodeWrapper(Brax()), n_envs=4, n_steps=32, batch_size=64, learning_rate=1e-2, net_arch=(16,))
-    assert isinstance(agent._runner, DeviceRunner) and agent.spec.action_space == spaces.Box(-1, 1, (2,), np.float32)
+    agent = PPO(
+        EpisodeWrapper(Brax()),
+        n_envs=4,
+        n_steps=32,
+        batch_size=64,
+        learning_rate=1e-2,
+        net_arch=(16,),
+    )
+    assert isinstance(agent._runner, DeviceRunner) and agent.spec.action_space == spaces.Box(
+        -1, 1, (2,), np.float32
+    )
     agent.learn(3_000, progress_bar=False)
     assert agent.ep_rew_mean > 3  # two steps of 2 each
     pixels = Brax()

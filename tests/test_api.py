@@ -15,7 +15,14 @@ from agentzoo import DQN, ConfigurationError, Linear, callbacks, evaluate_policy
 from tests import probes
 
 FAST = dict(
-    learning_rate=1e-3, learning_starts=20, train_freq=4, gradient_steps=1, n_steps=1, net_arch=(16,), buffer_size=1_000, batch_size=8
+    learning_rate=1e-3,
+    learning_starts=20,
+    train_freq=4,
+    gradient_steps=1,
+    n_steps=1,
+    net_arch=(16,),
+    buffer_size=1_000,
+    batch_size=8,
 )
 
 
@@ -25,7 +32,11 @@ def agent(**kwargs):
 
 def leaves(agent):
     return jax.tree.leaves(
-        jax.device_get(agent._run._replace(key=jax.random.key_data(agent._run.key), agent=agent._run.agent._replace(key=())))
+        jax.device_get(
+            agent._run._replace(
+                key=jax.random.key_data(agent._run.key), agent=agent._run.agent._replace(key=())
+            )
+        )
     )
 
 
@@ -49,7 +60,11 @@ def test_learn_counts_environment_steps_and_goes_on():
 
 def test_learning_in_two_parts_is_learning_in_one():
     whole = agent(exploration_fraction=0.0).learn(200, progress_bar=False)
-    parts = agent(exploration_fraction=0.0).learn(100, progress_bar=False).learn(100, progress_bar=False, reset_num_timesteps=False)
+    parts = (
+        agent(exploration_fraction=0.0)
+        .learn(100, progress_bar=False)
+        .learn(100, progress_bar=False, reset_num_timesteps=False)
+    )
     assert_same_state(whole, parts)
 
 
@@ -85,7 +100,9 @@ def test_what_was_learned_survives_an_environment_that_fails(tmp_path):
     assert a.num_timesteps == 100
     assert np.isfinite(a.values(np.zeros(1))).all()
     assert DQN.load(a.run_dir / "model").num_timesteps == 100
-    a.learn(20, progress_bar=False, reset_num_timesteps=False)  # the environment is back, and new episodes begin
+    a.learn(
+        20, progress_bar=False, reset_num_timesteps=False
+    )  # the environment is back, and new episodes begin
     assert a.num_timesteps == 120
 
 
@@ -95,7 +112,9 @@ def test_an_interrupt_waits_for_the_end_of_the_cycle():
     def press(_):
         signal.raise_signal(signal.SIGINT)
 
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run where the signal is ignored
+    previous = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # the tests may run where the signal is ignored
     try:
         with pytest.raises(KeyboardInterrupt):
             a.learn(1_000, progress_bar=False, callback=press)
@@ -109,7 +128,12 @@ def test_an_interrupt_waits_for_the_end_of_the_cycle():
 def test_an_interrupt_that_is_ignored_stays_ignored():
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        assert agent().learn(40, progress_bar=False, callback=lambda _: signal.raise_signal(signal.SIGINT)).num_timesteps == 40
+        assert (
+            agent()
+            .learn(40, progress_bar=False, callback=lambda _: signal.raise_signal(signal.SIGINT))
+            .num_timesteps
+            == 40
+        )
     finally:
         signal.signal(signal.SIGINT, previous)
 
@@ -121,10 +145,14 @@ def test_predict_batched_or_not_and_sb3s_way():
     a = agent()
     action, state = a.predict(np.zeros(4), deterministic=True)
     assert np.shape(action) == () and state is None and a.spec.action_space.contains(action)
-    actions, _ = a.predict(np.zeros((5, 4)), state=None, episode_start=np.ones(5, bool), deterministic=True)
+    actions, _ = a.predict(
+        np.zeros((5, 4)), state=None, episode_start=np.ones(5, bool), deterministic=True
+    )
     assert actions.shape == (5,) and (actions == action).all()
     explored = [int(a.predict(np.zeros(4))[0]) for _ in range(300)]
-    assert 0 < sum(x != action for x in explored) < 40  # epsilon is 0.05 and half of the random actions are the same
+    assert (
+        0 < sum(x != action for x in explored) < 40
+    )  # epsilon is 0.05 and half of the random actions are the same
 
 
 def test_predict_names_what_does_not_fit():
@@ -174,11 +202,23 @@ def test_set_env_of_a_function_that_makes_vector_environments():
         (lambda: DQN("CartPole-v1", 1e-3), "only env goes without a name"),
         (lambda: DQN("Pendulum-v1"), "needs a Discrete action space"),
         (lambda: DQN("CartPole-v1", learnin_rate=1), "Did you mean 'learning_rate'"),
-        (lambda: DQN("CartPole-v1", gamma=1.5), "gamma=1.5 is out of range; expected at least 0 and at most 1"),
-        (lambda: DQN("CartPole-v1", batch_size=0), "batch_size=0 is out of range; expected at least 1"),
-        (lambda: DQN("CartPole-v1", learning_rate=-1.0), "learning_rate=-1.0 is out of range; expected above 0"),
+        (
+            lambda: DQN("CartPole-v1", gamma=1.5),
+            "gamma=1.5 is out of range; expected at least 0 and at most 1",
+        ),
+        (
+            lambda: DQN("CartPole-v1", batch_size=0),
+            "batch_size=0 is out of range; expected at least 1",
+        ),
+        (
+            lambda: DQN("CartPole-v1", learning_rate=-1.0),
+            "learning_rate=-1.0 is out of range; expected above 0",
+        ),
         (lambda: DQN("CartPole-v1", learning_rate=Linear(1e-3, -1.0)), "expected a start above 0"),
-        (lambda: DQN("CartPole-v1", batch_size=3.5), "batch_size=3.5 has the wrong type; expected an integer"),
+        (
+            lambda: DQN("CartPole-v1", batch_size=3.5),
+            "batch_size=3.5 has the wrong type; expected an integer",
+        ),
         (lambda: DQN("CartPole-v1", double_q=1), "expected True or False"),
         (lambda: DQN("CartPole-v1", net_arch=(64, "a")), "expected a tuple of integers"),
         (lambda: DQN("CartPole-v1", gradient_steps=0), "gradient_steps=0"),
@@ -196,7 +236,9 @@ def test_bad_input_is_refused_before_training(make, message):
 
 
 def test_numbers_in_other_guises_are_taken():
-    config = DQN("CartPole-v1", buffer_size=1e4, batch_size=np.int64(8), net_arch=[32, 32], gamma=1).config
+    config = DQN(
+        "CartPole-v1", buffer_size=1e4, batch_size=np.int64(8), net_arch=[32, 32], gamma=1
+    ).config
     assert (config.buffer_size, config.batch_size, config.net_arch) == (10_000, 8, (32, 32))
     assert DQN("CartPole-v1", seed=None).seed != DQN("CartPole-v1", seed=None).seed
 
@@ -205,12 +247,13 @@ def test_numbers_in_other_guises_are_taken():
 
 
 def test_import_is_lazy_and_complete():
-    code = (
-        "import sys, agentzoo; assert 'jax' not in sys.modules; [getattr(agentzoo, n) for n in agentzoo.__all__]; agentzoo.core.q_learning"
-    )
+    code = "import sys, agentzoo; assert 'jax' not in sys.modules; [getattr(agentzoo, n) for n in agentzoo.__all__]; agentzoo.core.q_learning"
     # tensorflow-probability, which distrax brings, uses a part of JAX that is going away.
     warnings = ["-W", "error", "-W", "ignore:jax.core.pytype_aval_mappings:DeprecationWarning"]
-    subprocess.run([sys.executable, *warnings, "-c", code + "; assert 'tensorboardX' not in sys.modules"], check=True)
+    subprocess.run(
+        [sys.executable, *warnings, "-c", code + "; assert 'tensorboardX' not in sys.modules"],
+        check=True,
+    )
     with pytest.raises(AttributeError, match="no attribute 'DDQN'"):
         agentzoo.DDQN  # noqa: B018
 
@@ -218,6 +261,12 @@ def test_import_is_lazy_and_complete():
 def test_every_public_name_has_a_docstring():
     for module in (agentzoo, agentzoo.core, callbacks):
         for name in getattr(
-            module, "__all__", [n for n, v in vars(module).items() if isinstance(v, type) and v.__module__ == module.__name__]
+            module,
+            "__all__",
+            [
+                n
+                for n, v in vars(module).items()
+                if isinstance(v, type) and v.__module__ == module.__name__
+            ],
         ):
             assert getattr(module, name).__doc__, f"{module.__name__}.{name}"

@@ -27,7 +27,9 @@ def test_both_ways_of_stepping_see_the_same():
     scores = []
     for action in np.random.default_rng(0).integers(6, size=200):
         assert ours.dtype == theirs.dtype == np.uint8
-        assert np.abs(ours.astype(int) - theirs).max() <= 1  # two builds of OpenCV round differently
+        assert (
+            np.abs(ours.astype(int) - theirs).max() <= 1
+        )  # two builds of OpenCV round differently
         (ours,), (r_t,), *_ = vector.step(np.array([action]))
         theirs, reward, *_ = single.step(action)
         assert r_t == reward
@@ -53,7 +55,11 @@ def test_actions_stick_and_frames_are_skipped_once():
 @pytest.mark.parametrize(("env_id", "kind"), [(PONG, VectorEnvs), ("PongNoFrameskip-v4", GymEnvs)])
 def test_observations_are_stacks_of_frames(env_id, kind):
     envs = make_envs(env_id, 2)
-    assert isinstance(envs, kind) and envs.spec.observation_space == SCREENS and envs.spec.action_space == spaces.Discrete(6)
+    assert (
+        isinstance(envs, kind)
+        and envs.spec.observation_space == SCREENS
+        and envs.spec.action_space == spaces.Discrete(6)
+    )
     obs = envs.reset(0)
     assert obs.shape == (2, 4, 84, 84) and not obs[:, :3].any() and obs[:, 3].any()
     envs.close()
@@ -66,9 +72,13 @@ def test_episodes_that_are_cut_off_keep_their_last_observation():
     for t in range(25):
         envs.step(np.full(2, t % 6), out, t)
     assert out.mask.all() and out.discount_t.all()
-    assert np.flatnonzero(out.last_t[:, 0]).tolist() == [9, 19] and np.flatnonzero(out.first_tm1[:, 0]).tolist() == [0, 10, 20]
+    assert np.flatnonzero(out.last_t[:, 0]).tolist() == [9, 19] and np.flatnonzero(
+        out.first_tm1[:, 0]
+    ).tolist() == [0, 10, 20]
     first = out.first_tm1[1:25]
-    np.testing.assert_array_equal(out.obs_t[:, :, :3], out.obs_tm1[:25, :, 1:])  # also where the episode is cut off
+    np.testing.assert_array_equal(
+        out.obs_t[:, :, :3], out.obs_tm1[:25, :, 1:]
+    )  # also where the episode is cut off
     np.testing.assert_array_equal(out.obs_t[:24][~first], out.obs_tm1[1:25][~first])
     assert not out.obs_tm1[1:25, :, :3][first].any()
 
@@ -93,7 +103,15 @@ def test_the_loss_of_a_life_ends_an_episode_if_that_is_asked_for(ends):
 
 @pytest.mark.parametrize("kind", [DQN, QRDQN])
 def test_agents_learn_from_the_screen(kind, tmp_path):
-    settings = dict(preset="pixels", buffer_size=500, learning_starts=20, train_freq=8, batch_size=4, target_update_interval=16, seed=3)
+    settings = dict(
+        preset="pixels",
+        buffer_size=500,
+        learning_starts=20,
+        train_freq=8,
+        batch_size=4,
+        target_update_interval=16,
+        seed=3,
+    )
     agent = kind(short(2, frames=24), **settings).learn(48, progress_bar=False)
     assert agent._run.agent.n_updates == 2
     assert agent._run.agent.replay.frames.dtype == np.uint8

@@ -9,7 +9,9 @@ from agentzoo.envs import FunctionalGymEnv
 from agentzoo.envs.bandit import BanditState, MultiArmedBandit
 
 
-@pytest.mark.parametrize("arguments", [{}, {"means": [0.0, 3.0], "std": 2.0}], ids=["Bernoulli", "Gaussian"])
+@pytest.mark.parametrize(
+    "arguments", [{}, {"means": [0.0, 3.0], "std": 2.0}], ids=["Bernoulli", "Gaussian"]
+)
 def test_gymnasiums_checker(arguments):
     check_env(FunctionalGymEnv(MultiArmedBandit(**arguments)), skip_render_check=True)
 
@@ -34,7 +36,9 @@ def test_rewards_have_the_moments(std):
 def test_other_states_are_other_bandits():
     env = MultiArmedBandit((0.0, 1.0))
     many = BanditState(jnp.array([[0.0, 1.0], [1.0, 0.0]]))
-    _, step = jax.jit(jax.vmap(env.step))(many, jnp.array([1, 1]), jax.random.split(jax.random.key(0)))
+    _, step = jax.jit(jax.vmap(env.step))(
+        many, jnp.array([1, 1]), jax.random.split(jax.random.key(0))
+    )
     np.testing.assert_array_equal(step.reward, [1, 0])
     np.testing.assert_array_equal(jax.vmap(env.regret)(many, jnp.array([1, 1])), [0, 1])
 

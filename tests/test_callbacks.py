@@ -101,7 +101,9 @@ def test_plain_functions():
     assert seen == [4, 8]
     with pytest.raises(ConfigurationError, match="one argument, the agent, or two"):
         agent().learn(8, lambda a, b, c: None)
-    with pytest.raises(ConfigurationError, match=r"callback is the class EvalCallback; write EvalCallback\(...\)"):
+    with pytest.raises(
+        ConfigurationError, match=r"callback is the class EvalCallback; write EvalCallback\(...\)"
+    ):
         agent().learn(8, callbacks.EvalCallback)
     with pytest.raises(ConfigurationError, match="eval_freq=10"):
         callbacks.EvalCallback("CartPole-v1", eval_freq="10")
@@ -415,7 +417,11 @@ def test_records_in_every_form(tmp_path):
     assert b"some words" in events and b"a/nowhere" not in events and b"a/none" not in events
 
 
-@pytest.mark.parametrize("value", [np.ones(2), [1, 2], {"a": 1}, object(), b"3"], ids=["array", "list", "dict", "object", "bytes"])
+@pytest.mark.parametrize(
+    "value",
+    [np.ones(2), [1, 2], {"a": 1}, object(), b"3"],
+    ids=["array", "list", "dict", "object", "bytes"],
+)
 def test_what_cannot_be_logged_is_named(value):
     with pytest.raises(ConfigurationError, match=r"'a/b' is of type .*; record a number or a text"):
         Logger().record("a/b", value)

@@ -26,7 +26,12 @@ def board(ball, paddle, rows=10, columns=5):
     [
         (4, [RIGHT, RIGHT, *[STAY] * 7], [3, 4, 4, 4, 4, 4, 4, 4, 4], 1.0),
         (0, [STAY] * 9, [2] * 9, -1.0),
-        (0, [LEFT] * 4 + [RIGHT] * 5, [1, 0, 0, 0, 1, 2, 3, 4, 4], -1.0),  # the walls hold the paddle
+        (
+            0,
+            [LEFT] * 4 + [RIGHT] * 5,
+            [1, 0, 0, 0, 1, 2, 3, 4, 4],
+            -1.0,
+        ),  # the walls hold the paddle
         (2, [STAY] * 8 + [LEFT], [2] * 8 + [1], -1.0),  # the paddle moves before the ball lands
         (1, [STAY] * 8 + [LEFT], [2] * 8 + [1], 1.0),
     ],
@@ -38,7 +43,11 @@ def test_an_episode_by_hand(ball, actions, paddles, reward, transform):
     for t, (action, paddle) in enumerate(zip(actions, paddles, strict=True), start=1):
         state, (obs, r_t, terminated, truncated) = step(state, action, KEY)
         np.testing.assert_array_equal(obs, board((t, ball), paddle))
-        assert (float(r_t), bool(terminated), bool(truncated)) == (reward if t == 9 else 0.0, t == 9, False)
+        assert (float(r_t), bool(terminated), bool(truncated)) == (
+            reward if t == 9 else 0.0,
+            t == 9,
+            False,
+        )
 
 
 def test_episodes_begin_with_the_ball_anywhere_at_the_top_and_the_paddle_in_the_middle():
@@ -65,7 +74,9 @@ def test_many_environments_in_one_program_keep_shapes_and_dtypes():
     env = Catch()
 
     def step(state, key):
-        state, step = jax.vmap(env.step)(state, jax.random.randint(key, (7,), 0, 3), jax.random.split(key, 7))
+        state, step = jax.vmap(env.step)(
+            state, jax.random.randint(key, (7,), 0, 3), jax.random.split(key, 7)
+        )
         return state, step
 
     state, _ = jax.vmap(env.reset)(jax.random.split(KEY, 7))
@@ -81,7 +92,9 @@ def test_many_environments_in_one_program_keep_shapes_and_dtypes():
 def test_gymnasium_finds_nothing_to_complain_about(render_mode):
     env = gym.make("agentzoo/Catch-v0", render_mode=render_mode)
     check_env(env.unwrapped)  # warnings are errors here
-    assert env.observation_space == spaces.Box(0, 1, (10, 5)) and env.action_space == spaces.Discrete(3)
+    assert env.observation_space == spaces.Box(
+        0, 1, (10, 5)
+    ) and env.action_space == spaces.Discrete(3)
     env.close()
 
 
@@ -93,7 +106,13 @@ def test_the_ordinary_environment_is_the_functional_one():
         ball = int(obs[0].argmax())
         for t in range(3):
             obs, reward, terminated, truncated, info = env.step(LEFT)
-            assert obs.flags.writeable and (reward == 0) == (t < 2) and terminated == (t == 2) and not truncated and info == {}
+            assert (
+                obs.flags.writeable
+                and (reward == 0) == (t < 2)
+                and terminated == (t == 2)
+                and not truncated
+                and info == {}
+            )
             np.testing.assert_array_equal(obs, board((t + 1, ball), max(0, 1 - t - 1), 4, 3))
         returns.append(reward)
         assert reward == (1 if ball == 0 else -1)
@@ -128,7 +147,9 @@ class Walk:
     def step(self, state, action, key):
         x, t = state
         state = (x + action + 0.1 * jax.random.normal(key, (2,)), t + 1)
-        return state, Step(self.observe(state), -jnp.abs(state[0]).sum(), jnp.abs(state[0]).max() > 3, t + 1 == 3)
+        return state, Step(
+            self.observe(state), -jnp.abs(state[0]).sum(), jnp.abs(state[0]).max() > 3, t + 1 == 3
+        )
 
     def observe(self, state):
         return {"x": state[0], "t": state[1]}
@@ -136,16 +157,25 @@ class Walk:
 
 def test_any_functional_environment_becomes_an_ordinary_one():
     env = FunctionalGymEnv(Walk())
-    env.spec = gym.envs.registration.EnvSpec("Walk-v0", lambda **kwargs: FunctionalGymEnv(Walk(), **kwargs))
+    env.spec = gym.envs.registration.EnvSpec(
+        "Walk-v0", lambda **kwargs: FunctionalGymEnv(Walk(), **kwargs)
+    )
     check_env(env)
     obs, _ = env.reset(seed=0)
     xs = [obs["x"]]
     for t in range(1, 4):
         obs, reward, terminated, truncated, _ = env.step(np.zeros(2, np.float32))
         xs.append(obs["x"])
-        assert obs["t"] == t and reward == pytest.approx(-np.abs(obs["x"]).sum()) and not terminated and truncated == (t == 3)
+        assert (
+            obs["t"] == t
+            and reward == pytest.approx(-np.abs(obs["x"]).sum())
+            and not terminated
+            and truncated == (t == 3)
+        )
     noise = np.diff(xs, axis=0)
-    assert (noise[0] != noise[1]).all() and (noise[1] != noise[2]).all()  # every step has a key of its own
+    assert (noise[0] != noise[1]).all() and (
+        noise[1] != noise[2]
+    ).all()  # every step has a key of its own
     env.reset()
     assert env.step(np.full(2, 5.0, np.float32))[2:4] == (True, False)
 

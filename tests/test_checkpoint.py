@@ -40,9 +40,16 @@ def test_saving_and_loading_keeps_everything(tmp_path):
     path = a.save(tmp_path / "sub" / "agent")
     assert path == tmp_path / "sub" / "agent.safetensors"
     for b in (DQN.load(path), agentzoo.load(tmp_path / "sub" / "agent")):
-        assert type(b) is DQN and b.config == a.config and b.num_timesteps == 100 and b.env_id == "CartPole-v1"
+        assert (
+            type(b) is DQN
+            and b.config == a.config
+            and b.num_timesteps == 100
+            and b.env_id == "CartPole-v1"
+        )
         assert_same_state(a, b)
-        np.testing.assert_array_equal(jax.random.key_data(a._run.agent.key), jax.random.key_data(b._run.agent.key))
+        np.testing.assert_array_equal(
+            jax.random.key_data(a._run.agent.key), jax.random.key_data(b._run.agent.key)
+        )
         np.testing.assert_array_equal(a.values(np.ones(4)), b.values(np.ones(4)))
         for _ in range(20):
             assert a.predict(np.zeros(4))[0] == b.predict(np.zeros(4))[0]
@@ -56,7 +63,9 @@ def test_a_loaded_agent_learns_on_exactly(tmp_path):
 
     whole = make().learn(200, progress_bar=False)
     path = make().learn(100, progress_bar=False).save(tmp_path / "half")
-    resumed = DQN.load(path, probes.Truncated).learn(100, progress_bar=False, reset_num_timesteps=False)
+    resumed = DQN.load(path, probes.Truncated).learn(
+        100, progress_bar=False, reset_num_timesteps=False
+    )
     assert_same_state(whole, resumed)
 
 
@@ -87,7 +96,9 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
     (tmp_path / "short.safetensors").write_bytes(data[:-50])
     (tmp_path / "junk.safetensors").write_bytes(b"junk")
     safetensors.numpy.save_file({"x": np.zeros(3)}, tmp_path / "foreign.safetensors")
-    for name, message in dict(flipped="damaged", short="damaged", junk="damaged", foreign="not one that agentzoo").items():
+    for name, message in dict(
+        flipped="damaged", short="damaged", junk="damaged", foreign="not one that agentzoo"
+    ).items():
         with pytest.raises(ConfigurationError, match=message):
             DQN.load(tmp_path / name)
     with pytest.raises(FileNotFoundError, match="no saved agent"):
@@ -164,7 +175,9 @@ def test_files_of_later_versions_are_refused(tmp_path, monkeypatch):
 def ring(dtype, row, start, stop, length=40_000):
     """An array of which the rows from `start` to `stop` have been written."""
     array = np.zeros((length, *row), dtype)
-    array[start:stop] = np.random.default_rng(0).integers(1, 100, (stop - start, *row)).astype(dtype)
+    array[start:stop] = (
+        np.random.default_rng(0).integers(1, 100, (stop - start, *row)).astype(dtype)
+    )
     return array
 
 
@@ -194,12 +207,16 @@ MOSTLY_ZERO = {
 def test_rows_of_zeros_are_not_written(name, tmp_path):
     tree = {"x": jnp.array(MOSTLY_ZERO[name]), "n": 3}
     path = checkpoint.save(tmp_path / "x", tree, {"a": 1})
-    assert path.stat().st_size < 2_000 + np.count_nonzero(tree["x"]) * 20 + 40_960 < tree["x"].nbytes
+    assert (
+        path.stat().st_size < 2_000 + np.count_nonzero(tree["x"]) * 20 + 40_960 < tree["x"].nbytes
+    )
     assert_same_bits(checkpoint.load(path, tree), tree)
     assert checkpoint.read_manifest(path) == {"a": 1}
 
 
-@pytest.mark.parametrize("shape", [(30_000,), (7, 30_001), (1, 100_000), (100_000, 1), (0, 5), (100, 0), ()])
+@pytest.mark.parametrize(
+    "shape", [(30_000,), (7, 30_001), (1, 100_000), (100_000, 1), (0, 5), (100, 0), ()]
+)
 def test_what_is_not_zero_is_written_as_it_is(shape, tmp_path):
     tree = {"x": np.random.default_rng(0).normal(size=shape).astype(np.float32)}
     path = checkpoint.save(tmp_path / "x", tree, {})
@@ -211,7 +228,11 @@ def test_what_is_not_zero_is_written_as_it_is(shape, tmp_path):
 def test_a_replay_takes_the_room_that_it_fills(algorithm, tmp_path):
     """Loading is exact, whether nothing, a part or all of the replay has been written."""
     large = {"buffer_size": 200_000} if "buffer_size" in SETTINGS[algorithm] else {}
-    large |= {"prioritized_replay": True} if "prioritized_replay" in vars(getattr(agentzoo, algorithm).Config) else {}
+    large |= (
+        {"prioritized_replay": True}
+        if "prioritized_replay" in vars(getattr(agentzoo, algorithm).Config)
+        else {}
+    )
     a = make(algorithm, CATCH, n_envs=2, **large)
     assert_same(a, type(a).load(a.save(tmp_path / "empty")), rtol=0)
     a.learn(64, progress_bar=False)
@@ -233,7 +254,10 @@ def test_a_replay_of_frames_takes_the_room_that_it_fills(tmp_path):
             return np.full((16, 16, 1), 10 + self.t, np.uint8)
 
     options = {**FAST, "n_envs": 3, "learning_starts": 1_000, "prioritized_replay": True}
-    for buffer_size, steps in ((20_000, 60), (240, 600)):  # nearly empty, and overwritten more than once
+    for buffer_size, steps in (
+        (20_000, 60),
+        (240, 600),
+    ):  # nearly empty, and overwritten more than once
         a = DQN(Pixels, **{**options, "buffer_size": buffer_size}).learn(steps, progress_bar=False)
         path = a.save(tmp_path / "pixels")
         assert path.stat().st_size < 1_000_000
@@ -244,7 +268,11 @@ def test_the_folder_of_a_run_holds_no_empty_replay(tmp_path):
     options = dict(net_arch=(16,), batch_size=16, learning_starts=50)
     a = SAC("Pendulum-v1", log_dir=tmp_path, **options).learn(100, progress_bar=False)
     replay = jax.tree.leaves(a._run.agent.replay)
-    assert (a.run_dir / "model.safetensors").stat().st_size < 200_000 < sum(x.nbytes for x in replay) / 100
+    assert (
+        (a.run_dir / "model.safetensors").stat().st_size
+        < 200_000
+        < sum(x.nbytes for x in replay) / 100
+    )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -268,7 +296,14 @@ checkpoint.save("warm", {"x": jnp.ones(3)}, {})
 path = peak(lambda: checkpoint.save("x", tree, {}))
 peak(lambda: checkpoint.load(path, tree))
 """
-    printed = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True, env=environment())
+    printed = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+        env=environment(),
+    )
     saving, loading = map(float, printed.stdout.split())
     assert saving < 20, f"240 MB took {saving:.0f} MB more to save"
     assert loading < 2.2 * 240
@@ -308,14 +343,20 @@ def test_a_link_stays_a_link(tmp_path):
     link = tmp_path / "link.safetensors"
     link.symlink_to(real)
     assert agent(seed=1).save(link) == link
-    assert link.is_symlink() and DQN.load(real).seed == 1 and list(tmp_path.glob("*.safetensors*")) == [link]
+    assert (
+        link.is_symlink()
+        and DQN.load(real).seed == 1
+        and list(tmp_path.glob("*.safetensors*")) == [link]
+    )
 
 
 def test_file_and_folder_are_written_through_to_the_disk(tmp_path, monkeypatch):
     synced = []
 
     def fsync(descriptor):
-        synced.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else os.fstat(descriptor).st_size)
+        synced.append(
+            "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else os.fstat(descriptor).st_size
+        )
 
     monkeypatch.setattr(checkpoint.os, "fsync", fsync)
     path = agent().save(tmp_path / "agent")
@@ -342,20 +383,36 @@ checkpoint.save("model", {"x": 2}, {})
 def test_what_a_killed_process_left_is_removed_but_not_what_another_is_writing(tmp_path):
     path = checkpoint.save(tmp_path / "model", {"x": 1}, {})
     command = [sys.executable, "-c", SAVE]
-    assert subprocess.run([*command, "dies"], cwd=tmp_path, env=environment()).returncode == -signal.SIGKILL
+    assert (
+        subprocess.run([*command, "dies"], cwd=tmp_path, env=environment()).returncode
+        == -signal.SIGKILL
+    )
     (tmp_path / ".other.safetensors.00000000").touch()  # of another file
     (left,) = tmp_path.glob(".model*")
-    assert list(tmp_path.glob("*.safetensors")) == [path] and checkpoint.load(path, {"x": 0}) == {"x": 1}
-    writer = subprocess.Popen([*command, "lives"], cwd=tmp_path, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert list(tmp_path.glob("*.safetensors")) == [path] and checkpoint.load(path, {"x": 0}) == {
+        "x": 1
+    }
+    writer = subprocess.Popen(
+        [*command, "lives"],
+        cwd=tmp_path,
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
     with writer:
         assert writer.stdout.readline() == b"writing\n"
         (writing,) = tmp_path.glob(".model*")
         assert writing != left
         checkpoint.save(path, {"x": 3}, {})
-        assert list(tmp_path.glob(".model*")) == [writing] and checkpoint.load(path, {"x": 0}) == {"x": 3}
+        assert list(tmp_path.glob(".model*")) == [writing] and checkpoint.load(path, {"x": 0}) == {
+            "x": 3
+        }
         writer.communicate(b"\n\n\n")
     assert writer.returncode == 0 and checkpoint.load(path, {"x": 0}) == {"x": 2}
-    assert sorted(file.name for file in tmp_path.iterdir()) == [".other.safetensors.00000000", "model.safetensors"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        ".other.safetensors.00000000",
+        "model.safetensors",
+    ]
 
 
 def test_several_threads_may_save_to_one_path(tmp_path):

@@ -75,8 +75,14 @@ def test_train_evaluate_and_record(tmp_path, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert any((tmp_path / "caches" / "agentzoo").iterdir())
     assert "Saved in runs/DQN_CartPole-v1_1" in out and "Mean return of 2 fresh episodes" in out
-    config = json.loads((tmp_path / "runs" / "DQN_CartPole-v1_1" / "config.json").read_text())["hyperparameters"]
-    assert (config["learning_rate"], config["net_arch"], config["double_q"]) == ({"linear": [1e-3, 1e-4]}, [16, 16], False)
+    config = json.loads((tmp_path / "runs" / "DQN_CartPole-v1_1" / "config.json").read_text())[
+        "hyperparameters"
+    ]
+    assert (config["learning_rate"], config["net_arch"], config["double_q"]) == (
+        {"linear": [1e-3, 1e-4]},
+        [16, 16],
+        False,
+    )
     main(["eval", "runs/DQN_CartPole-v1_1", "--episodes", "3"])
     assert "Mean return of 3 episodes of CartPole-v1" in capsys.readouterr().out
     main(["video", "runs/DQN_CartPole-v1_1", "--episodes", "2"])
@@ -87,7 +93,11 @@ def test_help_is_made_from_the_comments_of_the_config(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["train", "dqn", "--help"])
     out = " ".join(capsys.readouterr().out.replace("│", "").split())
-    assert stop.value.code == 0 and "--target-update-interval" in out and "Steps between two updates of the target network." in out
+    assert (
+        stop.value.code == 0
+        and "--target-update-interval" in out
+        and "Steps between two updates of the target network." in out
+    )
     for command in (["--help"], ["train", "--help"], ["eval", "--help"], ["video", "--help"]):
         with pytest.raises(SystemExit) as stop:
             main(command)
@@ -96,13 +106,44 @@ def test_help_is_made_from_the_comments_of_the_config(capsys):
 
 def test_what_may_be_none(capsys):
     for given, expected in (("None", None), ("linear:0.2,0.1", {"linear": [0.2, 0.1]})):
-        options = ["--clip-range-vf", given, "--target-kl", "0.1", "--recurrent", "gru", "--eval-episodes", "0"]
-        main(["train", "ppo", "--env", "CartPole-v1", "--steps", "8", "--n-steps", "8", "--batch-size", "8", *options])
-        config = json.loads(sorted(Path("runs").glob("*/config.json"))[-1].read_text())["hyperparameters"]
-        assert (config["clip_range_vf"], config["target_kl"], config["recurrent"]) == (expected, 0.1, "gru")
+        options = [
+            "--clip-range-vf",
+            given,
+            "--target-kl",
+            "0.1",
+            "--recurrent",
+            "gru",
+            "--eval-episodes",
+            "0",
+        ]
+        main(
+            [
+                "train",
+                "ppo",
+                "--env",
+                "CartPole-v1",
+                "--steps",
+                "8",
+                "--n-steps",
+                "8",
+                "--batch-size",
+                "8",
+                *options,
+            ]
+        )
+        config = json.loads(sorted(Path("runs").glob("*/config.json"))[-1].read_text())[
+            "hyperparameters"
+        ]
+        assert (config["clip_range_vf"], config["target_kl"], config["recurrent"]) == (
+            expected,
+            0.1,
+            "gru",
+        )
 
 
-@pytest.mark.parametrize("form", [["--preset", "pixels"], ["--preset=pixels"], ["--n-envs", "2", "--preset=pixels"]])
+@pytest.mark.parametrize(
+    "form", [["--preset", "pixels"], ["--preset=pixels"], ["--n-envs", "2", "--preset=pixels"]]
+)
 def test_a_preset_changes_the_defaults(form, capsys):
     with pytest.raises(SystemExit):
         main(["train", "dqn", *form, "--help"])
@@ -123,7 +164,10 @@ def test_an_option_beside_a_preset_wins(tmp_path):
     [
         ("train dqm --env CartPole-v1", "no algorithm 'dqm' in agentzoo; did you mean DQN?"),
         ("train qr-dqn --env CartPole-v1", "did you mean QRDQN?"),
-        ("train --env CartPole-v1 dqn", "The algorithm comes before --env: write agentzoo train {dqn,"),
+        (
+            "train --env CartPole-v1 dqn",
+            "The algorithm comes before --env: write agentzoo train {dqn,",
+        ),
         ("train dqn --env CartPoll-v1", "did you mean 'CartPole-v1'"),
         ("train dqn --env CartPole-v1 --gamma 3", "gamma=3.0 is out of range"),
         ("train dqn --env CartPole-v1 --preset big", "no preset 'big'"),
@@ -137,9 +181,15 @@ def test_an_option_beside_a_preset_wins(tmp_path):
         ("train dqn --env CartPole-v1 --log-dir a_file", "The folder a_file cannot be made"),
         ("train dqn --env CartPole-v1 --env-kwargs fast", "--env-kwargs fast; expected key:value"),
         ("train dqn --env CartPole-v1 --env-kwargs n:{[]:1}", "unexpected keyword argument 'n'"),
-        ("train dqn --env CartPole-v1 --n-timesteps 100", "There is no option --n-timesteps; write --steps"),
+        (
+            "train dqn --env CartPole-v1 --n-timesteps 100",
+            "There is no option --n-timesteps; write --steps",
+        ),
         ("train dqn --env CartPole-v1 --env-kwargs fast:1", "unexpected keyword argument 'fast'"),
-        ("train dqn --env FrozenLake-v1 --env-kwargs map_name:9x9", "with map_name='9x9': KeyError"),
+        (
+            "train dqn --env FrozenLake-v1 --env-kwargs map_name:9x9",
+            "with map_name='9x9': KeyError",
+        ),
         ("train dqn --env nowhere:Goal-v0", "no module 'nowhere'"),
         ("train dqn --env LunarLander-v2", "Please use `LunarLander-v3` instead"),
         ("train sac --env HalfCheetah-v3", "The newest version is 'HalfCheetah-v5'."),
@@ -159,10 +209,17 @@ def test_bad_requests_end_with_one_sentence(command, message, capsys):
         warnings.filterwarnings("always", ".*out of date", DeprecationWarning)
         main(command.split())
     error = capsys.readouterr().err
-    assert stop.value.code == 2 and message in error and error.startswith("agentzoo: ") and error.count("\n") == 1
+    assert (
+        stop.value.code == 2
+        and message in error
+        and error.startswith("agentzoo: ")
+        and error.count("\n") == 1
+    )
 
 
-@pytest.mark.parametrize("command", ["", "train", "trian", "eval", "train dqn", "train dqn --env X --no-such-option 1"])
+@pytest.mark.parametrize(
+    "command", ["", "train", "trian", "eval", "train dqn", "train dqn --env X --no-such-option 1"]
+)
 def test_incomplete_commands_show_how_they_are_used(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main(command.split())
@@ -214,7 +271,11 @@ MODULE = """
     gym.register("Goal-v0", Goal)
 """
 # Runs the command line as its console script does, without the current folder on the path.
-CONSOLE_SCRIPT = [sys.executable, "-c", "import sys; sys.path[:] = sys.path[1:]; from agentzoo.cli import main; main()"]
+CONSOLE_SCRIPT = [
+    sys.executable,
+    "-c",
+    "import sys; sys.path[:] = sys.path[1:]; from agentzoo.cli import main; main()",
+]
 MODULE_SCRIPT = [sys.executable, "-m", "agentzoo"]
 SHORT = ["--steps", "64", "--eval-episodes", "2"]
 
@@ -223,7 +284,9 @@ def run(program, *arguments, code=0, **options):
     """What a command line of its own prints."""
     root = str(Path(agentzoo.__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": root, "SDL_VIDEODRIVER": "dummy"}
-    done = subprocess.run([*program, *arguments], env=environment, capture_output=True, text=True, **options)
+    done = subprocess.run(
+        [*program, *arguments], env=environment, capture_output=True, text=True, **options
+    )
     assert done.returncode == code, done.stderr
     return done
 
@@ -254,13 +317,17 @@ def test_what_is_evaluated_is_what_was_trained_in(capsys, tmp_path, monkeypatch)
     monkeypatch.syspath_prepend(tmp_path)
     agent = agentzoo.DQN("my_env_too:Prize-v0", n_envs=2)
     assert (agent.env_id, agent.env_kwargs) == ("my_env_too:Prize-v0", {})
-    for i, env in enumerate([lambda: gym.make("Prize-v0", reward=3), lambda: gym.make_vec("Prize-v0", 2, reward=3)]):
+    for i, env in enumerate(
+        [lambda: gym.make("Prize-v0", reward=3), lambda: gym.make_vec("Prize-v0", 2, reward=3)]
+    ):
         path = agentzoo.DQN(env).save(tmp_path / str(i))
         main(["eval", str(path), "--episodes", "2"])
         assert "2 episodes of Prize-v0: 3.0 +- 0.0" in capsys.readouterr().out
         main(["eval", str(path), "--episodes", "2", "--env", "Prize-v0"])
         assert "2 episodes of Prize-v0: 1.0 +- 0.0" in capsys.readouterr().out
-    agent.set_env(lambda: gym.make("Prize-v0", reward=2, max_episode_steps=7, render_mode="rgb_array"))
+    agent.set_env(
+        lambda: gym.make("Prize-v0", reward=2, max_episode_steps=7, render_mode="rgb_array")
+    )
     assert agent.env_kwargs == {"reward": 2, "max_episode_steps": 7}
     path = agentzoo.DQN(lambda: gym.make("Prize-v0", reward=np.ones(()))).save(tmp_path / "array")
     with pytest.raises(SystemExit):
@@ -296,7 +363,9 @@ def test_an_agent_is_found_in_its_folder(name, tmp_path):
 
 
 def test_the_best_agent_of_an_evaluation(capsys):
-    evaluation = agentzoo.callbacks.EvalCallback("CartPole-v1", n_eval_episodes=1, eval_freq=10, best_model_save_path="best", verbose=0)
+    evaluation = agentzoo.callbacks.EvalCallback(
+        "CartPole-v1", n_eval_episodes=1, eval_freq=10, best_model_save_path="best", verbose=0
+    )
     agentzoo.DQN("CartPole-v1").learn(16, evaluation, progress_bar=False)
     main(["eval", "best", "--episodes", "2"])
     assert "Mean return of 2 episodes of CartPole-v1" in capsys.readouterr().out
@@ -328,7 +397,9 @@ def test_videos_of_what_is_not_drawn(capsys):
 
 def test_the_hint_about_tensorboard_can_be_followed(monkeypatch, capsys, tmp_path):
     def hint():
-        command = "train ppo --env CartPole-v1 --steps 8 --n-steps 8 --batch-size 8 --eval-episodes 0"
+        command = (
+            "train ppo --env CartPole-v1 --steps 8 --n-steps 8 --batch-size 8 --eval-episodes 0"
+        )
         main([*command.split(), "--log-dir", "my runs"])
         return capsys.readouterr().out
 

@@ -51,11 +51,16 @@ def test_each_program_is_compiled_once(make, compiled):
 ])  # fmt: skip
 def test_learning_keeps_the_types_of_the_first_state(algorithm, env):
     """A type that is only weak at first means that `learn` is compiled again for the second state."""
-    agent = getattr(agentzoo, algorithm)(env, net_arch=(5,), **({} if algorithm in ("IMPALA", "PPO") else {"buffer_size": 99}))
+    agent = getattr(agentzoo, algorithm)(
+        env, net_arch=(5,), **({} if algorithm in ("IMPALA", "PPO") else {"buffer_size": 99})
+    )
     assert not any(getattr(leaf, "weak_type", False) for leaf in jax.tree.leaves(agent._run.agent))
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc" or any(name.startswith("MALLOC_") for name in os.environ), reason="not ours to set")
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc" or any(name.startswith("MALLOC_") for name in os.environ),
+    reason="not ours to set",
+)
 def test_freed_memory_is_used_again():
     def faults():
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

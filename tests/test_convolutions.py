@@ -27,11 +27,15 @@ def test_as_haiku(padding, kernel, stride):
     """Also where the stride leaves pixels at the border out, or exceeds the kernel."""
     ours, theirs = loss(Conv2D, padding, kernel, stride), loss(hk.Conv2D, padding, kernel, stride)
     params = ours.init(jax.random.key(0), IMAGES)
-    assert jax.tree.all(jax.tree.map(jnp.array_equal, params, theirs.init(jax.random.key(0), IMAGES)))
+    assert jax.tree.all(
+        jax.tree.map(jnp.array_equal, params, theirs.init(jax.random.key(0), IMAGES))
+    )
     np.testing.assert_allclose(ours.apply(params, IMAGES), theirs.apply(params, IMAGES), rtol=1e-5)
     for argument in (0, 1):
         found, expected = (jax.grad(f.apply, argument)(params, IMAGES) for f in (ours, theirs))
-        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), found, expected)
+        jax.tree.map(
+            lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), found, expected
+        )
 
 
 def test_under_vmap():
@@ -39,6 +43,10 @@ def test_under_vmap():
     ours = loss(Conv2D, "VALID", 3, 2)
     params = jax.vmap(ours.init, (0, None))(jax.random.split(jax.random.key(0), 2), IMAGES)
     together = jax.vmap(jax.grad(ours.apply), (0, None))(params, IMAGES)
-    alone = [jax.grad(ours.apply)(jax.tree.map(operator.itemgetter(i), params), IMAGES) for i in range(2)]
+    alone = [
+        jax.grad(ours.apply)(jax.tree.map(operator.itemgetter(i), params), IMAGES) for i in range(2)
+    ]
     expected = jax.tree.map(lambda *each: jnp.stack(each), *alone)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), together, expected)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), together, expected
+    )

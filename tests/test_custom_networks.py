@@ -10,7 +10,9 @@ from gymnasium import spaces
 from agentzoo import DQN, IMPALA, MPO, PPO, QRDQN, SAC, ConfigurationError
 from tests import probes
 
-OFF_POLICY = dict(learning_starts=4, train_freq=4, gradient_steps=1, batch_size=8, buffer_size=100, net_arch=(8,))
+OFF_POLICY = dict(
+    learning_starts=4, train_freq=4, gradient_steps=1, batch_size=8, buffer_size=100, net_arch=(8,)
+)
 ON_POLICY = dict(n_steps=8, recurrent_size=4)
 AGENTS = {
     "dqn": (DQN, OFF_POLICY),
@@ -43,7 +45,11 @@ def env_of(name):
 
 def mines(agent):
     """The parameters of the user's layers, by where they are."""
-    return {jax.tree_util.keystr(path): np.array(x) for path, x in jax.tree_util.tree_leaves_with_path(agent.params) if "mine" in str(path)}
+    return {
+        jax.tree_util.keystr(path): np.array(x)
+        for path, x in jax.tree_util.tree_leaves_with_path(agent.params)
+        if "mine" in str(path)
+    }
 
 
 @pytest.mark.parametrize("name", AGENTS)
@@ -53,7 +59,9 @@ def test_it_is_learned_and_loaded(name, tmp_path):
     before = mines(agent)
     agent.learn(64, progress_bar=False)
     after = mines(agent)
-    own = 1 if algorithm in (DQN, QRDQN) or options.get("share_layers") else 2  # of the policy and of the value
+    own = (
+        1 if algorithm in (DQN, QRDQN) or options.get("share_layers") else 2
+    )  # of the policy and of the value
     assert len(before) == 2 * own and all((before[part] != after[part]).any() for part in before)
     path = agent.save(tmp_path / "agent")
     with pytest.raises(ConfigurationError, match=r"network=\.\.\."):

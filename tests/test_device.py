@@ -9,17 +9,40 @@ from gymnasium import spaces, wrappers
 
 import agentzoo
 from agentzoo import DQN, IMPALA, SAC, ConfigurationError, callbacks, evaluate_policy
-from agentzoo.envs import Catch, FunctionalGymEnv, FunctionalVectorEnv, Step, TimeLimit, find_native, make_envs
+from agentzoo.envs import (
+    Catch,
+    FunctionalGymEnv,
+    FunctionalVectorEnv,
+    Step,
+    TimeLimit,
+    find_native,
+    make_envs,
+)
 from agentzoo.runners import DeviceRunner, HostRunner
 
 CATCH = "agentzoo/Catch-v0"
-OFF_POLICY = dict(learning_starts=24, train_freq=4, gradient_steps=1, batch_size=8, buffer_size=1_000, net_arch=(16,))
+OFF_POLICY = dict(
+    learning_starts=24,
+    train_freq=4,
+    gradient_steps=1,
+    batch_size=8,
+    buffer_size=1_000,
+    net_arch=(16,),
+)
 SETTINGS = {
     "DQN": OFF_POLICY,
     "QRDQN": {**OFF_POLICY, "n_quantiles": 5},
     "SAC": OFF_POLICY,
     "MPO": OFF_POLICY,
-    "PPO": dict(n_steps=16, batch_size=16, n_epochs=2, net_arch=(16,), recurrent="lstm", recurrent_size=8, sequence_length=8),
+    "PPO": dict(
+        n_steps=16,
+        batch_size=16,
+        n_epochs=2,
+        net_arch=(16,),
+        recurrent="lstm",
+        recurrent_size=8,
+        sequence_length=8,
+    ),
     "IMPALA": dict(n_steps=16, net_arch=(16,), recurrent="gru", recurrent_size=8),
 }
 
@@ -30,7 +53,9 @@ class Walk:
     observation_space = spaces.Dict(x=spaces.Box(-2, 2, (2,), np.float32), t=spaces.Discrete(8))
 
     def __init__(self, discrete=False):
-        self.action_space = spaces.Discrete(3, start=-1) if discrete else spaces.Box(-1, 1, (2,), np.float32)
+        self.action_space = (
+            spaces.Discrete(3, start=-1) if discrete else spaces.Box(-1, 1, (2,), np.float32)
+        )
 
     def __repr__(self):
         return f"Walk({self.action_space})"
@@ -55,7 +80,11 @@ def make(algorithm, env, **options):
 
 def arrays(agent):
     def data(x):
-        return jax.random.key_data(x) if hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+        return (
+            jax.random.key_data(x)
+            if hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+            else x
+        )
 
     return jax.tree.leaves(jax.tree.map(data, agent._run))
 
@@ -81,13 +110,23 @@ def test_the_same_agent_comes_out(algorithm):
     agents = []
     for runner in ("host", "device"):
         episodes.append(seen := [])
-        agents.append(make(algorithm, walk, n_envs=2, runner=runner, **noise).learn(150, [Watch()], progress_bar=False))
+        agents.append(
+            make(algorithm, walk, n_envs=2, runner=runner, **noise).learn(
+                150, [Watch()], progress_bar=False
+            )
+        )
     host, device = agents
     assert isinstance(host._runner, HostRunner) and isinstance(device._runner, DeviceRunner)
     assert host.num_timesteps == device.num_timesteps and len(episodes[0]) > 15
     assert_same(host, device, rtol=1e-4, atol=1e-5)
-    assert [episode.length for episode in episodes[0]] == [episode.length for episode in episodes[1]]
-    np.testing.assert_allclose([episode.reward for episode in episodes[0]], [episode.reward for episode in episodes[1]], rtol=1e-5)
+    assert [episode.length for episode in episodes[0]] == [
+        episode.length for episode in episodes[1]
+    ]
+    np.testing.assert_allclose(
+        [episode.reward for episode in episodes[0]],
+        [episode.reward for episode in episodes[1]],
+        rtol=1e-5,
+    )
     assert host.metrics.keys() == device.metrics.keys()
     for tag, value in host.metrics.items():
         np.testing.assert_allclose(value, device.metrics[tag], rtol=1e-3, atol=1e-5, err_msg=tag)
@@ -98,7 +137,9 @@ def test_chunks_make_no_difference():
         agent = make("DQN", CATCH)
         agent._runner._most = most
         calls = []
-        agent.learn(400, lambda a: calls.append(a.num_timesteps), log_interval=10_000, progress_bar=False)
+        agent.learn(
+            400, lambda a: calls.append(a.num_timesteps), log_interval=10_000, progress_bar=False
+        )
         return agent, calls
 
     (one, each_cycle), (many, chunks) = learn(1), learn(64)
@@ -116,7 +157,9 @@ def test_episodes_go_on_where_they_were():
 @pytest.mark.parametrize("algorithm", ["DQN", "PPO"])
 def test_a_loaded_agent_learns_on_exactly(tmp_path, algorithm):
     """Even in the middle of an episode, and with noise."""
-    options = dict(n_envs=2, learning_rate=1e-3) | (dict(exploration_fraction=0.0) if algorithm == "DQN" else {})
+    options = dict(n_envs=2, learning_rate=1e-3) | (
+        dict(exploration_fraction=0.0) if algorithm == "DQN" else {}
+    )
     walk = Walk(discrete=True)
     whole = make(algorithm, walk, **options).learn(256, progress_bar=False)
     path = make(algorithm, walk, **options).learn(128, progress_bar=False).save(tmp_path / "half")
@@ -130,9 +173,15 @@ def test_files_are_the_same_for_every_runner(tmp_path):
         agent = DQN.load(path, CATCH, runner=runner)
         assert agent.learn(8, progress_bar=False, reset_num_timesteps=False).num_timesteps == 48
     assert DQN.load(path).predict(np.zeros((10, 5)))[0] in range(3)
-    assert DQN.load(path, lambda: TimeLimit(Catch(), 5)).learn(8, progress_bar=False).num_timesteps == 8  # another: new episodes
+    assert (
+        DQN.load(path, lambda: TimeLimit(Catch(), 5)).learn(8, progress_bar=False).num_timesteps
+        == 8
+    )  # another: new episodes
     path = make("DQN", CATCH, runner="host").learn(40, progress_bar=False).save(tmp_path / "host")
-    assert DQN.load(path, CATCH).learn(8, progress_bar=False, reset_num_timesteps=False).num_timesteps == 48
+    assert (
+        DQN.load(path, CATCH).learn(8, progress_bar=False, reset_num_timesteps=False).num_timesteps
+        == 48
+    )
 
 
 # What learn promises
@@ -146,24 +195,36 @@ def test_callbacks_are_called_when_they_ask_for_it(tmp_path):
                 log_interval=10_000, progress_bar=False)  # fmt: skip
     assert seen == [52, 100, 152, 200, 252, 300, 352, 400] and ever == [100, 200, 300, 400]
     each = []
-    agent.learn(40, callbacks.EveryNTimesteps(1, lambda a: each.append(a.num_timesteps)), progress_bar=False)
+    agent.learn(
+        40, callbacks.EveryNTimesteps(1, lambda a: each.append(a.num_timesteps)), progress_bar=False
+    )
     assert each == list(range(4, 44, 4))
 
 
 def test_evaluation_checkpoints_and_logs(tmp_path):
     agent = make("DQN", CATCH, log_dir=tmp_path)
     evaluation = callbacks.EvalCallback(CATCH, eval_freq=60, n_eval_episodes=2, verbose=0)
-    agent.learn(200, [evaluation, callbacks.CheckpointCallback(80, tmp_path / "c")], log_interval=100, progress_bar=False)
+    agent.learn(
+        200,
+        [evaluation, callbacks.CheckpointCallback(80, tmp_path / "c")],
+        log_interval=100,
+        progress_bar=False,
+    )
     rows = (agent.run_dir / "progress.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows[1:]] == ["60", "100", "120", "180", "200"]
-    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["rl_model_160_steps.safetensors", "rl_model_80_steps.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == [
+        "rl_model_160_steps.safetensors",
+        "rl_model_80_steps.safetensors",
+    ]
     assert np.isfinite(evaluation.last_mean_reward)
 
 
 def test_a_function_ends_the_training_at_its_first_call():
     agent = make("DQN", CATCH).learn(1e6, lambda a: False, progress_bar=False)
     assert agent.num_timesteps == 4
-    agent = make("DQN", CATCH).learn(1e6, callbacks.StopTrainingOnMaxEpisodes(20), progress_bar=False)
+    agent = make("DQN", CATCH).learn(
+        1e6, callbacks.StopTrainingOnMaxEpisodes(20), progress_bar=False
+    )
     assert 20 <= len(agent._episodes) < 60
 
 
@@ -178,7 +239,14 @@ def test_which_environments_are_native():
     def native(env, n_envs=1):
         return find_native(make_envs(env, n_envs))
 
-    assert native(CATCH) == native(CATCH, 4) == native(Catch()) == native(Catch, 2) == native(FunctionalVectorEnv(Catch(), 3)) == Catch()
+    assert (
+        native(CATCH)
+        == native(CATCH, 4)
+        == native(Catch())
+        == native(Catch, 2)
+        == native(FunctionalVectorEnv(Catch(), 3))
+        == Catch()
+    )
     assert native(lambda: gym.make(CATCH, rows=4), 2) == Catch(4)
     assert native(gym.make(CATCH, max_episode_steps=5)) == TimeLimit(Catch(), 5)
     python = wrappers.TransformReward(gym.make(CATCH), lambda r: 2 * r)
@@ -187,7 +255,9 @@ def test_which_environments_are_native():
     assert native(lambda: FunctionalGymEnv(next(sizes)), 2) is None
     with pytest.raises(ConfigurationError, match="written in JAX from end to end"):
         DQN(python, runner="device")
-    with pytest.raises(ConfigurationError, match="runner='devise' is unknown; choose one of auto, host, device"):
+    with pytest.raises(
+        ConfigurationError, match="runner='devise' is unknown; choose one of auto, host, device"
+    ):
         DQN(CATCH, runner="devise")
     assert isinstance(DQN(python)._runner, HostRunner)
 
@@ -206,9 +276,18 @@ def test_a_time_limit_bootstraps_from_the_true_last_observation(runner):
             return state + 1, Step(jnp.zeros(1), 1.0, jnp.bool_(False), state + 1 == 5)
 
     agent = IMPALA(
-        Constant(), runner=runner, n_steps=16, learning_rate=1e-2, gamma=0.5, normalize_reward=False, net_arch=(16,), ortho_init=False
+        Constant(),
+        runner=runner,
+        n_steps=16,
+        learning_rate=1e-2,
+        gamma=0.5,
+        normalize_reward=False,
+        net_arch=(16,),
+        ortho_init=False,
     )
-    np.testing.assert_allclose(agent.learn(4_000, progress_bar=False).value(np.zeros(1)), 2, atol=0.2)
+    np.testing.assert_allclose(
+        agent.learn(4_000, progress_bar=False).value(np.zeros(1)), 2, atol=0.2
+    )
 
 
 def test_the_vector_environment():
@@ -227,13 +306,26 @@ def test_the_vector_environment():
                 np.testing.assert_array_equal(info["final_obs"][i], expected[i])
                 expected[i], _ = env.reset()
     assert obs.flags.writeable and envs.render() is None
-    assert np.shape(gym.make_vec(CATCH, 2, render_mode="rgb_array").unwrapped.metadata["render_modes"]) == (1,)
+    assert np.shape(
+        gym.make_vec(CATCH, 2, render_mode="rgb_array").unwrapped.metadata["render_modes"]
+    ) == (1,)
 
 
 # That it learns
 
 
 def test_pendulum_is_learned():
-    options = dict(n_envs=4, gradient_steps=2, batch_size=64, buffer_size=20_000, learning_starts=200, net_arch=(32, 32))
-    agent = SAC("agentzoo/Pendulum-v0", learning_rate=3e-3, gamma=0.95, tau=0.02, **options).learn(8_000, progress_bar=False)
-    assert evaluate_policy(agent, "agentzoo/Pendulum-v0", 20, seed=5)[0] > -400  # a random policy has -1200
+    options = dict(
+        n_envs=4,
+        gradient_steps=2,
+        batch_size=64,
+        buffer_size=20_000,
+        learning_starts=200,
+        net_arch=(32, 32),
+    )
+    agent = SAC("agentzoo/Pendulum-v0", learning_rate=3e-3, gamma=0.95, tau=0.02, **options).learn(
+        8_000, progress_bar=False
+    )
+    assert (
+        evaluate_policy(agent, "agentzoo/Pendulum-v0", 20, seed=5)[0] > -400
+    )  # a random policy has -1200

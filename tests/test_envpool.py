@@ -8,7 +8,9 @@ from agentzoo.envs import make_buffers, make_envs
 from agentzoo.types import FrameStack
 
 envpool = pytest.importorskip("envpool")
-pytestmark = pytest.mark.filterwarnings("ignore:.*precision lowered", "ignore:EnvPool seeds are fixed")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*precision lowered", "ignore:EnvPool seeds are fixed"
+)
 
 
 def test_dummy_steps_are_marked():
@@ -22,7 +24,9 @@ def test_dummy_steps_are_marked():
     np.testing.assert_array_equal(out.r_t, out.mask)
     np.testing.assert_array_equal(out.discount_t, ~out.last_t)
     assert out.last_t.sum() >= 8
-    assert (np.abs(out.obs_t[out.last_t][:, 2]) > 0.2).all()  # the true last observation: the pole has fallen
+    assert (
+        np.abs(out.obs_t[out.last_t][:, 2]) > 0.2
+    ).all()  # the true last observation: the pole has fallen
     assert (np.abs(out.obs_tm1[:-1][out.first_tm1[:-1] & out.mask]) <= 0.05).all()
 
 

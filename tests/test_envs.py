@@ -18,13 +18,17 @@ from tests.probes import ConstantReward, Counter, Spaced
 ALL_SPACES = [
     spaces.Box(-1, 1, (3,), np.float64),
     spaces.Box(0, 255, (5, 6, 3), np.uint8),
-    spaces.Box(np.array([-np.inf, 0.0], np.float32), np.array([1.0, np.inf], np.float32), dtype=np.float32),
+    spaces.Box(
+        np.array([-np.inf, 0.0], np.float32), np.array([1.0, np.inf], np.float32), dtype=np.float32
+    ),
     spaces.Discrete(4),
     spaces.Discrete(3, start=-1),
     spaces.MultiDiscrete([2, 3]),
     spaces.MultiDiscrete([[2, 3], [4, 5]]),
     spaces.MultiBinary((2, 2)),
-    spaces.Dict(a=spaces.Discrete(2), b=spaces.Box(0, 1, (2,)), c=spaces.Dict(d=spaces.MultiBinary(3))),
+    spaces.Dict(
+        a=spaces.Discrete(2), b=spaces.Box(0, 1, (2,)), c=spaces.Dict(d=spaces.MultiBinary(3))
+    ),
     spaces.Tuple((spaces.Discrete(2), spaces.Dict(x=spaces.Box(0, 1, (2,))))),
 ]
 
@@ -39,7 +43,16 @@ def rollout(envs, steps):
         envs.step(np.zeros(num_envs, int), out, 0)
         for n in range(num_envs):
             if out.mask[0, n]:
-                rows[n].append((*obs[n], out.r_t[0, n], out.discount_t[0, n], *out.obs_t[0, n], out.last_t[0, n], first[n]))
+                rows[n].append(
+                    (
+                        *obs[n],
+                        out.r_t[0, n],
+                        out.discount_t[0, n],
+                        *out.obs_t[0, n],
+                        out.last_t[0, n],
+                        first[n],
+                    )
+                )
         obs, first = out.obs_tm1[1], out.first_tm1[1]
     return rows
 
@@ -50,7 +63,9 @@ def test_all_autoreset_modes_give_the_same_steps(mode):
     for episode in range(4):
         for t in range(3):
             over = t == 2
-            expected.append((episode, t, t + 1, not (over and episode % 2 == 0), episode, t + 1, over, t == 0))
+            expected.append(
+                (episode, t, t + 1, not (over and episode % 2 == 0), episode, t + 1, over, t == 0)
+            )
     ours = rollout(make_envs(Counter, 2), 12)
     theirs = rollout(make_envs(SyncVectorEnv([Counter] * 2, autoreset_mode=mode)), 16)
     for n in range(2):
@@ -74,7 +89,10 @@ def test_spaces_survive_json_and_all_modes(space):
     assert zoo_spaces.from_json(zoo_spaces.to_json(space)) == space
     for envs in [
         make_envs(lambda: Spaced(space), 2),
-        *(make_envs(SyncVectorEnv([lambda: Spaced(space)] * 2, autoreset_mode=m)) for m in AutoresetMode),
+        *(
+            make_envs(SyncVectorEnv([lambda: Spaced(space)] * 2, autoreset_mode=m))
+            for m in AutoresetMode
+        ),
     ]:
         space.seed(0)
         obs = envs.reset(0)
@@ -110,7 +128,10 @@ def test_discrete_actions_that_do_not_start_at_zero():
         (lambda: make_envs(lambda: None), "factory returned NoneType"),
         (lambda: make_envs(SyncVectorEnv([ConstantReward] * 2), 3), "holds 2"),
         (lambda: make_envs(lambda: Spaced(spaces.Text(3))), "not supported"),
-        (lambda: make_envs(itertools.repeat(ConstantReward()).__next__, 2), "same environment twice"),
+        (
+            lambda: make_envs(itertools.repeat(ConstantReward()).__next__, 2),
+            "same environment twice",
+        ),
     ],
 )
 def test_what_is_no_environment_is_refused(make, message):
@@ -158,7 +179,10 @@ def test_an_environment_whose_package_registers_it_names_the_extra(monkeypatch):
 @pytest.mark.parametrize("make", [make_env, make_envs])
 def test_what_cannot_be_made_is_refused_with_a_sentence(make, env_id, kwargs, message, registered):
     if make is make_envs and kwargs:
-        make, kwargs = lambda env_id, **kw: make_envs(functools.partial(make_env, env_id, **kw)), kwargs
+        make, kwargs = (
+            lambda env_id, **kw: make_envs(functools.partial(make_env, env_id, **kw)),
+            kwargs,
+        )
     with warnings.catch_warnings(), pytest.raises(ConfigurationError, match=message) as caught:
         warnings.filterwarnings("ignore", ".*HalfCheetah-v3 is out of date")
         make(env_id, **kwargs)
@@ -214,7 +238,9 @@ def test_the_record_of_environments():
     assert recorded(lambda: gym.make(lake, max_episode_steps=7)) == (lake, {"max_episode_steps": 7})
     assert recorded(lambda: gym.make(lake, max_episode_steps=-1))[1] == {"max_episode_steps": -1}
     assert recorded(gym.make_vec(lake, 2, is_slippery=False)) == (lake, {"is_slippery": False})
-    assert recorded(gym.make_vec("CartPole-v1", 2, vectorization_mode="vector_entry_point"))[1] == {}
+    assert (
+        recorded(gym.make_vec("CartPole-v1", 2, vectorization_mode="vector_entry_point"))[1] == {}
+    )
     partial = functools.partial(make_env, f"json:{lake}", desc=("SF", "FG"), render_mode="ansi")
     env_id, kwargs = recorded(partial)
     assert (env_id, kwargs) == (f"json:{lake}", {"desc": ["SF", "FG"]})

@@ -335,7 +335,9 @@ def test_joint_vector_environments_reset_those_that_are_asked_for():
 def test_nobody_steps_environments_while_actors_in_threads_do(algorithm):
     env = probes.DelayedReward()
     a = algorithm(env, runner="threads", **(FAST if algorithm is DQN else {"n_steps": 4}))
-    with pytest.raises(ConfigurationError, match="actors are stepping these environments in threads"):
+    with pytest.raises(
+        ConfigurationError, match="actors are stepping these environments in threads"
+    ):
         a.learn(40, lambda a: evaluate_policy(a, env, 1)[0], progress_bar=False)
     assert a.learn(40, progress_bar=False).num_timesteps == 40
     assert evaluate_policy(a, env, 1)[1] == 0  # nobody is stepping them now

@@ -10,7 +10,11 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 def test_the_callback_logs_to_the_end(capsys):
     """With its real budget, which is a multiple of `log_interval`."""
     runpy.run_path(str(EXAMPLES / "custom_callback.py"), run_name="__main__")
-    assert 0 < int(re.search(r"Agreement with the rule: (\d+)%", capsys.readouterr().out).group(1)) <= 100
+    assert (
+        0
+        < int(re.search(r"Agreement with the rule: (\d+)%", capsys.readouterr().out).group(1))
+        <= 100
+    )
 
 
 def test_q_lambda_catches_every_ball():

@@ -20,7 +20,9 @@ from agentzoo.envs import Step, checking, make_buffers, make_envs
 from agentzoo.types import InvalidStep, TrainingError, all_finite
 from tests.probes import ConstantReward, Probe
 
-OFF_POLICY = dict(learning_starts=8, train_freq=4, gradient_steps=1, batch_size=8, buffer_size=100, net_arch=(8,))
+OFF_POLICY = dict(
+    learning_starts=8, train_freq=4, gradient_steps=1, batch_size=8, buffer_size=100, net_arch=(8,)
+)
 SETTINGS = {
     "DQN": OFF_POLICY,
     "QRDQN": {**OFF_POLICY, "n_quantiles": 3},
@@ -55,7 +57,11 @@ class Scripted(Probe):
         values = dict(obs=obs, reward=reward, terminated=terminated, truncated=truncated, info=info)
         if self.steps == 5:
             values |= self.wrong
-        return tuple(values[name] for name in ("obs", "reward", "terminated", "truncated", "info") if name in values)
+        return tuple(
+            values[name]
+            for name in ("obs", "reward", "terminated", "truncated", "info")
+            if name in values
+        )
 
 
 class AsVector(gym.vector.VectorEnv):
@@ -66,8 +72,14 @@ class AsVector(gym.vector.VectorEnv):
         self.envs[0].wrong = {}
         self.num_envs = 2
         self.metadata = {"autoreset_mode": AutoresetMode.DISABLED}
-        self.single_observation_space, self.single_action_space = self.envs[0].observation_space, spaces.Discrete(2)
-        self.observation_space, self.action_space = self.single_observation_space, self.single_action_space
+        self.single_observation_space, self.single_action_space = (
+            self.envs[0].observation_space,
+            spaces.Discrete(2),
+        )
+        self.observation_space, self.action_space = (
+            self.single_observation_space,
+            self.single_action_space,
+        )
 
     def reset(self, *, seed=None, options=None):
         return self.batch([env.reset()[0] for env in self.envs]), {}
@@ -103,7 +115,11 @@ WRONG = [
     (spaces.MultiDiscrete([2, 3]), dict(obs=np.array([1, 3])), "holds 3"),
     (spaces.MultiBinary(2), dict(obs=np.array([0, 2], np.int8)), "holds 2"),
     (spaces.Dict(a=BOX, b=BYTES), dict(obs={"a": np.zeros(2, np.float32)}), "'b'"),
-    (spaces.Dict(a=BOX, b=BYTES), dict(obs={"a": np.zeros(2), "b": np.array([300, 0])}), r"\['b'\] holds 300"),
+    (
+        spaces.Dict(a=BOX, b=BYTES),
+        dict(obs={"a": np.zeros(2), "b": np.array([300, 0])}),
+        r"\['b'\] holds 300",
+    ),
     (BOX, dict(reward=np.nan), "the reward is nan; expected a finite number"),
     (BOX, dict(reward=-np.inf), "the reward is -inf"),
     (BOX, dict(reward=1e39), "below 3.4e38"),
@@ -116,7 +132,9 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("space", "wrong", "message"), WRONG, ids=[f"{s}-{w}" for s, w, _ in WRONG])
+@pytest.mark.parametrize(
+    ("space", "wrong", "message"), WRONG, ids=[f"{s}-{w}" for s, w, _ in WRONG]
+)
 @pytest.mark.parametrize("kind", ["ordinary", "vector"])
 def test_what_a_space_does_not_allow_is_refused(space, wrong, message, kind):
     def scripted():
@@ -145,17 +163,25 @@ def test_a_step_of_another_number_of_values(values):
         envs.step(np.zeros(1, int), make_buffers(envs.spec, 1), 0)
 
 
-@pytest.mark.parametrize("result", [np.zeros(1, np.float32), (np.zeros(1, np.float32),), np.zeros((2, 1), np.float32)])
+@pytest.mark.parametrize(
+    "result", [np.zeros(1, np.float32), (np.zeros(1, np.float32),), np.zeros((2, 1), np.float32)]
+)
 def test_a_reset_without_info(result):
     class Old(ConstantReward):
         def reset(self, **_):
             return result
 
-    with pytest.raises(InvalidStep, match=r"Environment 0: reset returned .*; expected two: the observation, and info"):
+    with pytest.raises(
+        InvalidStep,
+        match=r"Environment 0: reset returned .*; expected two: the observation, and info",
+    ):
         make_envs(Old).reset(0)
 
 
-@pytest.mark.parametrize(("reward", "expected"), [(np.array([2.0]), 2), (np.float32(2), 2), (np.int64(2), 2), (True, 1), (np.array(2), 2)])
+@pytest.mark.parametrize(
+    ("reward", "expected"),
+    [(np.array([2.0]), 2), (np.float32(2), 2), (np.int64(2), 2), (True, 1), (np.array(2), 2)],
+)
 def test_numbers_of_every_kind_are_rewards(reward, expected):
     envs = make_envs(lambda: Scripted(reward=reward))
     out = make_buffers(envs.spec, 1)
@@ -181,7 +207,12 @@ def test_flags_of_every_kind_end_an_episode(flag):
 
 
 def test_an_exact_conversion_is_no_fault():
-    for space, obs in [(BYTES, np.array([3.0, 255.0])), (BYTES, [3, 255]), (BOX, [1, 2]), (spaces.Discrete(4), np.array(3))]:
+    for space, obs in [
+        (BYTES, np.array([3.0, 255.0])),
+        (BYTES, [3, 255]),
+        (BOX, [1, 2]),
+        (spaces.Discrete(4), np.array(3)),
+    ]:
         envs = make_envs(lambda space=space, obs=obs: Scripted(space, obs=obs))
         out = make_buffers(envs.spec, 1)
         envs.reset(0)
@@ -204,7 +235,9 @@ def test_integers_with_bounds_beyond_32_bits_are_taken_as_floats():
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS.values())
 @pytest.mark.parametrize("runner", ["host", "threads"])
-@pytest.mark.parametrize("wrong", [dict(reward=np.nan), dict(obs=np.array([np.nan], np.float32))], ids=["reward", "obs"])
+@pytest.mark.parametrize(
+    "wrong", [dict(reward=np.nan), dict(obs=np.array([np.nan], np.float32))], ids=["reward", "obs"]
+)
 def test_training_ends_where_wrong_data_enters(algorithm, runner, wrong):
     made = []
 
@@ -252,7 +285,9 @@ def test_compiled_training_ends_with_wrong_data(algorithm, kind):
     expected = None
     for runner in ("host", "device"):
         agent = make(algorithm, BROKEN[kind], n_envs=3, runner=runner, log_dir="runs")
-        with pytest.raises((InvalidStep, TrainingError), match=r"^Environment \d at step \d+: ") as caught:
+        with pytest.raises(
+            (InvalidStep, TrainingError), match=r"^Environment \d at step \d+: "
+        ) as caught:
             agent.learn(3_000, progress_bar=False)
         where = re.match(r"Environment \d at step \d+", str(caught.value)).group()
         assert expected in (None, where)  # both runners name the same environment and step
@@ -276,13 +311,19 @@ def test_what_is_learned_has_to_be_finite(algorithm, runner):
     options = dict(network=network_without_a_gradient, activation="tanh")
     agent = make(algorithm, RUNNERS[runner], runner=runner, log_dir="runs", **options)
     agent.save("good")
-    with pytest.raises(TrainingError, match=r"^Training ended at step (8|12) because .*(is nan|not finite)") as caught:
+    with pytest.raises(
+        TrainingError, match=r"^Training ended at step (8|12) because .*(is nan|not finite)"
+    ) as caught:
         agent.learn(400, progress_bar=False)
     assert "learning_rate" in str(caught.value)
-    assert all_finite(agent.params) and np.isfinite(agent.predict(np.zeros(4, np.float32))[0]).all()  # those before
+    assert (
+        all_finite(agent.params) and np.isfinite(agent.predict(np.zeros(4, np.float32))[0]).all()
+    )  # those before
     assert agent.num_timesteps >= 8
     assert not (agent.run_dir / "model.safetensors").exists()
-    with pytest.raises(ConfigurationError, match=r"state is not finite, so that it does not replace good"):
+    with pytest.raises(
+        ConfigurationError, match=r"state is not finite, so that it does not replace good"
+    ):
         agent.save("good")
     assert all_finite(agentzoo.load("good", **options).params)
 
@@ -291,7 +332,9 @@ def test_what_is_learned_has_to_be_finite(algorithm, runner):
 @pytest.mark.parametrize("runner", RUNNERS)
 def test_a_loss_that_overflows_is_named_and_logged(algorithm, runner):
     agent = make(algorithm, RUNNERS[runner], runner=runner, learning_rate=1e38, log_dir="runs")
-    with pytest.raises(TrainingError, match=r"^Training ended at step \d+ because train/\w*loss is (nan|-?inf)") as caught:
+    with pytest.raises(
+        TrainingError, match=r"^Training ended at step \d+ because train/\w*loss is (nan|-?inf)"
+    ) as caught:
         agent.learn(400, progress_bar=False)
     step, tag = re.search(r"step (\d+) because (\S+)", str(caught.value)).groups()
     assert int(step) < 100 and not np.isfinite(agent.metrics[tag])
@@ -301,7 +344,10 @@ def test_a_loss_that_overflows_is_named_and_logged(algorithm, runner):
 
 def test_actions_of_a_policy_that_is_not_finite_are_told_from_faults_of_the_environment():
     agent = make("IMPALA", "CartPole-v1", learning_rate=1e38)
-    with pytest.raises(TrainingError, match=r"at step 9 because the policy's outputs are not finite: its actions were \[-1\]"):
+    with pytest.raises(
+        TrainingError,
+        match=r"at step 9 because the policy's outputs are not finite: its actions were \[-1\]",
+    ):
         agent.learn(400, progress_bar=False)
 
 
@@ -317,9 +363,15 @@ def test_a_good_model_of_a_run_stays():
 
 def test_of_agents_that_learn_together_the_faulty_one_is_named():
     agents = [make("DQN", "agentzoo/CartPole-v0", learning_rate=rate) for rate in (1e-3, 1e38)]
-    with pytest.raises(TrainingError, match=r"number 1, learning_rate=1e\+38: Training ended at step"):
+    with pytest.raises(
+        TrainingError, match=r"number 1, learning_rate=1e\+38: Training ended at step"
+    ):
         learn_together(agents, 400, progress_bar=False)
-    assert all_finite([agent.params for agent in agents]) and agents[0]._is_finite() and not agents[1]._is_finite()
+    assert (
+        all_finite([agent.params for agent in agents])
+        and agents[0]._is_finite()
+        and not agents[1]._is_finite()
+    )
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS.values())
@@ -334,10 +386,14 @@ def test_no_nan_is_computed(algorithm, runner):
 @pytest.mark.parametrize("algorithm", ["DQN", "QRDQN", "SAC", "MPO"])
 @pytest.mark.parametrize("runner", RUNNERS)
 def test_what_was_not_learned_is_not_reported(algorithm, runner):
-    options = {"learning_starts": 30, "ent_coef": 0.1} if algorithm == "SAC" else {"learning_starts": 30}
+    options = (
+        {"learning_starts": 30, "ent_coef": 0.1} if algorithm == "SAC" else {"learning_starts": 30}
+    )
     tags = []
     agent = make(algorithm, RUNNERS[runner], runner=runner, **options)
-    agent.learn(60, progress_bar=False, callback=lambda a: tags.append((a.num_timesteps, set(a.metrics))))
+    agent.learn(
+        60, progress_bar=False, callback=lambda a: tags.append((a.num_timesteps, set(a.metrics)))
+    )
     for step, found in tags:
         losses = {tag for tag in found if tag.endswith("loss")}
         assert bool(losses) == (step > 30) and "train/ent_coef_loss" not in losses
@@ -360,12 +416,19 @@ class Reusing(Probe):
 
 @pytest.mark.parametrize("random", [True, False])
 def test_an_environment_that_reuses_its_observation(random):
-    agent = make("DQN", SyncVectorEnv([lambda: Reusing(random)] * 2, autoreset_mode=AutoresetMode.SAME_STEP))
-    with pytest.raises(InvalidStep, match=r"^Environment [01] at step \d+: info\['final_obs'\] holds the first observation"):
+    agent = make(
+        "DQN", SyncVectorEnv([lambda: Reusing(random)] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
+    )
+    with pytest.raises(
+        InvalidStep,
+        match=r"^Environment [01] at step \d+: info\['final_obs'\] holds the first observation",
+    ):
         agent.learn(100, progress_bar=False)
     for mode in AutoresetMode:
         copies = mode == AutoresetMode.SAME_STEP
-        envs = SyncVectorEnv([lambda copies=copies: Reusing(random, copies)] * 2, autoreset_mode=mode)
+        envs = SyncVectorEnv(
+            [lambda copies=copies: Reusing(random, copies)] * 2, autoreset_mode=mode
+        )
         make("DQN", envs).learn(100, progress_bar=False)
     make("DQN", lambda: Reusing(random), n_envs=2).learn(100, progress_bar=False)
 
@@ -400,14 +463,19 @@ class Persistent(Reusing):
 
 @pytest.mark.parametrize("env", [Shuffled, Persistent])
 def test_equal_observations_are_no_fault(env):
-    make("DQN", SyncVectorEnv([env] * 2, autoreset_mode=AutoresetMode.SAME_STEP)).learn(200, progress_bar=False)
+    make("DQN", SyncVectorEnv([env] * 2, autoreset_mode=AutoresetMode.SAME_STEP)).learn(
+        200, progress_bar=False
+    )
 
 
 def test_rewards_of_dummy_steps_do_not_matter():
     class Odd(AsVector):
         def __init__(self):
             super().__init__(Probe)
-            self.metadata, self.over = {"autoreset_mode": AutoresetMode.NEXT_STEP}, np.zeros(2, bool)
+            self.metadata, self.over = (
+                {"autoreset_mode": AutoresetMode.NEXT_STEP},
+                np.zeros(2, bool),
+            )
 
         def step(self, actions):
             if self.over.any():
@@ -431,10 +499,17 @@ def test_batches_are_checked_as_single_observations_are(number):
         spaces.MultiDiscrete([3, 4, 5]),
         spaces.MultiBinary(3),
     ):
-        check, good = checking.make_batch_check(space, number), np.stack([space.sample() for _ in range(number)])
+        check, good = (
+            checking.make_batch_check(space, number),
+            np.stack([space.sample() for _ in range(number)]),
+        )
         check(good)
         check(good.astype(np.float64))
-        for wrong in (np.nan, 0.5 if good.dtype.kind in "iu" else -np.inf, 2.0**40 if good.dtype.kind in "iu" else 1e39):
+        for wrong in (
+            np.nan,
+            0.5 if good.dtype.kind in "iu" else -np.inf,
+            2.0**40 if good.dtype.kind in "iu" else 1e39,
+        ):
             bad = good.astype(np.float64)
             bad.reshape(number, -1)[number - 1, -1] = wrong
             with pytest.raises(InvalidStep) as caught:
@@ -468,7 +543,9 @@ def test_an_environment_without_spaces():
 
 
 def test_observations_that_never_change_are_no_fault():
-    make("DQN", SyncVectorEnv([ConstantReward] * 2, autoreset_mode=AutoresetMode.SAME_STEP)).learn(100, progress_bar=False)
+    make("DQN", SyncVectorEnv([ConstantReward] * 2, autoreset_mode=AutoresetMode.SAME_STEP)).learn(
+        100, progress_bar=False
+    )
 
 
 def test_evaluation_refuses_wrong_data_too():
@@ -479,13 +556,21 @@ def test_evaluation_refuses_wrong_data_too():
 
 def test_the_error_can_be_pickled():
     error = pickle.loads(pickle.dumps(InvalidStep("the reward is nan.", 1, 5).at(2, 7)))
-    assert (error.env, error.step, str(error)) == (3, 7, "Environment 3 at step 7: the reward is nan.")
+    assert (error.env, error.step, str(error)) == (
+        3,
+        7,
+        "Environment 3 at step 7: the reward is nan.",
+    )
 
 
 @pytest.mark.parametrize("wrong", ["shape", "dtype"])
 def test_a_functional_environment_whose_observations_do_not_fit(wrong):
     class Misfit(Broken):
-        observation_space = spaces.Box(0, 9, (1,), np.int32) if wrong == "dtype" else spaces.Box(-1, 1, (2,), np.float32)
+        observation_space = (
+            spaces.Box(0, 9, (1,), np.int32)
+            if wrong == "dtype"
+            else spaces.Box(-1, 1, (2,), np.float32)
+        )
 
     with pytest.raises(ConfigurationError, match="but its observation_space promises"):
         make("DQN", Misfit("obs")).learn(10, progress_bar=False)

@@ -68,7 +68,10 @@ def test_what_might_not_be_a_stack_is_kept_whole(make):
 
 
 def test_the_space_of_a_stack():
-    stack, box = FrameStack(0, 255, (4, 12, 12), np.uint8), spaces.Box(0, 255, (4, 12, 12), np.uint8)
+    stack, box = (
+        FrameStack(0, 255, (4, 12, 12), np.uint8),
+        spaces.Box(0, 255, (4, 12, 12), np.uint8),
+    )
     assert stack != box and box != stack and stack != FrameStack(0, 255, (3, 12, 12), np.uint8)
     restored = zoo_spaces.from_json(zoo_spaces.to_json(stack))
     assert isinstance(restored, FrameStack) and restored == stack
@@ -88,7 +91,9 @@ def test_learning_is_the_same_whether_frames_or_stacks_are_stored(mode, padding)
             return wrap(stacked(padding))
 
         envs = env if mode is None else SyncVectorEnv([env] * 2, autoreset_mode=mode)
-        agent = DQN(envs, n_envs=2, network=lambda obs: hk.Flatten()(obs / 255.0), **FAST).learn(160, progress_bar=False)
+        agent = DQN(envs, n_envs=2, network=lambda obs: hk.Flatten()(obs / 255.0), **FAST).learn(
+            160, progress_bar=False
+        )
         return agent.spec.observation_space, jax.device_get(agent.params)
 
     (frames, params), (whole, others) = learned(lambda env: env), learned(Unknown)
@@ -107,15 +112,25 @@ def test_an_agent_of_stacks_is_saved_and_goes_on_with_stacks_only(tmp_path):
 
 @pytest.mark.parametrize("cnn", ["nature", "impala"])
 def test_frames_become_channels(cnn):
-    frames = np.random.default_rng(0).integers(0, 256, (2, 5, 40, 44, 3), np.uint8)  # [N, S, H, W, C]
+    frames = np.random.default_rng(0).integers(
+        0, 256, (2, 5, 40, 44, 3), np.uint8
+    )  # [N, S, H, W, C]
     channels = np.concatenate([frames[:, i] for i in range(5)], axis=-1)
-    stack, grey = FrameStack(0, 255, frames.shape[1:], np.uint8), FrameStack(0, 255, (5, 40, 44), np.uint8)
+    stack, grey = (
+        FrameStack(0, 255, frames.shape[1:], np.uint8),
+        FrameStack(0, 255, (5, 40, 44), np.uint8),
+    )
 
     def features(space, images):
-        network = hk.without_apply_rng(hk.transform(lambda obs: networks.encode(networks.make_view(space), obs, cnn)))
+        network = hk.without_apply_rng(
+            hk.transform(lambda obs: networks.encode(networks.make_view(space), obs, cnn))
+        )
         return network.apply(network.init(jax.random.key(0), images), images)
 
-    for stacked_space, stacks, images in ((stack, frames, channels), (grey, frames[..., 0], channels[..., ::3])):
+    for stacked_space, stacks, images in (
+        (stack, frames, channels),
+        (grey, frames[..., 0], channels[..., ::3]),
+    ):
         expected = features(spaces.Box(0, 255, images.shape[1:], np.uint8), images)
         np.testing.assert_allclose(features(stacked_space, stacks), expected, atol=1e-5)
 
@@ -123,13 +138,24 @@ def test_frames_become_channels(cnn):
 def test_sizes_of_the_torsos():
     def shapes(cnn):
         space = FrameStack(0, 255, (4, 84, 84), np.uint8)
-        network = hk.transform(lambda obs: networks.torso(networks.make_view(space), cnn, (512,), "relu", obs))
+        network = hk.transform(
+            lambda obs: networks.torso(networks.make_view(space), cnn, (512,), "relu", obs)
+        )
         params = jax.eval_shape(network.init, jax.random.key(0), networks.example(space))
         return [module["w"].shape for module in params.values()]
 
     assert shapes("nature") == [(8, 8, 4, 32), (4, 4, 32, 64), (3, 3, 64, 64), (7 * 7 * 64, 512)]
-    impala = [(3, 3, 4, 16), *[(3, 3, 16, 16)] * 4, (3, 3, 16, 32), *[(3, 3, 32, 32)] * 9, (11 * 11 * 32, 256)]
-    assert sorted(shapes("impala")[:-1]) == sorted(impala[:-1]) and shapes("impala")[-1] == (11 * 11 * 32, 512)
+    impala = [
+        (3, 3, 4, 16),
+        *[(3, 3, 16, 16)] * 4,
+        (3, 3, 16, 32),
+        *[(3, 3, 32, 32)] * 9,
+        (11 * 11 * 32, 256),
+    ]
+    assert sorted(shapes("impala")[:-1]) == sorted(impala[:-1]) and shapes("impala")[-1] == (
+        11 * 11 * 32,
+        512,
+    )
 
 
 def test_convolutions_are_chosen_by_a_hyperparameter():
@@ -137,15 +163,23 @@ def test_convolutions_are_chosen_by_a_hyperparameter():
     before = jax.device_get(agent.params)
     agent.learn(80, progress_bar=False)
     assert len(before) == 15 + 2
-    assert all(jax.tree.leaves(jax.tree.map(lambda x, y: bool((x != y).any()), before, jax.device_get(agent.params))))
-    with pytest.raises(ConfigurationError, match="cnn='resnet' is unknown; choose one of nature, impala"):
+    assert all(
+        jax.tree.leaves(
+            jax.tree.map(lambda x, y: bool((x != y).any()), before, jax.device_get(agent.params))
+        )
+    )
+    with pytest.raises(
+        ConfigurationError, match="cnn='resnet' is unknown; choose one of nature, impala"
+    ):
         DQN(stacked, cnn="resnet")
 
 
 def test_rewards_are_clipped_for_learning_and_raw_in_the_score():
     for clip, learned in ((True, {-1.0, 1.0}), (False, {-5.0, 5.0})):
         agent = DQN(stacked, clip_reward=clip, **FAST).learn(160, progress_bar=False)
-        buffer = make_replay(agent.spec, agent.config.buffer_size, agent.config.train_freq, agent.config.gamma)
+        buffer = make_replay(
+            agent.spec, agent.config.buffer_size, agent.config.train_freq, agent.config.gamma
+        )
         drawn = buffer.sample(agent._run.agent.replay, jax.random.key(0), 512)
         assert set(np.unique(drawn.r_t).tolist()) == learned
         assert {episode.reward for episode in agent._episodes} <= {-15.0, -5.0, 5.0, 15.0}

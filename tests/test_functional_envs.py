@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from agentzoo.envs import Asterix, Breakout, DeepSea, FunctionalVectorEnv, MemoryChain, make_envs, registration
+from agentzoo.envs import (
+    Asterix,
+    Breakout,
+    DeepSea,
+    FunctionalVectorEnv,
+    MemoryChain,
+    make_envs,
+    registration,
+)
 from agentzoo.envs.classic_control import ControlState
 from agentzoo.envs.functional import advance_all, begin_all
 from agentzoo.envs.minatar import BreakoutState
@@ -17,7 +25,10 @@ NAMES = sorted(registration.ENVIRONMENTS)
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.filterwarnings("ignore:.*For Box action spaces, we recommend", "ignore:.*A Box observation space m.*imum value is .*infinity")
+@pytest.mark.filterwarnings(
+    "ignore:.*For Box action spaces, we recommend",
+    "ignore:.*A Box observation space m.*imum value is .*infinity",
+)
 def test_gymnasiums_checker(name):
     """The warnings that are ignored are about Gymnasium's own CartPole and Pendulum just as well."""
     env = gym.make(f"agentzoo/{name}-v0")
@@ -41,13 +52,22 @@ def test_many_in_one_program(name):
 
     def draw(key):
         space = env.action_space
-        return jax.random.randint(key, (), 0, space.n) if hasattr(space, "n") else jax.random.uniform(key, space.shape, minval=-1)
+        return (
+            jax.random.randint(key, (), 0, space.n)
+            if hasattr(space, "n")
+            else jax.random.uniform(key, space.shape, minval=-1)
+        )
 
     first, (obs, step) = jax.device_get(play(jax.random.split(KEY, 5)))
     ended = step.terminated | step.truncated
     assert obs.shape == (300, *first.shape) and step.reward.dtype == np.float32
-    assert all(env.observation_space.contains(one) for one in np.concatenate([obs, step.obs]).reshape(-1, *first.shape[1:])[::7])
-    np.testing.assert_allclose(obs[~ended], step.obs[~ended], rtol=1e-5, atol=1e-6)  # XLA may compute them twice, and round differently
+    assert all(
+        env.observation_space.contains(one)
+        for one in np.concatenate([obs, step.obs]).reshape(-1, *first.shape[1:])[::7]
+    )
+    np.testing.assert_allclose(
+        obs[~ended], step.obs[~ended], rtol=1e-5, atol=1e-6
+    )  # XLA may compute them twice, and round differently
     assert ended.any() or name in ("Acrobot", "MountainCarContinuous")  # which last longer
 
 
@@ -58,13 +78,18 @@ def test_many_in_one_program(name):
 def test_dynamics_are_those_of_gymnasium(name, peer, steps):
     """From the same state, step by step; then with the same time limit."""
     theirs, env = gym.make(peer), registration.ENVIRONMENTS[name]()
-    assert env.observation_space == theirs.observation_space and env.action_space == theirs.action_space
+    assert (
+        env.observation_space == theirs.observation_space
+        and env.action_space == theirs.action_space
+    )
     step, rng = jax.jit(env.step), np.random.default_rng(0)
     theirs.action_space.seed(0)
     theirs.reset(seed=0)
     inner, action, t, ends = theirs.unwrapped, theirs.action_space.sample(), 0, 0
     for _ in range(steps):
-        action = theirs.action_space.sample() if rng.random() < 0.15 else action  # seldom new, so that it gets somewhere
+        action = (
+            theirs.action_space.sample() if rng.random() < 0.15 else action
+        )  # seldom new, so that it gets somewhere
         before = ControlState(jnp.array(inner.state, jnp.float32), jnp.int32(t))
         inner.state = np.array(before.x, np.float32 if name == "MountainCarContinuous" else float)
         obs, reward, terminated, truncated, _ = theirs.step(action)
@@ -87,13 +112,19 @@ def test_episodes_begin_as_in_gymnasium(name, peer):
     theirs = gym.make(peer)
     theirs = np.stack([theirs.reset(seed=i)[0] for i in range(2_000)])
     for statistic in (np.mean, np.std, np.min, np.max):
-        np.testing.assert_allclose(statistic(obs, 0), statistic(theirs, 0), atol=0.05 * (np.ptp(theirs, 0).max() + 1e-3))
+        np.testing.assert_allclose(
+            statistic(obs, 0), statistic(theirs, 0), atol=0.05 * (np.ptp(theirs, 0).max() + 1e-3)
+        )
 
 
 def test_the_deep_sea():
     env = DeepSea(4)
     rights = np.asarray(env._rights())
-    assert 0 < rights.sum() < 16 and (np.asarray(DeepSea(4, 1)._rights()) != rights).any() and (DeepSea(4, None)._rights() == 1).all()
+    assert (
+        0 < rights.sum() < 16
+        and (np.asarray(DeepSea(4, 1)._rights()) != rights).any()
+        and (DeepSea(4, None)._rights() == 1).all()
+    )
     state, obs = env.reset(KEY)
     rewards = []
     for t in range(4):
@@ -135,8 +166,18 @@ def breakout(ball, direction, paddle, bricks=(), struck=False):
     board = np.zeros((10, 10), bool)
     for brick in bricks or [(1, 0)]:
         board[brick] = True
-    state = BreakoutState(np.array(ball), np.array(ball), np.array(direction), jnp.int32(paddle), board, jnp.bool_(struck), jnp.int32(1))
-    return jax.tree.map(lambda x: jnp.asarray(x, bool if jnp.asarray(x).dtype == bool else jnp.int32), state)
+    state = BreakoutState(
+        np.array(ball),
+        np.array(ball),
+        np.array(direction),
+        jnp.int32(paddle),
+        board,
+        jnp.bool_(struck),
+        jnp.int32(1),
+    )
+    return jax.tree.map(
+        lambda x: jnp.asarray(x, bool if jnp.asarray(x).dtype == bool else jnp.int32), state
+    )
 
 
 @pytest.mark.parametrize("state, action, ball, direction, reward, terminated", [
@@ -161,9 +202,13 @@ def test_breakout_by_hand(state, action, ball, direction, reward, terminated):
 def test_new_bricks_and_sticky_actions():
     state = breakout((8, 5), (1, 1), 5)._replace(bricks=jnp.zeros((10, 10), bool))
     assert Breakout().step(state, STAY, KEY)[0].bricks.sum() == 30
-    paddles = jax.vmap(lambda key: Breakout(sticky=0.3).step(state._replace(last_action=jnp.int32(0)), RIGHT, key)[0].paddle)(
-        jax.random.split(KEY, 1_000)
-    )
+    paddles = jax.vmap(
+        lambda key: (
+            Breakout(sticky=0.3)
+            .step(state._replace(last_action=jnp.int32(0)), RIGHT, key)[0]
+            .paddle
+        )
+    )(jax.random.split(KEY, 1_000))
     assert set(paddles.tolist()) == {4, 6} and 0.25 < np.mean(np.asarray(paddles) == 4) < 0.35
 
 
@@ -187,7 +232,10 @@ def asterix(**changes):
 def flying(row, column, right, gold):
     at = np.arange(1, 9) == row
     return dict(
-        column=jnp.where(at, column, 0).astype(jnp.int32), right=jnp.array(at & right), gold=jnp.array(at & gold), there=jnp.array(at)
+        column=jnp.where(at, column, 0).astype(jnp.int32),
+        right=jnp.array(at & right),
+        gold=jnp.array(at & gold),
+        there=jnp.array(at),
     )
 
 
@@ -213,7 +261,9 @@ def test_asterix_becomes_faster_and_fills_up():
         return state, (state, step)
 
     _, (states, steps) = jax.device_get(jax.lax.scan(step, state, jax.random.split(KEY, 3_000)))
-    assert states.spawn_every[[0, 150, 250, 2_999]].tolist() == [10, 9, 8, 1] and states.move_every[[0, 150, 250, -1]].tolist() == [
+    assert states.spawn_every[[0, 150, 250, 2_999]].tolist() == [10, 9, 8, 1] and states.move_every[
+        [0, 150, 250, -1]
+    ].tolist() == [
         5,
         5,
         4,
@@ -222,7 +272,9 @@ def test_asterix_becomes_faster_and_fills_up():
     new = (states.there[1:] & ~states.there[:-1]).sum(1)
     assert new.max() == 1 and np.flatnonzero(new)[:2].tolist() == [9, 19]
     came = states.there[1:] & ~states.there[:-1]
-    assert 0.28 < states.gold[1:][came].mean() < 0.39 and 0.45 < states.right[1:][came].mean() < 0.55
+    assert (
+        0.28 < states.gold[1:][came].mean() < 0.39 and 0.45 < states.right[1:][came].mean() < 0.55
+    )
     assert steps.reward.sum() > 0 and steps.terminated.any()
 
 
@@ -230,4 +282,8 @@ def test_the_vector_environment_has_its_dtypes():
     envs = make_envs("agentzoo/Pendulum-v0", 3)
     assert isinstance(envs.env, FunctionalVectorEnv)
     obs, reward, terminated, _, _ = (envs.reset(0), envs.env.step(np.zeros((3, 1), np.float32)))[1]
-    assert obs.dtype == reward.dtype == np.float32 and terminated.dtype == bool and envs.env.observation_space.contains(obs)
+    assert (
+        obs.dtype == reward.dtype == np.float32
+        and terminated.dtype == bool
+        and envs.env.observation_space.contains(obs)
+    )

@@ -26,7 +26,14 @@ from tests.test_ppo import (
     rollout,
 )
 
-FAST = dict(n_steps=16, learning_rate=Linear(1e-2), net_arch=(16,), gamma=0.9, normalize_reward=False, ortho_init=False)
+FAST = dict(
+    n_steps=16,
+    learning_rate=Linear(1e-2),
+    net_arch=(16,),
+    gamma=0.9,
+    normalize_reward=False,
+    ortho_init=False,
+)
 OPTIONS = {
     "adam": dict(ortho_init=True),
     "rmsprop": dict(optimizer="rmsprop", share_layers=True),
@@ -43,16 +50,23 @@ def test_values_and_actions_of_the_probes(options):
     agent = trained(probes.ObservationReward, **options)
     np.testing.assert_allclose(agent.value(np.array([[-1.0], [1.0]])), [-1, 1], atol=0.15)
     agent = trained(probes.CueReward, 6_000, **options)
-    assert [int(agent.predict(np.full(1, cue), deterministic=True)[0]) for cue in (-1.0, 1.0)] == [0, 1]
+    assert [int(agent.predict(np.full(1, cue), deterministic=True)[0]) for cue in (-1.0, 1.0)] == [
+        0,
+        1,
+    ]
 
 
 def test_values_over_two_steps():
-    np.testing.assert_allclose(trained(probes.DelayedReward).value(np.array([[0.0], [1.0]])), [0.9, 1], atol=0.1)
+    np.testing.assert_allclose(
+        trained(probes.DelayedReward).value(np.array([[0.0], [1.0]])), [0.9, 1], atol=0.1
+    )
 
 
 @pytest.mark.parametrize("mode", [None, *AutoresetMode], ids=str)
 def test_a_time_limit_bootstraps_from_the_true_last_observation(mode):
-    env = probes.Truncated if mode is None else SyncVectorEnv([probes.Truncated], autoreset_mode=mode)
+    env = (
+        probes.Truncated if mode is None else SyncVectorEnv([probes.Truncated], autoreset_mode=mode)
+    )
     np.testing.assert_allclose(trained(env, gamma=0.5).value(np.zeros(1)), 2, atol=0.2)
 
 
@@ -65,7 +79,9 @@ def test_a_gradient_step_against_numpy(spec):
     agent = make_agent(config, spec)
     state = jax.jit(agent.init)(jax.random.key(3))
     data = rollout(spec, agent, state, 6, seed=1, dummies=[(2, 0), (4, 1)])
-    data.extras["log_prob_tm1"] += np.random.default_rng(5).normal(size=(6, 2)).astype(np.float32) * 0.3  # as if another had acted
+    data.extras["log_prob_tm1"] += (
+        np.random.default_rng(5).normal(size=(6, 2)).astype(np.float32) * 0.3
+    )  # as if another had acted
     params = jax.tree.map(lambda x: np.asarray(x, float), state.params)
     log_prob, _, v, v_t = numpy_policy_and_value(params, data, spec)
     rho, discount_t = np.exp(log_prob - data.extras["log_prob_tm1"]), 0.9 * data.discount_t
@@ -75,13 +91,19 @@ def test_a_gradient_step_against_numpy(spec):
         if t < 5:  # a dummy step has no target: what comes before it bootstraps
             following = np.where(data.mask[t + 1], following, v_t[t])
         delta = np.minimum(1.1, rho[t]) * (data.r_t[t] + discount_t[t] * v_t[t] - v[t])
-        target[t] = v[t] + delta + discount_t[t] * 0.8 * np.minimum(1, rho[t]) * (following - v_t[t])
-        advantage[t] = np.minimum(1.2, rho[t]) * (data.r_t[t] + discount_t[t] * (v_t[t] + 0.8 * (following - v_t[t])) - v[t])
+        target[t] = (
+            v[t] + delta + discount_t[t] * 0.8 * np.minimum(1, rho[t]) * (following - v_t[t])
+        )
+        advantage[t] = np.minimum(1.2, rho[t]) * (
+            data.r_t[t] + discount_t[t] * (v_t[t] + 0.8 * (following - v_t[t])) - v[t]
+        )
         following = target[t]
 
     def loss():
         log_prob, entropy, v, _ = numpy_policy_and_value(params, data, spec)
-        each = -log_prob * advantage + config.vf_coef * (target - v) ** 2 - config.ent_coef * entropy
+        each = (
+            -log_prob * advantage + config.vf_coef * (target - v) ** 2 - config.ent_coef * entropy
+        )
         return (data.mask * each).sum() / data.mask.sum()
 
     grads = []
@@ -98,7 +120,9 @@ def test_a_gradient_step_against_numpy(spec):
     assert norm > config.max_grad_norm
     learned, metrics = jax.jit(agent.learn)(state, data, CLOCK)
     assert metrics["train/rho_clip_fraction"] > 0.1
-    for new, old, grad in zip(jax.tree.leaves(learned.params), jax.tree.leaves(params), grads, strict=True):
+    for new, old, grad in zip(
+        jax.tree.leaves(learned.params), jax.tree.leaves(params), grads, strict=True
+    ):
         np.testing.assert_allclose(new, old - grad * config.max_grad_norm / norm, atol=3e-6)
 
 
@@ -119,12 +143,19 @@ def test_extreme_ratios_do_not_destroy_the_parameters(log_ratio):
 
 def test_a_loaded_agent_learns_on_exactly(tmp_path):
     def make():
-        return IMPALA(probes.Truncated, **{**FAST, **OPTIONS["lstm"], "n_steps": 10, "learning_rate": 1e-2, "ent_coef": 0.01})
+        return IMPALA(
+            probes.Truncated,
+            **{**FAST, **OPTIONS["lstm"], "n_steps": 10, "learning_rate": 1e-2, "ent_coef": 0.01},
+        )
 
     whole = make().learn(200, progress_bar=False)
     path = make().learn(100, progress_bar=False).save(tmp_path / "half")
-    resumed = IMPALA.load(path, probes.Truncated).learn(100, progress_bar=False, reset_num_timesteps=False)
-    jax.tree.map(np.testing.assert_array_equal, *(jax.device_get(a._run.agent) for a in (whole, resumed)))
+    resumed = IMPALA.load(path, probes.Truncated).learn(
+        100, progress_bar=False, reset_num_timesteps=False
+    )
+    jax.tree.map(
+        np.testing.assert_array_equal, *(jax.device_get(a._run.agent) for a in (whole, resumed))
+    )
 
 
 @pytest.mark.parametrize("space, target", [
@@ -148,33 +179,49 @@ def test_a_cue_is_recalled_with_memory():
 
 
 def test_cartpole_is_learned():
-    agent = IMPALA("CartPole-v1", n_envs=8, n_steps=20, learning_rate=Linear(3e-3)).learn(60_000, progress_bar=False)
+    agent = IMPALA("CartPole-v1", n_envs=8, n_steps=20, learning_rate=Linear(3e-3)).learn(
+        60_000, progress_bar=False
+    )
     assert evaluate_policy(agent, "CartPole-v1", 20, seed=77)[0] > 100  # a random policy has 22
 
 
 def test_the_pixel_preset():
     space = spaces.Box(0, 255, (40, 40, 3), np.uint8)
-    agent = IMPALA(lambda: probes.Spaced(space), preset="pixels", n_steps=4).learn(16, progress_bar=False)
-    assert np.isfinite(float(agent.metrics["train/loss"])) and any("conv2_d" in name for name in agent.params)
+    agent = IMPALA(lambda: probes.Spaced(space), preset="pixels", n_steps=4).learn(
+        16, progress_bar=False
+    )
+    assert np.isfinite(float(agent.metrics["train/loss"])) and any(
+        "conv2_d" in name for name in agent.params
+    )
 
 
 def test_bad_input_is_refused_before_training():
-    with pytest.raises(ConfigurationError, match="optimizer='sgd' is unknown; choose one of adam, rmsprop"):
+    with pytest.raises(
+        ConfigurationError, match="optimizer='sgd' is unknown; choose one of adam, rmsprop"
+    ):
         IMPALA("CartPole-v1", optimizer="sgd")
     with pytest.raises(ConfigurationError, match="recurrent='rnn' is unknown"):
-        make_agent(IMPALAConfig(recurrent="rnn"), EnvSpec(spaces.Box(-1, 1, (2,)), spaces.Discrete(2), 1))
+        make_agent(
+            IMPALAConfig(recurrent="rnn"), EnvSpec(spaces.Box(-1, 1, (2,)), spaces.Discrete(2), 1)
+        )
 
 
 def test_with_normalised_rewards_their_scale_does_not_matter():
     def learned(scale, **options):
         def env():
-            return gym.wrappers.TransformReward(gym.make("CartPole-v1"), lambda reward: scale * reward)
+            return gym.wrappers.TransformReward(
+                gym.make("CartPole-v1"), lambda reward: scale * reward
+            )
 
         agent = IMPALA(env, n_envs=2, n_steps=16, net_arch=(16,), seed=1, **options)
         return agent.learn(640, progress_bar=False)
 
     small, large = learned(1.0), learned(1_000.0)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), small.params, large.params)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5),
+        small.params,
+        large.params,
+    )
     statistics = large._run.agent.reward_normalizer.statistics
     assert statistics.count == 640 and statistics.variance > 1e6
     clipped = learned(1_000.0, clip_reward=True)  # to 1, before they are normalised

@@ -26,8 +26,14 @@ SB3 = [
     (dict(verbose=0), "learn(..., progress_bar=False)"),
     (dict(policy="MlpPolicy"), "the network follows from the spaces"),
     (dict(policy_kwargs=dict(net_arch=[64, 32])), "Write net_arch=(64, 32)."),
-    (dict(policy_kwargs=dict(net_arch=[64], activation_fn=Tanh)), 'Write net_arch=(64,), activation="tanh".'),
-    (dict(policy_kwargs=dict(net_arch=dict(pi=[64], vf=[64]))), "net_arch=(64, 64), for policy and value alike"),
+    (
+        dict(policy_kwargs=dict(net_arch=[64], activation_fn=Tanh)),
+        'Write net_arch=(64,), activation="tanh".',
+    ),
+    (
+        dict(policy_kwargs=dict(net_arch=dict(pi=[64], vf=[64]))),
+        "net_arch=(64, 64), for policy and value alike",
+    ),
     (dict(policy_kwargs=dict(features_extractor_class=Tanh)), "network="),
     (dict(device="cuda"), "JAX_PLATFORMS=cuda"),
     (dict(device="cpu"), "JAX_PLATFORMS=cpu"),
@@ -55,7 +61,9 @@ def test_every_agent_says_what_to_write_instead(cls):
     for arguments, advice in SB3:
         (name,) = arguments
         message = refusal(cls, "CartPole-v1", **arguments)
-        assert message.startswith(f"{cls.__name__} has no argument {name!r}. ") and advice in message, message
+        assert (
+            message.startswith(f"{cls.__name__} has no argument {name!r}. ") and advice in message
+        ), message
         assert len(message) < 250 and message.endswith((".", "?"))
     message = refusal(cls, "CartPole-v1", something_else=1)
     assert "Did you mean" not in message and "gamma" in message and "n_envs" not in message
@@ -84,7 +92,9 @@ def test_advice_is_of_names_that_do_not_exist_here():
     for name in keywords._ADVICE.keys() | keywords._ALIASES.keys():
         assert name not in own - {"epsilon"}, name  # of MPO
     places = own | set(inspect.signature(DQN.__init__).parameters)
-    places |= {name for method in (DQN.learn, DQN.predict) for name in inspect.signature(method).parameters}
+    places |= {
+        name for method in (DQN.learn, DQN.predict) for name in inspect.signature(method).parameters
+    }
     for targets in keywords._ALIASES.values():
         assert set(targets) <= places
 
@@ -93,9 +103,17 @@ def test_what_the_advice_promises_exists():
     """Names that are written as arguments in an advice are arguments of something."""
     from agentzoo import callbacks
 
-    places = [cls.Config for cls in AGENTS] + [DQN.__init__, DQN.learn, DQN.save, DQN.load, callbacks.EvalCallback.__init__]
+    places = [cls.Config for cls in AGENTS] + [
+        DQN.__init__,
+        DQN.learn,
+        DQN.save,
+        DQN.load,
+        callbacks.EvalCallback.__init__,
+    ]
     known = {name for place in places for name in inspect.signature(place).parameters} | {"size"}
-    values = dict(verbose=1, policy_kwargs=dict(net_arch=[64], ortho_init=True), env_kwargs=dict(size=8))
+    values = dict(
+        verbose=1, policy_kwargs=dict(net_arch=[64], ortho_init=True), env_kwargs=dict(size=8)
+    )
     for name, advice in keywords._ADVICE.items():
         text = advice(values.get(name, "runs")) if callable(advice) else advice
         for found in re.findall(r"\b([a-z_]+)=", text):
@@ -104,10 +122,15 @@ def test_what_the_advice_promises_exists():
 
 @pytest.mark.parametrize("cls", AGENTS)
 def test_methods_say_it_too(cls, tmp_path):
-    agent = cls("CartPole-v1", **({"n_steps": 4, "batch_size": 4} if cls is PPO else {}), net_arch=(8,))
+    agent = cls(
+        "CartPole-v1", **({"n_steps": 4, "batch_size": 4} if cls is PPO else {}), net_arch=(8,)
+    )
     name = cls.__name__
     message = refusal(agent.learn, 100, tb_log_name="first")
-    assert message.startswith(f"{name}.learn has no argument 'tb_log_name'. ") and "log_dir=" in message
+    assert (
+        message.startswith(f"{name}.learn has no argument 'tb_log_name'. ")
+        and "log_dir=" in message
+    )
     assert "EvalCallback(eval_env" in refusal(agent.learn, total_timesteps=100, eval_env=None)
     assert "Did you mean 'callback'?" in refusal(agent.learn, 100, callbacks=[])
     assert "Write total_timesteps=100." in refusal(agent.learn, timesteps=100)
@@ -116,7 +139,10 @@ def test_methods_say_it_too(cls, tmp_path):
     assert "exclude=" in refusal(agent.save, tmp_path / "agent", include=["replay"])
     assert "always begin new episodes" in refusal(agent.set_env, "CartPole-v1", force_reset=True)
     path = agent.save(tmp_path / "agent")
-    for arguments, advice in [(dict(custom_objects={}), "load(path, learning_rate=1e-4)"), (dict(device="cpu"), "JAX_PLATFORMS")]:
+    for arguments, advice in [
+        (dict(custom_objects={}), "load(path, learning_rate=1e-4)"),
+        (dict(device="cpu"), "JAX_PLATFORMS"),
+    ]:
         assert advice in refusal(cls.load, path, **arguments)
     assert "Did you mean 'n_envs'?" in refusal(cls.load, path, n_env=2)
 

@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "agentzoo"
-OWN = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()} - {"__init__", "__pycache__", "py"}
+OWN = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()} - {
+    "__init__",
+    "__pycache__",
+    "py",
+}
 OUTER = {
     "jax",
     "haiku",
@@ -31,10 +35,29 @@ MAY_IMPORT = {
     "config": {"keywords", "types"},
     "sharding": {"jax", "numpy", "types"},
     "core": {"jax", "chex", "distrax", "core"},
-    "networks": {"jax", "haiku", "distrax", "numpy", "gymnasium.spaces", "core", "types", "networks"},
+    "networks": {
+        "jax",
+        "haiku",
+        "distrax",
+        "numpy",
+        "gymnasium.spaces",
+        "core",
+        "types",
+        "networks",
+    },
     "replay": {"jax", "core", "sharding", "types", "replay"},
     "envs": {"gymnasium", "gymnasium.spaces", "jax", "numpy", "types", "envs", "ale_py"},
-    "runners": {"jax", "numpy", "ray", "sharding", "types", "envs", "callbacks", "logging", "runners"},
+    "runners": {
+        "jax",
+        "numpy",
+        "ray",
+        "sharding",
+        "types",
+        "envs",
+        "callbacks",
+        "logging",
+        "runners",
+    },
     "evaluation": {"gymnasium", "jax", "numpy", "envs", "types"},
     "progress": {"tqdm"},
     "callbacks": {"numpy", "tqdm", "envs", "evaluation", "progress", "types"},
@@ -48,9 +71,31 @@ MAY_IMPORT = {
     },
     "algos.loading": {"checkpoint", "types", "algos.base"},
     "algos.together": {"jax", "numpy", "runners", "callbacks", "progress", "types", "algos.base"},
-    "algos.*": {"jax", "haiku", "optax", "distrax", "core", "networks", "replay", "config", "sharding", "types", "algos.base"},
+    "algos.*": {
+        "jax",
+        "haiku",
+        "optax",
+        "distrax",
+        "core",
+        "networks",
+        "replay",
+        "config",
+        "sharding",
+        "types",
+        "algos.base",
+    },
     "__main__": {"cli"},
-    "cli": {"tyro", "gymnasium", "algos.loading", "checkpoint", "compilation", "config", "envs", "evaluation", "types"},
+    "cli": {
+        "tyro",
+        "gymnasium",
+        "algos.loading",
+        "checkpoint",
+        "compilation",
+        "config",
+        "envs",
+        "evaluation",
+        "types",
+    },
 }
 
 
@@ -68,14 +113,22 @@ def part_of(module, name):
     """The part of the house, or the package, that an import refers to."""
     parts = module.split(".")
     if parts[0] != "agentzoo":
-        return "gymnasium.spaces" if (module, name) == ("gymnasium", "spaces") else parts[0] if parts[0] in OUTER else "another"
+        return (
+            "gymnasium.spaces"
+            if (module, name) == ("gymnasium", "spaces")
+            else parts[0]
+            if parts[0] in OUTER
+            else "another"
+        )
     parts = parts[1:] or [name]
     if parts[0] == "algos":
         return ".".join((*parts, name)[:2])
     return parts[0]
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
+)
 def test_imports_follow_the_table(path):
     place = path.relative_to(PACKAGE).with_suffix("").parts
     if place in (("__init__",), ("algos", "__init__")):

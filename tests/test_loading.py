@@ -8,7 +8,15 @@ import pytest
 from agentzoo import DQN, IMPALA, MPO, PPO, QRDQN, SAC, ConfigurationError, load
 from tests import probes
 
-OFF_POLICY = dict(buffer_size=240, learning_starts=8, batch_size=8, train_freq=2, gradient_steps=1, n_steps=1, net_arch=(8,))
+OFF_POLICY = dict(
+    buffer_size=240,
+    learning_starts=8,
+    batch_size=8,
+    train_freq=2,
+    gradient_steps=1,
+    n_steps=1,
+    net_arch=(8,),
+)
 ON_POLICY = dict(n_steps=8, net_arch=(8,), normalize_reward=True)
 AGENTS = [
     (DQN, OFF_POLICY),
@@ -27,7 +35,9 @@ PLACES = [("CartPole-v1", "host", 1), ("agentzoo/CartPole-v0", "device", 3)]
 def all_but(state, *names):
     """The parts of an agent's state that no number of environments has a part in, as arrays."""
     parts = {name: part for name, part in state._asdict().items() if name not in names}
-    parts = {name: jax.random.key_data(part) if name == "key" else part for name, part in parts.items()}
+    parts = {
+        name: jax.random.key_data(part) if name == "key" else part for name, part in parts.items()
+    }
     return jax.device_get(parts)
 
 
@@ -37,13 +47,21 @@ def same(a, b):
 
 @pytest.mark.parametrize(("env", "runner", "n_envs"), PLACES)
 @pytest.mark.parametrize(("cls", "settings"), AGENTS)
-def test_an_agent_goes_on_with_another_number_of_environments(cls, settings, env, runner, n_envs, tmp_path):
+def test_an_agent_goes_on_with_another_number_of_environments(
+    cls, settings, env, runner, n_envs, tmp_path
+):
     agent = cls(env, n_envs=2, runner=runner, **settings).learn(64, progress_bar=False)
     path = agent.save(tmp_path / "agent")
     kept = all_but(agent._run.agent, "replay", "reward_normalizer")
     obs = np.linspace(-0.1, 0.1, 24).reshape(6, 4)
     stored = int(agent._run.agent.replay.size.sum()) if "buffer_size" in settings else 0
-    other = cls.load(path, env=env, n_envs=n_envs, runner=runner, **({"batch_size": n_envs} if cls is PPO else {}))
+    other = cls.load(
+        path,
+        env=env,
+        n_envs=n_envs,
+        runner=runner,
+        **({"batch_size": n_envs} if cls is PPO else {}),
+    )
     assert other.n_envs == n_envs and other.num_timesteps == 64 and other._runner is not None
     same(all_but(other._run.agent, "replay", "reward_normalizer"), kept)
     same(other.predict(obs, deterministic=True)[0], agent.predict(obs, deterministic=True)[0])
@@ -76,7 +94,11 @@ def test_the_replay_that_was_laid_out_anew_is_learned_from():
 
 def test_set_env_takes_vector_environments_of_any_number():
     agent = DQN("CartPole-v1", n_envs=2, **OFF_POLICY).learn(40, progress_bar=False)
-    for env, number in ((gym.make_vec("CartPole-v1", 3), 3), (gym.make("CartPole-v1"), 1), ("CartPole-v1", 1)):
+    for env, number in (
+        (gym.make_vec("CartPole-v1", 3), 3),
+        (gym.make("CartPole-v1"), 1),
+        ("CartPole-v1", 1),
+    ):
         agent.set_env(env)
         assert agent.n_envs == number
         agent.learn(24, progress_bar=False, reset_num_timesteps=False)
@@ -92,23 +114,41 @@ def test_set_env_takes_vector_environments_of_any_number():
 
 
 def test_a_number_that_does_not_suit_is_refused_and_changes_nothing(tmp_path):
-    agent = PPO("CartPole-v1", n_envs=4, n_steps=8, batch_size=16, net_arch=(8,)).learn(32, progress_bar=False)
+    agent = PPO("CartPole-v1", n_envs=4, n_steps=8, batch_size=16, net_arch=(8,)).learn(
+        32, progress_bar=False
+    )
     path = agent.save(tmp_path / "agent")
-    for change in (lambda: agent.set_env("CartPole-v1", n_envs=3), lambda: PPO.load(path, "CartPole-v1", n_envs=3)):
-        with pytest.raises(ConfigurationError, match=r"batch_size=16 does not divide the n_steps \* n_envs = 24"):
+    for change in (
+        lambda: agent.set_env("CartPole-v1", n_envs=3),
+        lambda: PPO.load(path, "CartPole-v1", n_envs=3),
+    ):
+        with pytest.raises(
+            ConfigurationError, match=r"batch_size=16 does not divide the n_steps \* n_envs = 24"
+        ):
             change()
     assert agent.n_envs == 4
     agent.learn(32, progress_bar=False, reset_num_timesteps=False)
     # A batch size that suits 3 environments, but not 4, is no obstacle.
-    assert PPO.load(path, "CartPole-v1", n_envs=3, batch_size=12).learn(24, progress_bar=False).num_timesteps == 24
+    assert (
+        PPO.load(path, "CartPole-v1", n_envs=3, batch_size=12)
+        .learn(24, progress_bar=False)
+        .num_timesteps
+        == 24
+    )
     dqn = DQN("CartPole-v1", **OFF_POLICY | dict(buffer_size=8))
-    with pytest.raises(ConfigurationError, match="buffer_size=8 leaves 1 transitions for each of 5"):
+    with pytest.raises(
+        ConfigurationError, match="buffer_size=8 leaves 1 transitions for each of 5"
+    ):
         dqn.set_env("CartPole-v1", n_envs=5)
     assert dqn.n_envs == 1 and dqn.learn(8, progress_bar=False).num_timesteps == 8
 
 
 def test_an_agent_without_an_environment_can_be_for_another_number(tmp_path):
-    path = DQN("CartPole-v1", n_envs=2, **OFF_POLICY).learn(40, progress_bar=False).save(tmp_path / "agent")
+    path = (
+        DQN("CartPole-v1", n_envs=2, **OFF_POLICY)
+        .learn(40, progress_bar=False)
+        .save(tmp_path / "agent")
+    )
     agent = DQN.load(path, n_envs=3)
     assert agent.n_envs == 3 and agent._run.agent.replay.size.shape == (3,)
     agent.set_env("CartPole-v1")

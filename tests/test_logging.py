@@ -29,7 +29,10 @@ from tests.test_device import CATCH, SETTINGS, make
 def rows(folder):
     """The rows of a CSV log, without empty cells."""
     with open(folder / "progress.csv", newline="") as file:
-        return [{tag: float(value) for tag, value in row.items() if value} for row in csv.DictReader(file)]
+        return [
+            {tag: float(value) for tag, value in row.items() if value}
+            for row in csv.DictReader(file)
+        ]
 
 
 def steps(folder):
@@ -79,11 +82,18 @@ def test_tags_csv_and_config_of_a_run(tmp_path):
     assert steps(folder) == [100, 200, 300, 400]
     assert table[1]["rollout/ep_rew_mean"] and table[-1]["train/n_updates"] == 95
     config = json.loads((folder / "config.json").read_text())
-    assert config["hyperparameters"]["batch_size"] == 8 and config["seed"] == 0 and config["versions"]["jax"] == jax.__version__
+    assert (
+        config["hyperparameters"]["batch_size"] == 8
+        and config["seed"] == 0
+        and config["versions"]["jax"] == jax.__version__
+    )
     assert tags <= points(folder).keys()
     a.learn(40, progress_bar=False, reset_num_timesteps=False)
     a.learn(40, progress_bar=False)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["DQN_CartPole-v1_1", "DQN_CartPole-v1_2"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "DQN_CartPole-v1_1",
+        "DQN_CartPole-v1_2",
+    ]
 
 
 def test_without_log_dir_nothing_is_written(tmp_path):
@@ -103,13 +113,21 @@ def test_a_step_has_one_entry_whoever_writes_it(algorithm, runner, order, tmp_pa
     """Also where the budget is a multiple of `log_interval`, so that the last entry is due twice."""
     a = make(algorithm, CATCH, runner=runner, log_dir=tmp_path)
     evaluation = callbacks.EvalCallback(CATCH, eval_freq=64, n_eval_episodes=1, verbose=0)
-    several = [evaluation, callbacks.LogEveryNTimesteps(32), Records(), callbacks.EveryNTimesteps(1, Records())]
+    several = [
+        evaluation,
+        callbacks.LogEveryNTimesteps(32),
+        Records(),
+        callbacks.EveryNTimesteps(1, Records()),
+    ]
     a.learn(128, several[::order], log_interval=64, progress_bar=False)
     assert steps(a.run_dir) == [32, 64, 96, 128]
     assert_one_entry_per_step(a.run_dir)
     last = rows(a.run_dir)[-1]
     assert {"eval/mean_reward", "mine/step", "time/fps", "rollout/ep_rew_mean"} <= last.keys()
-    assert last == {"time/total_timesteps": 128, **a.logger.values} and a.logger.values["mine/step"] == 128
+    assert (
+        last == {"time/total_timesteps": 128, **a.logger.values}
+        and a.logger.values["mine/step"] == 128
+    )
 
 
 @pytest.mark.parametrize("total", [96, 120])
@@ -171,15 +189,30 @@ def test_entries_may_be_written_before_and_after_a_run(tmp_path):
 
 def test_an_entry_grows_until_the_next_one(tmp_path):
     logger = Logger(tmp_path)
-    for step, tags in [(10, "ab"), (10, "b"), (20, "a"), (20, "c"), (20, "cd"), (20, ""), (30, "a"), (30, ""), (40, "")]:
+    for step, tags in [
+        (10, "ab"),
+        (10, "b"),
+        (20, "a"),
+        (20, "c"),
+        (20, "cd"),
+        (20, ""),
+        (30, "a"),
+        (30, ""),
+        (40, ""),
+    ]:
         for tag in tags:
             logger.record(tag, step + len(tags))
         logger.dump(step)
     logger.close()
     expected = [{"a": 12, "b": 11}, {"a": 21, "c": 22, "d": 22}, {"a": 31}]
-    assert rows(tmp_path) == [{"time/total_timesteps": step, **row} for step, row in zip((10, 20, 30), expected, strict=True)]
+    assert rows(tmp_path) == [
+        {"time/total_timesteps": step, **row}
+        for step, row in zip((10, 20, 30), expected, strict=True)
+    ]
     assert logger.values == expected[-1]
-    assert points(tmp_path)["a"] == [(10, 12), (20, 21), (30, 31)] and points(tmp_path)["d"] == [(20, 22)]
+    assert points(tmp_path)["a"] == [(10, 12), (20, 21), (30, 31)] and points(tmp_path)["d"] == [
+        (20, 22)
+    ]
     assert (tmp_path / "progress.csv").read_text().splitlines()[0] == "time/total_timesteps,a,b,c,d"
 
 
@@ -199,7 +232,10 @@ print(agent.learn(16, progress_bar=False).run_dir)
 def test_processes_that_begin_together_have_folders_of_their_own(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(Path(agentzoo.__file__).parents[1])}
     pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    processes = [subprocess.Popen([sys.executable, "-c", BEGIN], cwd=tmp_path, env=environment, **pipes) for _ in range(3)]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", BEGIN], cwd=tmp_path, env=environment, **pipes)
+        for _ in range(3)
+    ]
     for process in processes:
         assert process.stdout.readline() == "ready\n"
     for process in processes:
@@ -208,7 +244,10 @@ def test_processes_that_begin_together_have_folders_of_their_own(tmp_path):
     folders = [process.communicate()[0].strip() for process in processes]
     assert sorted(folders) == [f"runs/DQN_CartPole-v1_{i}" for i in (1, 2, 3)]
     for folder in folders:
-        assert steps(tmp_path / folder) == [16] and DQN.load(tmp_path / folder / "model").num_timesteps == 16
+        assert (
+            steps(tmp_path / folder) == [16]
+            and DQN.load(tmp_path / folder / "model").num_timesteps == 16
+        )
 
 
 def test_threads_that_begin_together_have_folders_of_their_own(tmp_path):
@@ -224,7 +263,9 @@ def test_threads_that_begin_together_have_folders_of_their_own(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"DQN_CueReward_{i}" for i in (1, 2, 3, 4)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"DQN_CueReward_{i}" for i in (1, 2, 3, 4)
+    ]
     for a in agents:
         assert DQN.load(a.run_dir / "model").seed == a.seed and steps(a.run_dir) == [20, 40]
 
@@ -247,7 +288,13 @@ def test_names_of_folders(names, expected, tmp_path):
 
 
 def test_numbers_of_folders_go_up(tmp_path):
-    for name in ("DQN_CartPole-v1_7", "DQN_CartPole-v1_best", "DQN_CartPole-v1_²", "DQN_99", "PPO_CartPole-v1_50"):
+    for name in (
+        "DQN_CartPole-v1_7",
+        "DQN_CartPole-v1_best",
+        "DQN_CartPole-v1_²",
+        "DQN_99",
+        "PPO_CartPole-v1_50",
+    ):
         (tmp_path / name).mkdir()
     (tmp_path / "DQN_CartPole-v1_8").touch()  # a file takes its name too
     assert make_folder(tmp_path, "DQN", "CartPole-v1").name == "DQN_CartPole-v1_9"

@@ -12,7 +12,17 @@ import pytest
 from gymnasium import spaces
 
 import agentzoo
-from agentzoo import DQN, IMPALA, MPO, PPO, QRDQN, SAC, ConfigurationError, evaluate_policy, networks
+from agentzoo import (
+    DQN,
+    IMPALA,
+    MPO,
+    PPO,
+    QRDQN,
+    SAC,
+    ConfigurationError,
+    evaluate_policy,
+    networks,
+)
 from agentzoo import config as configs
 from agentzoo.envs.functional import Step
 from agentzoo.networks.observations import Image
@@ -20,7 +30,9 @@ from agentzoo.types import FrameStack
 from tests import probes
 
 BYTE = np.uint8
-OFF_POLICY = dict(learning_starts=4, train_freq=4, gradient_steps=1, batch_size=8, buffer_size=100, net_arch=(8,))
+OFF_POLICY = dict(
+    learning_starts=4, train_freq=4, gradient_steps=1, batch_size=8, buffer_size=100, net_arch=(8,)
+)
 AGENTS = {
     DQN: OFF_POLICY,
     QRDQN: OFF_POLICY,
@@ -102,23 +114,47 @@ def test_users_decide():
     codes, camera = box(0, 255, 7, 7, 3), box(0, 255, 84, 84, 3)
     assert text(codes, True) == "an image of 7 x 7 pixels with 3 channels, divided by 255"
     assert text(box(0, 1, 8, 8, 12), True) == "an image of 8 x 8 pixels with 12 channels, as it is"
-    assert text(box(0, 255, 7, 7, 20), True) == "an image of 7 x 7 pixels with 20 channels, divided by 255"
-    assert text(box(0, 9, 12, 12), True) == "an image of 12 x 12 pixels with 1 channel, divided by 9"
+    assert (
+        text(box(0, 255, 7, 7, 20), True)
+        == "an image of 7 x 7 pixels with 20 channels, divided by 255"
+    )
+    assert (
+        text(box(0, 9, 12, 12), True) == "an image of 12 x 12 pixels with 1 channel, divided by 9"
+    )
     assert text(box(0, 1, 84, 84, 3, dtype=np.float32), True).endswith("3 channels, as it is")
-    assert text(box(-np.inf, np.inf, 84, 84, 3, dtype=np.float32), True).endswith("3 channels, as it is")
+    assert text(box(-np.inf, np.inf, 84, 84, 3, dtype=np.float32), True).endswith(
+        "3 channels, as it is"
+    )
     assert text(camera, False) == "21168 integers, each as its 8 bits"
     assert text(camera, False, False) == text(camera, (), False) == "21168 integers, unscaled"
-    assert text(camera, "auto", False) == "an image of 84 x 84 pixels with 3 channels, divided by 255"
-    assert text(box(0, 1, 8, 8, 12), True, False) == "an image of 8 x 8 pixels with 12 channels, divided by 255"
-    parts = spaces.Dict(camera=camera, robot=spaces.Dict(codes=codes), tuple=spaces.Tuple([camera]), speed=box(-1, 1, 3, 3, dtype=float))
+    assert (
+        text(camera, "auto", False) == "an image of 84 x 84 pixels with 3 channels, divided by 255"
+    )
+    assert (
+        text(box(0, 1, 8, 8, 12), True, False)
+        == "an image of 8 x 8 pixels with 12 channels, divided by 255"
+    )
+    parts = spaces.Dict(
+        camera=camera,
+        robot=spaces.Dict(codes=codes),
+        tuple=spaces.Tuple([camera]),
+        speed=box(-1, 1, 3, 3, dtype=float),
+    )
 
     def images(choice):
-        return {name for name, what in networks.describe(networks.make_view(parts, choice)).items() if "image" in what}
+        return {
+            name
+            for name, what in networks.describe(networks.make_view(parts, choice)).items()
+            if "image" in what
+        }
 
     assert images("auto") == {"camera", "tuple/0"}
     assert images("camera") == {"camera"}
     assert images(("robot/codes", "tuple/0")) == {"robot/codes", "tuple/0"}
-    assert images(True) == {"camera", "robot/codes", "tuple/0", "speed"} and images(False) == images(()) == set()
+    assert (
+        images(True) == {"camera", "robot/codes", "tuple/0", "speed"}
+        and images(False) == images(()) == set()
+    )
 
 
 @EVERY_AGENT
@@ -143,9 +179,13 @@ def test_images_are_laid_out_alike(order):
     kept = [axis for axis in sizes if axis in order]
     pixels = np.random.default_rng(0).integers(0, 256, (2, *(sizes[axis] for axis in kept)), BYTE)
     given = pixels.transpose(0, *(1 + kept.index(axis) for axis in order))
-    view = networks.make_view((FrameStack if "S" in order else spaces.Box)(0, 255, given.shape[1:], BYTE))
+    view = networks.make_view(
+        (FrameStack if "S" in order else spaces.Box)(0, 255, given.shape[1:], BYTE)
+    )
     assert isinstance(view, Image) and view.axes == order
-    np.testing.assert_allclose(view(jnp.array(given)), pixels.reshape(2, 13, 11, -1) / 255, rtol=1e-6)
+    np.testing.assert_allclose(
+        view(jnp.array(given)), pixels.reshape(2, 13, 11, -1) / 255, rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("space, x, expected", [
@@ -168,7 +208,9 @@ def test_images_are_laid_out_alike(order):
 ], ids=str)  # fmt: skip
 def test_numbers_are_scaled_by_their_bounds(space, x, expected):
     obs = jnp.array(np.array(x, space.dtype))[None]
-    np.testing.assert_allclose(networks.encode(networks.make_view(space), obs)[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        networks.encode(networks.make_view(space), obs)[0], expected, rtol=1e-6
+    )
     if isinstance(space, spaces.Box):
         unscaled = networks.encode(networks.make_view(space, "auto", False), obs)[0]
         np.testing.assert_array_equal(unscaled, np.array(x, np.float32))
@@ -178,13 +220,19 @@ def test_numbers_that_are_normalised_are_not_scaled_again():
     space = spaces.Dict(board=box(0, 1, 8, 8, 12), camera=box(0, 255, 12, 12), pair=box(0, 255, 2))
     view = networks.make_view(space)
     statistics = networks.init_statistics(space, view)
-    obs = {"board": np.zeros((2, 8, 8, 12), BYTE), "camera": np.ones((2, 12, 12), BYTE), "pair": np.array([[10, 0], [30, 0]], BYTE)}
+    obs = {
+        "board": np.zeros((2, 8, 8, 12), BYTE),
+        "camera": np.ones((2, 12, 12), BYTE),
+        "pair": np.array([[10, 0], [30, 0]], BYTE),
+    }
     statistics = networks.update_statistics(view, statistics, obs, np.ones(2))
     normalised = networks.normalize(view, statistics, obs)
     np.testing.assert_allclose(normalised["pair"][:, 0], [-1, 1], rtol=1e-3)
     np.testing.assert_array_equal(normalised["camera"], obs["camera"])
     np.testing.assert_allclose(view["pair"](normalised["pair"]), normalised["pair"])
-    assert normalised["board"].shape == (2, 8, 8, 12) and jnp.issubdtype(normalised["board"].dtype, jnp.floating)
+    assert normalised["board"].shape == (2, 8, 8, 12) and jnp.issubdtype(
+        normalised["board"].dtype, jnp.floating
+    )
 
 
 # learning
@@ -231,19 +279,29 @@ def test_every_agent_learns_from_bytes_and_is_saved(algorithm, tmp_path):
     )
     space.seed(0)
     options = {"normalize_obs": True} if hasattr(algorithm.Config(), "normalize_obs") else {}
-    agent = make(algorithm, space, n_envs=2, images=["codes", "camera"], scale_obs=False, **options).learn(32, progress_bar=False)
+    agent = make(
+        algorithm, space, n_envs=2, images=["codes", "camera"], scale_obs=False, **options
+    ).learn(32, progress_bar=False)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(agent.params)))
     loaded = agentzoo.load(agent.save(tmp_path / "agent"))
-    assert loaded.config == agent.config and loaded.config.images == ("codes", "camera") and not loaded.config.scale_obs
-    assert "codes: an image of 7 x 7 pixels with 3 channels, divided by 255" in str(loaded) and "board: 768 integers, unscaled" in str(
-        loaded
+    assert (
+        loaded.config == agent.config
+        and loaded.config.images == ("codes", "camera")
+        and not loaded.config.scale_obs
     )
+    assert "codes: an image of 7 x 7 pixels with 3 channels, divided by 255" in str(
+        loaded
+    ) and "board: 768 integers, unscaled" in str(loaded)
     one = space.sample()
-    np.testing.assert_array_equal(loaded.predict(one, deterministic=True)[0], agent.predict(one, deterministic=True)[0])
+    np.testing.assert_array_equal(
+        loaded.predict(one, deterministic=True)[0], agent.predict(one, deterministic=True)[0]
+    )
 
 
 @EVERY_AGENT
-@pytest.mark.parametrize("shape, high", [((8, 8, 12), 1), ((7, 7, 20), 255), ((12, 12), 255)], ids=str)
+@pytest.mark.parametrize(
+    "shape, high", [((8, 8, 12), 1), ((7, 7, 20), 255), ((12, 12), 255)], ids=str
+)
 def test_every_agent_learns_from_bytes(algorithm, shape, high):
     agent = make(algorithm, box(0, high, *shape)).learn(16, progress_bar=False)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(agent.params)))
@@ -281,7 +339,9 @@ class Board:
 @EVERY_AGENT
 @pytest.mark.parametrize("shape, high", [((7, 7, 20), 255), ((12, 12, 3), 255)], ids=str)
 def test_every_agent_learns_from_bytes_of_compiled_environments(algorithm, shape, high):
-    agent = algorithm(Board(shape, high), n_envs=2, runner="device", **AGENTS[algorithm]).learn(32, progress_bar=False)
+    agent = algorithm(Board(shape, high), n_envs=2, runner="device", **AGENTS[algorithm]).learn(
+        32, progress_bar=False
+    )
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(agent.params)))
     assert ("an image of" in str(agent)) == (shape == (12, 12, 3)) and "runner device" in str(agent)
 
@@ -292,16 +352,23 @@ def test_every_agent_learns_from_bytes_of_compiled_environments(algorithm, shape
 @EVERY_AGENT
 def test_a_network_without_features_is_refused(algorithm):
     small = box(0, 255, 24, 30, 3)
-    with pytest.raises(ConfigurationError, match="cnn='efficient' leaves no features of an image of 24 x 30"):
+    with pytest.raises(
+        ConfigurationError, match="cnn='efficient' leaves no features of an image of 24 x 30"
+    ):
         make(algorithm, small, cnn="efficient")
     make(algorithm, box(0, 255, 25, 25, 3), cnn="efficient")
-    with pytest.raises(ConfigurationError, match=r"an array of shape \(1, 0\); expected features \[1, F\] with F of at least 1"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"an array of shape \(1, 0\); expected features \[1, F\] with F of at least 1",
+    ):
         make(algorithm, small, network=lambda obs: hk.Flatten()(obs)[:, :0].astype(float))
     with pytest.raises(ConfigurationError, match="holds no numbers"):
         make(algorithm, spaces.Tuple([box(0, 1, 0)]))
 
 
-@pytest.mark.parametrize("cnn, size", [("nature", 1), ("nature", 36), ("impala", 1), ("efficient", 25)])
+@pytest.mark.parametrize(
+    "cnn, size", [("nature", 1), ("nature", 36), ("impala", 1), ("efficient", 25)]
+)
 def test_the_smallest_images_of_each_network(cnn, size):
     view = networks.make_view(box(0, 255, size, size, 3), True)
     network = hk.transform(lambda obs: networks.encode(view, obs, cnn))
@@ -309,7 +376,9 @@ def test_the_smallest_images_of_each_network(cnn, size):
     def features(key, obs):
         return network.apply(network.init(key, obs), key, obs)
 
-    shape = jax.eval_shape(features, jax.random.key(0), jnp.zeros((2, size, size, 3), jnp.uint8)).shape
+    shape = jax.eval_shape(
+        features, jax.random.key(0), jnp.zeros((2, size, size, 3), jnp.uint8)
+    ).shape
     assert shape[0] == 2 and shape[1] > 0
 
 
@@ -318,7 +387,9 @@ def test_the_smallest_images_of_each_network(cnn, size):
 
 @EVERY_AGENT
 def test_print_shows_what_was_decided(algorithm):
-    space = spaces.Dict(camera=box(0, 255, 3, 12, 14), codes=box(0, 255, 7, 7, 3), place=spaces.Discrete(4))
+    space = spaces.Dict(
+        camera=box(0, 255, 3, 12, 14), codes=box(0, 255, 7, 7, 3), place=spaces.Discrete(4)
+    )
     agent = make(algorithm, space, n_envs=3)
     size = sum(leaf.size for leaf in jax.tree.leaves(agent.params))
     for line in (
@@ -335,18 +406,26 @@ def test_print_shows_what_was_decided(algorithm):
     ):
         assert line in str(agent)
     assert "gamma" not in str(agent)
-    assert repr(agent).startswith(f"{algorithm.__name__}(n_envs=3, seed=0, ") and "net_arch=(8,)" in repr(agent)
-    mine = make(algorithm, space, network=lambda obs: hk.Linear(3)(hk.Flatten()(obs["codes"] / 255.0)))
+    assert repr(agent).startswith(
+        f"{algorithm.__name__}(n_envs=3, seed=0, "
+    ) and "net_arch=(8,)" in repr(agent)
+    mine = make(
+        algorithm, space, network=lambda obs: hk.Linear(3)(hk.Flatten()(obs["codes"] / 255.0))
+    )
     assert "taken by the network '<lambda>' as it is" in str(mine) and "an image" not in str(mine)
 
 
 def test_print_of_an_agent_with_an_id_and_of_one_that_was_loaded(tmp_path):
     agent = SAC("Pendulum-v1", normalize_obs=True)
     assert repr(agent) == "SAC('Pendulum-v1', n_envs=1, seed=0, normalize_obs=True)"
-    assert "Pendulum-v1; 1 environment, runner host" in str(agent) and "3 numbers, unscaled" in str(agent)
+    assert "Pendulum-v1; 1 environment, runner host" in str(agent) and "3 numbers, unscaled" in str(
+        agent
+    )
     assert "hyperparameters  normalize_obs=True, the others at their defaults" in str(agent)
     assert "hyperparameters  defaults" in str(DQN("CartPole-v1"))
-    assert "Pendulum-v1; made for 1 environment, of which none is set" in str(SAC.load(agent.save(tmp_path / "agent")))
+    assert "Pendulum-v1; made for 1 environment, of which none is set" in str(
+        SAC.load(agent.save(tmp_path / "agent"))
+    )
 
 
 # files of earlier versions
@@ -359,7 +438,11 @@ def test_files_of_earlier_versions_keep_what_they_took_for_images(tmp_path, monk
         plain = configs.to_json
         with monkeypatch.context() as patch:
             left_out = ("images", "scale_obs")
-            patch.setattr(configs, "to_json", lambda config: {k: v for k, v in plain(config).items() if k not in left_out})
+            patch.setattr(
+                configs,
+                "to_json",
+                lambda config: {k: v for k, v in plain(config).items() if k not in left_out},
+            )
             return agent.save(tmp_path / "agent")
 
     camera, codes, memory = box(0, 1, 10, 10, 4), box(0, 255, 7, 7, 3), box(0, 255, 128)
@@ -381,13 +464,23 @@ def test_files_of_earlier_versions_keep_what_they_took_for_images(tmp_path, monk
         np.testing.assert_array_equal(loaded.values(one), agent.values(one))
     for shape, axis in (((10, 10, 10), "first"), ((8, 8, 12), "first"), ((7, 7, 20), "first")):
         path = save_as_before(make(DQN, box(0, 1, *shape), images=True, scale_obs=False))
-        with pytest.raises(ConfigurationError, match=rf"the {axis} axis of images of shape \[{shape[0]}.*train it anew"):
+        with pytest.raises(
+            ConfigurationError,
+            match=rf"the {axis} axis of images of shape \[{shape[0]}.*train it anew",
+        ):
             agentzoo.load(path)
 
 
 def test_the_command_line_takes_names():
     from agentzoo import cli
 
-    for arguments, images in ((["False"], False), (["auto"], "auto"), (["camera"], "camera"), (["camera", "wrist"], ("camera", "wrist"))):
+    for arguments, images in (
+        (["False"], False),
+        (["auto"], "auto"),
+        (["camera"], "camera"),
+        (["camera", "wrist"], ("camera", "wrist")),
+    ):
         config = cli._parse_train(DQN, "dqn", ["--env", "CartPole-v1", "--images", *arguments])[1]
-        assert config.images == images and config == configs.from_json(DQN.Config, json.loads(json.dumps(configs.to_json(config))), {})
+        assert config.images == images and config == configs.from_json(
+            DQN.Config, json.loads(json.dumps(configs.to_json(config))), {}
+        )

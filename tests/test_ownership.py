@@ -22,7 +22,9 @@ def assert_equal(tree, expected):
 
 
 def differ(one, other):
-    return any((x != y).any() for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
+    return any(
+        (x != y).any() for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    )
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
@@ -85,7 +87,11 @@ def while_learning(agent, task):
 @pytest.mark.parametrize("algorithm", SETTINGS)
 def test_another_thread_may_predict(algorithm, runner):
     agent = make(algorithm, CATCH, n_envs=2, runner=runner)
-    ask = agent.values if hasattr(agent, "values") and "values" in agent._programs.queries else agent.value
+    ask = (
+        agent.values
+        if hasattr(agent, "values") and "values" in agent._programs.queries
+        else agent.value
+    )
     obs = np.zeros((2, 10, 5), np.float32)
 
     def predict():

@@ -19,7 +19,15 @@ from agentzoo.networks.actor_critic import make_actor_critic
 from agentzoo.types import Clock, EnvSpec, Trajectory
 from tests import probes
 
-FAST = dict(n_steps=64, batch_size=32, n_epochs=8, learning_rate=5e-3, net_arch=(16,), gamma=0.9, ortho_init=False)
+FAST = dict(
+    n_steps=64,
+    batch_size=32,
+    n_epochs=8,
+    learning_rate=5e-3,
+    net_arch=(16,),
+    gamma=0.9,
+    ortho_init=False,
+)
 OPTIONS = {
     "plain": dict(ortho_init=True),
     "shared": dict(share_layers=True, clip_range_vf=0.5, target_kl=0.5),
@@ -41,7 +49,9 @@ def obs(value):
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_values_and_actions_of_the_probes(options):
     near = {"atol": 0.15}
-    np.testing.assert_allclose(trained(probes.ConstantReward, 1_000, **options).value(obs(0)), 1, **near)
+    np.testing.assert_allclose(
+        trained(probes.ConstantReward, 1_000, **options).value(obs(0)), 1, **near
+    )
     agent = trained(probes.ObservationReward, **options)
     np.testing.assert_allclose(agent.value(np.array([[-1.0], [1.0]])), [-1, 1], **near)
     agent = trained(probes.ActionReward, **options)
@@ -62,8 +72,12 @@ def test_a_time_limit_bootstraps_from_the_true_last_observation(mode):
         return probe if mode is None else SyncVectorEnv([probe], autoreset_mode=mode)
 
     # The state never changes and every step is rewarded with 1, so that the value is that of going on for ever.
-    np.testing.assert_allclose(trained(env(probes.Truncated), 3_000, gamma=0.5).value(obs(0)), 2, atol=0.2)
-    np.testing.assert_allclose(trained(env(probes.ConstantReward), 1_500).value(obs(0)), 1, atol=0.1)
+    np.testing.assert_allclose(
+        trained(env(probes.Truncated), 3_000, gamma=0.5).value(obs(0)), 2, atol=0.2
+    )
+    np.testing.assert_allclose(
+        trained(env(probes.ConstantReward), 1_500).value(obs(0)), 1, atol=0.1
+    )
 
 
 def test_a_time_limit_bootstraps_at_the_last_observation_and_not_at_the_next_first():
@@ -104,11 +118,15 @@ def rollout(spec, agent, state, length, seed=0, dummies=()):
     for t in range(length):
         initial = agent.initial_memory(spec.num_envs)
         memory = jax.tree.map(lambda i, m: jnp.where(first_tm1[t][:, None], i, m), initial, memory)  # noqa: B023
-        a_tm1, memory, extras = act(state.params, memory, obs_tm1[t], jax.random.key(100 * seed + t), Clock(*jnp.zeros(3)))
+        a_tm1, memory, extras = act(
+            state.params, memory, obs_tm1[t], jax.random.key(100 * seed + t), Clock(*jnp.zeros(3))
+        )
         rows.append((a_tm1, extras))
     a_tm1, extras = jax.tree.map(lambda *xs: np.stack(xs), *rows)
     r_t = rng.normal(size=shape).astype(np.float32)
-    return Trajectory(obs_tm1, a_tm1, r_t, discount_t, obs_t, last_t, first_tm1, mask, extras, first_memory)
+    return Trajectory(
+        obs_tm1, a_tm1, r_t, discount_t, obs_t, last_t, first_tm1, mask, extras, first_memory
+    )
 
 
 SPEC = EnvSpec(spaces.Box(-1, 1, (2,)), spaces.Discrete(3), 2)
@@ -124,7 +142,10 @@ def numpy_policy_and_value(params, data, spec):
         return x @ params[head]["w"] + params[head]["b"]
 
     obs_tm1, obs_t = data.obs_tm1.astype(float), data.obs_t.astype(float)
-    outputs, v_tm1, v_t = layers("policy", obs_tm1, "policy_head"), *(layers("value", x, "value_head")[..., 0] for x in (obs_tm1, obs_t))
+    outputs, v_tm1, v_t = (
+        layers("policy", obs_tm1, "policy_head"),
+        *(layers("value", x, "value_head")[..., 0] for x in (obs_tm1, obs_t)),
+    )
     if isinstance(spec.action_space, spaces.Box):
         log_std = params["~"]["log_std"]
         z = (data.extras["a_tm1"] - outputs) / np.exp(log_std)
@@ -140,7 +161,14 @@ def numpy_advantages(params, data, config, spec):
     adv, following = np.zeros(v_t.shape), np.zeros(v_t.shape[1])
     for t in reversed(range(len(adv))):
         delta = data.r_t[t] + config.gamma * data.discount_t[t] * v_t[t] - v_tm1[t]
-        following = delta + config.gamma * config.gae_lambda * data.discount_t[t] * (1 - data.last_t[t]) * following
+        following = (
+            delta
+            + config.gamma
+            * config.gae_lambda
+            * data.discount_t[t]
+            * (1 - data.last_t[t])
+            * following
+        )
         following = adv[t] = np.where(data.mask[t], following, 0)
     return v_tm1, adv
 
@@ -152,8 +180,16 @@ def numpy_loss(params, data, config, spec, v_tm1, adv):
     normal = adv - (weight * adv).sum()
     normal = normal / (np.sqrt((weight * normal**2).sum()) + 1e-8)
     ratio = np.exp(log_prob - data.extras["log_prob_tm1"])
-    policy_loss = -(weight * np.minimum(ratio * normal, np.clip(ratio, 1 - config.clip_range, 1 + config.clip_range) * normal)).sum()
-    target, clipped = adv + v_tm1, v_tm1 + np.clip(v - v_tm1, -config.clip_range_vf, config.clip_range_vf)
+    policy_loss = -(
+        weight
+        * np.minimum(
+            ratio * normal, np.clip(ratio, 1 - config.clip_range, 1 + config.clip_range) * normal
+        )
+    ).sum()
+    target, clipped = (
+        adv + v_tm1,
+        v_tm1 + np.clip(v - v_tm1, -config.clip_range_vf, config.clip_range_vf),
+    )
     value_loss = (weight * np.maximum((v - target) ** 2, (clipped - target) ** 2)).sum()
     return policy_loss + config.vf_coef * value_loss - config.ent_coef * (weight * entropy).sum()
 
@@ -167,7 +203,9 @@ def test_two_gradient_steps_against_numpy(spec):
     agent = make_agent(config, spec)
     state = jax.jit(agent.init)(jax.random.key(3))
     data = rollout(spec, agent, state, 6, seed=1, dummies=[(2, 0), (4, 1)])
-    shift = np.random.default_rng(5).normal(size=(6, 2)).astype(np.float32) * 0.3  # as if another policy had acted
+    shift = (
+        np.random.default_rng(5).normal(size=(6, 2)).astype(np.float32) * 0.3
+    )  # as if another policy had acted
     data.extras["log_prob_tm1"] += shift
     params = jax.tree.map(lambda x: np.asarray(x, float), state.params.network)
     before = numpy_advantages(params, data, config, spec)
@@ -175,7 +213,9 @@ def test_two_gradient_steps_against_numpy(spec):
     first, second = [np.zeros(x.shape) for x in leaves], [np.zeros(x.shape) for x in leaves]
     for i in (1, 2):
         grads = [np.zeros(x.shape) for x in leaves]
-        for x, grad in zip(leaves, grads, strict=True):  # the leaves are those of `params`, which change with them
+        for x, grad in zip(
+            leaves, grads, strict=True
+        ):  # the leaves are those of `params`, which change with them
             for index in np.ndindex(x.shape):
                 value, results = x[index], []
                 for moved in (value + 1e-5, value - 1e-5):
@@ -185,16 +225,27 @@ def test_two_gradient_steps_against_numpy(spec):
                 grad[index] = (results[0] - results[1]) / 2e-5
         scale = min(1, config.max_grad_norm / np.sqrt(sum((grad**2).sum() for grad in grads)))
         for k, (x, grad) in enumerate(zip(leaves, grads, strict=True)):  # Adam
-            first[k], second[k] = 0.9 * first[k] + 0.1 * scale * grad, 0.999 * second[k] + 0.001 * (scale * grad) ** 2
+            first[k], second[k] = (
+                0.9 * first[k] + 0.1 * scale * grad,
+                0.999 * second[k] + 0.001 * (scale * grad) ** 2,
+            )
             x -= 1e5 * first[k] / (1 - 0.9**i) / (np.sqrt(second[k] / (1 - 0.999**i)) + 1e5)
     learned, metrics = jax.jit(agent.learn)(state, data, CLOCK)
     assert metrics["train/clip_fraction"] > 0.1 and metrics["train/n_updates"] == 2
-    changed = jax.tree.map(lambda new, start: np.abs(new - start).max(), params, jax.device_get(state.params.network))
+    changed = jax.tree.map(
+        lambda new, start: np.abs(new - start).max(), params, jax.device_get(state.params.network)
+    )
     assert min(jax.tree.leaves(changed)) > 1e-4
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-6), jax.device_get(learned.params.network), params)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, atol=2e-6),
+        jax.device_get(learned.params.network),
+        params,
+    )
 
 
-@pytest.mark.parametrize("options", [{}, NORMALISED, OPTIONS["lstm"]], ids=["plain", "normalised", "lstm"])
+@pytest.mark.parametrize(
+    "options", [{}, NORMALISED, OPTIONS["lstm"]], ids=["plain", "normalised", "lstm"]
+)
 def test_what_dummy_steps_hold_does_not_matter(options):
     config = PPOConfig(**{**FAST, "n_steps": 16, "batch_size": 16, **options})
     agent = make_agent(config, BOX)
@@ -207,7 +258,9 @@ def test_what_dummy_steps_hold_does_not_matter(options):
     data = data._replace(first_tm1=first, last_t=last)
 
     def garbage(x):
-        return np.where(data.mask.reshape(data.mask.shape + (1,) * (x.ndim - 2)), x, 77).astype(x.dtype)
+        return np.where(data.mask.reshape(data.mask.shape + (1,) * (x.ndim - 2)), x, 77).astype(
+            x.dtype
+        )
 
     other = data._replace(
         obs_tm1=garbage(data.obs_tm1), r_t=garbage(data.r_t), obs_t=garbage(data.obs_t), a_tm1=garbage(data.a_tm1),
@@ -215,14 +268,22 @@ def test_what_dummy_steps_hold_does_not_matter(options):
     )  # fmt: skip
     learn = jax.jit(agent.learn)
     (one, m_one), (two, m_two) = learn(state, data, CLOCK), learn(state, other, CLOCK)
-    for x, y in zip(jax.tree.leaves((one._replace(key=()), m_one)), jax.tree.leaves((two._replace(key=()), m_two)), strict=True):
+    for x, y in zip(
+        jax.tree.leaves((one._replace(key=()), m_one)),
+        jax.tree.leaves((two._replace(key=()), m_two)),
+        strict=True,
+    ):
         np.testing.assert_array_equal(x, y)
 
 
-@pytest.mark.parametrize("options", [*OPTIONS.values(), dict(normalize_obs=True)], ids=[*OPTIONS, "normalised"])
+@pytest.mark.parametrize(
+    "options", [*OPTIONS.values(), dict(normalize_obs=True)], ids=[*OPTIONS, "normalised"]
+)
 def test_learning_sees_the_policy_that_acted(options):
     """Before anything has changed, all ratios are 1: memory, its resets, sequences and statistics are those of acting."""
-    agent = make_agent(PPOConfig(**{**FAST, "n_steps": 32, "n_epochs": 1, "learning_rate": 1e-12, **options}), BOX)
+    agent = make_agent(
+        PPOConfig(**{**FAST, "n_steps": 32, "n_epochs": 1, "learning_rate": 1e-12, **options}), BOX
+    )
     state = jax.jit(agent.init)(jax.random.key(0))
     for seed in range(3):
         data = rollout(BOX, agent, state, 32, seed)
@@ -239,7 +300,11 @@ def moves(env, **options):
     return any((before[name] != after[name]).any() for name in before)
 
 
-@pytest.mark.parametrize("memory", [{}, {"recurrent": "gru", "recurrent_size": 4, "sequence_length": 2}], ids=["plain", "memory"])
+@pytest.mark.parametrize(
+    "memory",
+    [{}, {"recurrent": "gru", "recurrent_size": 4, "sequence_length": 2}],
+    ids=["plain", "memory"],
+)
 def test_minibatches_with_a_single_step_move_the_policy(memory):
     if not memory:
         assert moves(probes.ActionReward, batch_size=1)
@@ -250,7 +315,9 @@ def test_minibatches_with_a_single_step_move_the_policy(memory):
 
 
 def test_actions_are_learned_from_minibatches_of_one_step():
-    agent = trained(probes.ActionReward, 1_000, n_steps=16, batch_size=1, n_epochs=2, learning_rate=1e-3)
+    agent = trained(
+        probes.ActionReward, 1_000, n_steps=16, batch_size=1, n_epochs=2, learning_rate=1e-3
+    )
     assert agent.predict(obs(0), deterministic=True)[0] == 1
     assert agent.predict(np.zeros((200, 1)))[0].mean() > 0.9
 
@@ -281,7 +348,9 @@ def test_extreme_ratios_do_not_destroy_the_parameters(log_ratio):
 
 def policy_of(agent, obs):
     """The policy's distribution for observations `[N, ...]`, as it is inside."""
-    model = make_actor_critic(agent.spec, net_arch=(16,), state_dependent_std=agent.config.state_dependent_std)
+    model = make_actor_critic(
+        agent.spec, net_arch=(16,), state_dependent_std=agent.config.state_dependent_std
+    )
     params = getattr(agent.params, "network", agent.params)
     return model.apply(params, obs[None], None, jnp.zeros((1, len(obs)), bool), ()).policy
 
@@ -298,7 +367,9 @@ def test_policies_of_old_files_act_as_before(tmp_path, monkeypatch, algorithm, d
             return 0
 
     options = dict(n_steps=16, net_arch=(16,), state_dependent_std=dependent)
-    old = algorithm(Env, learning_rate=1e-2, **options, **({"batch_size": 16} if algorithm is PPO else {}))
+    old = algorithm(
+        Env, learning_rate=1e-2, **options, **({"batch_size": 16} if algorithm is PPO else {})
+    )
     old.learn(64, progress_bar=False)
     with monkeypatch.context() as patch:
         patch.setattr(base, "REVISION", 1)
@@ -314,7 +385,10 @@ def test_policies_of_old_files_act_as_before(tmp_path, monkeypatch, algorithm, d
 
     def gradients(agent):
         """The optimiser's mean gradient and mean squared gradient of the means' biases."""
-        opt_state, params = agent._run.agent.opt_state, getattr(agent.params, "network", agent.params)
+        opt_state, params = (
+            agent._run.agent.opt_state,
+            getattr(agent.params, "network", agent.params),
+        )
         moments = [optax.tree_utils.tree_get(opt_state, name) for name in ("mu", "nu")]
         if algorithm is PPO:
             moments = [ravel_pytree(params)[1](moment) for moment in moments]
@@ -352,9 +426,17 @@ def test_statistics_are_those_of_all_that_was_observed(tmp_path):
             sums.append(self.sum)
             over = terminated or truncated
             observation = self.np_random.normal(100, 3, 2).astype(np.float32)
-            return observation if over else self.note(observation), reward, terminated, truncated, {}
+            return (
+                observation if over else self.note(observation),
+                reward,
+                terminated,
+                truncated,
+                {},
+            )
 
-    agent = PPO(Recorded, normalize_obs=True, normalize_reward=True, **{**FAST, "n_steps": 32}).learn(96, progress_bar=False)
+    agent = PPO(
+        Recorded, normalize_obs=True, normalize_reward=True, **{**FAST, "n_steps": 32}
+    ).learn(96, progress_bar=False)
     statistics, rewards = agent.params.obs_statistics, agent._run.agent.reward_normalizer.statistics
     acted_on = np.array(seen[:96], float)  # the last has not been acted on
     assert statistics.count == rewards.count == 96 and len(sums) == 96
@@ -367,21 +449,33 @@ def test_statistics_are_those_of_all_that_was_observed(tmp_path):
     agent.predict(one)
     jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(agent.params.obs_statistics))
     loaded = PPO.load(agent.save(tmp_path / "agent"))
-    jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(loaded.params.obs_statistics))
+    jax.tree.map(
+        np.testing.assert_array_equal, before, jax.device_get(loaded.params.obs_statistics)
+    )
     np.testing.assert_array_equal(loaded.value(one), value)
 
 
-@pytest.mark.parametrize("options", [{}, NORMALISED, OPTIONS["lstm"]], ids=["plain", "normalised", "lstm"])
+@pytest.mark.parametrize(
+    "options", [{}, NORMALISED, OPTIONS["lstm"]], ids=["plain", "normalised", "lstm"]
+)
 def test_a_loaded_agent_learns_on_exactly(tmp_path, options):
     """In an environment that every `reset` finds in the same state, loading makes no difference to what is learned."""
 
     def make():
-        return PPO(probes.Truncated, **{**FAST, "n_steps": 20, "batch_size": 10, **options, "sequence_length": 5})
+        return PPO(
+            probes.Truncated,
+            **{**FAST, "n_steps": 20, "batch_size": 10, **options, "sequence_length": 5},
+        )
 
     whole = make().learn(200, progress_bar=False)
     path = make().learn(100, progress_bar=False).save(tmp_path / "half")
-    resumed = PPO.load(path, probes.Truncated).learn(100, progress_bar=False, reset_num_timesteps=False)
-    for x, y in zip(*(jax.tree.leaves(jax.device_get(a._run.agent._replace(key=()))) for a in (whole, resumed)), strict=True):
+    resumed = PPO.load(path, probes.Truncated).learn(
+        100, progress_bar=False, reset_num_timesteps=False
+    )
+    for x, y in zip(
+        *(jax.tree.leaves(jax.device_get(a._run.agent._replace(key=()))) for a in (whole, resumed)),
+        strict=True,
+    ):
         np.testing.assert_array_equal(x, y)
 
 
@@ -393,7 +487,13 @@ class Target(probes.Probe):
 
     def step(self, action):
         assert self.action_space.contains(action), action
-        return self.observe(), -float(np.square(np.asarray(action) - self.target).mean()), True, False, {}
+        return (
+            self.observe(),
+            -float(np.square(np.asarray(action) - self.target).mean()),
+            True,
+            False,
+            {},
+        )
 
 
 @pytest.mark.parametrize("space, target", [
@@ -406,7 +506,9 @@ class Target(probes.Probe):
     (spaces.Box(-5, np.inf, (1, 2), np.float64), [[1.0, -0.4]]),
 ], ids=str)  # fmt: skip
 def test_every_action_space(space, target):
-    agent = trained(lambda: Target(space, target), 6_000, learning_rate=Linear(1e-2), log_std_init=-0.5)
+    agent = trained(
+        lambda: Target(space, target), 6_000, learning_rate=Linear(1e-2), log_std_init=-0.5
+    )
     action, _ = agent.predict(obs(0), deterministic=True)
     assert space.contains(np.asarray(action, space.dtype)) and np.shape(action) == space.shape
     np.testing.assert_allclose(action, target, atol=0.15)
@@ -418,7 +520,9 @@ LOW, HIGH = np.float32([-0.1, 0, -np.inf, 0]), np.float32([0.3, 3, 2, np.inf])
 PARTLY_BOUNDED = spaces.Box(LOW, HIGH)  # in two of four dimensions
 
 
-@pytest.mark.parametrize("module, config", [(ppo, ppo.PPOConfig), (impala, impala.IMPALAConfig)], ids=["PPO", "IMPALA"])
+@pytest.mark.parametrize(
+    "module, config", [(ppo, ppo.PPOConfig), (impala, impala.IMPALAConfig)], ids=["PPO", "IMPALA"]
+)
 def test_the_environment_gets_scaled_and_clipped_actions(module, config):
     """Within finite bounds, a standard deviation of 1 is half of their distance; elsewhere, it is one of the environment's units."""
     spec = EnvSpec(spaces.Box(-1, 1, (2,)), PARTLY_BOUNDED, 4_000)
@@ -428,7 +532,9 @@ def test_the_environment_gets_scaled_and_clipped_actions(module, config):
     action, _, extras = agent.act(state.params, (), obs, jax.random.key(1), CLOCK)
     drawn = extras["a_tm1"]  # what the policy learns from
     np.testing.assert_allclose(drawn.std(axis=0), 1, atol=0.05)
-    np.testing.assert_allclose(extras["log_prob_tm1"], (-0.5 * drawn**2 - 0.5 * np.log(2 * np.pi)).sum(axis=1), atol=1e-4)
+    np.testing.assert_allclose(
+        extras["log_prob_tm1"], (-0.5 * drawn**2 - 0.5 * np.log(2 * np.pi)).sum(axis=1), atol=1e-4
+    )
     in_units = np.float32([0.1, 1.5, 0, 0]) + np.float32([0.2, 1.5, 1, 1]) * drawn
     np.testing.assert_allclose(action, np.clip(in_units, LOW, HIGH), atol=1e-6)
     assert ((action >= LOW) & (action <= HIGH)).all()
@@ -458,13 +564,17 @@ class Masked(probes.Probe):
 
     length = 3
     action_space = spaces.Discrete(4)
-    observation_space = spaces.Dict(place=spaces.Discrete(4), action_mask=spaces.Box(0, 1, (4,), np.int8))
+    observation_space = spaces.Dict(
+        place=spaces.Discrete(4), action_mask=spaces.Box(0, 1, (4,), np.int8)
+    )
 
     def observe(self):
         self.place = int(self.np_random.integers(4))
         mask = np.ones(4, np.int8)
         mask[[(self.place + 1) % 4, (self.place + 2) % 4]] = 0
-        return dict(place=self.place, action_mask=mask if self.t < self.length else 0 * mask)  # none is legal at the end
+        return dict(
+            place=self.place, action_mask=mask if self.t < self.length else 0 * mask
+        )  # none is legal at the end
 
     def reset(self, *, seed=None, options=None):
         self.t = 0
@@ -493,7 +603,9 @@ def test_illegal_actions_are_never_taken(mode):
 def test_masks_of_several_choices(space, mask, legal):
     class Env(probes.Probe):
         action_space = space
-        observation_space = spaces.Dict(obs=spaces.Box(-1, 1, (1,)), action_mask=spaces.MultiBinary(len(mask)))
+        observation_space = spaces.Dict(
+            obs=spaces.Box(-1, 1, (1,)), action_mask=spaces.MultiBinary(len(mask))
+        )
 
         def observe(self):
             return dict(obs=obs(0), action_mask=np.array(mask, np.int8))
@@ -505,7 +617,9 @@ def test_masks_of_several_choices(space, mask, legal):
     agent = trained(Env, 300)
     assert np.isfinite(float(agent.metrics["train/loss"]))
     untrained = PPO(Env, **FAST)
-    actions, _ = untrained.predict(dict(obs=np.zeros((300, 1)), action_mask=np.tile(mask, (300, 1))))
+    actions, _ = untrained.predict(
+        dict(obs=np.zeros((300, 1)), action_mask=np.tile(mask, (300, 1)))
+    )
     assert {tuple(action) for action in actions} == legal
 
 
@@ -519,17 +633,30 @@ class Recall(probes.Probe):
     observation_space = spaces.Box(-1, 1, (2,))
 
     def observe(self):
-        return np.array([self.cue if self.t == 0 else 0.0, float(self.t == self.length - 1)], np.float32)
+        return np.array(
+            [self.cue if self.t == 0 else 0.0, float(self.t == self.length - 1)], np.float32
+        )
 
     def reset(self, *, seed=None, options=None):
         self.t = 0
         return super().reset(seed=seed)
 
     def reward(self, action):
-        return (1.0 if (action == 1) == (self.cue > 0) else -1.0) if self.t == self.length - 1 else 0.0
+        return (
+            (1.0 if (action == 1) == (self.cue > 0) else -1.0) if self.t == self.length - 1 else 0.0
+        )
 
 
-RECALL = dict(n_envs=8, n_steps=32, batch_size=64, n_epochs=8, learning_rate=5e-3, sequence_length=16, recurrent_size=16, ent_coef=0.01)
+RECALL = dict(
+    n_envs=8,
+    n_steps=32,
+    batch_size=64,
+    n_epochs=8,
+    learning_rate=5e-3,
+    sequence_length=16,
+    recurrent_size=16,
+    ent_coef=0.01,
+)
 
 
 @pytest.mark.parametrize("recurrent", ["lstm", "gru"])
@@ -548,15 +675,27 @@ def test_a_new_memory_lasts_as_long_as_it_is_said_to(recurrent):
     @functools.partial(jax.jit, static_argnums=0)
     def initialised(span):
         """The biases of a new memory, and how much the value after 50 steps depends on the first observation, beside the last one."""
-        model = make_actor_critic(SPEC, net_arch=(4,), shared=True, orthogonal=False, recurrent=recurrent, recurrent_span=span)
-        params, obs = model.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (50, 1, 2))
+        model = make_actor_critic(
+            SPEC,
+            net_arch=(4,),
+            shared=True,
+            orthogonal=False,
+            recurrent=recurrent,
+            recurrent_span=span,
+        )
+        params, obs = (
+            model.init(jax.random.key(0)),
+            jax.random.normal(jax.random.key(1), (50, 1, 2)),
+        )
         first, memory = jnp.zeros((50, 1), bool), model.initial_memory(1)
         grads = jax.grad(lambda obs: model.apply(params, obs, None, first, memory).v[-1, 0])(obs)
         biases = [layer["b"] for name, layer in params.items() if recurrent in name]
         return biases, jnp.linalg.norm(grads[0]) / jnp.linalg.norm(grads[-1])
 
     [bias], reach = initialised(64)
-    steps = np.exp(bias[128:192] + 1 if recurrent == "lstm" else -bias[:64])  # of the gates that forget
+    steps = np.exp(
+        bias[128:192] + 1 if recurrent == "lstm" else -bias[:64]
+    )  # of the gates that forget
     assert 1 <= steps.min() < 4 and 59 < steps.max() <= 63
     assert reach > 0.02 and initialised(2)[1] < 1e-6
 
@@ -566,8 +705,12 @@ def test_predict_carries_memory_and_resets_it():
     first, later = np.ones((3, 4), np.float32), -np.ones((3, 4), np.float32)
     _, fresh = agent.predict(later, episode_start=np.ones(3, bool), deterministic=True)
     _, state = agent.predict(first, deterministic=True)
-    _, kept = agent.predict(later, state=state, episode_start=np.array([False, True, False]), deterministic=True)
-    for x, y in zip(jax.tree.leaves(jax.device_get(kept)), jax.tree.leaves(jax.device_get(fresh)), strict=True):
+    _, kept = agent.predict(
+        later, state=state, episode_start=np.array([False, True, False]), deterministic=True
+    )
+    for x, y in zip(
+        jax.tree.leaves(jax.device_get(kept)), jax.tree.leaves(jax.device_get(fresh)), strict=True
+    ):
         np.testing.assert_array_equal(x[1], y[1])
         assert (np.abs(x[[0, 2]] - y[[0, 2]]) > 1e-4).any()
     action, state = agent.predict(first[0])
@@ -579,7 +722,15 @@ def test_predict_carries_memory_and_resets_it():
 
 def test_cartpole_is_learned():
     agent = PPO(
-        "CartPole-v1", n_envs=8, n_steps=32, batch_size=256, n_epochs=20, gae_lambda=0.8, gamma=0.98, learning_rate=Linear(2e-3), seed=1
+        "CartPole-v1",
+        n_envs=8,
+        n_steps=32,
+        batch_size=256,
+        n_epochs=20,
+        gae_lambda=0.8,
+        gamma=0.98,
+        learning_rate=Linear(2e-3),
+        seed=1,
     )
     agent.learn(30_000, progress_bar=False)
     assert evaluate_policy(agent, "CartPole-v1", 20, seed=77)[0] > 300  # a random policy has 22
@@ -587,7 +738,11 @@ def test_cartpole_is_learned():
 
 def test_the_same_seed_gives_the_same_parameters_and_another_seed_others():
     def params(seed):
-        return jax.tree.leaves(jax.device_get(PPO("CartPole-v1", seed=seed, **FAST).learn(200, progress_bar=False).params))
+        return jax.tree.leaves(
+            jax.device_get(
+                PPO("CartPole-v1", seed=seed, **FAST).learn(200, progress_bar=False).params
+            )
+        )
 
     for x, y in zip(params(3), params(3), strict=True):
         np.testing.assert_array_equal(x, y)
@@ -606,10 +761,17 @@ def image_space():
 ], ids=str)  # fmt: skip
 def test_every_observation_space_can_be_learned_from(space):
     space.seed(0)
-    agent = PPO(lambda: probes.Spaced(space), n_envs=2, normalize_obs=True, **{**FAST, "n_steps": 16, "n_epochs": 2})
+    agent = PPO(
+        lambda: probes.Spaced(space),
+        n_envs=2,
+        normalize_obs=True,
+        **{**FAST, "n_steps": 16, "n_epochs": 2},
+    )
     before = jax.device_get(agent.params.network)
     agent.learn(64, progress_bar=False)
-    changed = jax.tree.map(lambda x, y: bool((x != y).any()), before, jax.device_get(agent.params.network))
+    changed = jax.tree.map(
+        lambda x, y: bool((x != y).any()), before, jax.device_get(agent.params.network)
+    )
     assert all(jax.tree.leaves(changed))  # gradients reach every part of the network
     action, state = agent.predict(space.sample(), deterministic=True)
     assert agent.spec.action_space.contains(action) and state is None
@@ -617,7 +779,9 @@ def test_every_observation_space_can_be_learned_from(space):
 
 def test_initialisation_is_orthogonal():
     params = PPO("CartPole-v1").params.network
-    np.testing.assert_allclose(params["policy/linear_1"]["w"].T @ params["policy/linear_1"]["w"], 2 * np.eye(64), atol=1e-5)
+    np.testing.assert_allclose(
+        params["policy/linear_1"]["w"].T @ params["policy/linear_1"]["w"], 2 * np.eye(64), atol=1e-5
+    )
     np.testing.assert_allclose(np.linalg.svd(params["policy_head"]["w"])[1], 0.01, rtol=1e-4)
     np.testing.assert_allclose(np.linalg.norm(params["value_head"]["w"]), 1, rtol=1e-4)
     assert all((layer["b"] == 0).all() for layer in params.values())
@@ -630,7 +794,12 @@ def test_a_cycle_ends_at_the_target_kl():
 
 
 def test_tags_and_schedules():
-    agent = trained("Pendulum-v1", 256, learning_rate=Linear(1e-2, 1e-3), clip_range=lambda remaining: 0.1 + remaining)
+    agent = trained(
+        "Pendulum-v1",
+        256,
+        learning_rate=Linear(1e-2, 1e-3),
+        clip_range=lambda remaining: 0.1 + remaining,
+    )
     assert set(agent.metrics) == {
         f"train/{tag}" for tag in (
             "approx_kl", "clip_fraction", "clip_range", "entropy_loss", "explained_variance", "learning_rate", "loss", "n_updates",
@@ -642,7 +811,10 @@ def test_tags_and_schedules():
     np.testing.assert_allclose(rates, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("preset, env", [("pixels", lambda: probes.Spaced(image_space())), ("mujoco", lambda: gym.make("Pendulum-v1"))])
+@pytest.mark.parametrize(
+    "preset, env",
+    [("pixels", lambda: probes.Spaced(image_space())), ("mujoco", lambda: gym.make("Pendulum-v1"))],
+)
 def test_presets(preset, env):
     agent = PPO(env, preset=preset, n_steps=16, batch_size=8).learn(32, progress_bar=False)
     assert np.isfinite(float(agent.metrics["train/loss"])) and agent.params is not None
@@ -663,11 +835,30 @@ def masked(**parts):
     ("make", "message"),
     [
         (lambda: PPO("CartPole-v1", n_steps=100), "use a batch_size of 50"),
-        (lambda: PPO("CartPole-v1", n_envs=3, n_steps=40, recurrent="gru", sequence_length=10, batch_size=50), "use a batch_size of 40"),
-        (lambda: PPO("CartPole-v1", n_steps=100, recurrent="gru"), "sequence_length=64 does not divide n_steps=100"),
-        (lambda: PPO("CartPole-v1", recurrent="rnn"), "recurrent='rnn' is unknown; choose one of lstm, gru, or None"),
+        (
+            lambda: PPO(
+                "CartPole-v1",
+                n_envs=3,
+                n_steps=40,
+                recurrent="gru",
+                sequence_length=10,
+                batch_size=50,
+            ),
+            "use a batch_size of 40",
+        ),
+        (
+            lambda: PPO("CartPole-v1", n_steps=100, recurrent="gru"),
+            "sequence_length=64 does not divide n_steps=100",
+        ),
+        (
+            lambda: PPO("CartPole-v1", recurrent="rnn"),
+            "recurrent='rnn' is unknown; choose one of lstm, gru, or None",
+        ),
         (lambda: PPO(IntegerActions), "are integers"),
-        (lambda: PPO(masked(action_mask=spaces.MultiBinary(3), x=spaces.Discrete(2))), r"expected MultiBinary\(2\)"),
+        (
+            lambda: PPO(masked(action_mask=spaces.MultiBinary(3), x=spaces.Discrete(2))),
+            r"expected MultiBinary\(2\)",
+        ),
         (lambda: PPO(masked(action_mask=spaces.MultiBinary(2))), "nothing but"),
         (lambda: PPO("CartPole-v1", clip_range=0.0), "clip_range=0.0 is out of range"),
     ],

@@ -71,17 +71,23 @@ def test_the_bar_ends_with_the_steps_that_were_taken(algorithm, env, monkeypatch
     note = f"{name} learns in cycles of {cycle} steps, so the budget of 100 steps is rounded up to"
     assert text[0].startswith(f"{note} {taken}.\n")
     assert f"| 0/{taken} [" in text[0] and text[0].count("\n") == 2  # one note, and one bar
-    assert re.fullmatch(rf"{name}: 100%\|█+\| {taken}/{taken} \[.*step/s, return .*\]", last(text[0]))
+    assert re.fullmatch(
+        rf"{name}: 100%\|█+\| {taken}/{taken} \[.*step/s, return .*\]", last(text[0])
+    )
 
 
 @pytest.mark.parametrize("algorithm", [PPO, DQN], ids=lambda algorithm: algorithm.__name__)
-def test_a_line_for_each_entry_of_the_log_where_there_is_no_terminal(algorithm, monkeypatch, tmp_path):
+def test_a_line_for_each_entry_of_the_log_where_there_is_no_terminal(
+    algorithm, monkeypatch, tmp_path
+):
     agent = algorithm(probes.CueReward, log_dir=tmp_path, **SETTINGS[algorithm])
     with captured(monkeypatch, terminal=False) as text:
         agent.learn(160, log_interval=64)
     lines = text[0].splitlines()
     assert "\r" not in text[0]
-    assert [line.split(" steps ")[0] for line in lines] == [f"{algorithm.__name__}: {step}/160" for step in (64, 128, 160)]
+    assert [line.split(" steps ")[0] for line in lines] == [
+        f"{algorithm.__name__}: {step}/160" for step in (64, 128, 160)
+    ]
     assert [re.findall(r"\d+%", line) for line in lines] == [["40%"], ["80%"], ["100%"]]
     assert all("return" in line and "steps/s" in line for line in lines)
     with open(agent.run_dir / "progress.csv") as file:
@@ -146,7 +152,9 @@ def test_several_agents(env, terminal, monkeypatch):
     agents = [PPO(env, seed=seed, **SETTINGS[PPO]) for seed in range(2)]
     with captured(monkeypatch, terminal) as text:
         learn_together(agents, 72, log_interval=50)  # the last entry is due before the end
-    assert text[0].startswith("PPO learns in cycles of 16 steps, so the budget of 72 steps is rounded")
+    assert text[0].startswith(
+        "PPO learns in cycles of 16 steps, so the budget of 72 steps is rounded"
+    )
     assert text[0].count("rounded") == 1
     assert "2 agents: " in last(text[0]) and "160/160" in last(text[0]) and "100%" in last(text[0])
     with captured(monkeypatch, terminal) as text:

@@ -72,7 +72,12 @@ def test_it_saves_and_loads(tmp_path):
 
 
 def test_bad_hyperparameters_are_named():
-    for wrong in (dict(n_quantiles=0), dict(kappa=-1.0), dict(cvar_alpha=0.0), dict(cvar_alpha=2.0)):
+    for wrong in (
+        dict(n_quantiles=0),
+        dict(kappa=-1.0),
+        dict(cvar_alpha=0.0),
+        dict(cvar_alpha=2.0),
+    ):
         with pytest.raises(ConfigurationError, match=next(iter(wrong))):
             QRDQN("CartPole-v1", **wrong)
     with pytest.raises(ConfigurationError, match="Discrete"):
@@ -80,7 +85,15 @@ def test_bad_hyperparameters_are_named():
 
 
 def test_it_learns_cartpole():
-    rare = dict(train_freq=256, gradient_steps=128, target_update_interval=10, learning_rate=2.3e-3, net_arch=(64, 64))
+    rare = dict(
+        train_freq=256,
+        gradient_steps=128,
+        target_update_interval=10,
+        learning_rate=2.3e-3,
+        net_arch=(64, 64),
+    )
     exploration = dict(exploration_fraction=0.16, exploration_final_eps=0.04)
     agent = QRDQN("CartPole-v1", seed=1, **rare, **exploration).learn(20_000, progress_bar=False)
-    assert evaluate_policy(agent, gym.make("CartPole-v1"), 10, seed=0)[0] > 300  # a random policy has 22
+    assert (
+        evaluate_policy(agent, gym.make("CartPole-v1"), 10, seed=0)[0] > 300
+    )  # a random policy has 22

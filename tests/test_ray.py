@@ -75,14 +75,22 @@ def test_what_an_environment_raises_ends_training():
 
 def test_wrong_data_ends_training_with_its_sentence():
     agent = IMPALA(lambda: Scripted(reward=np.nan), runner="ray", **FAST)
-    with pytest.raises(InvalidStep, match=r"^Environment [01] at step \d+: the reward is nan; expected a finite number"):
+    with pytest.raises(
+        InvalidStep,
+        match=r"^Environment [01] at step \d+: the reward is nan; expected a finite number",
+    ):
         agent.learn(1_000, progress_bar=False)
 
 
 def test_environments_are_made_where_actors_are():
-    with pytest.raises(ConfigurationError, match='runner="ray" needs environments for each actor; give an id or a factory'):
+    with pytest.raises(
+        ConfigurationError,
+        match='runner="ray" needs environments for each actor; give an id or a factory',
+    ):
         IMPALA(gym.make("CartPole-v1"), runner="ray")
-    with pytest.raises(ConfigurationError, match="n_envs=3 environments cannot be shared evenly between n_actors=2"):
+    with pytest.raises(
+        ConfigurationError, match="n_envs=3 environments cannot be shared evenly between n_actors=2"
+    ):
         IMPALA("CartPole-v1", runner="ray", n_envs=3, n_actors=2)
 
 
@@ -122,5 +130,11 @@ print("went on")
 def test_a_node_that_dies():
     """Takes its actor with it, which is replaced on another node."""
     command = [sys.executable, "-c", NODES]
-    done = subprocess.run(command, env={**os.environ, "JAX_PLATFORMS": "cpu"}, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert "went on" in done.stdout, done.stderr[-3000:]

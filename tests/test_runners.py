@@ -23,7 +23,17 @@ SETTINGS = {
     "QRDQN": ({**OFF_POLICY, "n_quantiles": 5}, 6_000),
     "SAC": ({**OFF_POLICY, "ent_coef": 0.05}, 6_000),
     "MPO": ({**OFF_POLICY, "target_update_interval": 20}, 4_000),
-    "PPO": ({**ON_POLICY, "n_steps": 32, "batch_size": 32, "n_epochs": 4, "learning_rate": 3e-3, "ent_coef": 0.05}, 12_000),
+    "PPO": (
+        {
+            **ON_POLICY,
+            "n_steps": 32,
+            "batch_size": 32,
+            "n_epochs": 4,
+            "learning_rate": 3e-3,
+            "ent_coef": 0.05,
+        },
+        12_000,
+    ),
     "IMPALA": ({**ON_POLICY, "n_steps": 8, "learning_rate": Linear(1e-2)}, 8_000),
 }
 CELLS = [

@@ -27,7 +27,9 @@ OPTIONS = {
     "plain": {},
     "three-step, prioritised": dict(n_steps=3, prioritized_replay=True),
     "one critic, delayed": dict(n_critics=1, policy_delay=2, target_update_interval=2, tau=0.1),
-    "normalised, learned entropy": dict(normalize_obs=True, ent_coef="auto_0.01", target_entropy=-3.0),
+    "normalised, learned entropy": dict(
+        normalize_obs=True, ent_coef="auto_0.01", target_entropy=-3.0
+    ),
 }
 
 
@@ -55,7 +57,11 @@ def test_values_of_the_probes(options):
     np.testing.assert_allclose(best, column(0, 2), atol=0.4)
 
 
-@pytest.mark.parametrize("options", [{}, dict(n_steps=3, prioritized_replay=True, policy_delay=2)], ids=["plain", "rainbow"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, dict(n_steps=3, prioritized_replay=True, policy_delay=2)],
+    ids=["plain", "rainbow"],
+)
 def test_values_of_the_probes_with_discrete_actions(options):
     agent = trained(probes.DelayedReward, ent_coef=1e-3, **options)
     np.testing.assert_allclose(agent.values(column(0, 1)), [[GAMMA, GAMMA], [1, 1]], atol=0.15)
@@ -91,7 +97,9 @@ def test_the_learned_coefficient_holds_the_entropy():
     agent = trained(probes.ContinuousCue, 4_000, ent_coef="auto", target_entropy=-0.5)
     actions = np.concatenate([agent.predict(np.ones((100, 1)))[0] for _ in range(20)])[:, 0]
     density, edges = np.histogram(actions, 60, (-1, 3), density=True)
-    entropy = -np.sum(np.where(density > 0, density * np.log(np.maximum(density, 1e-12)), 0)) * (edges[1] - edges[0])
+    entropy = -np.sum(np.where(density > 0, density * np.log(np.maximum(density, 1e-12)), 0)) * (
+        edges[1] - edges[0]
+    )
     np.testing.assert_allclose(entropy - math.log(2), -0.5, atol=0.25)  # of actions in [-1, 1]
 
 
@@ -115,7 +123,10 @@ class Small(probes.Probe):
 
 def mlp(params, x, e=None):
     """The layers of a network in float64, of the e-th of an ensemble."""
-    layers = [{k: np.asarray(v if e is None else v[e], np.float64) for k, v in params[name].items()} for name in sorted(params)]
+    layers = [
+        {k: np.asarray(v if e is None else v[e], np.float64) for k, v in params[name].items()}
+        for name in sorted(params)
+    ]
     for layer in layers[:-1]:
         x = np.tanh(x @ layer["w"] + layer["b"])
     return x @ layers[-1]["w"] + layers[-1]["b"]
@@ -130,10 +141,15 @@ class Reference:
         self.log_ent_coef_loss = config.log_ent_coef_loss
         self.ent_coef = float(np.exp(np.float64(state.log_ent_coef)))
         sample_key, critic_key, actor_key = jax.random.split(jax.random.split(state.key, 2)[1], 3)
-        buffer = make_replay(agent.spec, config.buffer_size, config.train_freq, config.gamma, config.n_steps)
+        buffer = make_replay(
+            agent.spec, config.buffer_size, config.train_freq, config.gamma, config.n_steps
+        )
         # One more step is stored before the batch is drawn; where there is no room for it, the oldest goes.
         self.sample = lambda replay: buffer.sample(replay, sample_key, config.batch_size)
-        self.noise = [np.asarray(jax.random.normal(key, (1, config.batch_size, 2)), np.float64)[0] for key in (critic_key, actor_key)]
+        self.noise = [
+            np.asarray(jax.random.normal(key, (1, config.batch_size, 2)), np.float64)[0]
+            for key in (critic_key, actor_key)
+        ]
 
     def use(self, replay):
         self.batch = jax.tree.map(lambda x: np.asarray(x, np.float64), self.sample(replay))
@@ -142,7 +158,9 @@ class Reference:
     def policy(self, params, obs, noise):
         mean, log_std = np.split(mlp(params, obs), 2, axis=1)
         u = mean + np.exp(log_std) * noise
-        log_prob = -0.5 * noise**2 - 0.5 * math.log(2 * math.pi) - log_std - np.log(1 - np.tanh(u) ** 2)
+        log_prob = (
+            -0.5 * noise**2 - 0.5 * math.log(2 * math.pi) - log_std - np.log(1 - np.tanh(u) ** 2)
+        )
         return np.tanh(u), log_prob.sum(axis=1)
 
     def q(self, params, obs, a):
@@ -152,7 +170,10 @@ class Reference:
         a_t, log_prob_t = self.policy(self.params.policy, self.batch.obs_t, self.noise[0])
         v_t = self.q(self.target, self.batch.obs_t, a_t).min(axis=0) - self.ent_coef * log_prob_t
         target = self.batch.r_t + self.batch.discount_t * v_t
-        return 0.5 * ((target - self.q(critic, self.batch.obs_tm1, self.a_tm1)) ** 2).sum(axis=0).mean()
+        return (
+            0.5
+            * ((target - self.q(critic, self.batch.obs_tm1, self.a_tm1)) ** 2).sum(axis=0).mean()
+        )
 
     def actor_loss(self, policy, critic):
         a, log_prob = self.policy(policy, self.batch.obs_tm1, self.noise[1])
@@ -160,16 +181,24 @@ class Reference:
 
     def ent_coef_loss(self, log_ent_coef):
         _, log_prob = self.policy(self.params.policy, self.batch.obs_tm1, self.noise[1])
-        return ((log_ent_coef if self.log_ent_coef_loss else np.exp(log_ent_coef)) * (-log_prob + 2)).mean()
+        return (
+            (log_ent_coef if self.log_ent_coef_loss else np.exp(log_ent_coef)) * (-log_prob + 2)
+        ).mean()
 
 
 def slopes(loss, params):
     """The gradient of a loss by central differences."""
     parts, structure = jax.tree.flatten(params)
-    flat, ends = np.concatenate([np.ravel(part) for part in parts]).astype(np.float64), np.cumsum([np.size(part) for part in parts])
+    flat, ends = (
+        np.concatenate([np.ravel(part) for part in parts]).astype(np.float64),
+        np.cumsum([np.size(part) for part in parts]),
+    )
 
     def at(vector):
-        pieces = [piece.reshape(np.shape(part)) for piece, part in zip(np.split(vector, ends[:-1]), parts, strict=True)]
+        pieces = [
+            piece.reshape(np.shape(part))
+            for piece, part in zip(np.split(vector, ends[:-1]), parts, strict=True)
+        ]
         return loss(jax.tree.unflatten(structure, pieces))
 
     steps = 1e-5 * np.eye(len(flat))
@@ -178,38 +207,63 @@ def slopes(loss, params):
 
 @pytest.mark.parametrize("log_ent_coef_loss", [True, False])
 def test_losses_and_gradients_are_those_of_numpy(log_ent_coef_loss):
-    settings = dict(net_arch=(5,), activation="tanh", batch_size=16, train_freq=1, gradient_steps=1, learning_starts=60, n_steps=2)
+    settings = dict(
+        net_arch=(5,),
+        activation="tanh",
+        batch_size=16,
+        train_freq=1,
+        gradient_steps=1,
+        learning_starts=60,
+        n_steps=2,
+    )
     rate = 1e-3
     settings |= dict(learning_rate=rate, ent_coef="auto_0.2", log_ent_coef_loss=log_ent_coef_loss)
     agent = SAC(Small, **{**FAST, **settings}).learn(60, progress_bar=False)
     for _ in range(3):  # as targets and online parameters move apart
         agent._run = agent._run._replace(
-            agent=agent._run.agent._replace(opt_state=SAC(Small, **agent.config.__dict__)._run.agent.opt_state)
+            agent=agent._run.agent._replace(
+                opt_state=SAC(Small, **agent.config.__dict__)._run.agent.opt_state
+            )
         )
         before, reference = jax.device_get(agent._run.agent._replace(key=0)), Reference(agent)
         agent.learn(1, progress_bar=False, reset_num_timesteps=False)
-        after, metrics = jax.device_get(agent._run.agent._replace(key=0)), jax.device_get(agent.metrics)
+        after, metrics = (
+            jax.device_get(agent._run.agent._replace(key=0)),
+            jax.device_get(agent.metrics),
+        )
         reference.params, reference.target = before.params, before.target_critic
         reference.use(agent._run.agent.replay)
-        np.testing.assert_allclose(metrics["train/critic_loss"], reference.critic_loss(before.params.critic), rtol=1e-5)
+        np.testing.assert_allclose(
+            metrics["train/critic_loss"], reference.critic_loss(before.params.critic), rtol=1e-5
+        )
         actor_loss = reference.actor_loss(before.params.policy, after.params.critic)
         np.testing.assert_allclose(metrics["train/actor_loss"], actor_loss, rtol=1e-5)
         log_ent_coef = np.float64(before.log_ent_coef)
-        np.testing.assert_allclose(metrics["train/ent_coef_loss"], reference.ent_coef_loss(log_ent_coef), rtol=1e-5)
+        np.testing.assert_allclose(
+            metrics["train/ent_coef_loss"], reference.ent_coef_loss(log_ent_coef), rtol=1e-5
+        )
         np.testing.assert_allclose(metrics["train/ent_coef"], np.exp(after.log_ent_coef), rtol=1e-6)
 
         # Adam's first step has the size of the learning rate, against the gradient.
         for loss, old, new in [
             (reference.critic_loss, before.params.critic, after.params.critic),
             (
-                lambda policy, r=reference, critic=after.params.critic: r.actor_loss(policy, critic),
+                lambda policy, r=reference, critic=after.params.critic: r.actor_loss(
+                    policy, critic
+                ),
                 before.params.policy,
                 after.params.policy,
             ),
-            (lambda tree, r=reference: r.ent_coef_loss(tree[0]), [before.log_ent_coef], [after.log_ent_coef]),
+            (
+                lambda tree, r=reference: r.ent_coef_loss(tree[0]),
+                [before.log_ent_coef],
+                [after.log_ent_coef],
+            ),
         ]:
             slope = slopes(loss, old)
-            moved = np.concatenate([(y - x).ravel() for x, y in zip(leaves(old), leaves(new), strict=True)])
+            moved = np.concatenate(
+                [(y - x).ravel() for x, y in zip(leaves(old), leaves(new), strict=True)]
+            )
             clear = np.abs(slope) > 1e-4
             assert clear.mean() > 0.9
             np.testing.assert_allclose(moved[clear], -rate * np.sign(slope[clear]), rtol=0.01)
@@ -229,7 +283,11 @@ def test_actions_keep_within_their_bounds_exactly(space):
         action_space = space
 
         def check(self, action):
-            assert action.shape == space.shape and (action >= space.low).all() and (action <= space.high).all()
+            assert (
+                action.shape == space.shape
+                and (action >= space.low).all()
+                and (action <= space.high).all()
+            )
             return 0
 
     agent = SAC(Any, n_envs=2, **FAST).learn(200, progress_bar=False)
@@ -238,8 +296,13 @@ def test_actions_keep_within_their_bounds_exactly(space):
     # A policy that wants to go beyond the bounds reaches them, to the last digit that lies within.
     policy = agent.params.policy
     for sign, bound in ((1, space.high), (-1, space.low)):
-        far = {name: {k: jnp.full_like(v, sign * 50.0 if k == "b" else 0.0) for k, v in layer.items()} for name, layer in policy.items()}
-        agent._run = agent._run._replace(agent=agent._run.agent._replace(params=agent.params._replace(policy=far)))
+        far = {
+            name: {k: jnp.full_like(v, sign * 50.0 if k == "b" else 0.0) for k, v in layer.items()}
+            for name, layer in policy.items()
+        }
+        agent._run = agent._run._replace(
+            agent=agent._run.agent._replace(params=agent.params._replace(policy=far))
+        )
         action, _ = agent.predict(np.zeros(1), deterministic=True)
         np.testing.assert_allclose(action, bound, rtol=2e-7)
         assert (action >= space.low).all() and (action <= space.high).all()
@@ -255,19 +318,34 @@ def test_scaling_to_the_bounds_and_back():
 
 
 def test_actions_of_the_warm_up_are_uniform():
-    agent = SAC(probes.ContinuousConstant, n_envs=500, **{**FAST, "learning_starts": 10**6, "buffer_size": 50_000})
+    agent = SAC(
+        probes.ContinuousConstant,
+        n_envs=500,
+        **{**FAST, "learning_starts": 10**6, "buffer_size": 50_000},
+    )
     agent.learn(500 * 8, progress_bar=False)
     actions = np.sort(np.asarray(agent._run.agent.replay.storage.a_tm1)[:4_000, 0])
-    np.testing.assert_allclose(actions, np.linspace(-1, 3, 4_000), atol=4 * 1.95 / math.sqrt(4_000))  # Kolmogorov and Smirnov, 0.1 %
-    agent = SAC(probes.ConstantReward, n_envs=500, **{**FAST, "learning_starts": 10**6, "buffer_size": 50_000})
+    np.testing.assert_allclose(
+        actions, np.linspace(-1, 3, 4_000), atol=4 * 1.95 / math.sqrt(4_000)
+    )  # Kolmogorov and Smirnov, 0.1 %
+    agent = SAC(
+        probes.ConstantReward,
+        n_envs=500,
+        **{**FAST, "learning_starts": 10**6, "buffer_size": 50_000},
+    )
     agent.learn(500 * 8, progress_bar=False)
-    np.testing.assert_allclose(np.asarray(agent._run.agent.replay.storage.a_tm1)[:4_000].mean(), 0.5, atol=0.03)
+    np.testing.assert_allclose(
+        np.asarray(agent._run.agent.replay.storage.a_tm1)[:4_000].mean(), 0.5, atol=0.03
+    )
 
 
 def test_noise_lasts_for_so_many_steps():
     agent = SAC("Pendulum-v1", noise_steps=4, learning_starts=0)
     num, act, obs = 2_000, jax.jit(agent._agent.act), jnp.zeros((2_000, 3))
-    noise, clock = agent._agent.initial_memory(num), Clock(jnp.int32(1), jnp.int32(0), jnp.int32(10))
+    noise, clock = (
+        agent._agent.initial_memory(num),
+        Clock(jnp.int32(1), jnp.int32(0), jnp.int32(10)),
+    )
     noises, actions = [], []
     for step in range(30):
         a, noise, _ = act(agent.params, noise, obs, jax.random.key(step), clock)
@@ -284,33 +362,64 @@ def test_noise_lasts_for_so_many_steps():
 
 
 def test_warm_up_ends_and_learning_begins_as_in_sb3():
-    agent = SAC("Pendulum-v1", **{**FAST, "learning_starts": 80, "train_freq": 4, "gradient_steps": -1}, n_envs=2)
+    agent = SAC(
+        "Pendulum-v1",
+        **{**FAST, "learning_starts": 80, "train_freq": 4, "gradient_steps": -1},
+        n_envs=2,
+    )
     counts = {}
-    agent.learn(112, progress_bar=False, callback=lambda a: counts.update({a.num_timesteps: int(a._run.agent.n_updates)}))
-    assert counts == {step: max(step - 80, 0) for step in range(8, 113, 8)}  # gradient_steps=-1: one for each environment step
-    agent = SAC("Pendulum-v1", **{**FAST, "learning_starts": 10, "train_freq": 1, "gradient_steps": 3}).learn(20, progress_bar=False)
+    agent.learn(
+        112,
+        progress_bar=False,
+        callback=lambda a: counts.update({a.num_timesteps: int(a._run.agent.n_updates)}),
+    )
+    assert counts == {
+        step: max(step - 80, 0) for step in range(8, 113, 8)
+    }  # gradient_steps=-1: one for each environment step
+    agent = SAC(
+        "Pendulum-v1", **{**FAST, "learning_starts": 10, "train_freq": 1, "gradient_steps": 3}
+    ).learn(20, progress_bar=False)
     assert agent._run.agent.n_updates == 30
     act = agent._agent.act
     obs, key = jnp.zeros((1000, 3)), jax.random.key(0)
-    early, late = (act(agent.params, (), obs, key, Clock(jnp.int32(step), jnp.int32(0), jnp.int32(100)))[0] for step in (9, 10))
+    early, late = (
+        act(agent.params, (), obs, key, Clock(jnp.int32(step), jnp.int32(0), jnp.int32(100)))[0]
+        for step in (9, 10)
+    )
     assert early.std() > 1.05  # 2 / sqrt(3) for a uniform action
     assert early.min() >= -2 and early.max() <= 2 and (early != late).all()
 
 
 def test_the_target_follows_the_critics():
-    settings = {**FAST, "learning_starts": 0, "train_freq": 1, "gradient_steps": 1, "tau": 0.25, "target_update_interval": 3}
+    settings = {
+        **FAST,
+        "learning_starts": 0,
+        "train_freq": 1,
+        "gradient_steps": 1,
+        "tau": 0.25,
+        "target_update_interval": 3,
+    }
     agent = SAC("Pendulum-v1", **settings)
     states = [jax.device_get(agent._run.agent._replace(key=0, replay=0))]
-    agent.learn(9, progress_bar=False, callback=lambda a: states.append(jax.device_get(a._run.agent._replace(key=0, replay=0))))
+    agent.learn(
+        9,
+        progress_bar=False,
+        callback=lambda a: states.append(jax.device_get(a._run.agent._replace(key=0, replay=0))),
+    )
     for i, (old, new) in enumerate(itertools.pairwise(states), start=1):
-        for target, next_target, online in zip(*map(leaves, (old.target_critic, new.target_critic, new.params.critic)), strict=True):
+        for target, next_target, online in zip(
+            *map(leaves, (old.target_critic, new.target_critic, new.params.critic)), strict=True
+        ):
             expected = 0.75 * target + 0.25 * online if i % 3 == 0 else target
             np.testing.assert_allclose(next_target, expected, rtol=1e-6)
             assert (next_target != online).any()
 
 
 def test_a_delayed_policy_learns_less_often():
-    agent = SAC("Pendulum-v1", **{**FAST, "learning_starts": 0, "train_freq": 1, "gradient_steps": 1, "policy_delay": 3})
+    agent = SAC(
+        "Pendulum-v1",
+        **{**FAST, "learning_starts": 0, "train_freq": 1, "gradient_steps": 1, "policy_delay": 3},
+    )
     states, logs = [jax.device_get(agent._run.agent._replace(key=0, replay=0))], []
 
     def watch(a):
@@ -318,11 +427,19 @@ def test_a_delayed_policy_learns_less_often():
         logs.append(float(a.metrics.get("train/actor_loss", np.nan)))
 
     agent.learn(9, progress_bar=False, callback=watch)
-    changes = [(leaves(old.params.policy)[0] != leaves(new.params.policy)[0]).any() for old, new in itertools.pairwise(states)]
+    changes = [
+        (leaves(old.params.policy)[0] != leaves(new.params.policy)[0]).any()
+        for old, new in itertools.pairwise(states)
+    ]
     assert changes == [False, False, True] * 3
-    assert [old.log_ent_coef != new.log_ent_coef for old, new in itertools.pairwise(states)] == changes
+    assert [
+        old.log_ent_coef != new.log_ent_coef for old, new in itertools.pairwise(states)
+    ] == changes
     assert np.isfinite(logs).tolist() == changes
-    assert all((leaves(old.params.critic)[0] != leaves(new.params.critic)[0]).any() for old, new in itertools.pairwise(states))
+    assert all(
+        (leaves(old.params.critic)[0] != leaves(new.params.critic)[0]).any()
+        for old, new in itertools.pairwise(states)
+    )
 
 
 def test_the_coefficient_moves_towards_the_target_entropy():
@@ -377,14 +494,20 @@ def test_every_observation_space_can_be_learned_from(space):
     before = leaves((agent.params.policy, agent.params.critic))
     agent.learn(96, progress_bar=False)
     after = leaves((agent.params.policy, agent.params.critic))
-    assert all((x != y).any() for x, y in zip(before, after, strict=True))  # gradients reach every part
+    assert all(
+        (x != y).any() for x, y in zip(before, after, strict=True)
+    )  # gradients reach every part
     one = space.sample()
     assert agent.spec.action_space.contains(agent.predict(one)[0])
     assert np.shape(agent.values(one, np.zeros(1))) == ()
 
 
 def state_of(agent):
-    return leaves(agent._run._replace(key=jax.random.key_data(agent._run.key), agent=agent._run.agent._replace(key=())))
+    return leaves(
+        agent._run._replace(
+            key=jax.random.key_data(agent._run.key), agent=agent._run.agent._replace(key=())
+        )
+    )
 
 
 def test_saving_loading_and_resuming_is_exact(tmp_path):
@@ -403,7 +526,10 @@ def test_saving_loading_and_resuming_is_exact(tmp_path):
     for x, y in zip(state_of(half), state_of(resumed), strict=True):
         np.testing.assert_array_equal(x, y)
     assert len(state_of(whole)) == len(state_of(half))
-    whole, parts = make(noise_steps=10).learn(200, progress_bar=False), make(noise_steps=10).learn(100, progress_bar=False)
+    whole, parts = (
+        make(noise_steps=10).learn(200, progress_bar=False),
+        make(noise_steps=10).learn(100, progress_bar=False),
+    )
     parts.learn(100, progress_bar=False, reset_num_timesteps=False)
     for x, y in zip(state_of(whole), state_of(parts), strict=True):
         np.testing.assert_array_equal(x, y)
@@ -419,9 +545,13 @@ def test_the_same_seed_gives_the_same_parameters_and_another_seed_others():
 
 
 def test_tags(tmp_path):
-    agent = SAC("Pendulum-v1", log_dir=tmp_path, **FAST).learn(200, progress_bar=False, log_interval=100)
+    agent = SAC("Pendulum-v1", log_dir=tmp_path, **FAST).learn(
+        200, progress_bar=False, log_interval=100
+    )
     tags = {"actor_loss", "critic_loss", "ent_coef", "ent_coef_loss", "learning_rate", "n_updates"}
-    assert {f"train/{tag}" for tag in tags} <= set((agent.run_dir / "progress.csv").read_text().splitlines()[0].split(","))
+    assert {f"train/{tag}" for tag in tags} <= set(
+        (agent.run_dir / "progress.csv").read_text().splitlines()[0].split(",")
+    )
     assert agent.logger.values["train/n_updates"] == agent._run.agent.n_updates == 152
 
 
@@ -438,7 +568,10 @@ class Whole(probes.ContinuousConstant):
     [
         (lambda: SAC(Unbounded), "need finite bounds.*RescaleAction"),
         (lambda: SAC(Whole), "are integers"),
-        (lambda: SAC(lambda: gym.make("Pendulum-v1"), ent_coef="automatic"), "ent_coef='automatic'"),
+        (
+            lambda: SAC(lambda: gym.make("Pendulum-v1"), ent_coef="automatic"),
+            "ent_coef='automatic'",
+        ),
         (lambda: SAC("Pendulum-v1", ent_coef="auto_0"), "ent_coef='auto_0'"),
         (lambda: SAC("Pendulum-v1", ent_coef=-0.1), "ent_coef=-0.1"),
         (lambda: SAC("Pendulum-v1", target_entropy="low"), "target_entropy='low'"),
@@ -459,12 +592,22 @@ def test_bad_input_is_refused_before_training(make, message):
 
 
 def test_it_learns_to_swing_up_a_pendulum():
-    settings = dict(learning_rate=3e-3, net_arch=(64, 64), batch_size=64, tau=0.01, buffer_size=10_000)
+    settings = dict(
+        learning_rate=3e-3, net_arch=(64, 64), batch_size=64, tau=0.01, buffer_size=10_000
+    )
     agent = SAC("Pendulum-v1", seed=1, **settings).learn(4_000, progress_bar=False)
     assert evaluate_policy(agent, "Pendulum-v1", 10, seed=0)[0] > -400  # a random policy has -1200
 
 
 def test_it_learns_cartpole_with_discrete_actions():
-    settings = dict(learning_rate=2e-3, net_arch=(64, 64), batch_size=64, train_freq=4, gradient_steps=2, tau=0.01, buffer_size=20_000)
+    settings = dict(
+        learning_rate=2e-3,
+        net_arch=(64, 64),
+        batch_size=64,
+        train_freq=4,
+        gradient_steps=2,
+        tau=0.01,
+        buffer_size=20_000,
+    )
     agent = SAC("CartPole-v1", seed=1, **settings).learn(8_000, progress_bar=False)
     assert evaluate_policy(agent, "CartPole-v1", 10, seed=0)[0] > 150  # a random policy has 22

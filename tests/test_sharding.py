@@ -14,7 +14,14 @@ import agentzoo
 from agentzoo import ConfigurationError, learn_together
 
 CATCH = "agentzoo/Catch-v0"
-OFF_POLICY = dict(learning_starts=24, train_freq=4, gradient_steps=2, batch_size=8, buffer_size=400, net_arch=(16,))
+OFF_POLICY = dict(
+    learning_starts=24,
+    train_freq=4,
+    gradient_steps=2,
+    batch_size=8,
+    buffer_size=400,
+    net_arch=(16,),
+)
 SETTINGS = {
     "DQN": dict(OFF_POLICY, prioritized_replay=True, n_steps=3),
     "QRDQN": dict(OFF_POLICY, n_quantiles=5),
@@ -42,11 +49,16 @@ def num_devices(agent):
 
 @pytest.mark.parametrize("algorithm", SETTINGS)
 def test_the_same_agent_comes_out(algorithm):
-    one, four = (make(algorithm, n_devices, runner="host").learn(128, progress_bar=False) for n_devices in (1, 4))
+    one, four = (
+        make(algorithm, n_devices, runner="host").learn(128, progress_bar=False)
+        for n_devices in (1, 4)
+    )
     assert (num_devices(one), num_devices(four)) == (1, 4)
     check_equal(four, one)
     trajectory = four._runner.rollout(four.params, four._run.key, 0, 0, 1)
-    program = four._programs.learn.lower(four._run.agent, trajectory, np.array([128, 4, 128], np.int32)).compile()
+    program = four._programs.learn.lower(
+        four._run.agent, trajectory, np.array([128, 4, 128], np.int32)
+    ).compile()
     assert "all-reduce" in program.as_text(), "each of them has computed everything"
 
 
@@ -55,7 +67,9 @@ def test_each_device_does_a_part_of_the_work():
         agent = make("IMPALA", n_devices, runner="host", net_arch=(128, 128), recurrent=None)
         agent._runner.reset()
         trajectory = agent._runner.rollout(agent.params, agent._run.key, 0, 0, 1)
-        program = agent._programs.learn.lower(agent._run.agent, trajectory, np.array([128, 4, 128], np.int32)).compile()
+        program = agent._programs.learn.lower(
+            agent._run.agent, trajectory, np.array([128, 4, 128], np.int32)
+        ).compile()
         return program.cost_analysis()["flops"]
 
     assert flops(4) < 0.5 * flops(1)
@@ -63,18 +77,31 @@ def test_each_device_does_a_part_of_the_work():
 
 @pytest.mark.parametrize("algorithm", ["DQN", "PPO"])
 def test_compiled_environments_are_shared_too(algorithm, tmp_path):
-    one, four = (make(algorithm, n_devices, runner="device").learn(128, progress_bar=False) for n_devices in (1, 4))
+    one, four = (
+        make(algorithm, n_devices, runner="device").learn(128, progress_bar=False)
+        for n_devices in (1, 4)
+    )
     assert four._runner.worlds.obs.sharding.shard_shape(four._runner.worlds.obs.shape)[0] == 1
     check_equal(four, one)
     again = agentzoo.load(four.save(tmp_path / "four"), CATCH, n_devices=4)
-    check_equal(*(agent.learn(64, progress_bar=False, reset_num_timesteps=False) for agent in (again, one)))
+    check_equal(
+        *(agent.learn(64, progress_bar=False, reset_num_timesteps=False) for agent in (again, one))
+    )
     assert num_devices(again) == 4
 
 
 def test_numbers_that_no_device_count_divides():
     """Environments may be as many as they like; batches may not."""
-    check_equal(*(make("DQN", n_devices, n_envs=3, runner="device").learn(96, progress_bar=False) for n_devices in (1, 4)))
-    with pytest.raises(ConfigurationError, match="batch of 6 cannot be shared equally between 4 devices; choose batch_size"):
+    check_equal(
+        *(
+            make("DQN", n_devices, n_envs=3, runner="device").learn(96, progress_bar=False)
+            for n_devices in (1, 4)
+        )
+    )
+    with pytest.raises(
+        ConfigurationError,
+        match="batch of 6 cannot be shared equally between 4 devices; choose batch_size",
+    ):
         make("DQN", 4, batch_size=6).learn(96, progress_bar=False)
     with pytest.raises(ConfigurationError, match=r"batch of 3 .* for IMPALA, n_envs"):
         make("IMPALA", 4, n_envs=3).learn(96, progress_bar=False)
@@ -82,7 +109,10 @@ def test_numbers_that_no_device_count_divides():
 
 def test_with_threads_and_together():
     """Where others act, and where several agents learn in one program."""
-    one, four = (make("PPO", n_devices, runner="threads", max_lag=0).learn(128, progress_bar=False) for n_devices in (1, 4))
+    one, four = (
+        make("PPO", n_devices, runner="threads", max_lag=0).learn(128, progress_bar=False)
+        for n_devices in (1, 4)
+    )
     check_equal(four, one)
     alone = [make("SAC", 1, seed=seed).learn(64, progress_bar=False) for seed in range(2)]
     together = [make("SAC", 4, seed=seed) for seed in range(2)]
@@ -104,7 +134,9 @@ def test_all_devices():
 def test_importing_leaves_the_devices_to_be_chosen():
     """As `jax.distributed.initialize` has to come first."""
     code = "import agentzoo, jax; jax.config.update('jax_num_cpu_devices', 3); assert jax.device_count() == 3"
-    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "JAX_PLATFORMS": "cpu"})
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env={**os.environ, "JAX_PLATFORMS": "cpu"}
+    )
 
 
 HOST = """
@@ -140,7 +172,10 @@ def test_two_hosts(tmp_path):
         "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
     }
     command = [sys.executable, "-c", HOST, address]
-    hosts = [subprocess.Popen([*command, str(i)], env={**os.environ, **environment}, cwd=tmp_path) for i in range(2)]
+    hosts = [
+        subprocess.Popen([*command, str(i)], env={**os.environ, **environment}, cwd=tmp_path)
+        for i in range(2)
+    ]
     try:
         assert [host.wait(timeout=300) for host in hosts] == [0, 0]
     finally:

@@ -20,8 +20,19 @@ from agentzoo.envs import spaces as ours
 from agentzoo.types import EnvSpec, FrameStack
 from tests import probes
 
-OFF_POLICY = dict(buffer_size=100, learning_starts=4, batch_size=4, train_freq=4, gradient_steps=1, n_steps=1, net_arch=(8,))
-PPO_SETTINGS, IMPALA_SETTINGS = dict(n_steps=4, batch_size=4, net_arch=(8,)), dict(n_steps=4, net_arch=(8,))
+OFF_POLICY = dict(
+    buffer_size=100,
+    learning_starts=4,
+    batch_size=4,
+    train_freq=4,
+    gradient_steps=1,
+    n_steps=1,
+    net_arch=(8,),
+)
+PPO_SETTINGS, IMPALA_SETTINGS = (
+    dict(n_steps=4, batch_size=4, net_arch=(8,)),
+    dict(n_steps=4, net_arch=(8,)),
+)
 
 
 class MyBox(spaces.Box):
@@ -56,15 +67,23 @@ class MyStack(FrameStack):
 
 @st.composite
 def boxes(draw):
-    dtype = np.dtype(draw(st.sampled_from(["float32", "float64", "float16", "int64", "int8", "uint8", "bool"])))
+    dtype = np.dtype(
+        draw(st.sampled_from(["float32", "float64", "float16", "int64", "int8", "uint8", "bool"]))
+    )
     shape = draw(hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3))
     if dtype.kind == "b":
         low, high = np.zeros(shape, bool), np.ones(shape, bool)
     elif dtype.kind == "f":
         numbers = st.floats(-1000, 1000, width=16)
         low = draw(hnp.arrays(dtype, shape, elements=st.one_of(numbers, st.just(-np.inf))))
-        width = draw(hnp.arrays(dtype, shape, elements=st.one_of(st.floats(0, 1000, width=16), st.just(np.inf))))
-        high = np.where(np.isfinite(width), np.where(np.isfinite(low), low, 0) + width, np.inf).astype(dtype)
+        width = draw(
+            hnp.arrays(
+                dtype, shape, elements=st.one_of(st.floats(0, 1000, width=16), st.just(np.inf))
+            )
+        )
+        high = np.where(
+            np.isfinite(width), np.where(np.isfinite(low), low, 0) + width, np.inf
+        ).astype(dtype)
     else:
         low = draw(hnp.arrays(dtype, shape, elements=st.integers(0, 50)))
         high = low + draw(hnp.arrays(dtype, shape, elements=st.integers(0, 50)))
@@ -104,7 +123,11 @@ any_space = st.recursive(
     leaves,
     lambda parts: st.one_of(
         dicts(parts),
-        st.builds(lambda cls, found: cls(found), st.sampled_from([spaces.Tuple, MyTuple]), st.lists(parts, min_size=1, max_size=3)),
+        st.builds(
+            lambda cls, found: cls(found),
+            st.sampled_from([spaces.Tuple, MyTuple]),
+            st.lists(parts, min_size=1, max_size=3),
+        ),
     ),
     max_leaves=4,
 )
@@ -112,7 +135,15 @@ any_space = st.recursive(
 
 def assert_plain(space):
     """Checks that a space and its parts are of Gymnasium's own classes, or our own."""
-    assert type(space) in (spaces.Box, FrameStack, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary, spaces.Dict, spaces.Tuple)
+    assert type(space) in (
+        spaces.Box,
+        FrameStack,
+        spaces.Discrete,
+        spaces.MultiDiscrete,
+        spaces.MultiBinary,
+        spaces.Dict,
+        spaces.Tuple,
+    )
     for _, part in ours.parts(space) if isinstance(space, spaces.Dict | spaces.Tuple) else ():
         assert_plain(part)
 
@@ -130,7 +161,9 @@ def test_spaces_survive_json(space):
     found.seed(0)
     for element, other in [(space.sample(), found.sample()) for _ in range(3)]:
         jax.tree.map(np.testing.assert_array_equal, element, other)
-        jax.tree.map(np.testing.assert_array_equal, ours.stack(space, [element]), ours.stack(found, [other]))
+        jax.tree.map(
+            np.testing.assert_array_equal, ours.stack(space, [element]), ours.stack(found, [other])
+        )
     leaves, again = jax.tree.leaves(ours.empty(space, 2)), jax.tree.leaves(ours.empty(found, 2))
     assert [(x.shape, x.dtype) for x in leaves] == [(x.shape, x.dtype) for x in again]
     spec = EnvSpec(space, spaces.Discrete(2), 3)
@@ -138,7 +171,10 @@ def test_spaces_survive_json(space):
 
 
 def test_spaces_of_files_from_before_are_read():
-    old = {"type": "Dict", "spaces": {"a": {"type": "Discrete", "dtype": "int64", "n": 3, "start": 1}}}
+    old = {
+        "type": "Dict",
+        "spaces": {"a": {"type": "Discrete", "dtype": "int64", "n": 3, "start": 1}},
+    }
     assert ours.from_json(old) == spaces.Dict(a=spaces.Discrete(3, start=1))
 
 
@@ -146,9 +182,16 @@ def has_numbers(space):
     return any(leaf.size for leaf in jax.tree.leaves(ours.empty(space)))
 
 
-@settings(deadline=None, max_examples=8, phases=[Phase.generate])  # an agent is compiled for each of them
-@given(any_space.filter(has_numbers), choices().filter(lambda space: isinstance(space, spaces.Discrete)))
-def test_an_agent_goes_on_in_the_spaces_that_it_was_made_for(tmp_path_factory, observation_space, action_space):
+@settings(
+    deadline=None, max_examples=8, phases=[Phase.generate]
+)  # an agent is compiled for each of them
+@given(
+    any_space.filter(has_numbers),
+    choices().filter(lambda space: isinstance(space, spaces.Discrete)),
+)
+def test_an_agent_goes_on_in_the_spaces_that_it_was_made_for(
+    tmp_path_factory, observation_space, action_space
+):
     class Env(probes.Spaced):
         length = 2
 
@@ -176,7 +219,9 @@ def test_an_agent_goes_on_in_the_spaces_that_it_was_made_for(tmp_path_factory, o
 ACTION_SPACES = {
     "Discrete": spaces.Discrete(3, start=-1, dtype=np.int8),
     "Discrete of bytes": MyDiscrete(2, start=200, dtype=np.uint8),
-    "MultiDiscrete": spaces.MultiDiscrete(np.array([[2, 3], [4, 1]]), dtype=np.int16, start=np.array([[5, -6], [0, 7]])),
+    "MultiDiscrete": spaces.MultiDiscrete(
+        np.array([[2, 3], [4, 1]]), dtype=np.int16, start=np.array([[5, -6], [0, 7]])
+    ),
     "MultiBinary": MyMultiBinary((2, 2)),
     "Box": MyBox(np.array([[-1.0, 0.1]]), np.array([[0.3, 5.7]]), (1, 2), np.float64),
     "Box of half precision": spaces.Box(np.float16(-0.1), np.float16(0.7), (3,), np.float16),
@@ -199,7 +244,9 @@ def acting_env(space, seen):
             return super().step(action)
 
         def check(self, action):
-            assert isinstance(action, np.integer if isinstance(space, spaces.Discrete) else np.ndarray)
+            assert isinstance(
+                action, np.integer if isinstance(space, spaces.Discrete) else np.ndarray
+            )
             assert space.contains(action) and action.dtype == space.dtype, action
             return action
 
@@ -207,7 +254,12 @@ def acting_env(space, seen):
 
 
 # Odd spaces differ in what stands between agent and environment, which is the same for all agents.
-ACTING = [(*agent, name) for agent in AGENTS for name in ACTION_SPACES if agent[0] in (SAC, PPO) or " " not in name]
+ACTING = [
+    (*agent, name)
+    for agent in AGENTS
+    for name in ACTION_SPACES
+    if agent[0] in (SAC, PPO) or " " not in name
+]
 
 
 @pytest.mark.parametrize(("cls", "arguments", "kinds", "name"), ACTING)
@@ -222,9 +274,17 @@ def test_actions_are_elements_of_the_action_space(cls, arguments, kinds, name):
     assert steps == 24
     for deterministic in (False, True):
         action, _ = agent.predict(np.zeros(1), deterministic=deterministic)
-        assert space.contains(action) and action.dtype == space.dtype and np.shape(action) == space.shape
+        assert (
+            space.contains(action)
+            and action.dtype == space.dtype
+            and np.shape(action) == space.shape
+        )
         actions, _ = agent.predict(np.zeros((5, 1)), deterministic=deterministic)
-        assert actions.shape == (5, *space.shape) and actions.dtype == space.dtype and actions.flags.writeable
+        assert (
+            actions.shape == (5, *space.shape)
+            and actions.dtype == space.dtype
+            and actions.flags.writeable
+        )
         assert all(space.contains(ours.pick(space, actions, n)) for n in range(5))
         evaluate_policy(agent, acting_env(space, seen), 3, deterministic)
     assert len(seen) > steps
@@ -249,7 +309,9 @@ def test_vector_environments_get_elements_too():
 
 def test_zero_sized_spaces():
     class Env(probes.Spaced):
-        def __init__(self, observation_space=spaces.Box(-1, 1, (2,)), action_space=spaces.Discrete(2)):  # noqa: B008
+        def __init__(
+            self, observation_space=spaces.Box(-1, 1, (2,)), action_space=spaces.Discrete(2)
+        ):  # noqa: B008
             super().__init__(observation_space)
             self.action_space = action_space
 
@@ -268,9 +330,13 @@ def test_zero_sized_spaces():
 
 
 def test_keys_of_a_dict_may_be_integers_but_not_mixed(tmp_path):
-    space = spaces.Dict({2: spaces.Discrete(3), np.int64(1): spaces.Dict({0: spaces.Box(0, 1, (1,))})})
+    space = spaces.Dict(
+        {2: spaces.Discrete(3), np.int64(1): spaces.Dict({0: spaces.Box(0, 1, (1,))})}
+    )
     agent = DQN(probes.Spaced(space), **OFF_POLICY).learn(16, progress_bar=False)
-    loaded = DQN.load(agent.save(tmp_path / "agent"), probes.Spaced(space)).learn(16, progress_bar=False)
+    loaded = DQN.load(agent.save(tmp_path / "agent"), probes.Spaced(space)).learn(
+        16, progress_bar=False
+    )
     assert list(loaded.spec.observation_space.spaces) == [1, 2]
     obs = space.sample()
     assert agent.predict(obs, deterministic=True)[0] in (0, 1)
@@ -287,10 +353,17 @@ def test_a_stack_of_frames_serves_where_a_box_did(tmp_path):
         return gym.wrappers.FrameStackObservation(probes.ObservationReward(), 2)
 
     def hidden():
-        return gym.wrappers.TransformObservation(stacked(), lambda obs: obs, stacked().observation_space)
+        return gym.wrappers.TransformObservation(
+            stacked(), lambda obs: obs, stacked().observation_space
+        )
 
     path = DQN(hidden, **OFF_POLICY).learn(16, progress_bar=False).save(tmp_path / "plain")
-    assert DQN.load(path, stacked).learn(16, progress_bar=False, reset_num_timesteps=False).num_timesteps == 32
+    assert (
+        DQN.load(path, stacked)
+        .learn(16, progress_bar=False, reset_num_timesteps=False)
+        .num_timesteps
+        == 32
+    )
     path = DQN(stacked, **OFF_POLICY).save(tmp_path / "stack")
     with pytest.raises(ConfigurationError, match="was made for observations FrameStack"):
         DQN.load(path, hidden)
@@ -314,11 +387,29 @@ def test_numbers_of_numpy_are_numbers(tmp_path):
         },
     )
     config = agent.config
-    assert (agent.n_envs, agent.seed, config.net_arch, config.batch_size, config.gamma) == (2, 3, (8, 4), 8, 0.5)
-    kinds = [type(x) for x in (agent.n_envs, agent.seed, config.net_arch[0], config.batch_size, config.gamma, config.double_q)]
+    assert (agent.n_envs, agent.seed, config.net_arch, config.batch_size, config.gamma) == (
+        2,
+        3,
+        (8, 4),
+        8,
+        0.5,
+    )
+    kinds = [
+        type(x)
+        for x in (
+            agent.n_envs,
+            agent.seed,
+            config.net_arch[0],
+            config.batch_size,
+            config.gamma,
+            config.double_q,
+        )
+    ]
     assert kinds == [int, int, int, int, float, bool]
     agent.learn(np.array(16), log_interval=np.int32(8), progress_bar=False)
-    assert DQN.load(agent.save(tmp_path / "agent"), "CartPole-v1", n_envs=np.int16(2)).config == config
+    assert (
+        DQN.load(agent.save(tmp_path / "agent"), "CartPole-v1", n_envs=np.int16(2)).config == config
+    )
     assert DQN("CartPole-v1", net_arch=[np.int64(8), 4.0]).config.net_arch == (8, 4)
     assert PPO("CartPole-v1", recurrent_span=np.float64(8)).config.recurrent_span == 8
 
@@ -326,7 +417,9 @@ def test_numbers_of_numpy_are_numbers(tmp_path):
 def test_schedules_of_numpys_numbers_can_be_saved(tmp_path):
     from agentzoo import Linear
 
-    agent = DQN("CartPole-v1", **OFF_POLICY, learning_rate=Linear(np.float32(0.5), np.float32(0.25)))
+    agent = DQN(
+        "CartPole-v1", **OFF_POLICY, learning_rate=Linear(np.float32(0.5), np.float32(0.25))
+    )
     assert DQN.load(agent.save(tmp_path / "agent")).config.learning_rate == Linear(0.5, 0.25)
 
 
@@ -345,10 +438,20 @@ def test_a_vector_environment_may_count_in_numpys_numbers(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [dict(n_envs=1.5), dict(n_envs="2"), dict(n_envs=True), dict(seed=-1), dict(seed=0.5), dict(n_actors=None)]
+    "arguments",
+    [
+        dict(n_envs=1.5),
+        dict(n_envs="2"),
+        dict(n_envs=True),
+        dict(seed=-1),
+        dict(seed=0.5),
+        dict(n_actors=None),
+    ],
 )
 def test_what_is_no_number_is_refused(arguments):
-    with pytest.raises(ConfigurationError, match=f"{next(iter(arguments))}=.*; expected an integer"):
+    with pytest.raises(
+        ConfigurationError, match=f"{next(iter(arguments))}=.*; expected an integer"
+    ):
         DQN("CartPole-v1", **arguments)
 
 
@@ -381,7 +484,13 @@ def test_predict_runs_one_compiled_program(cls, arguments, kinds, tmp_path):
     obs = np.zeros((64, 4))
     key = agent._predict_key
     for count in range(3):
-        expected, _ = agent._agent.predict(agent.params, agent._agent.initial_memory(64), obs, jax.random.fold_in(key, count), False)
+        expected, _ = agent._agent.predict(
+            agent.params,
+            agent._agent.initial_memory(64),
+            obs,
+            jax.random.fold_in(key, count),
+            False,
+        )
         np.testing.assert_array_equal(agent.predict(obs)[0], expected)
     agent.predict(obs, deterministic=True)  # which draws nothing
     assert agent._predictions == 3

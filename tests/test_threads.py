@@ -19,7 +19,14 @@ from agentzoo.types import Agent, Array
 from tests import probes
 
 FAST = dict(n_steps=8, net_arch=(16,))
-OFF_POLICY = dict(learning_rate=1e-3, learning_starts=20, train_freq=4, gradient_steps=2, net_arch=(16,), buffer_size=1_000)
+OFF_POLICY = dict(
+    learning_rate=1e-3,
+    learning_starts=20,
+    train_freq=4,
+    gradient_steps=2,
+    net_arch=(16,),
+    buffer_size=1_000,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +43,10 @@ def learned(make, steps=300, **kwargs):
 def assert_same(a, b):
     assert a.num_timesteps == b.num_timesteps and list(a._episodes) == list(b._episodes)
     keys_apart = (
-        jax.tree.map(lambda x: jax.random.key_data(x) if x.dtype == a._run.key.dtype else x, agent._run.agent) for agent in (a, b)
+        jax.tree.map(
+            lambda x: jax.random.key_data(x) if x.dtype == a._run.key.dtype else x, agent._run.agent
+        )
+        for agent in (a, b)
     )
     jax.tree.map(np.testing.assert_array_equal, *map(jax.device_get, keys_apart))
 
@@ -58,13 +68,18 @@ def test_in_turns_an_actor_is_the_host_runner(make):
 
 def test_in_turns_several_actors_follow_from_the_seed():
     def make(**kwargs):
-        return IMPALA("CartPole-v1", n_envs=4, runner="threads", n_actors=2, max_lag=0, **FAST, **kwargs)
+        return IMPALA(
+            "CartPole-v1", n_envs=4, runner="threads", n_actors=2, max_lag=0, **FAST, **kwargs
+        )
 
     first = learned(make)
     assert_same(first, learned(make))
     path = first.save("agent")
     loaded = IMPALA.load(path, "CartPole-v1", runner="threads", n_actors=4)
-    assert loaded.learn(64, progress_bar=False, reset_num_timesteps=False).num_timesteps == first.num_timesteps + 64
+    assert (
+        loaded.learn(64, progress_bar=False, reset_num_timesteps=False).num_timesteps
+        == first.num_timesteps + 64
+    )
 
 
 # what an agent sees
@@ -79,10 +94,17 @@ def witness(length: int) -> Agent:
 
     def act(params, memory, obs, key, clock):
         extras = {"version": params, "step": clock.step, "noise": jax.random.uniform(key)}
-        return jnp.zeros(len(obs), jnp.int32), memory + 1, {name: jnp.full(len(obs), value) for name, value in extras.items()}
+        return (
+            jnp.zeros(len(obs), jnp.int32),
+            memory + 1,
+            {name: jnp.full(len(obs), value) for name, value in extras.items()},
+        )
 
     def learn(state, trajectory, clock):
-        return WitnessState(state.params + 1), {"trajectory": trajectory._replace(memory=trajectory.memory[None]), "step": clock.step}
+        return WitnessState(state.params + 1), {
+            "trajectory": trajectory._replace(memory=trajectory.memory[None]),
+            "step": clock.step,
+        }
 
     def init(key):
         return WitnessState(jnp.int32(0))
@@ -93,7 +115,12 @@ def witness(length: int) -> Agent:
 @pytest.mark.parametrize("n_actors, max_lag", [(1, 1), (3, 0), (3, 2)])
 def test_trajectories_follow_on_each_other(n_actors, max_lag):
     agent = witness(4)
-    runner = ThreadsRunner(agent, compile_agent(agent), [GymEnvs([probes.Counter(), probes.Counter()]) for _ in range(n_actors)], max_lag)
+    runner = ThreadsRunner(
+        agent,
+        compile_agent(agent),
+        [GymEnvs([probes.Counter(), probes.Counter()]) for _ in range(n_actors)],
+        max_lag,
+    )
     run = RunState(agent.init(None), jax.random.key(0), 0, 0)
     noises, num_envs, obs = [], 2 * n_actors, np.tile([[0, 0]], (2 * n_actors, 1))
     for total in (40 * num_envs, 60 * num_envs):  # a run, and one that goes on from there
@@ -101,10 +128,18 @@ def test_trajectories_follow_on_each_other(n_actors, max_lag):
             trajectory, run = cycle.metrics["trajectory"], cycle.run
             np.testing.assert_array_equal(trajectory.obs_tm1[0], obs)
             ended = trajectory.last_t[-1][:, None]
-            obs = np.where(ended, np.stack([trajectory.obs_t[-1, :, 0] + 1, 0 * obs[:, 0]], -1), trajectory.obs_t[-1])
-            np.testing.assert_array_equal(trajectory.memory[0], np.where(trajectory.first_tm1[0], 0, (run.step // num_envs - 4) % 3))
+            obs = np.where(
+                ended,
+                np.stack([trajectory.obs_t[-1, :, 0] + 1, 0 * obs[:, 0]], -1),
+                trajectory.obs_t[-1],
+            )
             np.testing.assert_array_equal(
-                trajectory.extras["step"], np.repeat(run.step - (4 - np.arange(4)) * num_envs, num_envs).reshape(4, -1)
+                trajectory.memory[0],
+                np.where(trajectory.first_tm1[0], 0, (run.step // num_envs - 4) % 3),
+            )
+            np.testing.assert_array_equal(
+                trajectory.extras["step"],
+                np.repeat(run.step - (4 - np.arange(4)) * num_envs, num_envs).reshape(4, -1),
             )
             lag = run.agent.params - 1 - trajectory.extras["version"][0]
             assert (lag >= 0).all() and (lag <= min(max_lag, i)).all()
@@ -114,7 +149,9 @@ def test_trajectories_follow_on_each_other(n_actors, max_lag):
             assert {episode.env for episode in cycle.episodes} <= set(range(num_envs))
             noises.append(trajectory.extras["noise"][:, ::2].reshape(-1))
         assert run.step == total == num_envs * run.moves // n_actors
-    assert len(np.unique(np.concatenate(noises))) == 60 * n_actors  # the randomness of every call is its own
+    assert (
+        len(np.unique(np.concatenate(noises))) == 60 * n_actors
+    )  # the randomness of every call is its own
 
 
 def test_actors_run_ahead_as_far_as_they_may():
@@ -135,7 +172,9 @@ def test_actors_run_ahead_as_far_as_they_may():
         assert Counting.steps == ahead
         return False
 
-    agent = IMPALA(Counting, runner="threads", max_lag=2, **FAST).learn(1_000, wait, progress_bar=False)
+    agent = IMPALA(Counting, runner="threads", max_lag=2, **FAST).learn(
+        1_000, wait, progress_bar=False
+    )
     assert agent.num_timesteps == 8
 
 
@@ -147,7 +186,12 @@ def test_actors_step_at_the_same_time():
             together.wait(timeout=60)
             return super().step(action)
 
-    assert IMPALA(Meeting, n_envs=3, runner="threads", n_actors=3, **FAST).learn(96, progress_bar=False).num_timesteps == 96
+    assert (
+        IMPALA(Meeting, n_envs=3, runner="threads", n_actors=3, **FAST)
+        .learn(96, progress_bar=False)
+        .num_timesteps
+        == 96
+    )
 
 
 # how it ends
@@ -177,7 +221,9 @@ def test_what_was_learned_survives_an_environment_that_fails(tmp_path):
     assert agent.num_timesteps == 80  # in all cycles before
     assert np.isfinite(agent.value(np.zeros(1)))
     assert IMPALA.load(agent.run_dir / "model").num_timesteps == 80
-    agent.learn(32, progress_bar=False, reset_num_timesteps=False)  # the environment is back, and new episodes begin
+    agent.learn(
+        32, progress_bar=False, reset_num_timesteps=False
+    )  # the environment is back, and new episodes begin
     assert agent.num_timesteps == 112
 
 
@@ -191,7 +237,9 @@ def test_a_callback_that_fails_or_has_enough_ends_the_actors():
 
 def test_an_interrupt_ends_the_actors():
     agent = threaded("CartPole-v1")
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run where the signal is ignored
+    previous = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # the tests may run where the signal is ignored
     try:
         with pytest.raises(KeyboardInterrupt):
             agent.learn(1_000, lambda _: signal.raise_signal(signal.SIGINT), progress_bar=False)

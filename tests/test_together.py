@@ -12,13 +12,18 @@ from tests.test_device import CATCH, SETTINGS, make
 
 
 def assert_same_params(a, b):
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5), a.params, b.params)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5), a.params, b.params
+    )
 
 
 def test_each_learns_what_it_would_have_learned_alone(monkeypatch, tmp_path):
     def agents(**more):
         options = [dict(learning_rate=1e-3), dict(learning_rate=1e-2, gamma=0.9)]
-        return [make("DQN", CATCH, seed=seed, **options[i], **more) for seed, i in ((0, 0), (1, 0), (1, 1))]
+        return [
+            make("DQN", CATCH, seed=seed, **options[i], **more)
+            for seed, i in ((0, 0), (1, 0), (1, 1))
+        ]
 
     def forbidden(*_):
         raise AssertionError("not in one program")
@@ -30,22 +35,35 @@ def test_each_learns_what_it_would_have_learned_alone(monkeypatch, tmp_path):
         other.learn(200, log_interval=48, progress_bar=False)
         assert_same_params(one, other)
         assert one.num_timesteps == other.num_timesteps and one.ep_rew_mean == other.ep_rew_mean
-        assert curve.timesteps[0] == 48 and len(curve.timesteps) == 4 and np.isfinite(curve.returns[-1])
+        assert (
+            curve.timesteps[0] == 48
+            and len(curve.timesteps) == 4
+            and np.isfinite(curve.returns[-1])
+        )
         assert one.metrics.keys() == other.metrics.keys()
-        np.testing.assert_allclose(one.metrics["train/loss"], other.metrics["train/loss"], rtol=1e-2, atol=1e-4)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"DQN_agentzoo-Catch-v0_{i}" for i in (1, 2, 3)]
+        np.testing.assert_allclose(
+            one.metrics["train/loss"], other.metrics["train/loss"], rtol=1e-2, atol=1e-4
+        )
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"DQN_agentzoo-Catch-v0_{i}" for i in (1, 2, 3)
+    ]
     one, other = some[-1], alone[-1]
     for agent in (one, other):  # they are ordinary agents
         agent.learn(100, progress_bar=False, reset_num_timesteps=False)
     assert_same_params(one, other)
-    assert one.num_timesteps == other.num_timesteps and agentzoo.load(one.run_dir / "model", CATCH).config == one.config
+    assert (
+        one.num_timesteps == other.num_timesteps
+        and agentzoo.load(one.run_dir / "model", CATCH).config == one.config
+    )
     assert (one.run_dir / "progress.csv").read_text().count("\n") > 4
 
 
 def test_python_environments_one_after_the_other():
     agents = [DQN(probes.CueReward, seed=seed, **SETTINGS["DQN"]) for seed in range(2)]
     curves = learn_together(agents, 60, log_interval=20, progress_bar=False)
-    assert [curve.timesteps.tolist() for curve in curves] == [[20, 40, 60]] * 2 and agents[0].num_timesteps == 60
+    assert [curve.timesteps.tolist() for curve in curves] == [[20, 40, 60]] * 2 and agents[
+        0
+    ].num_timesteps == 60
     alone = DQN(probes.CueReward, seed=1, **SETTINGS["DQN"]).learn(60, progress_bar=False)
     assert_same_params(agents[1], alone)
 
@@ -53,8 +71,16 @@ def test_python_environments_one_after_the_other():
 @pytest.mark.parametrize("algorithm", SETTINGS)
 def test_every_number_may_differ_in_one_program(algorithm, monkeypatch):
     monkeypatch.setattr(together, "_learn_in_turn", None)
-    one = make(algorithm, CATCH, **{"learning_rate": 1e-3, **({"ent_coef": 0.1} if algorithm == "SAC" else {})})
-    numbers = {name: 0.9 * value + 0.01 for name, value in together._numbers(one.config).items() if name != "cvar_alpha"}
+    one = make(
+        algorithm,
+        CATCH,
+        **{"learning_rate": 1e-3, **({"ent_coef": 0.1} if algorithm == "SAC" else {})},
+    )
+    numbers = {
+        name: 0.9 * value + 0.01
+        for name, value in together._numbers(one.config).items()
+        if name != "cvar_alpha"
+    }
     assert {"learning_rate", "gamma"} <= numbers.keys()
     other, alone = (make(algorithm, CATCH, **numbers) for _ in range(2))
     learn_together([one, other], 64, progress_bar=False)
@@ -63,9 +89,14 @@ def test_every_number_may_differ_in_one_program(algorithm, monkeypatch):
 
 def test_what_cannot_be_one_program_learns_all_the_same(capsys):
     """Different networks, and a number by which the algorithm decides what to compute."""
-    agents = [make("QRDQN", CATCH, cvar_alpha=alpha) for alpha in (0.5, 0.6)] + [make("QRDQN", CATCH, net_arch=(8,))]
+    agents = [make("QRDQN", CATCH, cvar_alpha=alpha) for alpha in (0.5, 0.6)] + [
+        make("QRDQN", CATCH, net_arch=(8,))
+    ]
     curves = learn_together(agents, 40, log_interval=20)
-    assert all(len(curve.timesteps) == 2 for curve in curves) and [agent.num_timesteps for agent in agents] == [40] * 3
+    assert (
+        all(len(curve.timesteps) == 2 for curve in curves)
+        and [agent.num_timesteps for agent in agents] == [40] * 3
+    )
     assert "120/120" in capsys.readouterr().err
     with pytest.raises(ConfigurationError, match="appears twice"):
         learn_together(agents[:1] * 2, 40)
@@ -74,6 +105,9 @@ def test_what_cannot_be_one_program_learns_all_the_same(capsys):
 
 
 def test_all_seeds_learn():
-    agents = [PPO(CATCH, seed=seed, n_envs=16, n_steps=32, batch_size=128, learning_rate=3e-3) for seed in range(3)]
+    agents = [
+        PPO(CATCH, seed=seed, n_envs=16, n_steps=32, batch_size=128, learning_rate=3e-3)
+        for seed in range(3)
+    ]
     learn_together(agents, 20_000, progress_bar=False)
     assert all(evaluate_policy(agent, CATCH, 30, seed=7)[0] > 0.9 for agent in agents)

@@ -13,12 +13,21 @@ OFF_POLICY = {"learning_starts": 0, "n_steps": 3}
 REPLAY = {**OFF_POLICY, "prioritized_replay": True}
 # Each with the defaults and, in turn, with these.
 OPTIONS = {
-    "DQN": [{**REPLAY, "noisy": True, "dueling": True}, {**OFF_POLICY, "double_q": False, "tau": 0.5}],
+    "DQN": [
+        {**REPLAY, "noisy": True, "dueling": True},
+        {**OFF_POLICY, "double_q": False, "tau": 0.5},
+    ],
     "QRDQN": [{**REPLAY, "noisy": True}, {**OFF_POLICY, "cvar_alpha": 0.5}],
     "SAC": [{**REPLAY, "normalize_obs": True, "policy_delay": 2}, {**OFF_POLICY, "noise_steps": 3}],
     "MPO": [{**OFF_POLICY, "normalize_obs": True}, {**OFF_POLICY, "retrace": True}],
-    "PPO": [{"normalize_obs": True, "normalize_reward": True, "target_kl": 0.1}, {"recurrent": None}],
-    "IMPALA": [{"recurrent": "lstm"}, {"recurrent": None, "optimizer": "rmsprop", "state_dependent_std": True}],
+    "PPO": [
+        {"normalize_obs": True, "normalize_reward": True, "target_kl": 0.1},
+        {"recurrent": None},
+    ],
+    "IMPALA": [
+        {"recurrent": "lstm"},
+        {"recurrent": None, "optimizer": "rmsprop", "state_dependent_std": True},
+    ],
 }
 
 # Learns in environments of numbers, categories and masks, and of 64-bit numbers; prints what is not in 32 bits.
@@ -74,6 +83,8 @@ def test_all_agents_learn_with_64_bits(algorithm):
     root = Path(__file__).parents[1]
     env = {**os.environ, "JAX_ENABLE_X64": "1", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)}
     command = [sys.executable, "-c", SCRIPT, algorithm]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=600)
+    done = subprocess.run(
+        command, env=env, capture_output=True, text=True, check=False, timeout=600
+    )
     assert done.returncode == 0, done.stderr[-3_000:]
     assert done.stdout == ""

@@ -21,7 +21,13 @@ import numpy as np
 
 from agentzoo import checkpoint, description, keywords
 from agentzoo import config as configs
-from agentzoo.callbacks import BaseCallback, CallbackLike, CallbackList, ProgressBarCallback, make_callback
+from agentzoo.callbacks import (
+    BaseCallback,
+    CallbackLike,
+    CallbackList,
+    ProgressBarCallback,
+    make_callback,
+)
 from agentzoo.envs import (
     BraxAdapter,
     EnvLike,
@@ -55,10 +61,26 @@ from agentzoo.runners import (
     make_runner,
 )
 from agentzoo.sharding import Mesh, collect, make_mesh, replicate, spread
-from agentzoo.types import Agent, ConfigurationError, EnvSpec, InvalidStep, PyTree, TrainingError, all_finite, resolve_metrics
+from agentzoo.types import (
+    Agent,
+    ConfigurationError,
+    EnvSpec,
+    InvalidStep,
+    PyTree,
+    TrainingError,
+    all_finite,
+    resolve_metrics,
+)
 
 Config = TypeVar("Config")
-_AROUND_ANOTHER = FunctionalGymEnv, FunctionalVectorEnv, TimeLimit, FuncEnvAdapter, GymnaxAdapter, BraxAdapter
+_AROUND_ANOTHER = (
+    FunctionalGymEnv,
+    FunctionalVectorEnv,
+    TimeLimit,
+    FuncEnvAdapter,
+    GymnaxAdapter,
+    BraxAdapter,
+)
 
 # What the arrays of a saved agent mean, which files say from 2 on. In files of revision 1, the Box actions
 # of PPO and IMPALA are in the environment's units.
@@ -123,20 +145,36 @@ class Algorithm(Generic[Config]):
             raise ConfigurationError(keywords.policy_first(name, env, misplaced[0]))
         self._place(runner, n_actors, max_lag, n_devices)
         if preset is not None and preset not in self.presets:
-            raise ConfigurationError(f"{name} has no preset {preset!r}; choose from {', '.join(self.presets) or 'none'}.")
+            raise ConfigurationError(
+                f"{name} has no preset {preset!r}; choose from {', '.join(self.presets) or 'none'}."
+            )
         n_envs = configs.integer("n_envs", n_envs, 1)
         hyperparameters = {**(self.presets[preset] if preset else {}), **hyperparameters}
-        self.config: Config = configs.make_config(self.Config, hyperparameters, _names_of(Algorithm.__init__))
-        self.seed = random.SystemRandom().randrange(2**31) if seed is None else configs.integer("seed", seed, 0)
+        self.config: Config = configs.make_config(
+            self.Config, hyperparameters, _names_of(Algorithm.__init__)
+        )
+        self.seed = (
+            random.SystemRandom().randrange(2**31)
+            if seed is None
+            else configs.integer("seed", seed, 0)
+        )
         self._envs: Envs | None = make_shared_envs(env, n_envs, n_actors, distant=runner == "ray")
         self._setup(self._envs.spec, network, log_dir, info_keywords)
         self.env_id, self.env_kwargs = identify(env, self._envs)
 
     def _place(self, runner: str, n_actors: int, max_lag: int, n_devices: int | str) -> None:
         """Sets where the agent trains."""
-        n_actors, max_lag = configs.integer("n_actors", n_actors, 1), configs.integer("max_lag", max_lag)
+        n_actors, max_lag = (
+            configs.integer("n_actors", n_actors, 1),
+            configs.integer("max_lag", max_lag),
+        )
         check_runner(runner, n_actors, max_lag)
-        self.runner, self.n_actors, self.max_lag, self.mesh = runner, n_actors, max_lag, make_mesh(n_devices)
+        self.runner, self.n_actors, self.max_lag, self.mesh = (
+            runner,
+            n_actors,
+            max_lag,
+            make_mesh(n_devices),
+        )
 
     def _setup(
         self,
@@ -151,14 +189,23 @@ class Algorithm(Generic[Config]):
                 f"{type(self).__name__} needs a {_either(self.action_spaces)} action space, but the environment has {spec.action_space}."
             )
         if 0 in spaces.shape(spec.action_space):
-            raise ConfigurationError(f"The action space {spec.action_space} is empty, so there is nothing to choose.")
+            raise ConfigurationError(
+                f"The action space {spec.action_space} is empty, so there is nothing to choose."
+            )
         if network is not None and not callable(network):
-            raise ConfigurationError(f"network={network!r}; expected a function from a batch of observations to features [N, F].")
+            raise ConfigurationError(
+                f"network={network!r}; expected a function from a batch of observations to features [N, F]."
+            )
         self.spec, self.network, self.log_dir = spec, network, log_dir
         # What `predict` is given, one observation or a batch, is checked as environments are.
         name = "The observation"
-        self._checks = checking.make_check(spec.observation_space, name), checking.make_batch_check(spec.observation_space, None, name)
-        self._agent, self._programs = _build(type(self).make_agent, self.config, spec_to_json(spec), network, self.mesh)
+        self._checks = (
+            checking.make_check(spec.observation_space, name),
+            checking.make_batch_check(spec.observation_space, None, name),
+        )
+        self._agent, self._programs = _build(
+            type(self).make_agent, self.config, spec_to_json(spec), network, self.mesh
+        )
         init_key, act_key, self._predict_key = jax.random.split(jax.random.key(self.seed), 3)
         self._run = RunState(self._programs.init(init_key), replicate(act_key, self.mesh), 0, 0)
         self._predictions = 0
@@ -220,7 +267,11 @@ class Algorithm(Generic[Config]):
     @property
     def ep_rew_mean(self) -> float:
         """Mean return of the last 100 training episodes; NaN before the first."""
-        return float(np.mean([episode.reward for episode in self._episodes])) if self._episodes else math.nan
+        return (
+            float(np.mean([episode.reward for episode in self._episodes]))
+            if self._episodes
+            else math.nan
+        )
 
     @keywords.checked
     def learn(
@@ -259,23 +310,33 @@ class Algorithm(Generic[Config]):
         with self._turns.learning():
             self._begin(reset_num_timesteps)
             try:
-                self._train(total, callbacks, log_interval, reset_num_timesteps, callback is not None)
+                self._train(
+                    total, callbacks, log_interval, reset_num_timesteps, callback is not None
+                )
             finally:
                 self._end()
         return self
 
-    def _check_run(self, total_timesteps: float, log_interval: int, reset_num_timesteps: bool) -> int:
+    def _check_run(
+        self, total_timesteps: float, log_interval: int, reset_num_timesteps: bool
+    ) -> int:
         """The step at which a run ends; raises `ConfigurationError` if it cannot be."""
         if np.ndim(total_timesteps) == 0 and hasattr(total_timesteps, "item"):
             total_timesteps = total_timesteps.item()  # type: ignore[union-attr]
         if not (isinstance(total_timesteps, int | float) and 1 <= total_timesteps < 2**31):
-            raise ConfigurationError(f"total_timesteps={total_timesteps!r}; expected a number of environment steps, 1 to 2^31 - 1.")
+            raise ConfigurationError(
+                f"total_timesteps={total_timesteps!r}; expected a number of environment steps, 1 to 2^31 - 1."
+            )
         configs.integer("log_interval", log_interval, 1)
         if self._runner is None:
-            raise ConfigurationError("The agent was loaded without an environment; give it one with set_env(env) or load(path, env=...).")
+            raise ConfigurationError(
+                "The agent was loaded without an environment; give it one with set_env(env) or load(path, env=...)."
+            )
         total = (0 if reset_num_timesteps else self._run.step) + int(total_timesteps)
         if total >= 2**31:
-            raise ConfigurationError(f"The run would be {total} steps long, and a run has 2^31 - 1 at most; begin a new one.")
+            raise ConfigurationError(
+                f"The run would be {total} steps long, and a run has 2^31 - 1 at most; begin a new one."
+            )
         return total
 
     def _budget(self, first: int, total: int) -> Budget:
@@ -331,14 +392,19 @@ class Algorithm(Generic[Config]):
             return min((step // log_interval + 1) * log_interval, callback.next_step(step))
 
         try:
-            with interrupt_between_cycles() as interrupted, contextlib.closing(self._runner.run(self._run, total, pause)) as cycles:
+            with (
+                interrupt_between_cycles() as interrupted,
+                contextlib.closing(self._runner.run(self._run, total, pause)) as cycles,
+            ):
                 callback.on_rollout_start()
                 for cycle in cycles:
                     before, self._run, self._metrics = self.params, cycle.run, cycle.metrics
                     self._keep(cycle.episodes)
                     if cycle.fault is not None:
                         # The agent keeps the last parameters that were finite, to be used but not to learn on.
-                        self._run = self._run._replace(agent=self._run.agent._replace(params=before))
+                        self._run = self._run._replace(
+                            agent=self._run.agent._replace(params=before)
+                        )
                         raise TrainingError(cycle.fault)
                     callback.update_locals(self._locals(cycle, watched))
                     callback.on_rollout_end()
@@ -401,7 +467,10 @@ class Algorithm(Generic[Config]):
         """Records the values that every agent has."""
         if self._episodes:
             self.logger.record("rollout/ep_rew_mean", self.ep_rew_mean)
-            self.logger.record("rollout/ep_len_mean", float(np.mean([episode.length for episode in self._episodes])))
+            self.logger.record(
+                "rollout/ep_len_mean",
+                float(np.mean([episode.length for episode in self._episodes])),
+            )
         for name, values in self._infos.items():
             tag = "success_rate" if name == "is_success" else f"{name}_mean"
             self.logger.record(f"rollout/{tag}", np.mean(values))
@@ -413,7 +482,11 @@ class Algorithm(Generic[Config]):
 
     @keywords.checked
     def predict(
-        self, observation: Any, state: PyTree = None, episode_start: Any = None, deterministic: bool = False
+        self,
+        observation: Any,
+        state: PyTree = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
     ) -> tuple[np.ndarray, PyTree]:
         """Chooses an action for an observation, or for each of a batch.
 
@@ -432,13 +505,21 @@ class Algorithm(Generic[Config]):
         obs, batched = self._batch(observation)
         num = jax.tree.leaves(obs)[0].shape[0]
         memory = self._initial_memory(num) if state is None else state
-        start = np.zeros(num, bool) if episode_start is None else np.broadcast_to(np.asarray(episode_start, bool), (num,))
+        start = (
+            np.zeros(num, bool)
+            if episode_start is None
+            else np.broadcast_to(np.asarray(episode_start, bool), (num,))
+        )
         count, deterministic = np.uint32(self._predictions % 2**32), bool(deterministic)
         self._predictions += not deterministic
-        action, memory = self._programs.predict(self.params, memory, obs, start, self._predict_key, count, deterministic)
+        action, memory = self._programs.predict(
+            self.params, memory, obs, start, self._predict_key, count, deterministic
+        )
         space = self.spec.action_space
         actions = spaces.to_elements(space, np.asarray(action))
-        return (actions if batched else spaces.pick(space, actions, 0)), (memory if jax.tree.leaves(memory) else None)
+        return (actions if batched else spaces.pick(space, actions, 0)), (
+            memory if jax.tree.leaves(memory) else None
+        )
 
     def values(self, observation: Any, action: Any = None) -> np.ndarray:
         """The values `[A]` that an agent gives to the actions in an observation, or `[N, A]` for a batch.
@@ -456,11 +537,19 @@ class Algorithm(Generic[Config]):
             raise ConfigurationError(f"{type(self).__name__} has no action values.")
         space = self.spec.action_space
         if (action is None) != hasattr(space, "n"):
-            wanted = "values(observation), without an action" if hasattr(space, "n") else "values(observation, action)"
+            wanted = (
+                "values(observation), without an action"
+                if hasattr(space, "n")
+                else "values(observation, action)"
+            )
             raise ConfigurationError(f"Write {wanted}: actions are {space}.")
         if action is None:
             return self._query("values", observation)
-        return self._query("values", observation, action if spaces.is_batched(space, action) else np.expand_dims(action, 0))
+        return self._query(
+            "values",
+            observation,
+            action if spaces.is_batched(space, action) else np.expand_dims(action, 0),
+        )
 
     def _query(self, name: str, observation: Any, *arguments: Any) -> np.ndarray:
         """What one of the agent's `queries` gives for an observation, or for each of a batch."""
@@ -476,7 +565,9 @@ class Algorithm(Generic[Config]):
             self._checks[batched](observation)
         except InvalidStep as error:
             raise ConfigurationError(error.problem) from None
-        return (spaces.copy(space, observation) if batched else spaces.stack(space, [observation])), batched
+        return (
+            spaces.copy(space, observation) if batched else spaces.stack(space, [observation])
+        ), batched
 
     def get_env(self) -> TrainingEnv | None:
         """The environments that the agent trains in, as one Gymnasium `VectorEnv`.
@@ -523,7 +614,11 @@ class Algorithm(Generic[Config]):
     def _make_envs(self, spec: EnvSpec, env: EnvLike, n_envs: int | None) -> Envs:
         """Makes environments for an agent that was made for others; raises `ConfigurationError` if their spaces differ."""
         made = hasattr(env, "metadata") and not isinstance(env, type)
-        n_envs = (1 if made else spec.num_envs) if n_envs is None else configs.integer("n_envs", n_envs, 1)
+        n_envs = (
+            (1 if made else spec.num_envs)
+            if n_envs is None
+            else configs.integer("n_envs", n_envs, 1)
+        )
         envs = make_shared_envs(env, n_envs, self.n_actors, distant=self.runner == "ray")
         if not all(map(spaces.fits, envs.spec[:2], spec[:2])):
             raise ConfigurationError(
@@ -535,7 +630,12 @@ class Algorithm(Generic[Config]):
         """Trains in these environments, which were made of `env`; changes nothing if that is impossible."""
         spec, agent, programs, state = self._regrouped(envs.spec.num_envs)
         runner = self._make_runner(agent, programs, envs)
-        self.spec, self._agent, self._programs, self._run = spec, agent, programs, self._run._replace(agent=state)
+        self.spec, self._agent, self._programs, self._run = (
+            spec,
+            agent,
+            programs,
+            self._run._replace(agent=state),
+        )
         self._runner, self._seed_next_reset = runner, True
         self._envs = envs
         self.env_id, self.env_kwargs = identify(env, envs)
@@ -550,16 +650,22 @@ class Algorithm(Generic[Config]):
         if num_envs == self.spec.num_envs:
             return self.spec, self._agent, self._programs, self._run.agent
         spec, old = self.spec._replace(num_envs=num_envs), self._run.agent
-        agent, programs = _build(type(self).make_agent, self.config, spec_to_json(spec), self.network, self.mesh)
+        agent, programs = _build(
+            type(self).make_agent, self.config, spec_to_json(spec), self.network, self.mesh
+        )
         parts = programs.init(jax.random.key(0))._asdict()
         for name, part in parts.items():
-            refill = agent.refill.get(name, functools.partial(_carry_over, self.spec.num_envs, num_envs, name))
+            refill = agent.refill.get(
+                name, functools.partial(_carry_over, self.spec.num_envs, num_envs, name)
+            )
             parts[name] = refill(part, getattr(old, name))
         return spec, agent, programs, replicate(type(old)(**parts), self.mesh)
 
     def _is_finite(self) -> bool:
         """Whether the agent's state is finite, apart from its replay, of which the environments' checks take care."""
-        return all_finite({name: part for name, part in self._run.agent._asdict().items() if name != "replay"})
+        return all_finite(
+            {name: part for name, part in self._run.agent._asdict().items() if name != "replay"}
+        )
 
     @keywords.checked
     def save(self, path: str | os.PathLike, exclude: str | Sequence[str] = ()) -> Path:
@@ -582,20 +688,33 @@ class Algorithm(Generic[Config]):
 
     def _save(self, path: str | os.PathLike, exclude: str | Sequence[str]) -> Path:
         if checkpoint.exists(path) and not self._is_finite():
-            raise ConfigurationError(f"The agent's state is not finite, so that it does not replace {path}; save it elsewhere.")
+            raise ConfigurationError(
+                f"The agent's state is not finite, so that it does not replace {path}; save it elsewhere."
+            )
         exclude = (exclude,) if isinstance(exclude, str) else exclude
         exclude = [part for part in exclude if part != "replay" or part in self._run.agent._fields]
         for part in exclude:
             if part not in self._run.agent._fields or part == "params":
-                raise ConfigurationError(f"exclude={part!r}; choose from {', '.join(self._run.agent._fields[1:])}.")
+                raise ConfigurationError(
+                    f"exclude={part!r}; choose from {', '.join(self._run.agent._fields[1:])}."
+                )
         run = self._run._replace(agent=self._run.agent._asdict())
-        run = run._replace(agent={part: value for part, value in run.agent.items() if part not in exclude})
-        manifest = {**self._describe_run(), "excluded": sorted(exclude), "predictions": self._predictions, "versions": versions()}
+        run = run._replace(
+            agent={part: value for part, value in run.agent.items() if part not in exclude}
+        )
+        manifest = {
+            **self._describe_run(),
+            "excluded": sorted(exclude),
+            "predictions": self._predictions,
+            "versions": versions(),
+        }
         manifest["revision"] = REVISION
         if self._runner is None or self._runner.worlds is None:
             return checkpoint.save(path, run._asdict(), manifest)
         worlds = collect(self._runner.worlds, self.mesh)
-        return checkpoint.save(path, run._asdict() | {"worlds": worlds}, manifest | {"worlds": self._runner.name})
+        return checkpoint.save(
+            path, run._asdict() | {"worlds": worlds}, manifest | {"worlds": self._runner.name}
+        )
 
     @classmethod
     def load(
@@ -637,7 +756,9 @@ class Algorithm(Generic[Config]):
         """
         manifest = checkpoint.read_manifest(path)
         if manifest["algorithm"] != cls.__name__:
-            raise ConfigurationError(f"{path} holds a {manifest['algorithm']}; load it with agentzoo.load(path).")
+            raise ConfigurationError(
+                f"{path} holds a {manifest['algorithm']}; load it with agentzoo.load(path)."
+            )
         if manifest["network"] is not None and network is None:
             raise ConfigurationError(
                 f"The agent was made with your network {manifest['network']!r}, which is not stored in the file (no code is); "
@@ -650,7 +771,11 @@ class Algorithm(Generic[Config]):
         agent.seed, agent.env_id, agent._envs = manifest["seed"], manifest["env_id"], None
         agent.env_kwargs = manifest.get("env_kwargs", {})  # older files have none
         envs = None if env is None else agent._make_envs(spec, env, n_envs)
-        number = envs.spec.num_envs if envs is not None else configs.integer("n_envs", spec.num_envs if n_envs is None else n_envs, 1)
+        number = (
+            envs.spec.num_envs
+            if envs is not None
+            else configs.integer("n_envs", spec.num_envs if n_envs is None else n_envs, 1)
+        )
         if number == spec.num_envs:
             agent.config = config
             agent._setup(spec, network, log_dir, info_keywords)
@@ -659,7 +784,11 @@ class Algorithm(Generic[Config]):
             agent._restore(path, manifest)
             return agent
         # Hyperparameters that suit the new number of environments need not suit the old one.
-        functions = {name: value for name, value in hyperparameters.items() if configs.is_function(saved.get(name))}
+        functions = {
+            name: value
+            for name, value in hyperparameters.items()
+            if configs.is_function(saved.get(name))
+        }
         agent.config = configs.from_json(cls.Config, saved, functions)
         agent._setup(spec, network, log_dir, info_keywords)
         agent._restore(path, manifest)
@@ -675,17 +804,29 @@ class Algorithm(Generic[Config]):
         """Takes over the state that a file holds, with that of the environments where those are the same."""
         template = self._run._replace(agent=self._run.agent._asdict())._asdict()
         missing = tuple(f"['agent']['{part}']" for part in manifest["excluded"])
-        going_on = self._runner is not None and self._runner.name is not None and self._runner.name == manifest.get("worlds")
+        going_on = (
+            self._runner is not None
+            and self._runner.name is not None
+            and self._runner.name == manifest.get("worlds")
+        )
         if self._runner is not None and going_on:
             self._runner.reset(self.seed)
-            template["worlds"], self._seed_next_reset = collect(self._runner.worlds, self.mesh), False
+            template["worlds"], self._seed_next_reset = (
+                collect(self._runner.worlds, self.mesh),
+                False,
+            )
         loaded = checkpoint.load(path, template, missing, surplus="['worlds']")
         if self._runner is not None:
             self._runner.worlds = spread(loaded.pop("worlds", None), self.mesh)
         state = type(self._run.agent)(**loaded["agent"])
         if manifest.get("revision", 1) < REVISION:
             state = self.upgrade(state, self.spec)
-        self._run = RunState(replicate(state, self.mesh), replicate(loaded["key"], self.mesh), loaded["step"], loaded["moves"])
+        self._run = RunState(
+            replicate(state, self.mesh),
+            replicate(loaded["key"], self.mesh),
+            loaded["step"],
+            loaded["moves"],
+        )
         self._predictions, self._logged_step = manifest["predictions"], loaded["step"]
 
     @staticmethod
@@ -694,7 +835,11 @@ class Algorithm(Generic[Config]):
         return state
 
     def _describe_run(self) -> dict[str, Any]:
-        network = getattr(self.network, "__name__", type(self.network).__name__) if self.network is not None else None
+        network = (
+            getattr(self.network, "__name__", type(self.network).__name__)
+            if self.network is not None
+            else None
+        )
         return {
             "algorithm": type(self).__name__,
             "env_id": self.env_id,
@@ -719,11 +864,19 @@ class Algorithm(Generic[Config]):
         try:
             return make_folder(log_dir, type(self).__name__, self.env_id or _class_of(self._envs))
         except (FileExistsError, NotADirectoryError) as error:
-            raise ConfigurationError(f"log_dir={str(self.log_dir)!r} is a file, or lies in one; choose a folder.") from error
+            raise ConfigurationError(
+                f"log_dir={str(self.log_dir)!r} is a file, or lies in one; choose a folder."
+            ) from error
 
 
 @functools.lru_cache(maxsize=16)
-def _build(make_agent: Callable[..., Agent], config: Any, spec: str, network: Callable | None, mesh: Mesh | None) -> tuple[Agent, Programs]:
+def _build(
+    make_agent: Callable[..., Agent],
+    config: Any,
+    spec: str,
+    network: Callable | None,
+    mesh: Mesh | None,
+) -> tuple[Agent, Programs]:
     """Agents are pure functions, so that those with the same settings share them, and their compiled programs."""
     agent = make_agent(config, spec_from_json(spec), network)
     return agent, compile_agent(agent, mesh)
@@ -731,7 +884,9 @@ def _build(make_agent: Callable[..., Agent], config: Any, spec: str, network: Ca
 
 def spec_to_json(spec: EnvSpec) -> str:
     """What an agent knows of its environments, as text."""
-    return json.dumps([spaces.to_json(spec.observation_space), spaces.to_json(spec.action_space), spec.num_envs])
+    return json.dumps(
+        [spaces.to_json(spec.observation_space), spaces.to_json(spec.action_space), spec.num_envs]
+    )
 
 
 def spec_from_json(text: str) -> EnvSpec:
@@ -773,7 +928,9 @@ def _carry_over(old_num: int, num: int, name: str, part: PyTree, old: PyTree) ->
 def _names_of(function: Callable[..., Any]) -> list[str]:
     """The arguments that a function has by name."""
     parameters = inspect.signature(function).parameters.values()
-    names = [one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    names = [
+        one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+    ]
     return [name for name in names if name not in ("self", "cls")]
 
 
@@ -810,7 +967,9 @@ class Turns:
         """
         with self._lock:
             if self._learner is not None:
-                raise ConfigurationError("The agent is learning already; wait until `learn` has returned, or make another agent.")
+                raise ConfigurationError(
+                    "The agent is learning already; wait until `learn` has returned, or make another agent."
+                )
             self._learner = threading.get_ident()
         try:
             yield
@@ -847,7 +1006,10 @@ class Turns:
 def interrupt_between_cycles() -> Iterator[Callable[[], bool]]:
     """Lets Ctrl-C wait for the end of a cycle, since JAX overwrites the agent's state within it. A second one does not wait."""
     pressed, previous = threading.Event(), signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or previous in (signal.SIG_IGN, None):
+    if threading.current_thread() is not threading.main_thread() or previous in (
+        signal.SIG_IGN,
+        None,
+    ):
         yield pressed.is_set
         return
 

@@ -116,8 +116,17 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
 
     @hk.transform
     def q_network(obs):
-        features = networks.torso(view, config.cnn, config.net_arch[:-1], config.activation, obs, network)
-        return networks.q_head(features, num_actions, config.net_arch[-1:], config.activation, config.dueling, config.noisy)[:, 0]
+        features = networks.torso(
+            view, config.cnn, config.net_arch[:-1], config.activation, obs, network
+        )
+        return networks.q_head(
+            features,
+            num_actions,
+            config.net_arch[-1:],
+            config.activation,
+            config.dueling,
+            config.noisy,
+        )[:, 0]
 
     def q_values(params: hk.Params, key: Array | None, obs) -> Array:
         """Action values `[N, A]`; the noise of noisy networks is zero if key is None."""
@@ -127,18 +136,36 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
         """Action values `[N, A]`, -inf for illegal actions."""
         return networks.rule_out(q_values(params, key, obs), masks.split(obs).legal)
 
-    by_error = Prioritisation(config.prioritized_replay_alpha, config.prioritized_replay_beta0, config.prioritized_replay_eps)
+    by_error = Prioritisation(
+        config.prioritized_replay_alpha,
+        config.prioritized_replay_beta0,
+        config.prioritized_replay_eps,
+    )
     prioritisation = by_error if config.prioritized_replay else None
-    replay_buffer = make_replay(spec, config.buffer_size, config.train_freq, config.gamma, config.n_steps, prioritisation)
-    phase = make_phase(replay_buffer, config.learning_starts, config.gradient_steps, config.train_freq * spec.num_envs)
+    replay_buffer = make_replay(
+        spec, config.buffer_size, config.train_freq, config.gamma, config.n_steps, prioritisation
+    )
+    phase = make_phase(
+        replay_buffer,
+        config.learning_starts,
+        config.gradient_steps,
+        config.train_freq * spec.num_envs,
+    )
 
     def optimizer(clock: Clock) -> optax.GradientTransformation:
         learning_rate = value_at(config.learning_rate, clock.remaining)
-        return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(learning_rate, eps=config.adam_eps))
+        return optax.chain(
+            optax.clip_by_global_norm(config.max_grad_norm),
+            optax.adam(learning_rate, eps=config.adam_eps),
+        )
 
     def epsilon(clock: Clock) -> Array:
-        progress = jnp.minimum((1 - clock.remaining) / jnp.maximum(config.exploration_fraction, 1e-9), 1.0)
-        eps = config.exploration_initial_eps + progress * (config.exploration_final_eps - config.exploration_initial_eps)
+        progress = jnp.minimum(
+            (1 - clock.remaining) / jnp.maximum(config.exploration_fraction, 1e-9), 1.0
+        )
+        eps = config.exploration_initial_eps + progress * (
+            config.exploration_final_eps - config.exploration_initial_eps
+        )
         return jnp.where(clock.began < config.learning_starts, 1.0, 0.0 if config.noisy else eps)
 
     def epsilon_greedy(q_t: Array, obs, eps: Array | float, key: Array) -> Array:
@@ -150,7 +177,14 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
         network_key, key = jax.random.split(key)
         params = q_network.init(network_key, networks.example(masks.space))
         clock = Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))
-        return DQNState(params, jax.tree.map(jnp.copy, params), optimizer(clock).init(params), replay_buffer.init(), key, jnp.int32(0))
+        return DQNState(
+            params,
+            jax.tree.map(jnp.copy, params),
+            optimizer(clock).init(params),
+            replay_buffer.init(),
+            key,
+            jnp.int32(0),
+        )
 
     def act(params, memory, obs, key, clock):
         noise_key, explore_key = jax.random.split(key) if config.noisy else (None, key)
@@ -161,13 +195,17 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
         eps = 0.0 if deterministic or config.noisy else config.exploration_final_eps
         return epsilon_greedy(legal_values(params, None, obs), obs, eps, key), memory
 
-    def loss_fn(params: hk.Params, target_params: hk.Params, batch: Batch, key: Array) -> tuple[Array, Array]:
+    def loss_fn(
+        params: hk.Params, target_params: hk.Params, batch: Batch, key: Array
+    ) -> tuple[Array, Array]:
         keys = jax.random.split(key, 3) if config.noisy else (None, None, None)
         q_tm1 = q_values(params, keys[0], batch.obs_tm1)
         q_t = legal_values(target_params, keys[1], batch.obs_t)
         if config.double_q:
             q_t_selector = legal_values(params, keys[2], batch.obs_t)
-            td_error = core.double_q_learning(q_tm1, batch.a_tm1, batch.r_t, batch.discount_t, q_t, q_t_selector)
+            td_error = core.double_q_learning(
+                q_tm1, batch.a_tm1, batch.r_t, batch.discount_t, q_t, q_t_selector
+            )
         else:
             td_error = core.q_learning(q_tm1, batch.a_tm1, batch.r_t, batch.discount_t, q_t)
         return jnp.mean(batch.weight * core.huber_loss(td_error)), td_error
@@ -175,19 +213,32 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
     def update(state: DQNState, key: Array, clock: Clock) -> tuple[DQNState, Array]:
         sample_key, noise_key = jax.random.split(key) if config.noisy else (key, key)
         batch = replay_buffer.sample(state.replay, sample_key, config.batch_size, clock.remaining)
-        (loss, td_error), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, state.target_params, batch, noise_key)
+        (loss, td_error), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params, state.target_params, batch, noise_key
+        )
         updates, opt_state = optimizer(clock).update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         replay = replay_buffer.update(state.replay, batch.slot, td_error)
-        return state._replace(params=params, opt_state=opt_state, replay=replay, n_updates=state.n_updates + 1), loss
+        return state._replace(
+            params=params, opt_state=opt_state, replay=replay, n_updates=state.n_updates + 1
+        ), loss
 
-    def learn(state: DQNState, trajectory: Trajectory, clock: Clock) -> tuple[DQNState, dict[str, Any]]:
+    def learn(
+        state: DQNState, trajectory: Trajectory, clock: Clock
+    ) -> tuple[DQNState, dict[str, Any]]:
         if config.clip_reward:
             trajectory = trajectory._replace(r_t=jnp.clip(trajectory.r_t, -1.0, 1.0))
-        syncs = clock.step // config.target_update_interval - clock.began // config.target_update_interval
+        syncs = (
+            clock.step // config.target_update_interval
+            - clock.began // config.target_update_interval
+        )
         step_size = jnp.asarray(1.0 - (1.0 - config.tau) ** syncs, jnp.float32)
         params, target_params = state.params, state.target_params
-        target_params = jax.lax.cond(syncs > 0, lambda: optax.incremental_update(params, target_params, step_size), lambda: target_params)
+        target_params = jax.lax.cond(
+            syncs > 0,
+            lambda: optax.incremental_update(params, target_params, step_size),
+            lambda: target_params,
+        )
         state = state._replace(target_params=target_params)
         state, total_loss, updates = phase(update, state, trajectory, clock)
         metrics = {
@@ -200,7 +251,9 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
 
     queries = {"values": lambda params, obs: legal_values(params, None, obs)}
     refill, inputs = {"replay": replay_buffer.refill}, networks.describe(view)
-    return Agent(init, act, predict, learn, config.train_freq, queries=queries, inputs=inputs, refill=refill)
+    return Agent(
+        init, act, predict, learn, config.train_freq, queries=queries, inputs=inputs, refill=refill
+    )
 
 
 class DQN(base.Algorithm[DQNConfig]):

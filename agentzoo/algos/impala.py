@@ -111,10 +111,14 @@ class IMPALAState(NamedTuple):
     n_updates: Array
 
 
-def make_agent(config: IMPALAConfig, spec: EnvSpec, network: networks.Network | None = None) -> Agent:
+def make_agent(
+    config: IMPALAConfig, spec: EnvSpec, network: networks.Network | None = None
+) -> Agent:
     """Builds the pure functions of IMPALA; `network` may replace the layers before the heads (and before memory)."""
     if config.optimizer not in ("adam", "rmsprop"):
-        raise ConfigurationError(f"optimizer={config.optimizer!r} is unknown; choose one of adam, rmsprop.")
+        raise ConfigurationError(
+            f"optimizer={config.optimizer!r} is unknown; choose one of adam, rmsprop."
+        )
     model = make_actor_critic(
         spec, config.images, config.scale_obs, config.cnn, config.net_arch, config.activation, config.share_layers, config.ortho_init,
         config.log_std_init, config.state_dependent_std, config.recurrent, config.recurrent_size, config.recurrent_span or config.n_steps,
@@ -141,7 +145,9 @@ def make_agent(config: IMPALAConfig, spec: EnvSpec, network: networks.Network | 
     def init(key: Array) -> IMPALAState:
         params = model.init(key)
         opt_state = optimizer(Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))).init(params)
-        normalizer = networks.init_reward_normalizer(spec.num_envs) if config.normalize_reward else ()
+        normalizer = (
+            networks.init_reward_normalizer(spec.num_envs) if config.normalize_reward else ()
+        )
         return IMPALAState(params, opt_state, normalizer, jnp.int32(0))
 
     def act(params, memory, obs, key, clock):
@@ -155,12 +161,22 @@ def make_agent(config: IMPALAConfig, spec: EnvSpec, network: networks.Network | 
         a = output.policy.mode() if deterministic else output.policy.sample(seed=key)
         return model.to_environment(a[0]), jax.tree.map(lambda x: x[0], output.memory)
 
-    def loss_fn(params: PyTree, trajectory: Trajectory, clock: Clock) -> tuple[Array, dict[str, Array]]:
-        policy, v_tm1, memory = forward(params, trajectory.obs_tm1, trajectory.first_tm1, trajectory.memory)
-        after = step(jax.lax.stop_gradient(params), *jax.tree.map(_merge, (memory, trajectory.obs_t)))
-        a_tm1 = trajectory.extras.get("a_tm1", trajectory.a_tm1).reshape(*v_tm1.shape, *policy.event_shape)
+    def loss_fn(
+        params: PyTree, trajectory: Trajectory, clock: Clock
+    ) -> tuple[Array, dict[str, Array]]:
+        policy, v_tm1, memory = forward(
+            params, trajectory.obs_tm1, trajectory.first_tm1, trajectory.memory
+        )
+        after = step(
+            jax.lax.stop_gradient(params), *jax.tree.map(_merge, (memory, trajectory.obs_t))
+        )
+        a_tm1 = trajectory.extras.get("a_tm1", trajectory.a_tm1).reshape(
+            *v_tm1.shape, *policy.event_shape
+        )
         log_prob_tm1, mask = policy.log_prob(a_tm1), trajectory.mask.astype(jnp.float32)
-        rho_tm1 = jax.lax.stop_gradient(core.prob_ratios(log_prob_tm1, trajectory.extras["log_prob_tm1"]))
+        rho_tm1 = jax.lax.stop_gradient(
+            core.prob_ratios(log_prob_tm1, trajectory.extras["log_prob_tm1"])
+        )
         vtrace = core.vtrace_td_error_and_advantage(
             v_tm1, after.v.reshape(v_tm1.shape), trajectory.r_t, config.gamma * trajectory.discount_t, rho_tm1,
             jnp.where(trajectory.last_t, 0.0, config.vtrace_lambda), config.clip_rho, config.clip_pg_rho, sample_mask=trajectory.mask,
@@ -169,9 +185,16 @@ def make_agent(config: IMPALAConfig, spec: EnvSpec, network: networks.Network | 
         def mean(x: Array) -> Array:
             return jnp.sum(jnp.where(mask == 0, 0.0, x)) / jnp.maximum(jnp.sum(mask), 1.0)
 
-        policy_loss, value_loss = -mean(log_prob_tm1 * vtrace.pg_advantage), mean(jnp.square(vtrace.errors))
+        policy_loss, value_loss = (
+            -mean(log_prob_tm1 * vtrace.pg_advantage),
+            mean(jnp.square(vtrace.errors)),
+        )
         entropy_loss = -mean(policy.entropy())
-        loss = policy_loss + config.vf_coef * value_loss + value_at(config.ent_coef, clock.remaining) * entropy_loss
+        loss = (
+            policy_loss
+            + config.vf_coef * value_loss
+            + value_at(config.ent_coef, clock.remaining) * entropy_loss
+        )
         return loss, {
             "train/loss": loss,
             "train/policy_gradient_loss": policy_loss,
@@ -182,22 +205,43 @@ def make_agent(config: IMPALAConfig, spec: EnvSpec, network: networks.Network | 
             "train/rho_clip_fraction": mean((rho_tm1 > config.clip_rho).astype(jnp.float32)),
         }
 
-    def learn(state: IMPALAState, trajectory: Trajectory, clock: Clock) -> tuple[IMPALAState, dict[str, Array]]:
+    def learn(
+        state: IMPALAState, trajectory: Trajectory, clock: Clock
+    ) -> tuple[IMPALAState, dict[str, Array]]:
         normalizer = state.reward_normalizer
         if config.clip_reward:
             trajectory = trajectory._replace(r_t=jnp.clip(trajectory.r_t, -1.0, 1.0))
         if config.normalize_reward:
-            normalizer, trajectory = networks.normalize_rewards(normalizer, trajectory, config.gamma)
-        trajectory = share(trajectory._replace(memory=()), axis=1)._replace(memory=share(trajectory.memory))
+            normalizer, trajectory = networks.normalize_rewards(
+                normalizer, trajectory, config.gamma
+            )
+        trajectory = share(trajectory._replace(memory=()), axis=1)._replace(
+            memory=share(trajectory.memory)
+        )
         grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params, trajectory, clock)
         updates, opt_state = optimizer(clock).update(grads, state.opt_state, state.params)
-        state = IMPALAState(optax.apply_updates(state.params, updates), opt_state, normalizer, state.n_updates + 1)
+        state = IMPALAState(
+            optax.apply_updates(state.params, updates), opt_state, normalizer, state.n_updates + 1
+        )
         metrics["train/learning_rate"] = value_at(config.learning_rate, clock.remaining)
         metrics["train/n_updates"] = state.n_updates
         return state, metrics
 
-    queries = {"value": lambda params, obs: step(params, model.initial_memory(len(jax.tree.leaves(obs)[0])), obs).v[0]}
-    return Agent(init, act, predict, learn, config.n_steps, model.initial_memory, queries, inputs=networks.describe(model.view))
+    queries = {
+        "value": lambda params, obs: step(
+            params, model.initial_memory(len(jax.tree.leaves(obs)[0])), obs
+        ).v[0]
+    }
+    return Agent(
+        init,
+        act,
+        predict,
+        learn,
+        config.n_steps,
+        model.initial_memory,
+        queries,
+        inputs=networks.describe(model.view),
+    )
 
 
 def _merge(x: Array) -> Array:
@@ -235,7 +279,10 @@ class IMPALA(base.Algorithm[IMPALAConfig]):
         """Convert the state of an agent whose Box actions are in the environment's units."""
         params, factors = scale_to_bounds(state.params, spec.action_space)
         opt_state = state.opt_state
-        for name, power in (("mu", 1), ("nu", 2)):  # moments of gradients, which shrink as parameters grow
+        for name, power in (
+            ("mu", 1),
+            ("nu", 2),
+        ):  # moments of gradients, which shrink as parameters grow
             moment = optax.tree_utils.tree_get(opt_state, name)
             if moment is not None:
                 moment = jax.tree.map(lambda m, factor: m / factor**power, moment, factors)  # noqa: B023

@@ -9,7 +9,14 @@ from agentzoo import checkpoint
 from agentzoo.algos.base import Algorithm
 from agentzoo.types import ConfigurationError
 
-ALGORITHMS = {"dqn": "DQN", "impala": "IMPALA", "mpo": "MPO", "ppo": "PPO", "qrdqn": "QRDQN", "sac": "SAC"}
+ALGORITHMS = {
+    "dqn": "DQN",
+    "impala": "IMPALA",
+    "mpo": "MPO",
+    "ppo": "PPO",
+    "qrdqn": "QRDQN",
+    "sac": "SAC",
+}
 """Module in `agentzoo.algos` -> class."""
 
 

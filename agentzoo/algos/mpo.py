@@ -60,7 +60,13 @@ from agentzoo.replay import Replay, make_phase, make_replay
 from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, Mean, Trajectory
 
 # The least values of the duals: far below, an alpha takes as long to come back when its KL has left its bound.
-LEAST = {"temperature": 1e-4, "penalty_temperature": 1e-4, "alpha": 0.1, "alpha_mean": 0.1, "alpha_stddev": 0.1}
+LEAST = {
+    "temperature": 1e-4,
+    "penalty_temperature": 1e-4,
+    "alpha": 0.1,
+    "alpha_mean": 0.1,
+    "alpha_stddev": 0.1,
+}
 # And the largest alphas, as multiples of the one that holds the improved policy at the bound.
 MOST = 3.0
 
@@ -184,15 +190,23 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
     networks.check(config.activation, config.cnn)
     view = networks.make_view(masks.space, config.images, config.scale_obs)
     if discrete and config.noise_steps > 1:
-        raise ConfigurationError(f"noise_steps={config.noise_steps} is for Box actions; leave it 1 for Discrete ones.")
+        raise ConfigurationError(
+            f"noise_steps={config.noise_steps} is for Box actions; leave it 1 for Discrete ones."
+        )
     if config.retrace and config.batch_size < config.n_steps:
-        raise ConfigurationError(f"batch_size={config.batch_size} holds no sequence of n_steps={config.n_steps}; make it larger.")
+        raise ConfigurationError(
+            f"batch_size={config.batch_size} holds no sequence of n_steps={config.n_steps}; make it larger."
+        )
 
     @hk.without_apply_rng
     @hk.transform
     def policy_network(obs):
-        features = networks.torso(view, config.cnn, config.net_arch, config.activation, obs, network)
-        narrow = hk.initializers.VarianceScaling(1e-4)  # so that the first policy is much the same in all states
+        features = networks.torso(
+            view, config.cnn, config.net_arch, config.activation, obs, network
+        )
+        narrow = hk.initializers.VarianceScaling(
+            1e-4
+        )  # so that the first policy is much the same in all states
         if discrete:
             return hk.Linear(int(space.n), w_init=narrow)(features)
         mean, scale = jnp.split(hk.Linear(2 * bounds.size, w_init=narrow)(features), 2, axis=-1)
@@ -202,7 +216,11 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
     @hk.transform
     def critic_network(obs, a):
         features = networks.torso(view, config.cnn, (), config.activation, obs, network)
-        features = networks.mlp(features if discrete else jnp.concatenate([features, a], axis=-1), config.net_arch, config.activation)
+        features = networks.mlp(
+            features if discrete else jnp.concatenate([features, a], axis=-1),
+            config.net_arch,
+            config.activation,
+        )
         q = hk.Linear(int(space.n) if discrete else 1)(features)
         return q if discrete else q[..., 0]
 
@@ -216,14 +234,24 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         return critic_network.apply(params, seen.obs, None if discrete else jnp.clip(a, -1.0, 1.0))
 
     def log_prob(outputs: Any, a: Array) -> Array:
-        distribution: Any = core.Categorical(outputs) if discrete else core.DiagonalGaussian(*outputs)
+        distribution: Any = (
+            core.Categorical(outputs) if discrete else core.DiagonalGaussian(*outputs)
+        )
         return distribution.log_prob(a)
 
     a_example = jnp.zeros(1, jnp.int32) if discrete else jnp.zeros((1, bounds.size), jnp.float32)
     behaviour = {"a": a_example, "log_prob": jnp.zeros(1, jnp.float32)} if config.retrace else ()
     n_step, sequence = (1, config.n_steps) if config.retrace else (config.n_steps, 1)
-    replay_buffer = make_replay(spec, config.buffer_size, config.train_freq, config.gamma, n_step, extras=behaviour)
-    phase = make_phase(replay_buffer, config.learning_starts, config.gradient_steps, config.train_freq * spec.num_envs, sequence)
+    replay_buffer = make_replay(
+        spec, config.buffer_size, config.train_freq, config.gamma, n_step, extras=behaviour
+    )
+    phase = make_phase(
+        replay_buffer,
+        config.learning_starts,
+        config.gradient_steps,
+        config.train_freq * spec.num_envs,
+        sequence,
+    )
 
     def optimizer(clock: Clock) -> optax.GradientTransformation:
         def adam(b2: float) -> optax.GradientTransformation:
@@ -233,7 +261,9 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         # An alpha that rises makes the policy's gradients larger. With b2=0.999 its steps would be too large for long, which raises the KL,
         # and thus alpha again.
         policy, critic = adam(b2=0.99), adam(b2=0.999)
-        duals = optax.adam(config.dual_learning_rate, b2=0.99, eps=1e-16)  # gradients may be tiny, and change their size quickly
+        duals = optax.adam(
+            config.dual_learning_rate, b2=0.99, eps=1e-16
+        )  # gradients may be tiny, and change their size quickly
         labels: Any = Networks("policy", "critic"), "duals"  # type: ignore[arg-type]
         return optax.multi_transform({"policy": policy, "critic": critic, "duals": duals}, labels)
 
@@ -244,18 +274,32 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
     def init(key: Array) -> MPOState:
         policy_key, critic_key, key = jax.random.split(key, 3)
         obs = networks.example(masks.space)
-        online = Networks(policy_network.init(policy_key, obs), critic_network.init(critic_key, obs, a_example))
+        online = Networks(
+            policy_network.init(policy_key, obs), critic_network.init(critic_key, obs, a_example)
+        )
         if discrete:
             duals = core.CategoricalMpoDuals.init(config.init_temperature, config.init_alpha_mean)
         else:
             penalty = config.init_temperature if config.action_penalty else None
             alphas = config.init_alpha_mean, config.init_alpha_stddev
-            duals = core.GaussianMpoDuals.init(bounds.size, config.init_temperature, *alphas, penalty)
+            duals = core.GaussianMpoDuals.init(
+                bounds.size, config.init_temperature, *alphas, penalty
+            )
         duals = jax.tree.map(lambda x: x.astype(jnp.float32), duals)
-        params = MPOParams(online, networks.init_statistics(masks.space, view) if config.normalize_obs else ())
+        params = MPOParams(
+            online, networks.init_statistics(masks.space, view) if config.normalize_obs else ()
+        )
         learned: Any = online, duals
         opt_state = optimizer(Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))).init(learned)
-        return MPOState(params, jax.tree.map(jnp.copy, online), duals, opt_state, replay_buffer.init(), key, jnp.int32(0))
+        return MPOState(
+            params,
+            jax.tree.map(jnp.copy, online),
+            duals,
+            opt_state,
+            replay_buffer.init(),
+            key,
+            jnp.int32(0),
+        )
 
     def sample(outputs: Any, key: Array) -> Array:
         if discrete:
@@ -269,7 +313,10 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
             a = sample(outputs, key)
             return a, log_prob(outputs, a), noise
         (mean, stddev), keep = outputs, 1.0 - 1.0 / config.noise_steps
-        rest = mean + keep * stddev * noise, jnp.sqrt(1.0 - keep**2) * stddev  # so that the variance of the noise is 1, but less at first
+        rest = (
+            mean + keep * stddev * noise,
+            jnp.sqrt(1.0 - keep**2) * stddev,
+        )  # so that the variance of the noise is 1, but less at first
         a = sample(rest, key)
         return a, log_prob(rest, a), (a - mean) / stddev
 
@@ -287,7 +334,11 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         else:
             a = jnp.where(warm_up, jax.random.uniform(uniform_key, a.shape, a.dtype, -1.0, 1.0), a)
             log_uniform = -bounds.size * jnp.log(2.0)
-        extras = {"a": a, "log_prob": jnp.where(warm_up, log_uniform, log_prob_a)} if config.retrace else ()
+        extras = (
+            {"a": a, "log_prob": jnp.where(warm_up, log_uniform, log_prob_a)}
+            if config.retrace
+            else ()
+        )
         return a if discrete else bounds.scale(a), memory, extras
 
     def predict(params, memory, obs, key, deterministic):
@@ -296,23 +347,46 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         a = best if deterministic else sample(outputs, key)
         return a if discrete else bounds.scale(a), memory
 
-    def loss_fn(learned: tuple[Networks, Any], target: Networks, batch: Transitions, key: Array) -> tuple[Array, dict[str, Array]]:
+    def loss_fn(
+        learned: tuple[Networks, Any], target: Networks, batch: Transitions, key: Array
+    ) -> tuple[Array, dict[str, Array]]:
         (online, duals), (key_tm1, key_t) = learned, jax.random.split(key)
-        online_tm1, target_tm1 = policy(online.policy, batch.obs_tm1), policy(target.policy, batch.obs_tm1)
+        online_tm1, target_tm1 = (
+            policy(online.policy, batch.obs_tm1),
+            policy(target.policy, batch.obs_tm1),
+        )
         if discrete:
-            q_t, probs_t = q_values(target.critic, batch.obs_t), jax.nn.softmax(policy(target.policy, batch.obs_t))
+            q_t, probs_t = (
+                q_values(target.critic, batch.obs_t),
+                jax.nn.softmax(policy(target.policy, batch.obs_t)),
+            )
             v_t = jnp.sum(probs_t * q_t, axis=-1)
             q_tm1 = q_values(target.critic, batch.obs_tm1)
             bounds_of_kl = config.epsilon, config.epsilon_kl
-            mpo_loss, statistics = core.categorical_mpo_loss(online_tm1, target_tm1, q_tm1, duals, *bounds_of_kl)
+            mpo_loss, statistics = core.categorical_mpo_loss(
+                online_tm1, target_tm1, q_tm1, duals, *bounds_of_kl
+            )
         else:
-            v_t = jnp.mean(sampled_values(target, batch.obs_t, config.num_value_samples, key_t)[1], axis=0)
+            v_t = jnp.mean(
+                sampled_values(target, batch.obs_t, config.num_value_samples, key_t)[1], axis=0
+            )
             a_tm1, q_tm1 = sampled_values(target, batch.obs_tm1, config.num_samples, key_tm1)
-            bounds_of_kl = config.epsilon, config.epsilon_mean, config.epsilon_stddev, config.epsilon_penalty
+            bounds_of_kl = (
+                config.epsilon,
+                config.epsilon_mean,
+                config.epsilon_stddev,
+                config.epsilon_penalty,
+            )
             (mean, stddev), (target_mean, target_stddev) = online_tm1, target_tm1
-            mpo_loss, statistics = core.gaussian_mpo_loss(mean, stddev, target_mean, target_stddev, a_tm1, q_tm1, duals, *bounds_of_kl)
-        critic_loss = jnp.mean(core.l2_loss(td_error(online.critic, target, batch, target_tm1, v_t)))
-        metrics = {"critic_loss": critic_loss} | {name: jnp.max(x) for name, x in statistics._asdict().items() if x is not None}
+            mpo_loss, statistics = core.gaussian_mpo_loss(
+                mean, stddev, target_mean, target_stddev, a_tm1, q_tm1, duals, *bounds_of_kl
+            )
+        critic_loss = jnp.mean(
+            core.l2_loss(td_error(online.critic, target, batch, target_tm1, v_t))
+        )
+        metrics = {"critic_loss": critic_loss} | {
+            name: jnp.max(x) for name, x in statistics._asdict().items() if x is not None
+        }
         return critic_loss + mpo_loss, metrics
 
     def sampled_values(target: Networks, seen: networks.Seen, num_samples: int, key: Array):
@@ -321,7 +395,9 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         a = mean + stddev * jax.random.normal(key, (num_samples, *mean.shape), mean.dtype)
         return a, jax.vmap(q_values, in_axes=(None, None, 0))(target.critic, seen, a)
 
-    def td_error(critic: hk.Params, target: Networks, batch: Transitions, target_tm1: Any, v_t: Array) -> Array:
+    def td_error(
+        critic: hk.Params, target: Networks, batch: Transitions, target_tm1: Any, v_t: Array
+    ) -> Array:
         a_tm1 = batch.a_tm1 if discrete else bounds.unscale(batch.a_tm1)
 
         def q_of_action(critic):
@@ -331,17 +407,39 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         if not config.retrace:
             return core.td_learning(q_of_action(critic), batch.r_t, batch.discount_t, v_t)
         log_rho = log_prob(target_tm1, batch.behaviour["a"]) - batch.behaviour["log_prob"]
-        arrays = q_of_action(critic), q_of_action(target.critic), v_t, batch.r_t, batch.discount_t, log_rho, batch.last_t
-        q_tm1, q_t, v_t, r_t, discount_t, log_rho, last_t = (x.reshape(config.n_steps, -1) for x in arrays)
+        arrays = (
+            q_of_action(critic),
+            q_of_action(target.critic),
+            v_t,
+            batch.r_t,
+            batch.discount_t,
+            log_rho,
+            batch.last_t,
+        )
+        q_tm1, q_t, v_t, r_t, discount_t, log_rho, last_t = (
+            x.reshape(config.n_steps, -1) for x in arrays
+        )
         lambda_ = config.retrace_lambda * (1.0 - last_t[:-1])
         return core.retrace_continuous(q_tm1, q_t[1:], v_t, r_t, discount_t, log_rho[1:], lambda_)
 
     def draw(replay: Replay, key: Array) -> Transitions:
         if not config.retrace:
             batch = replay_buffer.sample(replay, key, config.batch_size)
-            return Transitions(batch.obs_tm1, batch.a_tm1, batch.r_t, batch.discount_t, batch.obs_t, (), ())
-        steps = replay_buffer.sample_sequences(replay, key, config.batch_size // config.n_steps, config.n_steps)
-        batch = steps.obs_tm1, steps.a_tm1, steps.r_t, config.gamma * steps.discount_t, steps.obs_t, steps.last_t, steps.extras
+            return Transitions(
+                batch.obs_tm1, batch.a_tm1, batch.r_t, batch.discount_t, batch.obs_t, (), ()
+            )
+        steps = replay_buffer.sample_sequences(
+            replay, key, config.batch_size // config.n_steps, config.n_steps
+        )
+        batch = (
+            steps.obs_tm1,
+            steps.a_tm1,
+            steps.r_t,
+            config.gamma * steps.discount_t,
+            steps.obs_t,
+            steps.last_t,
+            steps.extras,
+        )
         return Transitions(*jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch))
 
     def limits(name: str) -> tuple[Any, Any]:
@@ -354,29 +452,49 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         if name not in alphas:
             return jnp.log(LEAST[name]), jnp.inf
         bound, first = alphas[name]
-        return jnp.log(LEAST[name]), jnp.log(jnp.maximum(MOST * jnp.sqrt(config.epsilon / bound), first))
+        return jnp.log(LEAST[name]), jnp.log(
+            jnp.maximum(MOST * jnp.sqrt(config.epsilon / bound), first)
+        )
 
     def update(state: MPOState, key: Array, clock: Clock) -> tuple[MPOState, dict[str, Array]]:
         draw_key, action_key = jax.random.split(key)
         batch = draw(state.replay, draw_key)
-        batch = batch._replace(obs_tm1=observed(state.params, batch.obs_tm1), obs_t=observed(state.params, batch.obs_t))
+        batch = batch._replace(
+            obs_tm1=observed(state.params, batch.obs_tm1), obs_t=observed(state.params, batch.obs_t)
+        )
         learned: Any = state.params.online, state.duals
-        (_, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(learned, state.target, batch, action_key)
+        (_, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+            learned, state.target, batch, action_key
+        )
         updates, opt_state = optimizer(clock).update(grads, state.opt_state, learned)
         online, duals = jax.tree.map(jnp.add, learned, updates)
-        duals = duals._replace(**{name: jnp.clip(x, *limits(name)) for name, x in duals._asdict().items() if x is not None})
+        duals = duals._replace(
+            **{
+                name: jnp.clip(x, *limits(name))
+                for name, x in duals._asdict().items()
+                if x is not None
+            }
+        )
         n_updates = state.n_updates + 1
-        target = optax.periodic_update(online, state.target, n_updates, config.target_update_interval)
+        target = optax.periodic_update(
+            online, state.target, n_updates, config.target_update_interval
+        )
         params = state.params._replace(online=online)
-        return state._replace(params=params, target=target, duals=duals, opt_state=opt_state, n_updates=n_updates), metrics
+        return state._replace(
+            params=params, target=target, duals=duals, opt_state=opt_state, n_updates=n_updates
+        ), metrics
 
-    def learn(state: MPOState, trajectory: Trajectory, clock: Clock) -> tuple[MPOState, dict[str, Any]]:
+    def learn(
+        state: MPOState, trajectory: Trajectory, clock: Clock
+    ) -> tuple[MPOState, dict[str, Any]]:
         statistics = state.params.statistics
         obs_tm1 = masks.split(trajectory.obs_tm1).obs
         statistics = networks.update_statistics(view, statistics, obs_tm1, trajectory.mask)
         state = state._replace(params=state.params._replace(statistics=statistics))
         state, totals, updates = phase(update, state, trajectory, clock)
-        metrics: dict[str, Any] = {f"train/{name}": Mean(total, updates) for name, total in totals.items()}
+        metrics: dict[str, Any] = {
+            f"train/{name}": Mean(total, updates) for name, total in totals.items()
+        }
         metrics["train/learning_rate"] = value_at(config.learning_rate, clock.remaining)
         metrics["train/n_updates"] = state.n_updates
         return state, metrics
@@ -390,7 +508,9 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
 
     queries, refill = {"values": values}, {"replay": replay_buffer.refill}
     inputs = networks.describe(view)
-    return Agent(init, act, predict, learn, config.train_freq, initial_memory, queries, inputs, refill)
+    return Agent(
+        init, act, predict, learn, config.train_freq, initial_memory, queries, inputs, refill
+    )
 
 
 class MPO(base.Algorithm[MPOConfig]):

@@ -149,7 +149,10 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
     """Builds the pure functions of PPO; `network` may replace the layers before the heads (and before memory)."""
     num_steps = config.n_steps * spec.num_envs
     length = min(config.sequence_length, config.n_steps) if config.recurrent else 1
-    num_sequences, batch_sequences = num_steps // length, min(max(config.batch_size // length, 1), num_steps // length)
+    num_sequences, batch_sequences = (
+        num_steps // length,
+        min(max(config.batch_size // length, 1), num_steps // length),
+    )
     if config.n_steps % length:
         raise ConfigurationError(
             f"sequence_length={length} does not divide n_steps={config.n_steps}; use a sequence_length that does, such as {config.n_steps}."
@@ -165,16 +168,32 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
         config.log_std_init, config.state_dependent_std, config.recurrent, config.recurrent_size, config.recurrent_span or length, network,
     )  # fmt: skip
 
-    tags = ["loss", "policy_gradient_loss", "value_loss", "entropy_loss", "approx_kl", "clip_fraction"] + ["std"] * model.continuous
+    tags = [
+        "loss",
+        "policy_gradient_loss",
+        "value_loss",
+        "entropy_loss",
+        "approx_kl",
+        "clip_fraction",
+    ] + ["std"] * model.continuous
 
     def optimizer(clock: Clock) -> optax.GradientTransformation:
         learning_rate = value_at(config.learning_rate, clock.remaining)
-        descend = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(learning_rate, eps=config.adam_eps))
+        descend = optax.chain(
+            optax.clip_by_global_norm(config.max_grad_norm),
+            optax.adam(learning_rate, eps=config.adam_eps),
+        )
         return optax.flatten(descend)  # all parameters as one vector: fewer operations to compile
 
     def forward(params: PPOParams, obs: PyTree, first: Array, memory: PyTree) -> Output:
         obs, mask = model.split(obs)
-        return model.apply(params.network, networks.normalize(model.view, params.obs_statistics, obs), mask, first, memory)
+        return model.apply(
+            params.network,
+            networks.normalize(model.view, params.obs_statistics, obs),
+            mask,
+            first,
+            memory,
+        )
 
     def step(params: PPOParams, memory: PyTree, obs: PyTree) -> Output:
         """What the actor-critic says of one observation `[N, ...]` of each environment; memory has been reset where an episode begins."""
@@ -184,9 +203,16 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
 
     def init(key: Array) -> PPOState:
         network_key, key = jax.random.split(key)
-        params = PPOParams(model.init(network_key), networks.init_statistics(model.space, model.view) if config.normalize_obs else ())
-        opt_state = optimizer(Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))).init(params.network)
-        normalizer = networks.init_reward_normalizer(spec.num_envs) if config.normalize_reward else ()
+        params = PPOParams(
+            model.init(network_key),
+            networks.init_statistics(model.space, model.view) if config.normalize_obs else (),
+        )
+        opt_state = optimizer(Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))).init(
+            params.network
+        )
+        normalizer = (
+            networks.init_reward_normalizer(spec.num_envs) if config.normalize_reward else ()
+        )
         return PPOState(params, opt_state, normalizer, key, jnp.int32(0))
 
     def act(params, memory, obs, key, clock):
@@ -203,22 +229,45 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
     def sequences(params: PPOParams, trajectory: Trajectory) -> Sequences:
         """Values what happened, and cuts it into sequences."""
         before = forward(params, trajectory.obs_tm1, trajectory.first_tm1, trajectory.memory)
-        after = step(params, jax.tree.map(_merge, before.memory), jax.tree.map(_merge, trajectory.obs_t))
+        after = step(
+            params, jax.tree.map(_merge, before.memory), jax.tree.map(_merge, trajectory.obs_t)
+        )
         adv_tm1 = core.generalized_advantage_estimation(
             trajectory.r_t, config.gamma * trajectory.discount_t, before.v, after.v.reshape(before.v.shape),
             trajectory.last_t, config.gae_lambda, trajectory.mask,
         )  # fmt: skip
-        a_tm1 = trajectory.extras.get("a_tm1", trajectory.a_tm1).reshape(*before.v.shape, *before.policy.event_shape)
+        a_tm1 = trajectory.extras.get("a_tm1", trajectory.a_tm1).reshape(
+            *before.v.shape, *before.policy.event_shape
+        )
         log_prob_tm1, mask = trajectory.extras["log_prob_tm1"], trajectory.mask.astype(jnp.float32)
-        steps = Sequences(trajectory.obs_tm1, a_tm1, trajectory.first_tm1, log_prob_tm1, before.v, adv_tm1, mask, memory=())
+        steps = Sequences(
+            trajectory.obs_tm1,
+            a_tm1,
+            trajectory.first_tm1,
+            log_prob_tm1,
+            before.v,
+            adv_tm1,
+            mask,
+            memory=(),
+        )
         # The state before each step; of a step that begins an episode it is not used.
-        memory = jax.tree.map(lambda m, rest: jnp.concatenate([m[None], rest[:-1]])[::length], trajectory.memory, before.memory)
-        steps = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, length, *x.shape[1:]), 1, 0), steps)  # [L, T / L, N, ...]
+        memory = jax.tree.map(
+            lambda m, rest: jnp.concatenate([m[None], rest[:-1]])[::length],
+            trajectory.memory,
+            before.memory,
+        )
+        steps = jax.tree.map(
+            lambda x: jnp.moveaxis(x.reshape(-1, length, *x.shape[1:]), 1, 0), steps
+        )  # [L, T / L, N, ...]
         steps = jax.tree.map(lambda x: x.reshape(length, num_sequences, *x.shape[3:]), steps)
         return steps._replace(memory=jax.tree.map(_merge, memory))
 
-    def loss_fn(params: PyTree, statistics: networks.Statistics, batch: Sequences, clock: Clock) -> tuple[Array, dict[str, Array]]:
-        policy, v_tm1, _ = forward(PPOParams(params, statistics), batch.obs_tm1, batch.first_tm1, batch.memory)
+    def loss_fn(
+        params: PyTree, statistics: networks.Statistics, batch: Sequences, clock: Clock
+    ) -> tuple[Array, dict[str, Array]]:
+        policy, v_tm1, _ = forward(
+            PPOParams(params, statistics), batch.obs_tm1, batch.first_tm1, batch.memory
+        )
         clip_range, weight = value_at(config.clip_range, clock.remaining), batch.mask
 
         def mean(x: Array) -> Array:
@@ -232,35 +281,63 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
             adv_tm1 = jnp.where(jnp.sum(weight) >= 2, normalized, adv_tm1)
         log_prob_tm1 = policy.log_prob(batch.a_tm1)
         ratio = core.prob_ratios(log_prob_tm1, batch.log_prob_tm1)
-        policy_loss = core.clipped_surrogate_pg_loss(ratio, adv_tm1, clip_range, w_t=weight, reduction="masked_mean")
-        clip_range_vf = jnp.inf if config.clip_range_vf is None else value_at(config.clip_range_vf, clock.remaining)
+        policy_loss = core.clipped_surrogate_pg_loss(
+            ratio, adv_tm1, clip_range, w_t=weight, reduction="masked_mean"
+        )
+        clip_range_vf = (
+            jnp.inf
+            if config.clip_range_vf is None
+            else value_at(config.clip_range_vf, clock.remaining)
+        )
         return_tm1 = batch.adv_tm1 + batch.v_tm1
-        value_loss = 2.0 * core.clipped_value_loss(v_tm1, batch.v_tm1, return_tm1, clip_range_vf, weight, reduction="masked_mean")
+        value_loss = 2.0 * core.clipped_value_loss(
+            v_tm1, batch.v_tm1, return_tm1, clip_range_vf, weight, reduction="masked_mean"
+        )
         entropy_loss = -mean(policy.entropy())
-        loss = policy_loss + config.vf_coef * value_loss + value_at(config.ent_coef, clock.remaining) * entropy_loss
-        approx_kl = core.approximate_kl(log_prob_tm1, batch.log_prob_tm1, weight, reduction="masked_mean")
+        loss = (
+            policy_loss
+            + config.vf_coef * value_loss
+            + value_at(config.ent_coef, clock.remaining) * entropy_loss
+        )
+        approx_kl = core.approximate_kl(
+            log_prob_tm1, batch.log_prob_tm1, weight, reduction="masked_mean"
+        )
         clip_fraction = core.clip_fraction(ratio, clip_range, weight, reduction="masked_mean")
         std = [mean(policy.stddev().mean(axis=-1))] if model.continuous else []
-        return loss, dict(zip(tags, [loss, policy_loss, value_loss, entropy_loss, approx_kl, clip_fraction, *std], strict=True))
+        return loss, dict(
+            zip(
+                tags,
+                [loss, policy_loss, value_loss, entropy_loss, approx_kl, clip_fraction, *std],
+                strict=True,
+            )
+        )
 
-    def learn(state: PPOState, trajectory: Trajectory, clock: Clock) -> tuple[PPOState, dict[str, Array]]:
+    def learn(
+        state: PPOState, trajectory: Trajectory, clock: Clock
+    ) -> tuple[PPOState, dict[str, Array]]:
         key, order_key = jax.random.split(state.key)
         normalizer = state.reward_normalizer
         if config.clip_reward:
             trajectory = trajectory._replace(r_t=jnp.clip(trajectory.r_t, -1.0, 1.0))
         if config.normalize_reward:
-            normalizer, trajectory = networks.normalize_rewards(normalizer, trajectory, config.gamma)
+            normalizer, trajectory = networks.normalize_rewards(
+                normalizer, trajectory, config.gamma
+            )
         params, statistics = state.params
         data = sequences(state.params, trajectory)
         # Of random numbers, the places that they have in order are a random permutation.
-        order = jnp.argsort(jax.random.uniform(order_key, (config.n_epochs, num_sequences), jnp.float32))
+        order = jnp.argsort(
+            jax.random.uniform(order_key, (config.n_epochs, num_sequences), jnp.float32)
+        )
         order = order.reshape(-1, batch_sequences)
 
         def train(carry):
             i, _, params, opt_state, sums = carry
             batch = share(jax.tree.map(lambda x: x[:, order[i]], data._replace(memory=())), axis=1)
             batch = batch._replace(memory=share(jax.tree.map(lambda x: x[order[i]], data.memory)))
-            (_, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(params, statistics, batch, clock)
+            (_, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+                params, statistics, batch, clock
+            )
             updates, new_opt_state = optimizer(clock).update(grads, opt_state, params)
             learned, proceed = (optax.apply_updates(params, updates), new_opt_state), True
             if config.target_kl is not None:
@@ -268,19 +345,46 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
                 learned = core.conditional_update(learned, (params, opt_state), proceed)
             return i + 1, jnp.asarray(proceed), *learned, jax.tree.map(jnp.add, sums, metrics)
 
-        start = jnp.int32(0), jnp.bool_(True), params, state.opt_state, dict.fromkeys(tags, jnp.float32(0))
-        updates, _, params, opt_state, sums = jax.lax.while_loop(lambda carry: (carry[0] < len(order)) & carry[1], train, start)
-        statistics = networks.update_statistics(model.view, statistics, model.split(trajectory.obs_tm1)[0], trajectory.mask)
-        state = PPOState(PPOParams(params, statistics), opt_state, normalizer, key, state.n_updates + updates)
+        start = (
+            jnp.int32(0),
+            jnp.bool_(True),
+            params,
+            state.opt_state,
+            dict.fromkeys(tags, jnp.float32(0)),
+        )
+        updates, _, params, opt_state, sums = jax.lax.while_loop(
+            lambda carry: (carry[0] < len(order)) & carry[1], train, start
+        )
+        statistics = networks.update_statistics(
+            model.view, statistics, model.split(trajectory.obs_tm1)[0], trajectory.mask
+        )
+        state = PPOState(
+            PPOParams(params, statistics), opt_state, normalizer, key, state.n_updates + updates
+        )
         metrics = {f"train/{tag}": total / updates for tag, total in sums.items()}
-        metrics["train/explained_variance"] = core.explained_variance(data.v_tm1, data.adv_tm1 + data.v_tm1, data.mask)
+        metrics["train/explained_variance"] = core.explained_variance(
+            data.v_tm1, data.adv_tm1 + data.v_tm1, data.mask
+        )
         metrics["train/clip_range"] = value_at(config.clip_range, clock.remaining)
         metrics["train/learning_rate"] = value_at(config.learning_rate, clock.remaining)
         metrics["train/n_updates"] = state.n_updates
         return state, metrics
 
-    queries = {"value": lambda params, obs: step(params, model.initial_memory(len(jax.tree.leaves(obs)[0])), obs).v[0]}
-    return Agent(init, act, predict, learn, config.n_steps, model.initial_memory, queries, inputs=networks.describe(model.view))
+    queries = {
+        "value": lambda params, obs: step(
+            params, model.initial_memory(len(jax.tree.leaves(obs)[0])), obs
+        ).v[0]
+    }
+    return Agent(
+        init,
+        act,
+        predict,
+        learn,
+        config.n_steps,
+        model.initial_memory,
+        queries,
+        inputs=networks.describe(model.view),
+    )
 
 
 def _merge(x: Array) -> Array:
@@ -324,7 +428,10 @@ class PPO(base.Algorithm[PPOConfig]):
         network, factors = scale_to_bounds(state.params.network, spec.action_space)
         factors, _ = ravel_pytree(factors)  # as the optimiser has the parameters
         opt_state = state.opt_state
-        for name, power in (("mu", 1), ("nu", 2)):  # moments of gradients, which shrink as parameters grow
+        for name, power in (
+            ("mu", 1),
+            ("nu", 2),
+        ):  # moments of gradients, which shrink as parameters grow
             moment = optax.tree_utils.tree_get(opt_state, name)
             if moment is not None:
                 moment = jax.tree.map(lambda m, factor: m / factor**power, moment, factors)  # noqa: B023

@@ -116,7 +116,9 @@ class QRDQNState(NamedTuple):
     n_updates: Array
 
 
-def make_agent(config: QRDQNConfig, spec: EnvSpec, network: networks.Network | None = None) -> Agent:
+def make_agent(
+    config: QRDQNConfig, spec: EnvSpec, network: networks.Network | None = None
+) -> Agent:
     """Builds the pure functions of QR-DQN; `network` may replace the layers before the head."""
     num_actions = int(spec.action_space.n)  # type: ignore[attr-defined]
     masks = networks.action_masks(spec)
@@ -125,9 +127,17 @@ def make_agent(config: QRDQNConfig, spec: EnvSpec, network: networks.Network | N
 
     @hk.transform
     def quantile_network(obs):
-        features = networks.torso(view, config.cnn, config.net_arch[:-1], config.activation, obs, network)
+        features = networks.torso(
+            view, config.cnn, config.net_arch[:-1], config.activation, obs, network
+        )
         return networks.q_head(
-            features, num_actions, config.net_arch[-1:], config.activation, config.dueling, config.noisy, config.n_quantiles
+            features,
+            num_actions,
+            config.net_arch[-1:],
+            config.activation,
+            config.dueling,
+            config.noisy,
+            config.n_quantiles,
         )
 
     def quantiles(params: hk.Params, key: Array | None, obs) -> Array:
@@ -135,18 +145,36 @@ def make_agent(config: QRDQNConfig, spec: EnvSpec, network: networks.Network | N
         return quantile_network.apply(params, key, masks.split(obs).obs)
 
     tau = (jnp.arange(config.n_quantiles, dtype=jnp.float32) + 0.5) / config.n_quantiles
-    by_error = Prioritisation(config.prioritized_replay_alpha, config.prioritized_replay_beta0, config.prioritized_replay_eps)
+    by_error = Prioritisation(
+        config.prioritized_replay_alpha,
+        config.prioritized_replay_beta0,
+        config.prioritized_replay_eps,
+    )
     prioritisation = by_error if config.prioritized_replay else None
-    replay_buffer = make_replay(spec, config.buffer_size, config.train_freq, config.gamma, config.n_steps, prioritisation)
-    phase = make_phase(replay_buffer, config.learning_starts, config.gradient_steps, config.train_freq * spec.num_envs)
+    replay_buffer = make_replay(
+        spec, config.buffer_size, config.train_freq, config.gamma, config.n_steps, prioritisation
+    )
+    phase = make_phase(
+        replay_buffer,
+        config.learning_starts,
+        config.gradient_steps,
+        config.train_freq * spec.num_envs,
+    )
 
     def optimizer(clock: Clock) -> optax.GradientTransformation:
         learning_rate = value_at(config.learning_rate, clock.remaining)
-        return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(learning_rate, eps=config.adam_eps))
+        return optax.chain(
+            optax.clip_by_global_norm(config.max_grad_norm),
+            optax.adam(learning_rate, eps=config.adam_eps),
+        )
 
     def epsilon(clock: Clock) -> Array:
-        progress = jnp.minimum((1 - clock.remaining) / jnp.maximum(config.exploration_fraction, 1e-9), 1.0)
-        eps = config.exploration_initial_eps + progress * (config.exploration_final_eps - config.exploration_initial_eps)
+        progress = jnp.minimum(
+            (1 - clock.remaining) / jnp.maximum(config.exploration_fraction, 1e-9), 1.0
+        )
+        eps = config.exploration_initial_eps + progress * (
+            config.exploration_final_eps - config.exploration_initial_eps
+        )
         return jnp.where(clock.began < config.learning_starts, 1.0, 0.0 if config.noisy else eps)
 
     def legal_values(dist_q: Array, obs) -> Array:
@@ -164,7 +192,14 @@ def make_agent(config: QRDQNConfig, spec: EnvSpec, network: networks.Network | N
         network_key, key = jax.random.split(key)
         params = quantile_network.init(network_key, networks.example(masks.space))
         clock = Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))
-        return QRDQNState(params, jax.tree.map(jnp.copy, params), optimizer(clock).init(params), replay_buffer.init(), key, jnp.int32(0))
+        return QRDQNState(
+            params,
+            jax.tree.map(jnp.copy, params),
+            optimizer(clock).init(params),
+            replay_buffer.init(),
+            key,
+            jnp.int32(0),
+        )
 
     def act(params, memory, obs, key, clock):
         noise_key, explore_key = jax.random.split(key) if config.noisy else (None, key)
@@ -176,33 +211,55 @@ def make_agent(config: QRDQNConfig, spec: EnvSpec, network: networks.Network | N
         q = legal_values(quantiles(params, None, obs), obs)
         return epsilon_greedy(q, obs, eps, key), memory
 
-    def loss_fn(params: hk.Params, target_params: hk.Params, batch: Batch, key: Array) -> tuple[Array, Array]:
+    def loss_fn(
+        params: hk.Params, target_params: hk.Params, batch: Batch, key: Array
+    ) -> tuple[Array, Array]:
         keys = jax.random.split(key, 3) if config.noisy else (None, None, None)
         dist_q_tm1 = quantiles(params, keys[0], batch.obs_tm1)
         dist_q_t = quantiles(target_params, keys[1], batch.obs_t)
         dist_q_t_selector = quantiles(params, keys[2], batch.obs_t) if config.double_q else dist_q_t
         q_t_selector = legal_values(dist_q_t_selector, batch.obs_t)[:, None]
         losses = core.quantile_q_learning(
-            dist_q_tm1, tau, batch.a_tm1, batch.r_t, batch.discount_t, q_t_selector, dist_q_t, huber_param=config.kappa
+            dist_q_tm1,
+            tau,
+            batch.a_tm1,
+            batch.r_t,
+            batch.discount_t,
+            q_t_selector,
+            dist_q_t,
+            huber_param=config.kappa,
         )
         return jnp.mean(batch.weight * losses), losses
 
     def update(state: QRDQNState, key: Array, clock: Clock) -> tuple[QRDQNState, Array]:
         sample_key, noise_key = jax.random.split(key) if config.noisy else (key, key)
         batch = replay_buffer.sample(state.replay, sample_key, config.batch_size, clock.remaining)
-        (loss, losses), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, state.target_params, batch, noise_key)
+        (loss, losses), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params, state.target_params, batch, noise_key
+        )
         updates, opt_state = optimizer(clock).update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         replay = replay_buffer.update(state.replay, batch.slot, losses)
-        return state._replace(params=params, opt_state=opt_state, replay=replay, n_updates=state.n_updates + 1), loss
+        return state._replace(
+            params=params, opt_state=opt_state, replay=replay, n_updates=state.n_updates + 1
+        ), loss
 
-    def learn(state: QRDQNState, trajectory: Trajectory, clock: Clock) -> tuple[QRDQNState, dict[str, Any]]:
+    def learn(
+        state: QRDQNState, trajectory: Trajectory, clock: Clock
+    ) -> tuple[QRDQNState, dict[str, Any]]:
         if config.clip_reward:
             trajectory = trajectory._replace(r_t=jnp.clip(trajectory.r_t, -1.0, 1.0))
-        syncs = clock.step // config.target_update_interval - clock.began // config.target_update_interval
+        syncs = (
+            clock.step // config.target_update_interval
+            - clock.began // config.target_update_interval
+        )
         step_size = jnp.asarray(1.0 - (1.0 - config.tau) ** syncs, jnp.float32)
         params, target_params = state.params, state.target_params
-        target_params = jax.lax.cond(syncs > 0, lambda: optax.incremental_update(params, target_params, step_size), lambda: target_params)
+        target_params = jax.lax.cond(
+            syncs > 0,
+            lambda: optax.incremental_update(params, target_params, step_size),
+            lambda: target_params,
+        )
         state = state._replace(target_params=target_params)
         state, total_loss, updates = phase(update, state, trajectory, clock)
         metrics = {
@@ -223,7 +280,9 @@ def make_agent(config: QRDQNConfig, spec: EnvSpec, network: networks.Network | N
         "quantiles": sorted_quantiles,
     }
     refill, inputs = {"replay": replay_buffer.refill}, networks.describe(view)
-    return Agent(init, act, predict, learn, config.train_freq, queries=queries, inputs=inputs, refill=refill)
+    return Agent(
+        init, act, predict, learn, config.train_freq, queries=queries, inputs=inputs, refill=refill
+    )
 
 
 class QRDQN(base.Algorithm[QRDQNConfig]):

@@ -124,15 +124,23 @@ class SACState(NamedTuple):
 
 def parse_ent_coef(ent_coef: float | str | Array) -> tuple[bool, Any]:
     """Whether the coefficient is learned, and its first value."""
-    if isinstance(ent_coef, jax.Array):  # those of agents that learn together, each of which has been checked
+    if isinstance(
+        ent_coef, jax.Array
+    ):  # those of agents that learn together, each of which has been checked
         return False, ent_coef
     learned = isinstance(ent_coef, str) and ent_coef.startswith("auto")
     try:
-        first = float(ent_coef.removeprefix("auto").removeprefix("_") or 1.0 if isinstance(ent_coef, str) else ent_coef)
+        first = float(
+            ent_coef.removeprefix("auto").removeprefix("_") or 1.0
+            if isinstance(ent_coef, str)
+            else ent_coef
+        )
     except ValueError:
         first = -1.0
     if not 0.0 <= first < math.inf or (learned and first == 0.0):
-        raise ConfigurationError(f'ent_coef={ent_coef!r} is no coefficient; expected a number of at least 0, "auto", or "auto_0.1".')
+        raise ConfigurationError(
+            f'ent_coef={ent_coef!r} is no coefficient; expected a number of at least 0, "auto", or "auto_0.1".'
+        )
     return learned, first
 
 
@@ -147,29 +155,50 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
     if target_entropy == "auto":
         target_entropy = 0.5 * math.log(space.n) if discrete else -float(bounds.size)
     if discrete and config.noise_steps > 1:
-        raise ConfigurationError(f"noise_steps={config.noise_steps} is for Box actions; leave it 1 for Discrete ones.")
+        raise ConfigurationError(
+            f"noise_steps={config.noise_steps} is for Box actions; leave it 1 for Discrete ones."
+        )
     networks.check(config.activation, config.cnn)
     view = networks.make_view(masks.space, config.images, config.scale_obs)
     if isinstance(target_entropy, str):
-        raise ConfigurationError(f'target_entropy={target_entropy!r} is no entropy; expected a number of nats, or "auto".')
+        raise ConfigurationError(
+            f'target_entropy={target_entropy!r} is no entropy; expected a number of nats, or "auto".'
+        )
 
     @hk.without_apply_rng
     @hk.transform
     def policy_network(obs):
-        features = networks.torso(view, config.cnn, config.net_arch, config.activation, obs, network)
+        features = networks.torso(
+            view, config.cnn, config.net_arch, config.activation, obs, network
+        )
         return hk.Linear(int(space.n) if discrete else 2 * bounds.size)(features)
 
     @hk.without_apply_rng
     @hk.transform
     def critic_network(obs, a):
         features = networks.torso(view, config.cnn, (), config.activation, obs, network)
-        features = networks.mlp(features if discrete else jnp.concatenate([features, a], axis=-1), config.net_arch, config.activation)
+        features = networks.mlp(
+            features if discrete else jnp.concatenate([features, a], axis=-1),
+            config.net_arch,
+            config.activation,
+        )
         return hk.Linear(int(space.n) if discrete else 1)(features)
 
-    by_error = Prioritisation(config.prioritized_replay_alpha, config.prioritized_replay_beta0, config.prioritized_replay_eps)
+    by_error = Prioritisation(
+        config.prioritized_replay_alpha,
+        config.prioritized_replay_beta0,
+        config.prioritized_replay_eps,
+    )
     prioritisation = by_error if config.prioritized_replay else None
-    replay_buffer = make_replay(spec, config.buffer_size, config.train_freq, config.gamma, config.n_steps, prioritisation)
-    phase = make_phase(replay_buffer, config.learning_starts, config.gradient_steps, config.train_freq * spec.num_envs)
+    replay_buffer = make_replay(
+        spec, config.buffer_size, config.train_freq, config.gamma, config.n_steps, prioritisation
+    )
+    phase = make_phase(
+        replay_buffer,
+        config.learning_starts,
+        config.gradient_steps,
+        config.train_freq * spec.num_envs,
+    )
 
     def optimizer(clock: Clock) -> optax.GradientTransformation:
         return optax.adam(value_at(config.learning_rate, clock.remaining))
@@ -193,8 +222,13 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
 
     def init(key: Array) -> SACState:
         policy_key, critic_key, key = jax.random.split(key, 3)
-        obs, a = networks.example(masks.space), None if discrete else jnp.zeros((1, bounds.size), jnp.float32)
-        critic = jax.vmap(lambda key: critic_network.init(key, obs, a))(jax.random.split(critic_key, config.n_critics))
+        obs, a = (
+            networks.example(masks.space),
+            None if discrete else jnp.zeros((1, bounds.size), jnp.float32),
+        )
+        critic = jax.vmap(lambda key: critic_network.init(key, obs, a))(
+            jax.random.split(critic_key, config.n_critics)
+        )
         statistics = networks.init_statistics(masks.space, view) if config.normalize_obs else ()
         params = SACParams(policy_network.init(policy_key, obs), critic, statistics)
         log_ent_coef = jnp.log(jnp.float32(first_ent_coef))
@@ -202,14 +236,18 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
         adam = optimizer(Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(())))
         opt_state = {name: adam.init(tree) for name, tree in learned.items()}
         target_critic = jax.tree.map(jnp.copy, critic)
-        return SACState(params, target_critic, log_ent_coef, opt_state, replay_buffer.init(), key, jnp.int32(0))
+        return SACState(
+            params, target_critic, log_ent_coef, opt_state, replay_buffer.init(), key, jnp.int32(0)
+        )
 
     def explore(pi: Any, noise: Any, key: Array) -> tuple[Array, Any]:
         """An action, and its noise if that lasts."""
         if config.noise_steps == 1:
             return pi.sample(seed=key), noise
         damping = 1.0 / config.noise_steps
-        fresh = math.sqrt(1.0 - (1.0 - damping) ** 2)  # so that the variance of the noise is 1, but less at first
+        fresh = math.sqrt(
+            1.0 - (1.0 - damping) ** 2
+        )  # so that the variance of the noise is 1, but less at first
         noise = core.ou_step(key, jnp.zeros_like(noise), noise, damping, fresh).noise
         return pi.squash(pi.pre_tanh_mean + pi.pre_tanh_std * noise), noise
 
@@ -232,32 +270,54 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
         a = pi.mode() if deterministic else pi.sample(seed=key)
         return a if discrete else bounds.scale(a), memory
 
-    def critic_loss_fn(critic: hk.Params, state: SACState, batch: Batch, key: Array) -> tuple[Array, Array]:
+    def critic_loss_fn(
+        critic: hk.Params, state: SACState, batch: Batch, key: Array
+    ) -> tuple[Array, Array]:
         pi_t, ent_coef = policy(state.params.policy, batch.obs_t), jnp.exp(state.log_ent_coef)
         if discrete:
             q_tm1, q_t = q_values(critic, batch.obs_tm1), q_values(state.target_critic, batch.obs_t)
-            td_error = core.sac_discrete_error(q_tm1, batch.a_tm1, batch.r_t, batch.discount_t, q_t, pi_t.logits, ent_coef)
+            td_error = core.sac_discrete_error(
+                q_tm1, batch.a_tm1, batch.r_t, batch.discount_t, q_t, pi_t.logits, ent_coef
+            )
         else:
             a_t, log_prob_t = pi_t.sample_and_log_prob(seed=key)
-            q_tm1, q_t = q_values(critic, batch.obs_tm1, batch.a_tm1), q_values(state.target_critic, batch.obs_t, a_t)
+            q_tm1, q_t = (
+                q_values(critic, batch.obs_tm1, batch.a_tm1),
+                q_values(state.target_critic, batch.obs_t, a_t),
+            )
             td_error = core.sac_error(q_tm1, batch.r_t, batch.discount_t, q_t, log_prob_t, ent_coef)
-        return jnp.mean(batch.weight * core.l2_loss(td_error).sum(axis=-1)), jnp.abs(td_error).mean(axis=-1)
+        return jnp.mean(batch.weight * core.l2_loss(td_error).sum(axis=-1)), jnp.abs(td_error).mean(
+            axis=-1
+        )
 
-    def actor_loss_fn(policy_params: hk.Params, state: SACState, obs, key: Array) -> tuple[Array, Array]:
+    def actor_loss_fn(
+        policy_params: hk.Params, state: SACState, obs, key: Array
+    ) -> tuple[Array, Array]:
         pi, ent_coef = policy(policy_params, obs), jnp.exp(state.log_ent_coef)
         if discrete:
-            return core.sac_discrete_policy_loss(pi.logits, q_values(state.params.critic, obs), ent_coef), pi.logits
+            return core.sac_discrete_policy_loss(
+                pi.logits, q_values(state.params.critic, obs), ent_coef
+            ), pi.logits
         a, log_prob = pi.sample_and_log_prob(seed=key)
-        return core.sac_policy_loss(q_values(state.params.critic, obs, a), log_prob, ent_coef), log_prob
+        return core.sac_policy_loss(
+            q_values(state.params.critic, obs, a), log_prob, ent_coef
+        ), log_prob
 
     def ent_coef_loss_fn(log_ent_coef: Array, outcome: Array) -> tuple[Array, tuple]:
         loss = core.sac_discrete_temperature_loss if discrete else core.sac_temperature_loss
-        target, ent_coef = target_entropy, log_ent_coef if config.log_ent_coef_loss else jnp.exp(log_ent_coef)
+        target, ent_coef = (
+            target_entropy,
+            log_ent_coef if config.log_ent_coef_loss else jnp.exp(log_ent_coef),
+        )
         if masks.masked and config.target_entropy == "auto":
-            target = 0.5 * jnp.log(jnp.sum(outcome > -jnp.inf, axis=-1, dtype=jnp.float32))  # the outcome is logits
+            target = 0.5 * jnp.log(
+                jnp.sum(outcome > -jnp.inf, axis=-1, dtype=jnp.float32)
+            )  # the outcome is logits
         return loss(outcome, ent_coef, target), ()
 
-    def descend(name: str, loss_fn, params, opt_state: dict, clock: Clock, *arguments) -> tuple[Any, dict, Array, Any]:
+    def descend(
+        name: str, loss_fn, params, opt_state: dict, clock: Clock, *arguments
+    ) -> tuple[Any, dict, Array, Any]:
         """A gradient step of the parameters of that name; also returns the loss, and what else its function has computed."""
         (loss, auxiliary), grads = jax.value_and_grad(loss_fn, has_aux=True)(params, *arguments)
         updates, own = optimizer(clock).update(grads, opt_state[name], params)
@@ -270,39 +330,75 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
         )
         log_ent_coef, ent_coef_loss = state.log_ent_coef, jnp.float32(0)
         if learns_ent_coef:
-            log_ent_coef, opt_state, ent_coef_loss, _ = descend("ent_coef", ent_coef_loss_fn, log_ent_coef, opt_state, clock, outcome)
-        state = state._replace(params=state.params._replace(policy=policy_params), log_ent_coef=log_ent_coef, opt_state=opt_state)
+            log_ent_coef, opt_state, ent_coef_loss, _ = descend(
+                "ent_coef", ent_coef_loss_fn, log_ent_coef, opt_state, clock, outcome
+            )
+        state = state._replace(
+            params=state.params._replace(policy=policy_params),
+            log_ent_coef=log_ent_coef,
+            opt_state=opt_state,
+        )
         return state, jnp.stack([actor_loss, ent_coef_loss])
 
     def update(state: SACState, key: Array, clock: Clock) -> tuple[SACState, Array]:
         sample_key, critic_key, actor_key = jax.random.split(key, 3)
-        replay, state = state.replay, state._replace(replay=())  # so that a conditional does not copy it
+        replay, state = (
+            state.replay,
+            state._replace(replay=()),
+        )  # so that a conditional does not copy it
         batch = replay_buffer.sample(replay, sample_key, config.batch_size, clock.remaining)
         obs_tm1, obs_t = observed(state.params, batch.obs_tm1), observed(state.params, batch.obs_t)
-        batch = batch._replace(obs_tm1=obs_tm1, obs_t=obs_t, a_tm1=batch.a_tm1 if discrete else bounds.unscale(batch.a_tm1))
+        batch = batch._replace(
+            obs_tm1=obs_tm1,
+            obs_t=obs_t,
+            a_tm1=batch.a_tm1 if discrete else bounds.unscale(batch.a_tm1),
+        )
 
         critic, opt_state, critic_loss, error = descend(
-            "critic", critic_loss_fn, state.params.critic, state.opt_state, clock, state, batch, critic_key
+            "critic",
+            critic_loss_fn,
+            state.params.critic,
+            state.opt_state,
+            clock,
+            state,
+            batch,
+            critic_key,
         )
-        state = state._replace(params=state.params._replace(critic=critic), opt_state=opt_state, n_updates=state.n_updates + 1)
+        state = state._replace(
+            params=state.params._replace(critic=critic),
+            opt_state=opt_state,
+            n_updates=state.n_updates + 1,
+        )
         replay = replay_buffer.update(replay, batch.slot, error)
 
         def improved() -> tuple[SACState, Array]:
             return improve(state, obs_tm1, actor_key, clock)
 
         due = state.n_updates % config.policy_delay == 0
-        state, losses = improved() if config.policy_delay == 1 else jax.lax.cond(due, improved, lambda: (state, jnp.zeros(2, jnp.float32)))
+        state, losses = (
+            improved()
+            if config.policy_delay == 1
+            else jax.lax.cond(due, improved, lambda: (state, jnp.zeros(2, jnp.float32)))
+        )
         due = state.n_updates % config.target_update_interval == 0
-        target_critic = optax.incremental_update(critic, state.target_critic, jnp.where(due, config.tau, 0.0))
-        return state._replace(target_critic=target_critic, replay=replay), jnp.append(losses, critic_loss)
+        target_critic = optax.incremental_update(
+            critic, state.target_critic, jnp.where(due, config.tau, 0.0)
+        )
+        return state._replace(target_critic=target_critic, replay=replay), jnp.append(
+            losses, critic_loss
+        )
 
-    def learn(state: SACState, trajectory: Trajectory, clock: Clock) -> tuple[SACState, dict[str, Any]]:
+    def learn(
+        state: SACState, trajectory: Trajectory, clock: Clock
+    ) -> tuple[SACState, dict[str, Any]]:
         statistics = state.params.statistics
         obs_tm1 = masks.split(trajectory.obs_tm1).obs
         statistics = networks.update_statistics(view, statistics, obs_tm1, trajectory.mask)
         state = state._replace(params=state.params._replace(statistics=statistics))
         before = state.n_updates
-        state, (actor_loss, ent_coef_loss, critic_loss), updates = phase(update, state, trajectory, clock)
+        state, (actor_loss, ent_coef_loss, critic_loss), updates = phase(
+            update, state, trajectory, clock
+        )
         improvements = state.n_updates // config.policy_delay - before // config.policy_delay
         metrics = {
             "train/actor_loss": Mean(actor_loss, improvements),
@@ -324,7 +420,9 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
 
     queries, refill = {"values": values}, {"replay": replay_buffer.refill}
     inputs = networks.describe(view)
-    return Agent(init, act, predict, learn, config.train_freq, initial_memory, queries, inputs, refill)
+    return Agent(
+        init, act, predict, learn, config.train_freq, initial_memory, queries, inputs, refill
+    )
 
 
 class SAC(base.Algorithm[SACConfig]):

@@ -118,7 +118,16 @@ def _kind(agent: Any) -> Any:
     if not isinstance(agent._runner, DeviceRunner):
         return id(agent)
     plain = dataclasses.replace(agent.config, **dict.fromkeys(_numbers(agent.config), 0.0))
-    return type(agent), plain, agent._runner.env, agent.mesh, agent.n_envs, agent.network, agent.num_timesteps, agent._run.moves
+    return (
+        type(agent),
+        plain,
+        agent._runner.env,
+        agent.mesh,
+        agent.n_envs,
+        agent.network,
+        agent.num_timesteps,
+        agent._run.moves,
+    )
 
 
 def _numbers(config: Any) -> dict[str, float]:
@@ -130,7 +139,11 @@ def _numbers(config: Any) -> dict[str, float]:
 def _differing(group: Sequence[Any]) -> dict[str, Any]:
     """The hyperparameters in which agents differ, `[S]`."""
     numbers = [_numbers(agent.config) for agent in group]
-    return {name: jnp.array([each[name] for each in numbers]) for name in numbers[0] if len({each[name] for each in numbers}) > 1}
+    return {
+        name: jnp.array([each[name] for each in numbers])
+        for name in numbers[0]
+        if len({each[name] for each in numbers}) > 1
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +156,9 @@ class _Maker:
     network: Callable | None
 
     def __call__(self, values: dict[str, Any]) -> Agent:
-        return self.make_agent(dataclasses.replace(self.config, **values), spec_from_json(self.spec), self.network)
+        return self.make_agent(
+            dataclasses.replace(self.config, **values), spec_from_json(self.spec), self.network
+        )
 
 
 def _one_program(group: Sequence[Any]) -> GroupRunner | None:
@@ -198,7 +213,9 @@ def _learn_in_turn(
 
 
 def _curve(points: Sequence[tuple[int, float]]) -> Curve:
-    return Curve(np.array([step for step, _ in points], int), np.array([mean for _, mean in points], float))
+    return Curve(
+        np.array([step for step, _ in points], int), np.array([mean for _, mean in points], float)
+    )
 
 
 def _learn_as_one(
@@ -221,7 +238,9 @@ def _learn_as_one(
         run = RunState(*_stacked(group), *group[0]._run[2:])
         try:
             with interrupt_between_cycles() as interrupted:
-                for cycle in runner.run(run, total, lambda step: (step // log_interval + 1) * log_interval):
+                for cycle in runner.run(
+                    run, total, lambda step: (step // log_interval + 1) * log_interval
+                ):
                     due = cycle.run.step // log_interval > run.step // log_interval
                     before, run = run.agent.params, cycle.run
                     for agent, episodes, own in zip(group, cycle.episodes, points, strict=True):
@@ -230,7 +249,9 @@ def _learn_as_one(
                         if due:
                             own.append((run.step, agent.ep_rew_mean))
                     if cycle.fault is not None:
-                        run = run._replace(agent=run.agent._replace(params=_last_finite(run.agent.params, before)))
+                        run = run._replace(
+                            agent=run.agent._replace(params=_last_finite(run.agent.params, before))
+                        )
                         raise TrainingError(cycle.fault)
                     if due:
                         _log(group, cycle.metrics)
@@ -261,7 +282,9 @@ def _last_finite(params: PyTree, before: PyTree) -> PyTree:
     """The parameters of each agent if they are finite, and else those before; all have a leading axis of agents."""
     finite = [jnp.isfinite(x).reshape(len(x), -1).all(axis=1) for x in jax.tree.leaves(params)]
     good = jnp.stack(finite).all(axis=0)  # [S]
-    return jax.tree.map(lambda x, old: jnp.where(good.reshape(-1, *[1] * (x.ndim - 1)), x, old), params, before)
+    return jax.tree.map(
+        lambda x, old: jnp.where(good.reshape(-1, *[1] * (x.ndim - 1)), x, old), params, before
+    )
 
 
 def _log(group: Sequence[Any], metrics: dict[str, Any]) -> None:

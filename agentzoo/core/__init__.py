@@ -64,7 +64,12 @@ from agentzoo.core.distributions import (
 )
 from agentzoo.core.embedding import embed_oar
 from agentzoo.core.episodic_memory import KNNQueryResult, knn_query, squared_euclidean
-from agentzoo.core.expectile_values import expectile_q_learning, expectile_regression_loss, expectile_td_learning, impute_expectiles
+from agentzoo.core.expectile_values import (
+    expectile_q_learning,
+    expectile_regression_loss,
+    expectile_td_learning,
+    impute_expectiles,
+)
 from agentzoo.core.exploration import (
     IntrinsicRewardState,
     OUStep,
@@ -74,9 +79,26 @@ from agentzoo.core.exploration import (
     episodic_memory_intrinsic_rewards,
     ou_step,
 )
-from agentzoo.core.general_value_functions import feature_control_rewards, pixel_control_loss, pixel_control_rewards
-from agentzoo.core.losses import clip_gradient, expectile_loss, huber_loss, l2_loss, likelihood, log_loss
-from agentzoo.core.moving_averages import EmaMoments, EmaState, RewardNormalizer, RunningMeanStd, create_ema
+from agentzoo.core.general_value_functions import (
+    feature_control_rewards,
+    pixel_control_loss,
+    pixel_control_rewards,
+)
+from agentzoo.core.losses import (
+    clip_gradient,
+    expectile_loss,
+    huber_loss,
+    l2_loss,
+    likelihood,
+    log_loss,
+)
+from agentzoo.core.moving_averages import (
+    EmaMoments,
+    EmaState,
+    RewardNormalizer,
+    RunningMeanStd,
+    create_ema,
+)
 from agentzoo.core.mpo import (
     CategoricalMpoDuals,
     CategoricalMpoStatistics,
@@ -133,8 +155,23 @@ from agentzoo.core.policy_gradients import (
     rpg_loss,
     sampled_policy_gradient_loss,
 )
-from agentzoo.core.policy_targets import PolicyTarget, constant_policy_targets, sampled_policy_distillation_loss, zero_policy_targets
-from agentzoo.core.pop_art import PopArt, PopArtOutput, PopArtState, art, normalize, pop, popart, unnormalize, unnormalize_linear
+from agentzoo.core.policy_targets import (
+    PolicyTarget,
+    constant_policy_targets,
+    sampled_policy_distillation_loss,
+    zero_policy_targets,
+)
+from agentzoo.core.pop_art import (
+    PopArt,
+    PopArtOutput,
+    PopArtState,
+    art,
+    normalize,
+    pop,
+    popart,
+    unnormalize,
+    unnormalize_linear,
+)
 from agentzoo.core.quantile_values import (
     fqf_fraction_loss,
     iqn_loss,
@@ -153,8 +190,20 @@ from agentzoo.core.returns import (
     n_step_bootstrapped_returns,
     truncated_generalized_advantage_estimation,
 )
-from agentzoo.core.sequences import extract_subsequences, fix_step_type_on_interruptions, sample_start_indices
-from agentzoo.core.traces import eligibility_trace, q_lambda, retrace, retrace_continuous, sarsa_lambda, td_lambda, watkins_lambda
+from agentzoo.core.sequences import (
+    extract_subsequences,
+    fix_step_type_on_interruptions,
+    sample_start_indices,
+)
+from agentzoo.core.traces import (
+    eligibility_trace,
+    q_lambda,
+    retrace,
+    retrace_continuous,
+    sarsa_lambda,
+    td_lambda,
+    watkins_lambda,
+)
 from agentzoo.core.transforms import (
     hyperbolic_arcsin,
     hyperbolic_sin,
@@ -195,7 +244,13 @@ from agentzoo.core.value_learning import (
     sarsa,
     td_learning,
 )
-from agentzoo.core.vtrace import VTraceOutput, leaky_vtrace, leaky_vtrace_td_error_and_advantage, vtrace, vtrace_td_error_and_advantage
+from agentzoo.core.vtrace import (
+    VTraceOutput,
+    leaky_vtrace,
+    leaky_vtrace_td_error_and_advantage,
+    vtrace,
+    vtrace_td_error_and_advantage,
+)
 
 if TYPE_CHECKING:
     from agentzoo.core.policies import (
@@ -432,7 +487,9 @@ __all__ = [  # noqa: RUF022 (in plain order, capitals first)
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__ or name == "policies":  # what is not imported above: distributions that need distrax, which is slow to import
+    if (
+        name in __all__ or name == "policies"
+    ):  # what is not imported above: distributions that need distrax, which is slow to import
         policies = importlib.import_module("agentzoo.core.policies")
         return policies if name == "policies" else getattr(policies, name)
     raise AttributeError(f"module 'agentzoo.core' has no attribute {name!r}")

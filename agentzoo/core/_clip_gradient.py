@@ -11,22 +11,36 @@ from jax.interpreters import ad, batching, mlir
 _identity_p = Primitive("clip_gradient")
 
 
-def with_clipped_gradient(x: jax.Array, gradient_min: jax.Array, gradient_max: jax.Array) -> jax.Array:
+def with_clipped_gradient(
+    x: jax.Array, gradient_min: jax.Array, gradient_max: jax.Array
+) -> jax.Array:
     """`x`, whose gradient is clipped to bounds of the same shape and dtype."""
     return _identity_p.bind(x, gradient_min, gradient_max)
 
 
 def _identity(x: jax.Array, gradient_min: jax.Array, gradient_max: jax.Array) -> jax.Array:
     del gradient_max
-    return jnp.broadcast_to(x, jnp.broadcast_shapes(x.shape, gradient_min.shape))  # the shapes differ where vmap maps one of them alone
+    return jnp.broadcast_to(
+        x, jnp.broadcast_shapes(x.shape, gradient_min.shape)
+    )  # the shapes differ where vmap maps one of them alone
 
 
 def _jvp(primals: tuple, tangents: tuple) -> tuple:
-    return _identity_p.bind(*primals), _identity_p.bind(ad.instantiate_zeros(tangents[0]), *primals[1:])
+    return _identity_p.bind(*primals), _identity_p.bind(
+        ad.instantiate_zeros(tangents[0]), *primals[1:]
+    )
 
 
 def _transpose(cotangent, _, gradient_min: jax.Array, gradient_max: jax.Array) -> tuple:
-    return (cotangent if type(cotangent) is ad.Zero else jnp.clip(cotangent, gradient_min, gradient_max)), None, None
+    return (
+        (
+            cotangent
+            if type(cotangent) is ad.Zero
+            else jnp.clip(cotangent, gradient_min, gradient_max)
+        ),
+        None,
+        None,
+    )
 
 
 _identity_p.def_impl(_identity)

@@ -23,7 +23,9 @@ class Moments(NamedTuple):
     variance: Any
 
 
-def moments(x: ArrayLike, mean: Callable[[jax.Array], jax.Array], spread: Callable[[jax.Array], jax.Array]) -> Moments:
+def moments(
+    x: ArrayLike, mean: Callable[[jax.Array], jax.Array], spread: Callable[[jax.Array], jax.Array]
+) -> Moments:
     """Mean and variance of a sample in two passes. They count as constants: no gradient passes.
 
     Args:
@@ -46,7 +48,10 @@ def mix(old: Moments, new: Moments, old_weight: ArrayLike, new_weight: ArrayLike
     """
     total = jnp.where(old_weight + new_weight == 0, 1, old_weight + new_weight)
     # `kept` is not `1 - ratio`, which rounding makes too large where little is kept, and a GPU's x / x is not always 1.
-    kept, ratio = old_weight / total, jnp.where(jnp.equal(old_weight, 0), jnp.not_equal(new_weight, 0), new_weight / total)
+    kept, ratio = (
+        old_weight / total,
+        jnp.where(jnp.equal(old_weight, 0), jnp.not_equal(new_weight, 0), new_weight / total),
+    )
 
     def share(x):
         # The choice keeps compilers from fusing the product into sums, in which it would not be rounded as it is elsewhere.
@@ -69,7 +74,9 @@ def _two_sum(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
 def map_moments(function: Callable[..., Moments], *trees: Any) -> Moments:
     """Applies a function that returns moments to the leaves of trees; returns moments that are trees."""
     structure = jax.tree.structure(trees[0])
-    return jax.tree.transpose(structure, jax.tree.structure(Moments(0, 0, 0)), jax.tree.map(function, *trees))
+    return jax.tree.transpose(
+        structure, jax.tree.structure(Moments(0, 0, 0)), jax.tree.map(function, *trees)
+    )
 
 
 def at_least_float32(x: ArrayLike) -> jax.Array:

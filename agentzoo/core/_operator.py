@@ -67,16 +67,22 @@ def same_shape(operator_name: str, shape: tuple[int, ...], **arrays) -> None:
     expected = f"have shape {shape} or be a scalar" if shape else "be a scalar"
     for name, value in arrays.items():
         if jnp.ndim(value) and jnp.shape(value) != shape:
-            raise ShapeError(f"{operator_name}: {name!r} must {expected}, but has shape {jnp.shape(value)}.")
+            raise ShapeError(
+                f"{operator_name}: {name!r} must {expected}, but has shape {jnp.shape(value)}."
+            )
 
 
 def actions(operator_name: str, shape: tuple[int, ...], **arrays) -> None:
     """Raises an error naming the first argument that does not hold integer action indices of the given shape."""
     for name, value in arrays.items():
         if not jnp.issubdtype(jnp.result_type(value), jnp.integer):
-            raise TypeError(f"{operator_name}: {name!r} must hold integer action indices, but has dtype {jnp.result_type(value)}.")
+            raise TypeError(
+                f"{operator_name}: {name!r} must hold integer action indices, but has dtype {jnp.result_type(value)}."
+            )
         if jnp.shape(value) != shape:
-            raise ShapeError(f"{operator_name}: {name!r} must have shape {shape}, but has shape {jnp.shape(value)}.")
+            raise ShapeError(
+                f"{operator_name}: {name!r} must have shape {shape}, but has shape {jnp.shape(value)}."
+            )
 
 
 def values_of(operator_name: str, **arrays) -> tuple[int, ...]:
@@ -84,7 +90,9 @@ def values_of(operator_name: str, **arrays) -> tuple[int, ...]:
     first_name, first = next(iter(arrays.items()))
     for name, value in arrays.items():
         if jnp.ndim(value) < 1:
-            raise ShapeError(f"{operator_name}: {name!r} must hold one value per action on its last axis, but is a scalar.")
+            raise ShapeError(
+                f"{operator_name}: {name!r} must hold one value per action on its last axis, but is a scalar."
+            )
         if jnp.shape(value) != jnp.shape(first):
             raise ShapeError(
                 f"{operator_name}: {name!r} must have the shape of {first_name!r}, {jnp.shape(first)}, but has {jnp.shape(value)}."
@@ -98,8 +106,12 @@ def pick(values: jax.Array, indices: ArrayLike) -> jax.Array:
     Integer values have no NaN: signed ones are then the least there is, unsigned ones the greatest.
     """
     indices = jnp.asarray(indices)
-    indices = indices.astype(jnp.promote_types(indices.dtype, jnp.int32))  # which holds A, where 8 bits may not
-    inside = jnp.where(indices < 0, values.shape[-1], indices)  # a negative index would count from the end
+    indices = indices.astype(
+        jnp.promote_types(indices.dtype, jnp.int32)
+    )  # which holds A, where 8 bits may not
+    inside = jnp.where(
+        indices < 0, values.shape[-1], indices
+    )  # a negative index would count from the end
     return jnp.take_along_axis(values, inside[..., None], axis=-1, mode="fill")[..., 0]
 
 
@@ -108,7 +120,9 @@ def stop_gradient_if(stop: bool, x: jax.Array) -> jax.Array:
     return jax.lax.stop_gradient(x) if stop else x
 
 
-def reduce_loss(operator_name: str, loss: jax.Array, weights: ArrayLike | None, reduction: str) -> jax.Array:
+def reduce_loss(
+    operator_name: str, loss: jax.Array, weights: ArrayLike | None, reduction: str
+) -> jax.Array:
     """Weighs a loss `[...]` and reduces it.
 
     Args:
@@ -119,7 +133,9 @@ def reduce_loss(operator_name: str, loss: jax.Array, weights: ArrayLike | None, 
     """
     weights = jnp.ones((), loss.dtype) if weights is None else jnp.asarray(weights, loss.dtype)
     same_shape(operator_name, loss.shape, w_t=weights)
-    loss = jnp.where(weights == 0, 0, loss * weights)  # a masked step adds nothing, also where its loss is not finite
+    loss = jnp.where(
+        weights == 0, 0, loss * weights
+    )  # a masked step adds nothing, also where its loss is not finite
     if reduction == "mean":
         return jnp.mean(loss)
     if reduction == "masked_mean":
@@ -129,4 +145,6 @@ def reduce_loss(operator_name: str, loss: jax.Array, weights: ArrayLike | None, 
         return jnp.sum(loss)
     if reduction == "none":
         return loss
-    raise ValueError(f"{operator_name}: reduction={reduction!r} is unknown; choose 'mean', 'masked_mean', 'sum' or 'none'.")
+    raise ValueError(
+        f"{operator_name}: reduction={reduction!r} is unknown; choose 'mean', 'masked_mean', 'sum' or 'none'."
+    )

@@ -28,10 +28,14 @@ def over_time(operator_name: str, **arrays) -> tuple[int, ...]:
         if jnp.ndim(value):
             same_shape(operator_name, jnp.shape(value), **arrays)
             return jnp.shape(value)
-    raise ShapeError(f"{operator_name}: one of {', '.join(map(repr, arrays))} must have a time axis, but all are scalars.")
+    raise ShapeError(
+        f"{operator_name}: one of {', '.join(map(repr, arrays))} must have a time axis, but all are scalars."
+    )
 
 
-def within_episodes(shape: tuple[int, ...], lambda_: jax.Array, last_t, mask, *steps: jax.Array) -> list[jax.Array]:
+def within_episodes(
+    shape: tuple[int, ...], lambda_: jax.Array, last_t, mask, *steps: jax.Array
+) -> list[jax.Array]:
     """Ends traces where episodes end.
 
     Args:
@@ -91,13 +95,17 @@ def _scan(step: Callable, reverse: bool, init: jax.Array, *xs: jax.Array) -> jax
         g = step(g, *(next(x_t) if timed else x for timed, x in zip(in_time, xs, strict=True)))
         return g, g
 
-    return lax.scan(body, init, [x for timed, x in zip(in_time, xs, strict=True) if timed], reverse=reverse)[1]
+    return lax.scan(
+        body, init, [x for timed, x in zip(in_time, xs, strict=True) if timed], reverse=reverse
+    )[1]
 
 
 def _associative_scan(step: Callable, reverse: bool, init: jax.Array, *xs: jax.Array) -> jax.Array:
     shape = next(x.shape for x in xs if x.ndim)
     # The affine map of a step, `b + a * g`: its value at zero and its slope.
-    b, a = jax.jvp(lambda g: step(g, *xs), (jnp.zeros(shape, init.dtype),), (jnp.ones(shape, init.dtype),))
+    b, a = jax.jvp(
+        lambda g: step(g, *xs), (jnp.zeros(shape, init.dtype),), (jnp.ones(shape, init.dtype),)
+    )
 
     def then(first, second):
         (a_1, b_1), (a_2, b_2) = first, second

@@ -19,7 +19,9 @@ def shared_shape(operator_name: str, layout: str, own: str, **arrays: ArrayLike)
     for name, value in arrays.items():
         shape = jnp.shape(value)
         if len(shape) < len(axes):
-            raise ShapeError(f"{operator_name}: {name!r} must have shape [..., {layout}], but has shape {shape}.")
+            raise ShapeError(
+                f"{operator_name}: {name!r} must have shape [..., {layout}], but has shape {shape}."
+            )
         rest.append(shape[:place] + shape[len(shape) + place + 1 :])
         if rest[-1] != rest[0]:
             raise ShapeError(
@@ -29,11 +31,15 @@ def shared_shape(operator_name: str, layout: str, own: str, **arrays: ArrayLike)
     return rest[0]
 
 
-def supports(operator_name: str, leading: tuple[int, ...], size: int, **arrays: jax.Array) -> list[jax.Array]:
+def supports(
+    operator_name: str, leading: tuple[int, ...], size: int, **arrays: jax.Array
+) -> list[jax.Array]:
     """Checks that each argument is `[size]`, shared by all steps, or `leading + [size]`, and gives it all the leading axes."""
     for name, value in arrays.items():
         if jnp.shape(value) not in ((size,), (*leading, size)):
-            raise ShapeError(f"{operator_name}: {name!r} must have shape {(size,)} or {(*leading, size)}, but has {jnp.shape(value)}.")
+            raise ShapeError(
+                f"{operator_name}: {name!r} must have shape {(size,)} or {(*leading, size)}, but has {jnp.shape(value)}."
+            )
     return [jnp.broadcast_to(value, (*leading, size)) for value in arrays.values()]
 
 
@@ -41,7 +47,9 @@ def exact_shape(operator_name: str, shape: tuple[int, ...], **arrays: ArrayLike)
     """Raises `ShapeError` naming the first argument that is not of the given shape."""
     for name, value in arrays.items():
         if jnp.shape(value) != shape:
-            raise ShapeError(f"{operator_name}: {name!r} must have shape {shape}, but has shape {jnp.shape(value)}.")
+            raise ShapeError(
+                f"{operator_name}: {name!r} must have shape {shape}, but has shape {jnp.shape(value)}."
+            )
 
 
 def bellman(r_t: jax.Array, discount_t: jax.Array, z_t: jax.Array) -> jax.Array:

@@ -13,7 +13,17 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from agentzoo.core._operator import ShapeError, actions, floats, operator, pick, reduce_loss, same_shape, stop_gradient_if, values_of
+from agentzoo.core._operator import (
+    ShapeError,
+    actions,
+    floats,
+    operator,
+    pick,
+    reduce_loss,
+    same_shape,
+    stop_gradient_if,
+    values_of,
+)
 from agentzoo.core._support import below_largest, entropy_of
 from agentzoo.core.losses import expectile_loss
 
@@ -46,19 +56,31 @@ def _steps(name: str, **arguments: tuple[ArrayLike, str]) -> tuple[int, ...]:
         shape, num_leading = jnp.shape(value), jnp.ndim(value) - len(axes)
         steps = sizes.setdefault("steps", shape[: max(num_leading, 0)])
         num_actions = sizes.setdefault("A", shape[-1:]) if axes.endswith("A") else ()
-        if num_leading < 0 or shape[:num_leading] != steps or (num_actions and shape[-1:] != num_actions):
-            expected = ", ".join([*map(str, steps), *axes[:-1], *map(str, num_actions or axes[-1:])])
-            raise ShapeError(f"{name}: {argument!r} must have shape [{expected}], but has shape {shape}.")
+        if (
+            num_leading < 0
+            or shape[:num_leading] != steps
+            or (num_actions and shape[-1:] != num_actions)
+        ):
+            expected = ", ".join(
+                [*map(str, steps), *axes[:-1], *map(str, num_actions or axes[-1:])]
+            )
+            raise ShapeError(
+                f"{name}: {argument!r} must have shape [{expected}], but has shape {shape}."
+            )
     return sizes["steps"]
 
 
 def _soft_value(logits: jax.Array, q: jax.Array, temperature: jax.Array) -> jax.Array:
     """Expected value plus temperature times entropy, `[...]`, of logits `[..., A]` and action values `[..., E, A]`."""
     log_probs = jax.nn.log_softmax(logits)
-    return jnp.sum(jnp.exp(log_probs) * jnp.min(q, axis=-2), axis=-1) + temperature * entropy_of(log_probs)
+    return jnp.sum(jnp.exp(log_probs) * jnp.min(q, axis=-2), axis=-1) + temperature * entropy_of(
+        log_probs
+    )
 
 
-def _ensemble_error(target_tm1: jax.Array, q_tm1: jax.Array, stop_target_gradients: bool) -> jax.Array:
+def _ensemble_error(
+    target_tm1: jax.Array, q_tm1: jax.Array, stop_target_gradients: bool
+) -> jax.Array:
     return stop_gradient_if(stop_target_gradients, target_tm1)[..., None] - q_tm1
 
 
@@ -90,7 +112,12 @@ def target_policy_smoothing(
     Raises:
       ShapeError: if shapes do not fit together.
     """
-    limits = {"stddev": stddev, "noise_clip": noise_clip, "action_minimum": action_minimum, "action_maximum": action_maximum}
+    limits = {
+        "stddev": stddev,
+        "noise_clip": noise_clip,
+        "action_minimum": action_minimum,
+        "action_maximum": action_maximum,
+    }
     same_shape("target_policy_smoothing", jnp.shape(a_t)[-1:], **limits)
     a_t, *values = floats(a_t=a_t, **limits)
     stddev, noise_clip, minimum, maximum = (jnp.broadcast_to(value, a_t.shape) for value in values)
@@ -100,7 +127,11 @@ def target_policy_smoothing(
 
 @operator(static=("stop_target_gradients",))
 def clipped_double_q_learning(
-    q_tm1: ArrayLike, r_t: ArrayLike, discount_t: ArrayLike, q_t: ArrayLike, stop_target_gradients: bool = True
+    q_tm1: ArrayLike,
+    r_t: ArrayLike,
+    discount_t: ArrayLike,
+    q_t: ArrayLike,
+    stop_target_gradients: bool = True,
 ) -> jax.Array:
     """TD3's error, `r_t + discount_t * min_e q_t[e] - q_tm1[e]`.
 
@@ -156,9 +187,21 @@ def sac_error(
       ShapeError: if shapes do not fit together.
     """
     steps = _steps("sac_error", q_tm1=(q_tm1, "E"), q_t=(q_t, "E"))
-    same_shape("sac_error", steps, r_t=r_t, discount_t=discount_t, log_prob_t=log_prob_t, temperature=temperature)
+    same_shape(
+        "sac_error",
+        steps,
+        r_t=r_t,
+        discount_t=discount_t,
+        log_prob_t=log_prob_t,
+        temperature=temperature,
+    )
     q_tm1, r_t, discount_t, q_t, log_prob_t, temperature = floats(
-        q_tm1=q_tm1, r_t=r_t, discount_t=discount_t, q_t=q_t, log_prob_t=log_prob_t, temperature=temperature
+        q_tm1=q_tm1,
+        r_t=r_t,
+        discount_t=discount_t,
+        q_t=q_t,
+        log_prob_t=log_prob_t,
+        temperature=temperature,
     )
     target_tm1 = r_t + discount_t * (jnp.min(q_t, axis=-1) - temperature * log_prob_t)
     return _ensemble_error(target_tm1, q_tm1, stop_target_gradients)
@@ -166,7 +209,11 @@ def sac_error(
 
 @operator(static=("reduction",))
 def sac_policy_loss(
-    q_t: ArrayLike, log_prob_t: ArrayLike, temperature: ArrayLike, w_t: ArrayLike | None = None, reduction: str = "mean"
+    q_t: ArrayLike,
+    log_prob_t: ArrayLike,
+    temperature: ArrayLike,
+    w_t: ArrayLike | None = None,
+    reduction: str = "mean",
 ) -> jax.Array:
     """SAC's policy loss, `mean(w_t * (temperature * log_prob_t - min_e q_t[e]))`.
 
@@ -186,7 +233,12 @@ def sac_policy_loss(
     Raises:
       ShapeError: if shapes do not fit together.
     """
-    same_shape("sac_policy_loss", _steps("sac_policy_loss", q_t=(q_t, "E")), log_prob_t=log_prob_t, temperature=temperature)
+    same_shape(
+        "sac_policy_loss",
+        _steps("sac_policy_loss", q_t=(q_t, "E")),
+        log_prob_t=log_prob_t,
+        temperature=temperature,
+    )
     q_t, log_prob_t, temperature = floats(q_t=q_t, log_prob_t=log_prob_t, temperature=temperature)
     loss = jax.lax.stop_gradient(temperature) * log_prob_t - jnp.min(q_t, axis=-1)
     return reduce_loss("sac_policy_loss", loss, w_t, reduction)
@@ -194,7 +246,11 @@ def sac_policy_loss(
 
 @operator(static=("reduction",))
 def sac_temperature_loss(
-    log_prob_t: ArrayLike, temperature: ArrayLike, target_entropy: ArrayLike, w_t: ArrayLike | None = None, reduction: str = "mean"
+    log_prob_t: ArrayLike,
+    temperature: ArrayLike,
+    target_entropy: ArrayLike,
+    w_t: ArrayLike | None = None,
+    reduction: str = "mean",
 ) -> jax.Array:
     """SAC's temperature loss, `mean(w_t * temperature * (-log_prob_t - target_entropy))`.
 
@@ -215,8 +271,15 @@ def sac_temperature_loss(
     Raises:
       ShapeError: if shapes do not fit together.
     """
-    same_shape("sac_temperature_loss", jnp.shape(log_prob_t), temperature=temperature, target_entropy=target_entropy)
-    log_prob_t, temperature, target_entropy = floats(log_prob_t=log_prob_t, temperature=temperature, target_entropy=target_entropy)
+    same_shape(
+        "sac_temperature_loss",
+        jnp.shape(log_prob_t),
+        temperature=temperature,
+        target_entropy=target_entropy,
+    )
+    log_prob_t, temperature, target_entropy = floats(
+        log_prob_t=log_prob_t, temperature=temperature, target_entropy=target_entropy
+    )
     loss = temperature * jax.lax.stop_gradient(-log_prob_t - target_entropy)
     return reduce_loss("sac_temperature_loss", loss, w_t, reduction)
 
@@ -254,11 +317,18 @@ def sac_discrete_error(
       ShapeError: if shapes do not fit together.
       TypeError: if the actions are not integers.
     """
-    steps = _steps("sac_discrete_error", q_tm1=(q_tm1, "EA"), q_t=(q_t, "EA"), logits_t=(logits_t, "A"))
+    steps = _steps(
+        "sac_discrete_error", q_tm1=(q_tm1, "EA"), q_t=(q_t, "EA"), logits_t=(logits_t, "A")
+    )
     actions("sac_discrete_error", steps, a_tm1=a_tm1)
     same_shape("sac_discrete_error", steps, r_t=r_t, discount_t=discount_t, temperature=temperature)
     q_tm1, r_t, discount_t, q_t, logits_t, temperature = floats(
-        q_tm1=q_tm1, r_t=r_t, discount_t=discount_t, q_t=q_t, logits_t=logits_t, temperature=temperature
+        q_tm1=q_tm1,
+        r_t=r_t,
+        discount_t=discount_t,
+        q_t=q_t,
+        logits_t=logits_t,
+        temperature=temperature,
     )
     target_tm1 = r_t + discount_t * _soft_value(logits_t, q_t, temperature)
     q_a_tm1 = pick(q_tm1, jnp.broadcast_to(jnp.asarray(a_tm1)[..., None], q_tm1.shape[:-1]))
@@ -296,13 +366,19 @@ def sac_discrete_policy_loss(
     steps = _steps("sac_discrete_policy_loss", q_t=(q_t, "EA"), logits_t=(logits_t, "A"))
     same_shape("sac_discrete_policy_loss", steps, temperature=temperature)
     logits_t, q_t, temperature = floats(logits_t=logits_t, q_t=q_t, temperature=temperature)
-    loss = -_soft_value(logits_t, stop_gradient_if(use_stop_gradient, q_t), jax.lax.stop_gradient(temperature))
+    loss = -_soft_value(
+        logits_t, stop_gradient_if(use_stop_gradient, q_t), jax.lax.stop_gradient(temperature)
+    )
     return reduce_loss("sac_discrete_policy_loss", loss, w_t, reduction)
 
 
 @operator(static=("reduction",))
 def sac_discrete_temperature_loss(
-    logits_t: ArrayLike, temperature: ArrayLike, target_entropy: ArrayLike, w_t: ArrayLike | None = None, reduction: str = "mean"
+    logits_t: ArrayLike,
+    temperature: ArrayLike,
+    target_entropy: ArrayLike,
+    w_t: ArrayLike | None = None,
+    reduction: str = "mean",
 ) -> jax.Array:
     """Discrete SAC's temperature loss, `mean(w_t * temperature * (H(softmax(logits_t)) - target_entropy))`.
 
@@ -324,10 +400,19 @@ def sac_discrete_temperature_loss(
       ShapeError: if shapes do not fit together.
     """
     leading = values_of("sac_discrete_temperature_loss", logits_t=logits_t)
-    same_shape("sac_discrete_temperature_loss", leading, temperature=temperature, target_entropy=target_entropy)
-    logits_t, temperature, target_entropy = floats(logits_t=logits_t, temperature=temperature, target_entropy=target_entropy)
+    same_shape(
+        "sac_discrete_temperature_loss",
+        leading,
+        temperature=temperature,
+        target_entropy=target_entropy,
+    )
+    logits_t, temperature, target_entropy = floats(
+        logits_t=logits_t, temperature=temperature, target_entropy=target_entropy
+    )
     entropy_t = jax.lax.stop_gradient(entropy_of(jax.nn.log_softmax(logits_t)))
-    return reduce_loss("sac_discrete_temperature_loss", temperature * (entropy_t - target_entropy), w_t, reduction)
+    return reduce_loss(
+        "sac_discrete_temperature_loss", temperature * (entropy_t - target_entropy), w_t, reduction
+    )
 
 
 @operator(static=("normalize",))
@@ -357,7 +442,12 @@ def advantage_weights(
     Raises:
       ShapeError: if shapes do not fit together.
     """
-    same_shape("advantage_weights", (), temperature=temperature, max_weight=0 if max_weight is None else max_weight)
+    same_shape(
+        "advantage_weights",
+        (),
+        temperature=temperature,
+        max_weight=0 if max_weight is None else max_weight,
+    )
     same_shape("advantage_weights", jnp.shape(adv_t), w_t=1 if w_t is None else w_t)
     adv_t, temperature = floats(adv_t=adv_t, temperature=temperature)
     log_weights = adv_t / temperature
@@ -440,12 +530,20 @@ def iql_value_loss(
     steps = _steps("iql_value_loss", v_t=(v_t, ""), q_t=(q_t, "E"))
     same_shape("iql_value_loss", steps, expectile=expectile)
     v_t, q_t, expectile = floats(v_t=v_t, q_t=q_t, expectile=expectile)
-    loss = expectile_loss(v_t, stop_gradient_if(use_stop_gradient, jnp.min(q_t, axis=-1)), expectile)
+    loss = expectile_loss(
+        v_t, stop_gradient_if(use_stop_gradient, jnp.min(q_t, axis=-1)), expectile
+    )
     return reduce_loss("iql_value_loss", loss, w_t, reduction)
 
 
 @operator(static=("stop_target_gradients",))
-def iql_error(q_tm1: ArrayLike, r_t: ArrayLike, discount_t: ArrayLike, v_t: ArrayLike, stop_target_gradients: bool = True) -> jax.Array:
+def iql_error(
+    q_tm1: ArrayLike,
+    r_t: ArrayLike,
+    discount_t: ArrayLike,
+    v_t: ArrayLike,
+    stop_target_gradients: bool = True,
+) -> jax.Array:
     """IQL's error of the action values, `r_t + discount_t * v_t - q_tm1[e]`.
 
     See "Offline Reinforcement Learning with Implicit Q-Learning" by Kostrikov et al. (2021, https://arxiv.org/abs/2110.06169),
@@ -464,9 +562,17 @@ def iql_error(q_tm1: ArrayLike, r_t: ArrayLike, discount_t: ArrayLike, v_t: Arra
     Raises:
       ShapeError: if shapes do not fit together.
     """
-    same_shape("iql_error", _steps("iql_error", q_tm1=(q_tm1, "E")), r_t=r_t, discount_t=discount_t, v_t=v_t)
+    same_shape(
+        "iql_error",
+        _steps("iql_error", q_tm1=(q_tm1, "E")),
+        r_t=r_t,
+        discount_t=discount_t,
+        v_t=v_t,
+    )
     q_tm1, r_t, discount_t, v_t = floats(q_tm1=q_tm1, r_t=r_t, discount_t=discount_t, v_t=v_t)
-    return _ensemble_error(jnp.broadcast_to(r_t + discount_t * v_t, q_tm1.shape[:-1]), q_tm1, stop_target_gradients)
+    return _ensemble_error(
+        jnp.broadcast_to(r_t + discount_t * v_t, q_tm1.shape[:-1]), q_tm1, stop_target_gradients
+    )
 
 
 @operator(static=("use_stop_gradient", "reduction"))
@@ -501,8 +607,12 @@ def iql_policy_loss(
     """
     same_shape("iql_policy_loss", jnp.shape(log_prob_t), adv_t=adv_t)
     same_shape("iql_policy_loss", (), inverse_temperature=inverse_temperature)
-    log_prob_t, adv_t, inverse_temperature = floats(log_prob_t=log_prob_t, adv_t=adv_t, inverse_temperature=inverse_temperature)
-    weights = advantage_weights(inverse_temperature * stop_gradient_if(use_stop_gradient, adv_t), max_weight=max_weight)
+    log_prob_t, adv_t, inverse_temperature = floats(
+        log_prob_t=log_prob_t, adv_t=adv_t, inverse_temperature=inverse_temperature
+    )
+    weights = advantage_weights(
+        inverse_temperature * stop_gradient_if(use_stop_gradient, adv_t), max_weight=max_weight
+    )
     return reduce_loss("iql_policy_loss", -weights * log_prob_t, w_t, reduction)
 
 
@@ -534,7 +644,12 @@ def cql_penalty(q_tm1: ArrayLike, a_tm1: ArrayLike, temperature: ArrayLike = 1.0
 
 
 @operator
-def cql_sampled_penalty(q_tm1: ArrayLike, sample_q_tm1: ArrayLike, sample_log_probs: ArrayLike, temperature: ArrayLike = 1.0) -> jax.Array:
+def cql_sampled_penalty(
+    q_tm1: ArrayLike,
+    sample_q_tm1: ArrayLike,
+    sample_log_probs: ArrayLike,
+    temperature: ArrayLike = 1.0,
+) -> jax.Array:
     """CQL's penalty for continuous actions, `temperature * log mean_s exp(sample_q_tm1[s] / temperature - log_prob[s]) - q_tm1`.
 
     The mean estimates the integral of `exp(q / temperature)` over all actions by importance sampling. The samples may come from several
@@ -555,7 +670,9 @@ def cql_sampled_penalty(q_tm1: ArrayLike, sample_q_tm1: ArrayLike, sample_log_pr
     """
     name = "cql_sampled_penalty"
     steps = _steps(name, q_tm1=(q_tm1, "E"))
-    samples = _steps(name, sample_log_probs=(sample_log_probs, ""), sample_q_tm1=(sample_q_tm1, "E"))
+    samples = _steps(
+        name, sample_log_probs=(sample_log_probs, ""), sample_q_tm1=(sample_q_tm1, "E")
+    )
     if not samples or samples[1:] != steps or jnp.shape(sample_q_tm1)[-1:] != jnp.shape(q_tm1)[-1:]:
         raise ShapeError(
             f"{name}: 'sample_q_tm1' must hold samples of the shape of 'q_tm1', {jnp.shape(q_tm1)}, "
@@ -563,7 +680,10 @@ def cql_sampled_penalty(q_tm1: ArrayLike, sample_q_tm1: ArrayLike, sample_log_pr
         )
     same_shape(name, (), temperature=temperature)
     q_tm1, sample_q_tm1, sample_log_probs, temperature = floats(
-        q_tm1=q_tm1, sample_q_tm1=sample_q_tm1, sample_log_probs=sample_log_probs, temperature=temperature
+        q_tm1=q_tm1,
+        sample_q_tm1=sample_q_tm1,
+        sample_log_probs=sample_log_probs,
+        temperature=temperature,
     )
     exponents = sample_q_tm1 / temperature - jax.lax.stop_gradient(sample_log_probs)[..., None]
     return temperature * (jax.nn.logsumexp(exponents, axis=0) - math.log(len(exponents))) - q_tm1

@@ -69,8 +69,12 @@ def lhs_broadcast(source: ArrayLike, target: ArrayLike) -> jax.Array:
       ShapeError: if the shapes do not line up.
     """
     source, shape = jnp.asarray(source), jnp.shape(target)
-    if source.ndim > len(shape) or any(n not in (1, m) for n, m in zip(source.shape, shape, strict=False)):
-        raise ShapeError(f"lhs_broadcast: source shape {source.shape} does not line up with target shape {shape} from the left.")
+    if source.ndim > len(shape) or any(
+        n not in (1, m) for n, m in zip(source.shape, shape, strict=False)
+    ):
+        raise ShapeError(
+            f"lhs_broadcast: source shape {source.shape} does not line up with target shape {shape} from the left."
+        )
     return source.reshape(source.shape + (1,) * (len(shape) - source.ndim))
 
 
@@ -88,7 +92,9 @@ def one_hot(indices: ArrayLike, num_classes: int, dtype: DTypeLike = jnp.float32
     """
     indices = jnp.asarray(indices)[..., None]
     # 8 bits, or half a float's, may not tell all classes apart.
-    wide = jnp.promote_types(indices.dtype, jnp.float32 if jnp.issubdtype(indices.dtype, jnp.floating) else jnp.int32)
+    wide = jnp.promote_types(
+        indices.dtype, jnp.float32 if jnp.issubdtype(indices.dtype, jnp.floating) else jnp.int32
+    )
     classes = jnp.expand_dims(jnp.arange(num_classes, dtype=wide), range(indices.ndim - 1))
     return (indices.astype(wide) == classes).astype(dtype)
 

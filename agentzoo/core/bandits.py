@@ -113,7 +113,9 @@ class Preferences(NamedTuple):
     count: jax.Array
 
 
-def epsilon_greedy_bandit(num_arms: int, epsilon: ArrayLike | Callable[[jax.Array], ArrayLike]) -> Bandit:
+def epsilon_greedy_bandit(
+    num_arms: int, epsilon: ArrayLike | Callable[[jax.Array], ArrayLike]
+) -> Bandit:
     """Pulls the arm of largest average reward, and with probability `epsilon` any. An arm not pulled yet has average 0.
 
     See "Reinforcement Learning: An Introduction" by Sutton and Barto, section 2.4. With a constant epsilon, regret grows linearly; with
@@ -160,14 +162,20 @@ def ucb_bandit(num_arms: int, exploration: ArrayLike = 2.0) -> Bandit:
     _check_arms("ucb_bandit", num_arms)
 
     def probabilities(state):
-        width = jnp.sqrt(exploration * jnp.log(jnp.maximum(jnp.sum(state.count), 1)) / jnp.maximum(state.count, 1))
+        width = jnp.sqrt(
+            exploration
+            * jnp.log(jnp.maximum(jnp.sum(state.count), 1))
+            / jnp.maximum(state.count, 1)
+        )
         bound = jnp.where(state.count == 0, jnp.inf, state.mean + width)
         return epsilon_greedy(0.0).probs(bound)
 
     return _bandit(lambda: _no_samples(num_arms), _update_means, probabilities)
 
 
-def thompson_bernoulli_bandit(num_arms: int, prior_alpha: ArrayLike = 1.0, prior_beta: ArrayLike = 1.0) -> Bandit:
+def thompson_bernoulli_bandit(
+    num_arms: int, prior_alpha: ArrayLike = 1.0, prior_beta: ArrayLike = 1.0
+) -> Bandit:
     """Thompson sampling for rewards of 0 or 1: draws each arm's probability from its posterior, and pulls the arm of the largest.
 
     See "On the Likelihood that One Unknown Probability Exceeds Another in View of the Evidence of Two Samples" by Thompson (1933,
@@ -188,7 +196,9 @@ def thompson_bernoulli_bandit(num_arms: int, prior_alpha: ArrayLike = 1.0, prior
     _check_arms("thompson_bernoulli_bandit", num_arms)
 
     def init():
-        return BetaPosterior(*(jnp.full(num_arms, prior, float) for prior in (prior_alpha, prior_beta)))
+        return BetaPosterior(
+            *(jnp.full(num_arms, prior, float) for prior in (prior_alpha, prior_beta))
+        )
 
     def act(key, state):
         return jnp.argmax(jax.random.beta(key, state.alpha, state.beta))
@@ -200,7 +210,12 @@ def thompson_bernoulli_bandit(num_arms: int, prior_alpha: ArrayLike = 1.0, prior
     return Bandit(init, operator(act), operator(update), None)
 
 
-def thompson_gaussian_bandit(num_arms: int, noise_std: ArrayLike = 1.0, prior_mean: ArrayLike = 0.0, prior_std: ArrayLike = 1.0) -> Bandit:
+def thompson_gaussian_bandit(
+    num_arms: int,
+    noise_std: ArrayLike = 1.0,
+    prior_mean: ArrayLike = 0.0,
+    prior_std: ArrayLike = 1.0,
+) -> Bandit:
     """Thompson sampling for rewards with Gaussian noise: draws each arm's mean from its posterior, and pulls the arm of the largest.
 
     See "Further Optimal Regret Bounds for Thompson Sampling" by Agrawal and Goyal (2013, https://arxiv.org/abs/1209.3353, section 2.2).
@@ -220,10 +235,16 @@ def thompson_gaussian_bandit(num_arms: int, noise_std: ArrayLike = 1.0, prior_me
     _check_arms("thompson_gaussian_bandit", num_arms)
 
     def init():
-        return GaussianPosterior(jnp.full(num_arms, prior_mean, float), jnp.full(num_arms, 1 / jnp.square(prior_std), float))
+        return GaussianPosterior(
+            jnp.full(num_arms, prior_mean, float),
+            jnp.full(num_arms, 1 / jnp.square(prior_std), float),
+        )
 
     def act(key, state):
-        return jnp.argmax(state.mean + jax.random.normal(key, state.mean.shape, state.mean.dtype) / jnp.sqrt(state.precision))
+        return jnp.argmax(
+            state.mean
+            + jax.random.normal(key, state.mean.shape, state.mean.dtype) / jnp.sqrt(state.precision)
+        )
 
     def update(state, arm, reward):
         gained = _one_hot(arm, state.mean) / jnp.square(noise_std)
@@ -287,23 +308,36 @@ def gradient_bandit(num_arms: int, step_size: ArrayLike) -> Bandit:
 
     def update(state, arm, reward):
         advantage = jnp.where(state.count == 0, 0, reward - state.baseline)
-        preference = state.preference + step_size * advantage * (_one_hot(arm, state.preference) - probabilities(state))
+        preference = state.preference + step_size * advantage * (
+            _one_hot(arm, state.preference) - probabilities(state)
+        )
         count = state.count + 1
         return Preferences(preference, state.baseline + (reward - state.baseline) / count, count)
 
-    return _bandit(lambda: Preferences(jnp.zeros(num_arms), jnp.zeros(()), jnp.zeros(())), update, probabilities)
+    return _bandit(
+        lambda: Preferences(jnp.zeros(num_arms), jnp.zeros(()), jnp.zeros(())),
+        update,
+        probabilities,
+    )
 
 
 def _bandit(init, update, probabilities):
     return Bandit(
-        init, operator(lambda key, state: categorical_sample(key, probabilities(state))), operator(update), operator(probabilities)
+        init,
+        operator(lambda key, state: categorical_sample(key, probabilities(state))),
+        operator(update),
+        operator(probabilities),
     )
 
 
 def _check_arms(name, num_arms):
-    if not isinstance(num_arms, numbers.Integral) or num_arms < 1:  # NumPy's too, as in `action_space.n`
+    if (
+        not isinstance(num_arms, numbers.Integral) or num_arms < 1
+    ):  # NumPy's too, as in `action_space.n`
         kind = "a JAX array" if isinstance(num_arms, jax.Array) else repr(num_arms)
-        raise TypeError(f"{name}: 'num_arms' must be an integer of at least 1, known when the bandit is made, not {kind}.")
+        raise TypeError(
+            f"{name}: 'num_arms' must be an integer of at least 1, known when the bandit is made, not {kind}."
+        )
 
 
 def _no_samples(num_arms):

@@ -15,7 +15,14 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from agentzoo.core._operator import actions, floats, operator, pick, same_shape, stop_gradient_if
-from agentzoo.core._support import bellman, exact_shape, expectation, shared_shape, supports, two_hot
+from agentzoo.core._support import (
+    bellman,
+    exact_shape,
+    expectation,
+    shared_shape,
+    supports,
+    two_hot,
+)
 from agentzoo.core.distributions import categorical_cross_entropy
 from agentzoo.core.transforms import transform_to_2hot, transform_to_hl_gauss
 
@@ -60,7 +67,9 @@ def categorical_l2_project(z_p: ArrayLike, probs: ArrayLike, z_q: ArrayLike) -> 
     leading = shared_shape("categorical_l2_project", "P", "P", probs=probs)
     z_p, probs, z_q = floats(z_p=z_p, probs=probs, z_q=z_q)
     (z_p,) = supports("categorical_l2_project", leading, probs.shape[-1], z_p=z_p)
-    (z_q,) = supports("categorical_l2_project", leading, jnp.shape(z_q)[-1] if jnp.ndim(z_q) else 0, z_q=z_q)
+    (z_q,) = supports(
+        "categorical_l2_project", leading, jnp.shape(z_q)[-1] if jnp.ndim(z_q) else 0, z_q=z_q
+    )
     return _project(z_p, probs, z_q)
 
 
@@ -97,7 +106,12 @@ def categorical_td_learning(
     leading = shared_shape(name, "K", "K", v_logits_tm1=v_logits_tm1, v_logits_t=v_logits_t)
     same_shape(name, leading, r_t=r_t, discount_t=discount_t)
     v_atoms_tm1, v_logits_tm1, r_t, discount_t, v_atoms_t, v_logits_t = floats(
-        v_atoms_tm1=v_atoms_tm1, v_logits_tm1=v_logits_tm1, r_t=r_t, discount_t=discount_t, v_atoms_t=v_atoms_t, v_logits_t=v_logits_t
+        v_atoms_tm1=v_atoms_tm1,
+        v_logits_tm1=v_logits_tm1,
+        r_t=r_t,
+        discount_t=discount_t,
+        v_atoms_t=v_atoms_t,
+        v_logits_t=v_logits_t,
     )
     (v_atoms_tm1,) = supports(name, leading, v_logits_tm1.shape[-1], v_atoms_tm1=v_atoms_tm1)
     (v_atoms_t,) = supports(name, leading, v_logits_t.shape[-1], v_atoms_t=v_atoms_t)
@@ -106,7 +120,16 @@ def categorical_td_learning(
 
 
 def _q_learning(
-    name, q_atoms_tm1, q_logits_tm1, a_tm1, r_t, discount_t, q_atoms_t, q_logits_t, q_t_selector, stop_target_gradients
+    name,
+    q_atoms_tm1,
+    q_logits_tm1,
+    a_tm1,
+    r_t,
+    discount_t,
+    q_atoms_t,
+    q_logits_t,
+    q_t_selector,
+    stop_target_gradients,
 ) -> jax.Array:
     """Categorical Q-learning. Where `q_t_selector` is None, the mean of the destination's distribution chooses the action."""
     by_action = shared_shape(name, "A, K", "K", q_logits_tm1=q_logits_tm1, q_logits_t=q_logits_t)
@@ -114,7 +137,12 @@ def _q_learning(
     actions(name, leading, a_tm1=a_tm1)
     same_shape(name, leading, r_t=r_t, discount_t=discount_t)
     q_atoms_tm1, q_logits_tm1, r_t, discount_t, q_atoms_t, q_logits_t = floats(
-        q_atoms_tm1=q_atoms_tm1, q_logits_tm1=q_logits_tm1, r_t=r_t, discount_t=discount_t, q_atoms_t=q_atoms_t, q_logits_t=q_logits_t
+        q_atoms_tm1=q_atoms_tm1,
+        q_logits_tm1=q_logits_tm1,
+        r_t=r_t,
+        discount_t=discount_t,
+        q_atoms_t=q_atoms_t,
+        q_logits_t=q_logits_t,
     )
     (q_atoms_tm1,) = supports(name, leading, q_logits_tm1.shape[-1], q_atoms_tm1=q_atoms_tm1)
     (q_atoms_t,) = supports(name, leading, q_logits_t.shape[-1], q_atoms_t=q_atoms_t)
@@ -124,7 +152,9 @@ def _q_learning(
     exact_shape(name, by_action, q_t_selector=q_t_selector)
     probs_t = _of_action(probs_t, jnp.argmax(q_t_selector, axis=-1))
     target = _project(bellman(r_t, discount_t, q_atoms_t), probs_t, q_atoms_tm1)
-    return categorical_cross_entropy(stop_gradient_if(stop_target_gradients, target), _of_action(q_logits_tm1, a_tm1))
+    return categorical_cross_entropy(
+        stop_gradient_if(stop_target_gradients, target), _of_action(q_logits_tm1, a_tm1)
+    )
 
 
 @operator(static=("stop_target_gradients",))
@@ -161,7 +191,18 @@ def categorical_q_learning(
       TypeError: if the actions are not integers.
     """
     name = "categorical_q_learning"
-    return _q_learning(name, q_atoms_tm1, q_logits_tm1, a_tm1, r_t, discount_t, q_atoms_t, q_logits_t, None, stop_target_gradients)
+    return _q_learning(
+        name,
+        q_atoms_tm1,
+        q_logits_tm1,
+        a_tm1,
+        r_t,
+        discount_t,
+        q_atoms_t,
+        q_logits_t,
+        None,
+        stop_target_gradients,
+    )
 
 
 @operator(static=("stop_target_gradients",))
@@ -200,11 +241,24 @@ def categorical_double_q_learning(
       TypeError: if the actions are not integers.
     """
     name = "categorical_double_q_learning"
-    return _q_learning(name, q_atoms_tm1, q_logits_tm1, a_tm1, r_t, discount_t, q_atoms_t, q_logits_t, q_t_selector, stop_target_gradients)
+    return _q_learning(
+        name,
+        q_atoms_tm1,
+        q_logits_tm1,
+        a_tm1,
+        r_t,
+        discount_t,
+        q_atoms_t,
+        q_logits_t,
+        q_t_selector,
+        stop_target_gradients,
+    )
 
 
 @operator
-def two_hot_loss(logits: ArrayLike, targets: ArrayLike, min_value: ArrayLike, max_value: ArrayLike) -> jax.Array:
+def two_hot_loss(
+    logits: ArrayLike, targets: ArrayLike, min_value: ArrayLike, max_value: ArrayLike
+) -> jax.Array:
     """Cross-entropy of a value's distribution from the two-hot encoding of its target.
 
     See "Mastering Atari, Go, Chess and Shogi by Planning with a Learned Model" by Schrittwieser et al. (2020,
@@ -228,7 +282,11 @@ def two_hot_loss(logits: ArrayLike, targets: ArrayLike, min_value: ArrayLike, ma
 
 @operator
 def hl_gauss_loss(
-    logits: ArrayLike, targets: ArrayLike, min_value: ArrayLike, max_value: ArrayLike, sigma_ratio: ArrayLike = 0.75
+    logits: ArrayLike,
+    targets: ArrayLike,
+    min_value: ArrayLike,
+    max_value: ArrayLike,
+    sigma_ratio: ArrayLike = 0.75,
 ) -> jax.Array:
     """Cross-entropy of a value's distribution from the histogram of a Gaussian about its target.
 
@@ -248,12 +306,24 @@ def hl_gauss_loss(
     Raises:
       ShapeError: if shapes do not fit together.
     """
-    return _value_loss("hl_gauss_loss", transform_to_hl_gauss, logits, targets, min_value, max_value, sigma_ratio=sigma_ratio)
+    return _value_loss(
+        "hl_gauss_loss",
+        transform_to_hl_gauss,
+        logits,
+        targets,
+        min_value,
+        max_value,
+        sigma_ratio=sigma_ratio,
+    )
 
 
-def _value_loss(name: str, encode: Callable, logits, targets, min_value, max_value, **options) -> jax.Array:
+def _value_loss(
+    name: str, encode: Callable, logits, targets, min_value, max_value, **options
+) -> jax.Array:
     leading = shared_shape(name, "K", "K", logits=logits)
     same_shape(name, leading, targets=targets)
     logits, targets = floats(logits=logits, targets=targets)
-    labels = encode(jnp.broadcast_to(targets, leading), min_value, max_value, logits.shape[-1], **options)
+    labels = encode(
+        jnp.broadcast_to(targets, leading), min_value, max_value, logits.shape[-1], **options
+    )
     return categorical_cross_entropy(jax.lax.stop_gradient(labels), logits)

@@ -98,7 +98,9 @@ def softmax(temperature: ArrayLike = 1.0) -> DiscreteDistribution:
     return DiscreteDistribution(sample, probs, logprob, entropy, kl)
 
 
-def clipped_entropy_softmax(temperature: ArrayLike = 1.0, entropy_clip: ArrayLike = 1.0) -> DiscreteDistribution:
+def clipped_entropy_softmax(
+    temperature: ArrayLike = 1.0, entropy_clip: ArrayLike = 1.0
+) -> DiscreteDistribution:
     """Softmax policy whose entropy counts only up to `entropy_clip * log(A)`: above it, an entropy bonus has no gradient.
 
     Args:
@@ -181,10 +183,14 @@ def gaussian_diagonal(sigma: ArrayLike | None = None) -> ContinuousDistribution:
     def kl_to_standard_normal(mu, sigma=None):
         return multivariate_normal_kl_divergence(mu, given(sigma), jnp.zeros_like(mu), 1.0)
 
-    return ContinuousDistribution(sample, prob, logprob, entropy, kl_to_standard_normal, multivariate_normal_kl_divergence)
+    return ContinuousDistribution(
+        sample, prob, logprob, entropy, kl_to_standard_normal, multivariate_normal_kl_divergence
+    )
 
 
-def squashed_gaussian(sigma_min: ArrayLike = -4, sigma_max: ArrayLike = 0.0) -> ContinuousDistribution:
+def squashed_gaussian(
+    sigma_min: ArrayLike = -4, sigma_max: ArrayLike = 0.0
+) -> ContinuousDistribution:
     """Gaussian policy of RLax that is squashed by tanh into the bounds of an action space; `policies.TanhGaussian` is SAC's.
 
     Of raw outputs `mu` and `sigma`, the base Gaussian has mean `tanh(mu)`, so that its mode never comes nearer to a bound than
@@ -262,12 +268,16 @@ def categorical_cross_entropy(labels: ArrayLike, logits: ArrayLike) -> jax.Array
     labels, logits = floats(labels=labels, logits=logits)
     total = jnp.sum(labels, axis=-1)
     log_probs = jax.nn.log_softmax(logits)
-    log_probs = jnp.where((labels == 0) & (log_probs == -jnp.inf), 0, log_probs)  # an illegal action that no label asks for
+    log_probs = jnp.where(
+        (labels == 0) & (log_probs == -jnp.inf), 0, log_probs
+    )  # an illegal action that no label asks for
     return -jnp.sum(labels * log_probs, axis=-1) / jnp.where(total == 0, 1, total)
 
 
 @operator
-def categorical_importance_sampling_ratios(pi_logits_t: ArrayLike, mu_logits_t: ArrayLike, a_t: ArrayLike) -> jax.Array:
+def categorical_importance_sampling_ratios(
+    pi_logits_t: ArrayLike, mu_logits_t: ArrayLike, a_t: ArrayLike
+) -> jax.Array:
     """Importance sampling ratios of two softmax policies, `pi(a_t) / mu(a_t)`.
 
     Args:
@@ -282,13 +292,20 @@ def categorical_importance_sampling_ratios(pi_logits_t: ArrayLike, mu_logits_t: 
       ShapeError: if the shapes do not fit together.
       TypeError: if the actions are not integers.
     """
-    values_of("categorical_importance_sampling_ratios", pi_logits_t=pi_logits_t, mu_logits_t=mu_logits_t)
+    values_of(
+        "categorical_importance_sampling_ratios", pi_logits_t=pi_logits_t, mu_logits_t=mu_logits_t
+    )
     pi_logits_t, mu_logits_t = floats(pi_logits_t=pi_logits_t, mu_logits_t=mu_logits_t)
-    return jnp.exp(_logprob(a_t, jax.nn.log_softmax(pi_logits_t)) - _logprob(a_t, jax.nn.log_softmax(mu_logits_t)))
+    return jnp.exp(
+        _logprob(a_t, jax.nn.log_softmax(pi_logits_t))
+        - _logprob(a_t, jax.nn.log_softmax(mu_logits_t))
+    )
 
 
 @operator
-def categorical_kl_divergence(p_logits: ArrayLike, q_logits: ArrayLike, temperature: ArrayLike = 1.0) -> jax.Array:
+def categorical_kl_divergence(
+    p_logits: ArrayLike, q_logits: ArrayLike, temperature: ArrayLike = 1.0
+) -> jax.Array:
     """KL divergence of two softmax distributions, `sum_a p[a] * log(p[a] / q[a])`.
 
     Args:
@@ -310,7 +327,9 @@ def categorical_kl_divergence(p_logits: ArrayLike, q_logits: ArrayLike, temperat
 
 
 @operator
-def multivariate_normal_kl_divergence(mu_0: ArrayLike, sigma_0: ArrayLike, mu_1: ArrayLike, sigma_1: ArrayLike) -> jax.Array:
+def multivariate_normal_kl_divergence(
+    mu_0: ArrayLike, sigma_0: ArrayLike, mu_1: ArrayLike, sigma_1: ArrayLike
+) -> jax.Array:
     """KL divergence of two Gaussians with independent dimensions, `KL(N(mu_0, sigma_0^2) || N(mu_1, sigma_1^2))`.
 
     It is the sum over dimensions of `((sigma_0 / sigma_1)^2 - 1 + ((mu_0 - mu_1) / sigma_1)^2) / 2 - log(sigma_0 / sigma_1)`.
@@ -335,7 +354,9 @@ def multivariate_normal_kl_divergence(mu_0: ArrayLike, sigma_0: ArrayLike, mu_1:
     sigma_0, sigma_1 = (jnp.broadcast_to(sigma, mu_0.shape) for sigma in (sigma_0, sigma_1))
     log_ratio = jnp.log(sigma_0 / sigma_1)
     # expm1 keeps the digits of (sigma_0 / sigma_1)^2 - 1 where the two are nearly equal.
-    return jnp.sum(0.5 * (jnp.expm1(2 * log_ratio) + jnp.square((mu_0 - mu_1) / sigma_1)) - log_ratio, axis=-1)
+    return jnp.sum(
+        0.5 * (jnp.expm1(2 * log_ratio) + jnp.square((mu_0 - mu_1) / sigma_1)) - log_ratio, axis=-1
+    )
 
 
 # What the functions above are made of. Discrete distributions are passed on as log-probabilities.
@@ -346,7 +367,9 @@ def _softmax(logits, temperature):
     leading = values_of("softmax", logits=logits)
     same_shape("softmax", leading, temperature=temperature)
     logits, temperature = floats(logits=logits, temperature=temperature)
-    return jax.nn.log_softmax(below_largest(logits)[0] / jnp.broadcast_to(temperature, leading)[..., None])
+    return jax.nn.log_softmax(
+        below_largest(logits)[0] / jnp.broadcast_to(temperature, leading)[..., None]
+    )
 
 
 @operator
@@ -357,7 +380,9 @@ def _epsilon_greedy(preferences, epsilon):
     epsilon = jnp.broadcast_to(epsilon, leading)[..., None]
     legal = preferences != -jnp.inf
     best = (preferences == jnp.max(preferences, axis=-1, keepdims=True)) & legal
-    greedy, uniform = (x / jnp.sum(x, axis=-1, keepdims=True, dtype=preferences.dtype) for x in (best, legal))
+    greedy, uniform = (
+        x / jnp.sum(x, axis=-1, keepdims=True, dtype=preferences.dtype) for x in (best, legal)
+    )
     return (1 - epsilon) * greedy + epsilon * uniform
 
 
@@ -376,7 +401,9 @@ def _sample(key, log_probs):
 @operator
 def _logprob(sample, log_probs):
     if not jnp.issubdtype(jnp.result_type(sample), jnp.integer):
-        raise TypeError(f"logprob: 'sample' must hold integer action indices, but has dtype {jnp.result_type(sample)}.")
+        raise TypeError(
+            f"logprob: 'sample' must hold integer action indices, but has dtype {jnp.result_type(sample)}."
+        )
     _ends_in("logprob", log_probs.shape[:-1], sample=sample)
     return pick(jnp.broadcast_to(log_probs, (*jnp.shape(sample), log_probs.shape[-1])), sample)
 
@@ -396,7 +423,10 @@ def _gaussian_logprob(sample, mu, sigma):
     _ends_in("logprob", mu.shape, sample=sample)
     sample, mu, sigma = floats(sample=sample, mu=mu, sigma=sigma)
     mu, sigma = (jnp.broadcast_to(x, sample.shape) for x in (mu, sigma))
-    return jnp.sum(-0.5 * jnp.square((sample - mu) / sigma) - jnp.log(sigma) - 0.5 * math.log(2 * math.pi), axis=-1)
+    return jnp.sum(
+        -0.5 * jnp.square((sample - mu) / sigma) - jnp.log(sigma) - 0.5 * math.log(2 * math.pi),
+        axis=-1,
+    )
 
 
 @operator
@@ -438,7 +468,9 @@ def _bounds(actions, minimum, maximum):
     bounds = []
     for name, bound in (("minimum", minimum), ("maximum", maximum)):
         if jnp.shape(bound) not in ((), (1,), actions.shape[-1:]):
-            raise ShapeError(f"squashed_gaussian: 'action_spec.{name}' must have shape {actions.shape[-1:]}, but has {jnp.shape(bound)}.")
+            raise ShapeError(
+                f"squashed_gaussian: 'action_spec.{name}' must have shape {actions.shape[-1:]}, but has {jnp.shape(bound)}."
+            )
         bounds.append(jnp.broadcast_to(jnp.asarray(bound, actions.dtype), actions.shape))
     return bounds
 
@@ -456,10 +488,14 @@ def _ends_in(name: str, shape: tuple[int, ...], **arrays: Any) -> None:
     """Raises `ShapeError` naming the first argument whose last axes are not of the given shape."""
     for argument, value in arrays.items():
         if jnp.shape(value)[max(jnp.ndim(value) - len(shape), 0) :] != shape:
-            raise ShapeError(f"{name}: {argument!r} must have shape {shape}, or more axes in front, but has shape {jnp.shape(value)}.")
+            raise ShapeError(
+                f"{name}: {argument!r} must have shape {shape}, or more axes in front, but has shape {jnp.shape(value)}."
+            )
 
 
 def _given(distribution: str, name: str, value: Any, default: Any) -> Any:
     if value is None and default is None:
-        raise ValueError(f"{distribution}: {name!r} is missing; give it to {distribution}({name}=...) or to this function.")
+        raise ValueError(
+            f"{distribution}: {name!r} is missing; give it to {distribution}({name}=...) or to this function."
+        )
     return default if value is None else value

@@ -11,7 +11,9 @@ __all__ = ["embed_oar"]
 
 
 @operator(static=("num_actions",))
-def embed_oar(features: ArrayLike, action: ArrayLike, reward: ArrayLike, num_actions: int) -> jax.Array:
+def embed_oar(
+    features: ArrayLike, action: ArrayLike, reward: ArrayLike, num_actions: int
+) -> jax.Array:
     """Observation features, one-hot previous action and squashed previous reward, `[features, one_hot(action), tanh(reward)]`.
 
     See "Recurrent Experience Replay in Distributed Reinforcement Learning" by Kapturowski et al. (2019,
@@ -35,4 +37,6 @@ def embed_oar(features: ArrayLike, action: ArrayLike, reward: ArrayLike, num_act
     same_shape("embed_oar", leading, reward=reward)
     features, reward = floats(features=features, reward=reward)
     reward = jnp.broadcast_to(jnp.tanh(reward), leading)
-    return jnp.concatenate([features, one_hot(action, num_actions, features.dtype), reward[..., None]], axis=-1)
+    return jnp.concatenate(
+        [features, one_hot(action, num_actions, features.dtype), reward[..., None]], axis=-1
+    )

@@ -56,7 +56,9 @@ def knn_query(
       ShapeError: if the shapes do not fit together.
     """
     if jnp.ndim(data) != 2:
-        raise ShapeError(f"knn_query: 'data' must have shape [N, D], but has shape {jnp.shape(data)}.")
+        raise ShapeError(
+            f"knn_query: 'data' must have shape [N, D], but has shape {jnp.shape(data)}."
+        )
     if jnp.shape(query_points)[-1:] != jnp.shape(data)[1:]:
         raise ShapeError(
             f"knn_query: 'query_points' must have shape [..., D] with D = {jnp.shape(data)[1]} as in 'data', "
@@ -64,11 +66,15 @@ def knn_query(
         )
     rows, queries = floats(data=data, query_points=query_points)
     leading, dtype = queries.shape[:-1], rows.dtype
-    rows, queries = (x.astype(jnp.promote_types(dtype, jnp.float32)) for x in (rows, queries))  # distances need the digits
+    rows, queries = (
+        x.astype(jnp.promote_types(dtype, jnp.float32)) for x in (rows, queries)
+    )  # distances need the digits
     queries = queries.reshape(-1, rows.shape[-1])
     k = min(num_neighbors, rows.shape[0])
     if metric is not squared_euclidean:
-        nearest = jax.lax.top_k(-jax.vmap(lambda q: jax.vmap(lambda row: metric(q, row))(rows))(queries), k)
+        nearest = jax.lax.top_k(
+            -jax.vmap(lambda q: jax.vmap(lambda row: metric(q, row))(rows))(queries), k
+        )
     elif queries.size * rows.shape[0] < _LARGE or rows.shape[0] <= 2 * k + _SPARE:
         nearest = _measure_all(rows, queries, k)
     else:
@@ -91,10 +97,14 @@ def _measure_candidates(rows, queries, k):
     x, q = jax.lax.stop_gradient((rows, queries))
     slack = (2 * x.shape[-1] + 16) * float(jnp.finfo(x.dtype).eps)
     squares = jnp.sum(jnp.square(q), axis=-1)[:, None] + jnp.sum(jnp.square(x), axis=-1)[None]
-    at_least = (1 - slack) * squares - 2 * jnp.einsum("qd,nd->qn", q, x, precision=jax.lax.Precision.HIGHEST)
+    at_least = (1 - slack) * squares - 2 * jnp.einsum(
+        "qd,nd->qn", q, x, precision=jax.lax.Precision.HIGHEST
+    )
     at_least = jnp.where(jnp.isposinf(squares), jnp.inf, at_least)
     bounds, candidates = jax.lax.top_k(-at_least, 2 * k + _SPARE)
-    rest = -jnp.min(bounds, axis=-1)  # every other row is at least so far; no slice: with one, XLA's CPU compiler sorts all rows
+    rest = -jnp.min(
+        bounds, axis=-1
+    )  # every other row is at least so far; no slice: with one, XLA's CPU compiler sorts all rows
     candidates = jnp.sort(candidates, axis=-1)
     neg_distances, order = jax.lax.top_k(-squared_euclidean(queries[:, None], rows[candidates]), k)
     return jax.lax.cond(

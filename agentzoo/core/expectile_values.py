@@ -15,21 +15,39 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from agentzoo.core._operator import actions, floats, operator, pick, same_shape, stop_gradient_if, values_of
+from agentzoo.core._operator import (
+    actions,
+    floats,
+    operator,
+    pick,
+    same_shape,
+    stop_gradient_if,
+    values_of,
+)
 from agentzoo.core._recurrence import wide_floats
 from agentzoo.core._support import bellman, exact_shape, shared_shape, supports
 
-__all__ = ["expectile_q_learning", "expectile_regression_loss", "expectile_td_learning", "impute_expectiles"]
+__all__ = [
+    "expectile_q_learning",
+    "expectile_regression_loss",
+    "expectile_td_learning",
+    "impute_expectiles",
+]
 
 
 def _regression_loss(src: jax.Array, tau: jax.Array, target: jax.Array) -> jax.Array:
     delta = target[..., None, :] - src[..., :, None]
-    return jnp.sum(jnp.mean(jnp.abs(tau[..., None] - (delta < 0)) * jnp.square(delta), axis=-1), axis=-1)
+    return jnp.sum(
+        jnp.mean(jnp.abs(tau[..., None] - (delta < 0)) * jnp.square(delta), axis=-1), axis=-1
+    )
 
 
 @operator(static=("stop_target_gradients",))
 def expectile_regression_loss(
-    dist_src: ArrayLike, tau_src: ArrayLike, dist_target: ArrayLike, stop_target_gradients: bool = True
+    dist_src: ArrayLike,
+    tau_src: ArrayLike,
+    dist_target: ArrayLike,
+    stop_target_gradients: bool = True,
 ) -> jax.Array:
     """Expectile regression: `sum_i mean_j |tau_src[i] - (delta < 0)| * delta^2` with `delta = dist_target[j] - dist_src[i]`.
 
@@ -50,7 +68,9 @@ def expectile_regression_loss(
     """
     name = "expectile_regression_loss"
     leading = shared_shape(name, "K", "K", dist_src=dist_src, dist_target=dist_target)
-    dist_src, tau_src, dist_target = floats(dist_src=dist_src, tau_src=tau_src, dist_target=dist_target)
+    dist_src, tau_src, dist_target = floats(
+        dist_src=dist_src, tau_src=tau_src, dist_target=dist_target
+    )
     (tau_src,) = supports(name, leading, dist_src.shape[-1], tau_src=tau_src)
     return _regression_loss(dist_src, tau_src, stop_gradient_if(stop_target_gradients, dist_target))
 
@@ -92,7 +112,9 @@ def impute_expectiles(dist: ArrayLike, tau: ArrayLike, num_iterations: int = 8) 
         gradient = jnp.sum(slope * delta, axis=-1)
         transposed = jnp.swapaxes(slope, -1, -2)
         square = jnp.matmul(slope, transposed, precision="highest") + damping
-        change = jnp.matmul(transposed, jnp.linalg.solve(square, gradient[..., None]), precision="highest")[..., 0]
+        change = jnp.matmul(
+            transposed, jnp.linalg.solve(square, gradient[..., None]), precision="highest"
+        )[..., 0]
         return samples - change, None
 
     samples, _ = jax.lax.scan(step, expectiles, length=num_iterations)

@@ -56,7 +56,9 @@ class OUStep(NamedTuple):
 
 
 @operator
-def ou_step(key: jax.Array, action: ArrayLike, noise_tm1: ArrayLike, damping: ArrayLike, stddev: ArrayLike) -> OUStep:
+def ou_step(
+    key: jax.Array, action: ArrayLike, noise_tm1: ArrayLike, damping: ArrayLike, stddev: ArrayLike
+) -> OUStep:
     """Adds noise that is correlated over time, `noise = (1 - damping) * noise_tm1 + stddev * N(0, 1)`.
 
     It is the Ornstein-Uhlenbeck process in steps of one, as used in "Continuous control with deep reinforcement learning" by
@@ -77,7 +79,9 @@ def ou_step(key: jax.Array, action: ArrayLike, noise_tm1: ArrayLike, damping: Ar
       ShapeError: if the shapes do not fit together.
     """
     same_shape("ou_step", jnp.shape(action), noise_tm1=noise_tm1, damping=damping, stddev=stddev)
-    action, noise_tm1, damping, stddev = floats(action=action, noise_tm1=noise_tm1, damping=damping, stddev=stddev)
+    action, noise_tm1, damping, stddev = floats(
+        action=action, noise_tm1=noise_tm1, damping=damping, stddev=stddev
+    )
     noise = (1 - damping) * noise_tm1 + stddev * jax.random.normal(key, action.shape, action.dtype)
     return OUStep(action + noise, noise)
 
@@ -132,8 +136,15 @@ def add_dirichlet_noise(
       ShapeError: if the shapes do not fit together.
     """
     values_of("add_dirichlet_noise", prior=prior)
-    same_shape("add_dirichlet_noise", (), dirichlet_alpha=dirichlet_alpha, dirichlet_fraction=dirichlet_fraction)
-    prior, alpha, fraction = floats(prior=prior, dirichlet_alpha=dirichlet_alpha, dirichlet_fraction=dirichlet_fraction)
+    same_shape(
+        "add_dirichlet_noise",
+        (),
+        dirichlet_alpha=dirichlet_alpha,
+        dirichlet_fraction=dirichlet_fraction,
+    )
+    prior, alpha, fraction = floats(
+        prior=prior, dirichlet_alpha=dirichlet_alpha, dirichlet_fraction=dirichlet_fraction
+    )
     # A Dirichlet draw is a normalised draw of Gammas; of small alpha, those are zero in all but their logarithm.
     log_gammas = jax.random.loggamma(key, alpha, prior.shape, prior.dtype)
     if mask is not None:
@@ -201,9 +212,13 @@ def episodic_memory_intrinsic_rewards(
     """
     name = "episodic_memory_intrinsic_rewards"
     if jnp.ndim(embeddings) != 2:
-        raise ShapeError(f"{name}: 'embeddings' must have shape [B, D], but has shape {jnp.shape(embeddings)}.")
+        raise ShapeError(
+            f"{name}: 'embeddings' must have shape [B, D], but has shape {jnp.shape(embeddings)}."
+        )
     scalars = {"reward_scale": reward_scale, "constant": constant, "epsilon": epsilon}
-    same_shape(name, (), **scalars, cluster_distance=cluster_distance, max_similarity=max_similarity)
+    same_shape(
+        name, (), **scalars, cluster_distance=cluster_distance, max_similarity=max_similarity
+    )
     (embeddings,) = floats(embeddings=embeddings)
     batch_size, dimension = embeddings.shape
     state = intrinsic_reward_state

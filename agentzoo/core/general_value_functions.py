@@ -16,7 +16,9 @@ __all__ = ["feature_control_rewards", "pixel_control_loss", "pixel_control_rewar
 
 
 @operator(static=("cumulant_type",))
-def feature_control_rewards(features: ArrayLike, cumulant_type: str = "absolute_change", discount: ArrayLike | None = None) -> jax.Array:
+def feature_control_rewards(
+    features: ArrayLike, cumulant_type: str = "absolute_change", discount: ArrayLike | None = None
+) -> jax.Array:
     """A reward for each feature, for what it is or how it changes.
 
     Args:
@@ -35,7 +37,9 @@ def feature_control_rewards(features: ArrayLike, cumulant_type: str = "absolute_
     """
     (features,) = floats(features=features)
     if features.ndim < 1:
-        raise ShapeError("feature_control_rewards: 'features' must be of shape [T + 1, ...], but is a scalar.")
+        raise ShapeError(
+            "feature_control_rewards: 'features' must be of shape [T + 1, ...], but is a scalar."
+        )
     f_tm1, f_t = features[:-1], features[1:]
     if cumulant_type == "feature":
         return f_t
@@ -47,7 +51,9 @@ def feature_control_rewards(features: ArrayLike, cumulant_type: str = "absolute_
         return f_tm1 - f_t
     if cumulant_type == "potential":
         if discount is None:
-            raise ValueError("feature_control_rewards: cumulant_type='potential' needs a 'discount'.")
+            raise ValueError(
+                "feature_control_rewards: cumulant_type='potential' needs a 'discount'."
+            )
         return lhs_broadcast(discount, f_t) * f_t - f_tm1
     raise ValueError(
         f"feature_control_rewards: cumulant_type={cumulant_type!r} is unknown; choose 'feature', 'absolute_change', 'increase', "
@@ -71,20 +77,34 @@ def pixel_control_rewards(observations: ArrayLike, cell_size: int) -> jax.Array:
     """
     (observations,) = floats(observations=observations)
     if observations.ndim < 4:
-        raise ShapeError(f"pixel_control_rewards: 'observations' must be of shape [T + 1, ..., H, W, C], but have {observations.shape}.")
+        raise ShapeError(
+            f"pixel_control_rewards: 'observations' must be of shape [T + 1, ..., H, W, C], but have {observations.shape}."
+        )
     *leading, height, width, channels = observations.shape
     if cell_size < 1 or height % cell_size or width % cell_size:
         raise ShapeError(
             f"pixel_control_rewards: 'cell_size' must divide height and width of 'observations', {height} and {width}, but is {cell_size}."
         )
     change = jnp.abs(observations[1:] - observations[:-1])
-    cells = change.reshape(leading[0] - 1, *leading[1:], height // cell_size, cell_size, width // cell_size, cell_size, channels)
+    cells = change.reshape(
+        leading[0] - 1,
+        *leading[1:],
+        height // cell_size,
+        cell_size,
+        width // cell_size,
+        cell_size,
+        channels,
+    )
     return cells.mean(axis=(-4, -2, -1))
 
 
 @operator(static=("cell_size",))
 def pixel_control_loss(
-    observations: ArrayLike, actions: ArrayLike, action_values: ArrayLike, discount_factor: ArrayLike, cell_size: int
+    observations: ArrayLike,
+    actions: ArrayLike,
+    action_values: ArrayLike,
+    discount_factor: ArrayLike,
+    cell_size: int,
 ) -> jax.Array:
     """Half the squared Q(lambda) error of controlling pixels, with lambda 1: one value function per cell, all of the same actions.
 
@@ -105,7 +125,10 @@ def pixel_control_loss(
     r_t = pixel_control_rewards(observations, cell_size)
     (action_values,) = floats(action_values=action_values)
     steps = r_t.shape[:-2]
-    if action_values.ndim != r_t.ndim + 1 or action_values.shape[:-1] != (steps[0] + 1, *r_t.shape[1:]):
+    if action_values.ndim != r_t.ndim + 1 or action_values.shape[:-1] != (
+        steps[0] + 1,
+        *r_t.shape[1:],
+    ):
         raise ShapeError(
             f"pixel_control_loss: Pixel Control values are not compatible with 'observations': 'action_values' must have shape "
             f"{(steps[0] + 1, *r_t.shape[1:])} + (A,), but have {action_values.shape}."

@@ -77,7 +77,9 @@ def expectile_loss(predictions: ArrayLike, targets: ArrayLike, expectile: ArrayL
       ShapeError: if the shapes differ.
     """
     same_shape("expectile_loss", jnp.shape(predictions), targets=targets, expectile=expectile)
-    predictions, targets, expectile = floats(predictions=predictions, targets=targets, expectile=expectile)
+    predictions, targets, expectile = floats(
+        predictions=predictions, targets=targets, expectile=expectile
+    )
     delta = targets - predictions
     return jnp.abs(expectile - (delta < 0)) * jnp.square(delta)
 
@@ -155,8 +157,13 @@ def clip_gradient(x: Tree, gradient_min: ArrayLike, gradient_max: ArrayLike) -> 
         leaf = jnp.asarray(leaf)
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             return leaf  # no gradient passes through integers
-        same_shape("clip_gradient", leaf.shape, gradient_min=gradient_min, gradient_max=gradient_max)
-        bounds = (jnp.broadcast_to(jnp.asarray(bound, leaf.dtype), leaf.shape) for bound in (gradient_min, gradient_max))
+        same_shape(
+            "clip_gradient", leaf.shape, gradient_min=gradient_min, gradient_max=gradient_max
+        )
+        bounds = (
+            jnp.broadcast_to(jnp.asarray(bound, leaf.dtype), leaf.shape)
+            for bound in (gradient_min, gradient_max)
+        )
         return with_clipped_gradient(leaf, *bounds)
 
     return jax.tree.map(clip, x)

@@ -11,7 +11,15 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from agentzoo.core._moments import AxisName, Moments, at_least_float32, hashable, map_moments, mix, moments
+from agentzoo.core._moments import (
+    AxisName,
+    Moments,
+    at_least_float32,
+    hashable,
+    map_moments,
+    mix,
+    moments,
+)
 from agentzoo.core._operator import ShapeError, floats, operator, same_shape
 from agentzoo.core._recurrence import recurrence
 from agentzoo.core.arrays import AllSum, lhs_broadcast
@@ -85,15 +93,25 @@ def create_ema(
 
 
 @operator(static=("axes", "axis_name"))
-def _update_ema(tree: Any, state: EmaState, decay: ArrayLike, axes: int | tuple[int, ...] | None, axis_name: AxisName) -> EmaState:
+def _update_ema(
+    tree: Any,
+    state: EmaState,
+    decay: ArrayLike,
+    axes: int | tuple[int, ...] | None,
+    axis_name: AxisName,
+) -> EmaState:
     weights = decay * (1 - state.decay_product), 1 - decay
     all_sum = AllSum(axis_name)
 
     def move(leaf, mean, rest, variance):
-        reduced = range(jnp.ndim(leaf)) if axes is None else axes if isinstance(axes, tuple) else (axes,)
+        reduced = (
+            range(jnp.ndim(leaf)) if axes is None else axes if isinstance(axes, tuple) else (axes,)
+        )
         reduced = tuple(i % jnp.ndim(leaf) for i in reduced)
         count = all_sum(jnp.size(leaf) // mean.size)
-        batch = moments(leaf, lambda x: all_sum(x / count, reduced), lambda m: jnp.expand_dims(m, reduced))
+        batch = moments(
+            leaf, lambda x: all_sum(x / count, reduced), lambda m: jnp.expand_dims(m, reduced)
+        )
         return mix(Moments(mean, rest, variance), batch, *weights)
 
     mean, rest, variance = map_moments(move, tree, state.mu, state.rest, state.nu)
@@ -128,7 +146,9 @@ class RunningMeanStd(NamedTuple):
         zeros = _zeros(example, axes=())
         return cls(jnp.zeros(()), zeros, jax.tree.map(jnp.ones_like, zeros), zeros)
 
-    def update(self, x: Any, weights: ArrayLike | None = None, axis_name: AxisName = None) -> "RunningMeanStd":
+    def update(
+        self, x: Any, weights: ArrayLike | None = None, axis_name: AxisName = None
+    ) -> "RunningMeanStd":
         """The statistics with more samples.
 
         Args:
@@ -166,7 +186,9 @@ class RunningMeanStd(NamedTuple):
 
 
 @operator(static=("axis_name",))
-def _update(state: RunningMeanStd, x: Any, weights: ArrayLike | None, axis_name: AxisName) -> RunningMeanStd:
+def _update(
+    state: RunningMeanStd, x: Any, weights: ArrayLike | None, axis_name: AxisName
+) -> RunningMeanStd:
     leading = _leading_axes("update", x, state)
     weights = jnp.ones(()) if weights is None else jnp.asarray(weights, float)
     same_shape("RunningMeanStd.update", leading, weights=weights)
@@ -179,7 +201,9 @@ def _update(state: RunningMeanStd, x: Any, weights: ArrayLike | None, axis_name:
         share = lhs_broadcast(shares, x)
         return all_sum(jnp.where(share == 0, 0, share * x), axes)
 
-    batch = map_moments(lambda leaf: moments(leaf, mean, lambda m: jnp.broadcast_to(m, jnp.shape(leaf))), x)
+    batch = map_moments(
+        lambda leaf: moments(leaf, mean, lambda m: jnp.broadcast_to(m, jnp.shape(leaf))), x
+    )
     return _merge(state, RunningMeanStd(count, batch.mean, batch.variance, batch.rest))
 
 
@@ -190,7 +214,9 @@ def _merge(state: RunningMeanStd, other: RunningMeanStd) -> RunningMeanStd:
         mixed = mix(old, new, state.count, other.count)
         return jax.tree.map(lambda x, like: x.astype(jnp.result_type(like)), mixed, old)
 
-    mean, rest, variance = map_moments(merged, state.mean, state.rest, state.variance, other.mean, other.rest, other.variance)
+    mean, rest, variance = map_moments(
+        merged, state.mean, state.rest, state.variance, other.mean, other.rest, other.variance
+    )
     count = jnp.asarray(state.count + other.count, jnp.result_type(state.count))
     return RunningMeanStd(count, mean, variance, rest)
 
@@ -201,7 +227,10 @@ def _normalize(state: RunningMeanStd, x: Any, clip: ArrayLike, epsilon: ArrayLik
     same_shape("RunningMeanStd.normalize", (), clip=clip, epsilon=epsilon)
 
     def normalized(leaf, mean, rest, variance):
-        mean, rest, scale = (jnp.broadcast_to(m, jnp.shape(leaf)) for m in (mean, rest, jax.lax.rsqrt(variance + epsilon)))
+        mean, rest, scale = (
+            jnp.broadcast_to(m, jnp.shape(leaf))
+            for m in (mean, rest, jax.lax.rsqrt(variance + epsilon))
+        )
         return jnp.clip(((leaf - mean) - rest) * scale, jnp.negative(clip), clip)
 
     return jax.tree.map(normalized, x, state.mean, state.rest, state.variance)
@@ -214,7 +243,9 @@ def _leading_axes(method: str, x: Any, state: RunningMeanStd) -> tuple[int, ...]
             f"RunningMeanStd.{method}: 'x' must be a tree like {jax.tree.structure(state.mean)}, but is {jax.tree.structure(x)}."
         )
     found = set()
-    for (path, leaf), mean in zip(jax.tree_util.tree_leaves_with_path(x), jax.tree.leaves(state.mean), strict=True):
+    for (path, leaf), mean in zip(
+        jax.tree_util.tree_leaves_with_path(x), jax.tree.leaves(state.mean), strict=True
+    ):
         split = jnp.ndim(leaf) - jnp.ndim(mean)
         if split < 0 or jnp.shape(leaf)[split:] != jnp.shape(mean):
             raise ShapeError(
@@ -223,7 +254,9 @@ def _leading_axes(method: str, x: Any, state: RunningMeanStd) -> tuple[int, ...]
             )
         found.add(jnp.shape(leaf)[:split])
     if len(found) > 1:
-        raise ShapeError(f"RunningMeanStd.{method}: the arrays of 'x' must share their leading axes, but have {sorted(found)}.")
+        raise ShapeError(
+            f"RunningMeanStd.{method}: the arrays of 'x' must share their leading axes, but have {sorted(found)}."
+        )
     return found.pop()
 
 
@@ -251,7 +284,12 @@ class RewardNormalizer(NamedTuple):
         return cls(jnp.zeros(shape), RunningMeanStd.init(0.0))
 
     def update(
-        self, r_t: ArrayLike, last_t: ArrayLike, gamma: ArrayLike, mask: ArrayLike | None = None, axis_name: AxisName = None
+        self,
+        r_t: ArrayLike,
+        last_t: ArrayLike,
+        gamma: ArrayLike,
+        mask: ArrayLike | None = None,
+        axis_name: AxisName = None,
     ) -> "RewardNormalizer":
         """The statistics with more steps.
 
@@ -270,7 +308,9 @@ class RewardNormalizer(NamedTuple):
         """
         return _update_rewards(self, r_t, last_t, gamma, mask, hashable(axis_name))
 
-    def normalize(self, r_t: ArrayLike, clip: ArrayLike = 10.0, epsilon: ArrayLike = 1e-8) -> jax.Array:
+    def normalize(
+        self, r_t: ArrayLike, clip: ArrayLike = 10.0, epsilon: ArrayLike = 1e-8
+    ) -> jax.Array:
         """`r_t / sqrt(variance + epsilon)`, clipped to `[-clip, clip]`; the mean stays, as it tells how good a policy is.
 
         Args:
@@ -286,7 +326,12 @@ class RewardNormalizer(NamedTuple):
 
 @operator(static=("axis_name",))
 def _update_rewards(
-    state: RewardNormalizer, r_t: ArrayLike, last_t: ArrayLike, gamma: ArrayLike, mask: ArrayLike | None, axis_name: AxisName
+    state: RewardNormalizer,
+    r_t: ArrayLike,
+    last_t: ArrayLike,
+    gamma: ArrayLike,
+    mask: ArrayLike | None,
+    axis_name: AxisName,
 ) -> RewardNormalizer:
     r_t, happened = at_least_float32(r_t), jnp.asarray(True if mask is None else mask, bool)
     if r_t.ndim < 1 or r_t.shape[1:] != state.returns.shape:
@@ -295,19 +340,25 @@ def _update_rewards(
         )
     same_shape("RewardNormalizer.update", r_t.shape, last_t=last_t, mask=happened)
     same_shape("RewardNormalizer.update", (), gamma=gamma)
-    last_t, happened = (jnp.broadcast_to(x, r_t.shape) for x in (jnp.asarray(last_t, bool), happened))
+    last_t, happened = (
+        jnp.broadcast_to(x, r_t.shape) for x in (jnp.asarray(last_t, bool), happened)
+    )
 
     def carry(g_t, r, last, real):  # the sum that the next step adds to
         return jnp.where(real, jnp.where(last, 0, r + gamma * g_t), g_t).astype(r_t.dtype)
 
-    carried = recurrence(carry, state.returns.astype(r_t.dtype), r_t, last_t, happened, reverse=False)
+    carried = recurrence(
+        carry, state.returns.astype(r_t.dtype), r_t, last_t, happened, reverse=False
+    )
     g_t = r_t + gamma * jnp.concatenate([state.returns[None], carried[:-1]])
     returns = carried[-1].astype(state.returns.dtype)
     return RewardNormalizer(returns, state.statistics.update(g_t, happened, axis_name))
 
 
 @operator
-def _normalize_rewards(variance: jax.Array, r_t: ArrayLike, clip: ArrayLike, epsilon: ArrayLike) -> jax.Array:
+def _normalize_rewards(
+    variance: jax.Array, r_t: ArrayLike, clip: ArrayLike, epsilon: ArrayLike
+) -> jax.Array:
     same_shape("RewardNormalizer.normalize", (), clip=clip, epsilon=epsilon)
     r_t, variance = floats(r_t=r_t, variance=variance)
     return jnp.clip(r_t * jax.lax.rsqrt(variance + epsilon), jnp.negative(clip), clip)
@@ -315,6 +366,10 @@ def _normalize_rewards(variance: jax.Array, r_t: ArrayLike, clip: ArrayLike, eps
 
 def _zeros(tree: Any, axes: int | tuple[int, ...] | None) -> Any:
     """Zeros of the shapes that means over the axes of each leaf have."""
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), tree)
-    means = jax.eval_shape(lambda tree: jax.tree.map(lambda leaf: jnp.mean(at_least_float32(leaf), axes), tree), shapes)
+    shapes = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), tree
+    )
+    means = jax.eval_shape(
+        lambda tree: jax.tree.map(lambda leaf: jnp.mean(at_least_float32(leaf), axes), tree), shapes
+    )
     return jax.tree.map(lambda mean: jnp.zeros(mean.shape, mean.dtype), means)

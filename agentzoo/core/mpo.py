@@ -28,7 +28,16 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from agentzoo.core._operator import ShapeError, floats, operator, python_values, reduce_loss, same_shape, stop_gradient_if, values_of
+from agentzoo.core._operator import (
+    ShapeError,
+    floats,
+    operator,
+    python_values,
+    reduce_loss,
+    same_shape,
+    stop_gradient_if,
+    values_of,
+)
 from agentzoo.core._support import below_largest
 from agentzoo.core.distributions import categorical_cross_entropy, categorical_kl_divergence
 
@@ -143,7 +152,11 @@ def _log(y: ArrayLike) -> jax.Array:
 
 
 def _e_step(
-    values: jax.Array, log_prior: jax.Array | float, temperature: jax.Array, epsilon: jax.Array, axis: int
+    values: jax.Array,
+    log_prior: jax.Array | float,
+    temperature: jax.Array,
+    epsilon: jax.Array,
+    axis: int,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Reweighs a prior by exponentiated values.
 
@@ -174,7 +187,9 @@ def _sampled_e_step(sample_q_values, temperature, epsilon, sample_axis):
     name, shape = "mpo_compute_weights_and_temperature_loss", jnp.shape(sample_q_values)
     steps = _without_axis(name, shape, sample_axis)
     same_shape(name, steps, temperature_constraint=temperature, epsilon=epsilon)
-    q, temperature, epsilon = floats(sample_q_values=sample_q_values, temperature=temperature, epsilon=epsilon)
+    q, temperature, epsilon = floats(
+        sample_q_values=sample_q_values, temperature=temperature, epsilon=epsilon
+    )
     return _e_step(q, -math.log(shape[sample_axis]), temperature, epsilon, sample_axis)[:2]
 
 
@@ -210,10 +225,20 @@ def mpo_compute_weights_and_temperature_loss(
     Raises:
       ShapeError: if shapes do not fit together.
     """
-    python_values("mpo_compute_weights_and_temperature_loss", sample_axis=sample_axis, use_stop_gradient=use_stop_gradient)
+    python_values(
+        "mpo_compute_weights_and_temperature_loss",
+        sample_axis=sample_axis,
+        use_stop_gradient=use_stop_gradient,
+    )
     temperature = projection_operator(jnp.asarray(temperature_constraint.alpha))
-    loss, weights = _sampled_e_step(sample_q_values, temperature, temperature_constraint.epsilon, sample_axis)
-    return loss, stop_gradient_if(use_stop_gradient, weights), jnp.shape(sample_q_values)[sample_axis]
+    loss, weights = _sampled_e_step(
+        sample_q_values, temperature, temperature_constraint.epsilon, sample_axis
+    )
+    return (
+        loss,
+        stop_gradient_if(use_stop_gradient, weights),
+        jnp.shape(sample_q_values)[sample_axis],
+    )
 
 
 @operator(static=("per_dimension", "use_stop_gradient"))
@@ -221,24 +246,37 @@ def _kl_constraint_loss(kl, alpha, epsilon, per_dimension, use_stop_gradient):
     """The KL penalty and the dual loss of one constraint, E*."""
     shape = jnp.shape(kl)
     if per_dimension and not shape:
-        raise ShapeError("kl_constraint_loss: 'kl' must hold one value per dimension on its last axis, but is a scalar.")
+        raise ShapeError(
+            "kl_constraint_loss: 'kl' must hold one value per dimension on its last axis, but is a scalar."
+        )
     for name, value in {"penalty.alpha": alpha, "penalty.epsilon": epsilon}.items():
         if not (per_dimension and jnp.shape(value) == shape[-1:]):
             same_shape("kl_constraint_loss", shape, **{name: value})
-    kl, alpha, epsilon = (jnp.broadcast_to(x, shape) for x in floats(kl=kl, alpha=alpha, epsilon=epsilon))
+    kl, alpha, epsilon = (
+        jnp.broadcast_to(x, shape) for x in floats(kl=kl, alpha=alpha, epsilon=epsilon)
+    )
     kl_loss = stop_gradient_if(use_stop_gradient, alpha) * kl
     alpha_loss = alpha * (epsilon - stop_gradient_if(use_stop_gradient, kl))
-    return (jnp.sum(kl_loss, axis=-1), jnp.sum(alpha_loss, axis=-1)) if per_dimension else (kl_loss, alpha_loss)
+    return (
+        (jnp.sum(kl_loss, axis=-1), jnp.sum(alpha_loss, axis=-1))
+        if per_dimension
+        else (kl_loss, alpha_loss)
+    )
 
 
 def _per_dimension(penalty: LagrangePenalty) -> bool:
     if isinstance(penalty.per_dimension, jax.Array):
-        raise TypeError("LagrangePenalty: 'per_dimension' must be a Python bool, not a JAX array; do not pass penalties through jax.jit.")
+        raise TypeError(
+            "LagrangePenalty: 'per_dimension' must be a Python bool, not a JAX array; do not pass penalties through jax.jit."
+        )
     return bool(penalty.per_dimension)
 
 
 def kl_constraint_loss(
-    kl: ArrayLike, penalty: LagrangePenalty, projection_operator: Projection, use_stop_gradient: bool = True
+    kl: ArrayLike,
+    penalty: LagrangePenalty,
+    projection_operator: Projection,
+    use_stop_gradient: bool = True,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The losses of a constraint `kl <= epsilon`, and its projected dual variable.
 
@@ -257,11 +295,15 @@ def kl_constraint_loss(
       TypeError: if `penalty.per_dimension` is traced.
     """
     alpha = projection_operator(jnp.asarray(penalty.alpha))
-    return *_kl_constraint_loss(kl, alpha, penalty.epsilon, _per_dimension(penalty), use_stop_gradient), alpha
+    return *_kl_constraint_loss(
+        kl, alpha, penalty.epsilon, _per_dimension(penalty), use_stop_gradient
+    ), alpha
 
 
 def compute_parametric_kl_penalty_and_dual_loss(
-    kl_constraints: Sequence[tuple[ArrayLike, LagrangePenalty]], projection_operator: Projection, use_stop_gradient: bool = True
+    kl_constraints: Sequence[tuple[ArrayLike, LagrangePenalty]],
+    projection_operator: Projection,
+    use_stop_gradient: bool = True,
 ) -> tuple[jax.Array, jax.Array]:
     """The losses of several KL constraints, each by `kl_constraint_loss`, summed.
 
@@ -273,25 +315,35 @@ def compute_parametric_kl_penalty_and_dual_loss(
     Returns:
       The KL penalty and the dual loss, E*.
     """
-    kl_loss = alpha_loss = jnp.asarray(0.0)  # weakly typed: the sums have the dtype of what is added
+    kl_loss = alpha_loss = jnp.asarray(
+        0.0
+    )  # weakly typed: the sums have the dtype of what is added
     for kl, penalty in kl_constraints:
-        kl_term, alpha_term, _ = kl_constraint_loss(kl, penalty, projection_operator, use_stop_gradient)
+        kl_term, alpha_term, _ = kl_constraint_loss(
+            kl, penalty, projection_operator, use_stop_gradient
+        )
         kl_loss, alpha_loss = kl_loss + kl_term, alpha_loss + alpha_term
     return kl_loss, alpha_loss
 
 
-def _check_kl_constraints(name: str, steps: tuple[int, ...], kl_constraints: Sequence[tuple[ArrayLike, LagrangePenalty]]) -> None:
+def _check_kl_constraints(
+    name: str, steps: tuple[int, ...], kl_constraints: Sequence[tuple[ArrayLike, LagrangePenalty]]
+) -> None:
     for i, (kl, penalty) in enumerate(kl_constraints):
         per_dimension = _per_dimension(penalty)
         if jnp.ndim(kl) != len(steps) + per_dimension or jnp.shape(kl)[: len(steps)] != steps:
             expected = f"{steps} and a last axis of dimensions" if per_dimension else f"{steps}"
-            raise ShapeError(f"{name}: the KL of 'kl_constraints[{i}]' must have shape {expected}, but has shape {jnp.shape(kl)}.")
+            raise ShapeError(
+                f"{name}: the KL of 'kl_constraints[{i}]' must have shape {expected}, but has shape {jnp.shape(kl)}."
+            )
 
 
 def _weighted_sum(name: str, **terms: tuple[ArrayLike, jax.Array]) -> jax.Array:
     """The sum of losses times their weights, which are given by the names of the weights."""
     same_shape(name, (), **{argument: weight for argument, (weight, _) in terms.items()})
-    return functools.reduce(jnp.add, (jnp.multiply(weight, loss) for weight, loss in terms.values()))
+    return functools.reduce(
+        jnp.add, (jnp.multiply(weight, loss) for weight, loss in terms.values())
+    )
 
 
 def mpo_loss(
@@ -341,12 +393,20 @@ def mpo_loss(
             f"but has {jnp.shape(sample_log_probs)}."
         )
     _check_kl_constraints("mpo_loss", steps, kl_constraints)
-    sample_log_probs, sample_q_values = floats(sample_log_probs=sample_log_probs, sample_q_values=sample_q_values)
+    sample_log_probs, sample_q_values = floats(
+        sample_log_probs=sample_log_probs, sample_q_values=sample_q_values
+    )
     temperature_loss, weights, num_samples = mpo_compute_weights_and_temperature_loss(
-        stop_gradient_if(use_stop_gradient, sample_q_values), temperature_constraint, projection_operator, sample_axis, use_stop_gradient
+        stop_gradient_if(use_stop_gradient, sample_q_values),
+        temperature_constraint,
+        projection_operator,
+        sample_axis,
+        use_stop_gradient,
     )
     policy_loss = -jnp.sum(weights * sample_log_probs, axis=sample_axis)
-    kl_loss, alpha_loss = compute_parametric_kl_penalty_and_dual_loss(kl_constraints, projection_operator, use_stop_gradient)
+    kl_loss, alpha_loss = compute_parametric_kl_penalty_and_dual_loss(
+        kl_constraints, projection_operator, use_stop_gradient
+    )
     loss = _weighted_sum(
         "mpo_loss",
         policy_loss_weight=(policy_loss_weight, policy_loss),
@@ -354,7 +414,9 @@ def mpo_loss(
         kl_loss_weight=(kl_loss_weight, kl_loss),
         alpha_loss_weight=(alpha_loss_weight, alpha_loss),
     )
-    return loss, MpoOutputs(temperature_loss, policy_loss, kl_loss, alpha_loss, weights, num_samples)
+    return loss, MpoOutputs(
+        temperature_loss, policy_loss, kl_loss, alpha_loss, weights, num_samples
+    )
 
 
 @operator(static=("top_k_fraction", "axis_name", "use_stop_gradient", "exact"))
@@ -386,21 +448,35 @@ def get_top_k_weights(
       ShapeError: if shapes do not fit together.
       ValueError: if the fraction is not in (0, 1] or keeps nothing.
     """
-    same_shape("get_top_k_weights", jnp.shape(scaled_advantages), restarting_weights=restarting_weights)
+    same_shape(
+        "get_top_k_weights", jnp.shape(scaled_advantages), restarting_weights=restarting_weights
+    )
     if not 0 < top_k_fraction <= 1:
-        raise ValueError(f"get_top_k_weights: 'top_k_fraction' must be in (0, 1], but is {top_k_fraction}.")
-    weights, advantages = floats(restarting_weights=restarting_weights, scaled_advantages=scaled_advantages)
+        raise ValueError(
+            f"get_top_k_weights: 'top_k_fraction' must be in (0, 1], but is {top_k_fraction}."
+        )
+    weights, advantages = floats(
+        restarting_weights=restarting_weights, scaled_advantages=scaled_advantages
+    )
     eligible = weights > 0
     candidates = jnp.where(eligible, advantages, -jnp.inf)
-    everywhere = candidates.ravel() if axis_name is None else jax.lax.all_gather(candidates.ravel(), axis_name, tiled=True)
+    everywhere = (
+        candidates.ravel()
+        if axis_name is None
+        else jax.lax.all_gather(candidates.ravel(), axis_name, tiled=True)
+    )
     k = math.floor(top_k_fraction * everywhere.size + 1e-9)  # 0.29 * 100 is less than 29
     if k < 1:
-        raise ValueError(f"get_top_k_weights: top_k_fraction={top_k_fraction} keeps none of {everywhere.size} advantages.")
+        raise ValueError(
+            f"get_top_k_weights: top_k_fraction={top_k_fraction} keeps none of {everywhere.size} advantages."
+        )
     largest, indices = jax.lax.top_k(everywhere, k)
     if exact:
         first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * candidates.size
         chosen = jnp.zeros(everywhere.shape, bool).at[indices].set(True)
-        kept = jax.lax.dynamic_slice_in_dim(chosen, first, candidates.size).reshape(candidates.shape)
+        kept = jax.lax.dynamic_slice_in_dim(chosen, first, candidates.size).reshape(
+            candidates.shape
+        )
     else:
         kept = ~(candidates < largest[-1])  # true where either is NaN, so that a NaN is not hidden
     return stop_gradient_if(use_stop_gradient, jnp.where(eligible & kept, weights, 0))
@@ -408,11 +484,21 @@ def get_top_k_weights(
 
 @operator(static=("top_k_fraction", "axis_name", "use_stop_gradient", "exact_top_k"))
 def _vmpo_e_step(
-    advantages, restarting_weights, importance_weights, temperature, epsilon, top_k_fraction, axis_name, use_stop_gradient, exact_top_k
+    advantages,
+    restarting_weights,
+    importance_weights,
+    temperature,
+    epsilon,
+    top_k_fraction,
+    axis_name,
+    use_stop_gradient,
+    exact_top_k,
 ):
     """V-MPO's E-step with a projected temperature."""
     name, shape = "vmpo_compute_weights_and_temperature_loss", jnp.shape(advantages)
-    same_shape(name, shape, restarting_weights=restarting_weights, importance_weights=importance_weights)
+    same_shape(
+        name, shape, restarting_weights=restarting_weights, importance_weights=importance_weights
+    )
     same_shape(name, (), temperature_constraint=temperature, epsilon=epsilon)
     *arguments, temperature, epsilon = floats(
         advantages=advantages,
@@ -425,8 +511,12 @@ def _vmpo_e_step(
     advantages, restarting_weights, importance_weights = (
         jnp.broadcast_to(x, shape).astype(jnp.promote_types(dtype, jnp.float32)) for x in arguments
     )
-    over_devices = (lambda reduce, x: x) if axis_name is None else lambda reduce, x: reduce(x, axis_name)
-    top_k = get_top_k_weights(top_k_fraction, restarting_weights, advantages, axis_name, use_stop_gradient, exact_top_k)
+    over_devices = (
+        (lambda reduce, x: x) if axis_name is None else lambda reduce, x: reduce(x, axis_name)
+    )
+    top_k = get_top_k_weights(
+        top_k_fraction, restarting_weights, advantages, axis_name, use_stop_gradient, exact_top_k
+    )
     weights = top_k * stop_gradient_if(use_stop_gradient, importance_weights)
     largest = jnp.max(jax.lax.stop_gradient(advantages), initial=-jnp.inf, where=top_k > 0)
     largest = over_devices(jax.lax.pmax, largest)
@@ -437,7 +527,11 @@ def _vmpo_e_step(
     total = jnp.where(empty, 1, total)
     log_mean = jnp.where(empty, 0, jnp.log(total) - jnp.log(jnp.where(empty, 1, num_samples)))
     loss = temperature * (epsilon + log_mean) + jnp.where(empty, 0, largest)
-    return loss.astype(dtype), stop_gradient_if(use_stop_gradient, weights / total).astype(dtype), num_samples.astype(dtype)
+    return (
+        loss.astype(dtype),
+        stop_gradient_if(use_stop_gradient, weights / total).astype(dtype),
+        num_samples.astype(dtype),
+    )
 
 
 def vmpo_compute_weights_and_temperature_loss(
@@ -475,7 +569,12 @@ def vmpo_compute_weights_and_temperature_loss(
       ShapeError: if shapes do not fit together.
       ValueError: if the fraction is not in (0, 1] or keeps nothing.
     """
-    options = {"top_k_fraction": top_k_fraction, "axis_name": axis_name, "use_stop_gradient": use_stop_gradient, "exact_top_k": exact_top_k}
+    options = {
+        "top_k_fraction": top_k_fraction,
+        "axis_name": axis_name,
+        "use_stop_gradient": use_stop_gradient,
+        "exact_top_k": exact_top_k,
+    }
     python_values("vmpo_compute_weights_and_temperature_loss", **options)
     temperature = projection_operator(jnp.asarray(temperature_constraint.alpha))
     return _vmpo_e_step(
@@ -534,11 +633,18 @@ def vmpo_loss(
       ShapeError: if shapes do not fit together.
       ValueError: if the fraction is not in (0, 1] or keeps nothing.
     """
-    python_values("vmpo_loss", top_k_fraction=top_k_fraction, use_stop_gradient=use_stop_gradient, exact_top_k=exact_top_k)
+    python_values(
+        "vmpo_loss",
+        top_k_fraction=top_k_fraction,
+        use_stop_gradient=use_stop_gradient,
+        exact_top_k=exact_top_k,
+    )
     sample_log_probs, advantages = floats(sample_log_probs=sample_log_probs, advantages=advantages)
     steps = advantages.shape
     if sample_log_probs.shape != steps:
-        raise ShapeError(f"vmpo_loss: 'sample_log_probs' must have shape {steps}, but has shape {sample_log_probs.shape}.")
+        raise ShapeError(
+            f"vmpo_loss: 'sample_log_probs' must have shape {steps}, but has shape {sample_log_probs.shape}."
+        )
     _check_kl_constraints("vmpo_loss", steps, kl_constraints)
     temperature_loss, weights, num_samples = vmpo_compute_weights_and_temperature_loss(
         stop_gradient_if(use_stop_gradient, advantages),
@@ -553,7 +659,9 @@ def vmpo_loss(
     )
     num_steps = advantages.size * (1 if axis_name is None else jax.lax.psum(1, axis_name))
     policy_loss = -weights * sample_log_probs * num_steps
-    kl_loss, alpha_loss = compute_parametric_kl_penalty_and_dual_loss(kl_constraints, projection_operator, use_stop_gradient)
+    kl_loss, alpha_loss = compute_parametric_kl_penalty_and_dual_loss(
+        kl_constraints, projection_operator, use_stop_gradient
+    )
     loss = _weighted_sum(
         "vmpo_loss",
         policy_loss_weight=(policy_loss_weight, policy_loss),
@@ -561,7 +669,9 @@ def vmpo_loss(
         kl_loss_weight=(kl_loss_weight, kl_loss),
         alpha_loss_weight=(alpha_loss_weight, alpha_loss),
     )
-    return loss, MpoOutputs(temperature_loss, policy_loss, kl_loss, alpha_loss, weights, num_samples)
+    return loss, MpoOutputs(
+        temperature_loss, policy_loss, kl_loss, alpha_loss, weights, num_samples
+    )
 
 
 class GaussianMpoDuals(NamedTuple):
@@ -718,7 +828,13 @@ def gaussian_mpo_loss(
       ShapeError: if shapes do not fit together.
     """
     name = "gaussian_mpo_loss"
-    steps = values_of(name, online_mean=online_mean, online_stddev=online_stddev, target_mean=target_mean, target_stddev=target_stddev)
+    steps = values_of(
+        name,
+        online_mean=online_mean,
+        online_stddev=online_stddev,
+        target_mean=target_mean,
+        target_stddev=target_stddev,
+    )
     dimensions, samples = jnp.shape(online_mean)[-1:], jnp.shape(sample_q_values)[:1]
     for argument, value, expected in [
         ("sample_q_values", sample_q_values, (*samples, *steps)),
@@ -729,10 +845,31 @@ def gaussian_mpo_loss(
                 f"{name}: {argument!r} must have shape (S, *{expected[1:]}), with S samples in both, but has shape {jnp.shape(value)}."
             )
     same_shape(name, dimensions, action_minimum=action_minimum, action_maximum=action_maximum)
-    same_shape(name, dimensions, **{"duals.alpha_mean": duals.alpha_mean, "duals.alpha_stddev": duals.alpha_stddev})
-    same_shape(name, (), epsilon=epsilon, epsilon_mean=epsilon_mean, epsilon_stddev=epsilon_stddev, epsilon_penalty=epsilon_penalty)
+    same_shape(
+        name,
+        dimensions,
+        **{"duals.alpha_mean": duals.alpha_mean, "duals.alpha_stddev": duals.alpha_stddev},
+    )
+    same_shape(
+        name,
+        (),
+        epsilon=epsilon,
+        epsilon_mean=epsilon_mean,
+        epsilon_stddev=epsilon_stddev,
+        epsilon_penalty=epsilon_penalty,
+    )
     same_shape(name, (), **{"duals.temperature": duals.temperature})
-    online_mean, online_stddev, target_mean, target_stddev, actions, q, minimum, maximum, *bounds = floats(
+    (
+        online_mean,
+        online_stddev,
+        target_mean,
+        target_stddev,
+        actions,
+        q,
+        minimum,
+        maximum,
+        *bounds,
+    ) = floats(
         online_mean=online_mean,
         online_stddev=online_stddev,
         target_mean=target_mean,
@@ -747,28 +884,43 @@ def gaussian_mpo_loss(
         epsilon_penalty=epsilon_penalty,
     )
     epsilon, epsilon_mean, epsilon_stddev, epsilon_penalty = bounds
-    target_mean, target_stddev, actions, q = jax.lax.stop_gradient((target_mean, target_stddev, actions, q))
+    target_mean, target_stddev, actions, q = jax.lax.stop_gradient(
+        (target_mean, target_stddev, actions, q)
+    )
     values: GaussianMpoDuals = jax.tree.map(jnp.exp, duals)
 
     log_prior = -math.log(len(q))
-    temperature_loss, weights, kl_improved = _e_step(q, log_prior, values.temperature, epsilon, axis=0)
+    temperature_loss, weights, kl_improved = _e_step(
+        q, log_prior, values.temperature, epsilon, axis=0
+    )
     kl_penalty = None
     if values.penalty_temperature is not None:
-        minimum, maximum = jnp.broadcast_to(minimum, actions.shape), jnp.broadcast_to(maximum, actions.shape)
+        minimum, maximum = (
+            jnp.broadcast_to(minimum, actions.shape),
+            jnp.broadcast_to(maximum, actions.shape),
+        )
         distance = jnp.linalg.norm(actions - jnp.clip(actions, minimum, maximum), axis=-1)
-        penalty_loss, penalty_weights, kl_penalty = _e_step(-distance, log_prior, values.penalty_temperature, epsilon_penalty, axis=0)
+        penalty_loss, penalty_weights, kl_penalty = _e_step(
+            -distance, log_prior, values.penalty_temperature, epsilon_penalty, axis=0
+        )
         temperature_loss, weights = temperature_loss + penalty_loss, weights + penalty_weights
 
-    log_probs = _gaussian_log_prob(actions, online_mean, target_stddev) + _gaussian_log_prob(actions, target_mean, online_stddev)
+    log_probs = _gaussian_log_prob(actions, online_mean, target_stddev) + _gaussian_log_prob(
+        actions, target_mean, online_stddev
+    )
     policy_loss = -jnp.sum(jax.lax.stop_gradient(weights) * log_probs, axis=0)
     log_ratio = jnp.log(target_stddev / online_stddev)
 
     def constrain(kl, alpha, bound):
         kl = kl if alpha.ndim else jnp.sum(kl, axis=-1)
-        return kl, *_kl_constraint_loss(kl, alpha, bound, per_dimension=alpha.ndim > 0, use_stop_gradient=True)
+        return kl, *_kl_constraint_loss(
+            kl, alpha, bound, per_dimension=alpha.ndim > 0, use_stop_gradient=True
+        )
 
     kl_mean, mean_penalty, alpha_mean_loss = constrain(
-        0.5 * jnp.square((online_mean - target_mean) / target_stddev), values.alpha_mean, epsilon_mean
+        0.5 * jnp.square((online_mean - target_mean) / target_stddev),
+        values.alpha_mean,
+        epsilon_mean,
     )
     kl_stddev, stddev_penalty, alpha_stddev_loss = constrain(
         0.5 * jnp.expm1(2 * log_ratio) - log_ratio, values.alpha_stddev, epsilon_stddev
@@ -798,7 +950,9 @@ def gaussian_mpo_loss(
     return reduce_loss(name, loss, w_t, reduction), statistics
 
 
-def _mean_over_steps(name: str, weights: ArrayLike | None, num_axes: int, x: jax.Array) -> jax.Array:
+def _mean_over_steps(
+    name: str, weights: ArrayLike | None, num_axes: int, x: jax.Array
+) -> jax.Array:
     """Weighted mean over the leading axes; of each dimension, if there is one axis more."""
     if x.ndim > num_axes:
         return jax.vmap(functools.partial(_mean_over_steps, name, weights, num_axes), in_axes=-1)(x)
@@ -897,10 +1051,16 @@ def categorical_mpo_loss(
       ShapeError: if shapes do not fit together.
     """
     name = "categorical_mpo_loss"
-    steps = values_of(name, online_logits=online_logits, target_logits=target_logits, q_values=q_values)
+    steps = values_of(
+        name, online_logits=online_logits, target_logits=target_logits, q_values=q_values
+    )
     same_shape(name, (), epsilon=epsilon, epsilon_kl=epsilon_kl)
     online_logits, target_logits, q, epsilon, epsilon_kl = floats(
-        online_logits=online_logits, target_logits=target_logits, q_values=q_values, epsilon=epsilon, epsilon_kl=epsilon_kl
+        online_logits=online_logits,
+        target_logits=target_logits,
+        q_values=q_values,
+        epsilon=epsilon,
+        epsilon_kl=epsilon_kl,
     )
     values: CategoricalMpoDuals = jax.tree.map(jnp.exp, duals)
     target_logits, q = jax.lax.stop_gradient((target_logits, q))
@@ -908,10 +1068,14 @@ def categorical_mpo_loss(
     # A large value of an action that is ruled out would cost the others their digits.
     possible = target_logits > -jnp.inf
     q = jnp.where(possible, q, jnp.min(q, axis=-1, keepdims=True, where=possible, initial=jnp.inf))
-    temperature_loss, weights, kl_improved = _e_step(q, log_prior, values.temperature, epsilon, axis=-1)
+    temperature_loss, weights, kl_improved = _e_step(
+        q, log_prior, values.temperature, epsilon, axis=-1
+    )
     policy_loss = categorical_cross_entropy(jax.lax.stop_gradient(weights), online_logits)
     kl = categorical_kl_divergence(target_logits, online_logits)
-    kl_loss, alpha_loss = _kl_constraint_loss(kl, values.alpha, epsilon_kl, per_dimension=False, use_stop_gradient=True)
+    kl_loss, alpha_loss = _kl_constraint_loss(
+        kl, values.alpha, epsilon_kl, per_dimension=False, use_stop_gradient=True
+    )
     loss = policy_loss + temperature_loss + kl_loss + alpha_loss
 
     mean = functools.partial(_mean_over_steps, name, w_t, len(steps))

@@ -58,13 +58,19 @@ def n_step_transitions(
       ShapeError: if shapes do not fit together.
       ValueError: if `n` is less than 1.
     """
-    shape = over_time("n_step_transitions", r_t=r_t, discount_t=discount_t, last_t=last_t, mask=mask)
+    shape = over_time(
+        "n_step_transitions", r_t=r_t, discount_t=discount_t, last_t=last_t, mask=mask
+    )
     for leaf in jax.tree.leaves(bootstrap_t):
         if jnp.shape(leaf)[: len(shape)] != shape:
-            raise ShapeError(f"n_step_transitions: the leaves of 'bootstrap_t' must begin with {shape}, but one is {jnp.shape(leaf)}.")
+            raise ShapeError(
+                f"n_step_transitions: the leaves of 'bootstrap_t' must begin with {shape}, but one is {jnp.shape(leaf)}."
+            )
 
     def returns(r_t: ArrayLike, discount_t: ArrayLike, v_t: ArrayLike) -> jax.Array:
-        return n_step_bootstrapped_returns(r_t, discount_t, v_t, n, stop_target_gradients=False, last_t=last_t, mask=mask)
+        return n_step_bootstrapped_returns(
+            r_t, discount_t, v_t, n, stop_target_gradients=False, last_t=last_t, mask=mask
+        )
 
     discount_t = jnp.broadcast_to(discount_t, shape)
     # With the time of each step as its value, the return without rewards is the time that it bootstraps from.
@@ -72,6 +78,12 @@ def n_step_transitions(
     last = returns(0.0, 1.0, jnp.broadcast_to(time, shape)).astype(jnp.int32)
 
     def at_last(x: jax.Array) -> jax.Array:
-        return jnp.take_along_axis(x, last.reshape(*shape, *[1] * (jnp.ndim(x) - len(shape))), axis=0)
+        return jnp.take_along_axis(
+            x, last.reshape(*shape, *[1] * (jnp.ndim(x) - len(shape))), axis=0
+        )
 
-    return NStepTransitions(returns(r_t, discount_t, 0.0), returns(0.0, discount_t, 1.0), jax.tree.map(at_last, bootstrap_t))
+    return NStepTransitions(
+        returns(r_t, discount_t, 0.0),
+        returns(0.0, discount_t, 1.0),
+        jax.tree.map(at_last, bootstrap_t),
+    )

@@ -14,9 +14,21 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from agentzoo.core import transforms
-from agentzoo.core._operator import actions, floats, operator, pick, same_shape, stop_gradient_if, values_of
+from agentzoo.core._operator import (
+    actions,
+    floats,
+    operator,
+    pick,
+    same_shape,
+    stop_gradient_if,
+    values_of,
+)
 from agentzoo.core._support import expectation, two_hot
-from agentzoo.core.returns import general_off_policy_returns_from_action_values, lambda_returns, n_step_bootstrapped_returns
+from agentzoo.core.returns import (
+    general_off_policy_returns_from_action_values,
+    lambda_returns,
+    n_step_bootstrapped_returns,
+)
 
 __all__ = [
     "DISCOUNT_TRANSFORM_PAIR",
@@ -63,9 +75,14 @@ def _discount_of(x: jax.Array) -> jax.Array:
     return -jnp.expm1(-x)
 
 
-_discount_of.defjvps(lambda tangent, _, x: tangent * jnp.exp(-x))  # its own derivative, `expm1(-x) + 1`, would cancel
+_discount_of.defjvps(
+    lambda tangent, _, x: tangent * jnp.exp(-x)
+)  # its own derivative, `expm1(-x) + 1`, would cancel
 # From a discount in [0, 1) to -log(1 - discount), the logarithm of the horizon.
-DISCOUNT_TRANSFORM_PAIR = TxPair(operator(lambda x: -jnp.log1p(-floats(x=x)[0])), operator(lambda x: _discount_of(floats(x=x)[0])))
+DISCOUNT_TRANSFORM_PAIR = TxPair(
+    operator(lambda x: -jnp.log1p(-floats(x=x)[0])),
+    operator(lambda x: _discount_of(floats(x=x)[0])),
+)
 
 
 def compose_tx(*tx_list: TxPair) -> TxPair:
@@ -110,7 +127,9 @@ def twohot_pair(min_value: float, max_value: float, num_bins: int) -> TxPair:
     )
 
 
-def hl_gauss_pair(min_value: float, max_value: float, num_bins: int, sigma_ratio: float = 0.75) -> TxPair:
+def hl_gauss_pair(
+    min_value: float, max_value: float, num_bins: int, sigma_ratio: float = 0.75
+) -> TxPair:
     """`transform_to_hl_gauss` and its inverse: `[...]` values to `[..., num_bins]` probabilities, and back.
 
     Args:
@@ -123,7 +142,9 @@ def hl_gauss_pair(min_value: float, max_value: float, num_bins: int, sigma_ratio
       The pair.
     """
     return TxPair(
-        lambda scalar: transforms.transform_to_hl_gauss(scalar, min_value, max_value, num_bins, sigma_ratio),
+        lambda scalar: transforms.transform_to_hl_gauss(
+            scalar, min_value, max_value, num_bins, sigma_ratio
+        ),
         lambda probs: transforms.transform_from_hl_gauss(probs, min_value, max_value, num_bins),
     )
 
@@ -147,7 +168,9 @@ def muzero_pair(min_value: float, max_value: float, num_bins: int, tx: TxPair) -
     return compose_tx(tx, twohot_pair(min_value, max_value, num_bins))
 
 
-def unbiased_transform_pair(min_value: float, max_value: float, num_bins: int, tx: TxPair) -> TxPair:
+def unbiased_transform_pair(
+    min_value: float, max_value: float, num_bins: int, tx: TxPair
+) -> TxPair:
     """Two-hot with atoms that lie evenly in the squashed space, and whose mean is taken between the values themselves.
 
     Args:
@@ -163,9 +186,14 @@ def unbiased_transform_pair(min_value: float, max_value: float, num_bins: int, t
     def encoded(x: ArrayLike, code: Callable) -> jax.Array:
         (x,) = floats(x=x)
         wide = jnp.promote_types(x.dtype, jnp.float32)
-        return code(x.astype(wide), tx.apply_inv(jnp.linspace(min_value, max_value, num_bins, dtype=wide))).astype(x.dtype)
+        return code(
+            x.astype(wide), tx.apply_inv(jnp.linspace(min_value, max_value, num_bins, dtype=wide))
+        ).astype(x.dtype)
 
-    return TxPair(operator(lambda scalar: encoded(scalar, two_hot)), operator(lambda probs: encoded(probs, expectation)))
+    return TxPair(
+        operator(lambda scalar: encoded(scalar, two_hot)),
+        operator(lambda probs: encoded(probs, expectation)),
+    )
 
 
 def transform_values(build_targets: Callable, *value_argnums: int) -> Callable:
@@ -184,20 +212,30 @@ def transform_values(build_targets: Callable, *value_argnums: int) -> Callable:
 
     def transformed(tx_pair: TxPair, *args, **kwargs) -> jax.Array:
         args = [tx_pair.apply_inv(x) if i in value_argnums else x for i, x in enumerate(args)]
-        kwargs = {name: tx_pair.apply_inv(x) if name in value_names else x for name, x in kwargs.items()}
+        kwargs = {
+            name: tx_pair.apply_inv(x) if name in value_names else x for name, x in kwargs.items()
+        }
         return tx_pair.apply(build_targets(*args, **kwargs))
 
     transformed.__name__ = transformed.__qualname__ = f"transformed_{build_targets.__name__}"
     inverses = ", ".join(f"tx_pair.apply_inv({name})" for name in sorted(value_names))
-    transformed.__doc__ = f"`tx_pair.apply` of `{build_targets.__name__}`, computed from {inverses}; see there."
-    tx_parameter = inspect.Parameter("tx_pair", inspect.Parameter.POSITIONAL_ONLY, annotation=TxPair)
-    transformed.__signature__ = signature.replace(parameters=[tx_parameter, *signature.parameters.values()])
+    transformed.__doc__ = (
+        f"`tx_pair.apply` of `{build_targets.__name__}`, computed from {inverses}; see there."
+    )
+    tx_parameter = inspect.Parameter(
+        "tx_pair", inspect.Parameter.POSITIONAL_ONLY, annotation=TxPair
+    )
+    transformed.__signature__ = signature.replace(
+        parameters=[tx_parameter, *signature.parameters.values()]
+    )
     return transformed
 
 
 transformed_lambda_returns = transform_values(lambda_returns, 2)
 transformed_n_step_returns = transform_values(n_step_bootstrapped_returns, 2)
-transformed_general_off_policy_returns_from_action_values = transform_values(general_off_policy_returns_from_action_values, 0)
+transformed_general_off_policy_returns_from_action_values = transform_values(
+    general_off_policy_returns_from_action_values, 0
+)
 
 
 @operator(static=("stop_target_gradients", "tx_pair"))
@@ -235,8 +273,12 @@ def transformed_q_lambda(
     leading = values_of("transformed_q_lambda", q_tm1=q_tm1, q_t=q_t)
     actions("transformed_q_lambda", leading, a_tm1=a_tm1)
     same_shape("transformed_q_lambda", leading, r_t=r_t, discount_t=discount_t, lambda_=lambda_)
-    q_tm1, r_t, discount_t, q_t, lambda_ = floats(q_tm1=q_tm1, r_t=r_t, discount_t=discount_t, q_t=q_t, lambda_=lambda_)
-    target_tm1 = transformed_lambda_returns(tx_pair, r_t, discount_t, jnp.max(q_t, axis=-1), lambda_, False)
+    q_tm1, r_t, discount_t, q_t, lambda_ = floats(
+        q_tm1=q_tm1, r_t=r_t, discount_t=discount_t, q_t=q_t, lambda_=lambda_
+    )
+    target_tm1 = transformed_lambda_returns(
+        tx_pair, r_t, discount_t, jnp.max(q_t, axis=-1), lambda_, False
+    )
     return stop_gradient_if(stop_target_gradients, target_tm1) - pick(q_tm1, a_tm1)
 
 
@@ -279,9 +321,13 @@ def transformed_n_step_q_learning(
     leading = values_of("transformed_n_step_q_learning", q_tm1=q_tm1, target_q_t=target_q_t)
     actions("transformed_n_step_q_learning", leading, a_tm1=a_tm1, a_t=a_t)
     same_shape("transformed_n_step_q_learning", leading, r_t=r_t, discount_t=discount_t)
-    q_tm1, target_q_t, r_t, discount_t = floats(q_tm1=q_tm1, target_q_t=target_q_t, r_t=r_t, discount_t=discount_t)
+    q_tm1, target_q_t, r_t, discount_t = floats(
+        q_tm1=q_tm1, target_q_t=target_q_t, r_t=r_t, discount_t=discount_t
+    )
     v_t = pick(target_q_t, a_t)
-    target_tm1 = transformed_n_step_returns(tx_pair, r_t, discount_t, v_t, n, stop_target_gradients=False)
+    target_tm1 = transformed_n_step_returns(
+        tx_pair, r_t, discount_t, v_t, n, stop_target_gradients=False
+    )
     return stop_gradient_if(stop_target_gradients, target_tm1) - pick(q_tm1, a_tm1)
 
 
@@ -329,10 +375,21 @@ def transformed_retrace(
     """
     leading = values_of("transformed_retrace", q_tm1=q_tm1, q_t=q_t, pi_t=pi_t)
     actions("transformed_retrace", leading, a_tm1=a_tm1, a_t=a_t)
-    same_shape("transformed_retrace", leading, r_t=r_t, discount_t=discount_t, mu_t=mu_t, lambda_=lambda_)
+    same_shape(
+        "transformed_retrace", leading, r_t=r_t, discount_t=discount_t, mu_t=mu_t, lambda_=lambda_
+    )
     q_tm1, q_t, r_t, discount_t, pi_t, mu_t, lambda_, eps = floats(
-        q_tm1=q_tm1, q_t=q_t, r_t=r_t, discount_t=discount_t, pi_t=pi_t, mu_t=mu_t, lambda_=lambda_, eps=eps
+        q_tm1=q_tm1,
+        q_t=q_t,
+        r_t=r_t,
+        discount_t=discount_t,
+        pi_t=pi_t,
+        mu_t=mu_t,
+        lambda_=lambda_,
+        eps=eps,
     )
     c_t = jnp.minimum(1, pick(pi_t, a_t) / (mu_t + eps)) * lambda_
-    target_tm1 = transformed_general_off_policy_returns_from_action_values(tx_pair, q_t, a_t, r_t, discount_t, c_t, pi_t, False)
+    target_tm1 = transformed_general_off_policy_returns_from_action_values(
+        tx_pair, q_t, a_t, r_t, discount_t, c_t, pi_t, False
+    )
     return stop_gradient_if(stop_target_gradients, target_tm1) - pick(q_tm1, a_tm1)

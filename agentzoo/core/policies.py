@@ -77,11 +77,17 @@ class Softmax(Categorical):
       mask: `[..., A]`, True where an action is legal.
     """
 
-    def __init__(self, logits: ArrayLike, temperature: ArrayLike = 1.0, mask: ArrayLike | None = None):
+    def __init__(
+        self, logits: ArrayLike, temperature: ArrayLike = 1.0, mask: ArrayLike | None = None
+    ):
         leading = values_of("Softmax", logits=logits)
         same_shape("Softmax", leading, temperature=temperature)
-        logits, temperature = floats(logits=_masked("Softmax", logits, mask), temperature=temperature)
-        super().__init__(below_largest(logits)[0] / jnp.broadcast_to(temperature, leading)[..., None])
+        logits, temperature = floats(
+            logits=_masked("Softmax", logits, mask), temperature=temperature
+        )
+        super().__init__(
+            below_largest(logits)[0] / jnp.broadcast_to(temperature, leading)[..., None]
+        )
 
 
 class ClippedEntropySoftmax(Softmax):
@@ -94,7 +100,13 @@ class ClippedEntropySoftmax(Softmax):
       mask: `[..., A]`, True where an action is legal.
     """
 
-    def __init__(self, logits: ArrayLike, temperature: ArrayLike = 1.0, entropy_clip: ArrayLike = 1.0, mask: ArrayLike | None = None):
+    def __init__(
+        self,
+        logits: ArrayLike,
+        temperature: ArrayLike = 1.0,
+        entropy_clip: ArrayLike = 1.0,
+        mask: ArrayLike | None = None,
+    ):
         super().__init__(logits, temperature, mask)
         same_shape("ClippedEntropySoftmax", jnp.shape(logits)[:-1], entropy_clip=entropy_clip)
         self._entropy_clip = entropy_clip
@@ -148,10 +160,16 @@ class MultiCategorical(_Broadcasting, distrax.Independent):
                 f"MultiCategorical: 'logits' must have {sum(num_values)} values on the last axis, the sum of {num_values}, "
                 f"but has shape {jnp.shape(logits)}."
             )
-        choices = jnp.split(_masked("MultiCategorical", logits, mask), [sum(num_values[:d]) for d in range(1, len(num_values))], axis=-1)
+        choices = jnp.split(
+            _masked("MultiCategorical", logits, mask),
+            [sum(num_values[:d]) for d in range(1, len(num_values))],
+            axis=-1,
+        )
         # Padded to the largest with values that are illegal.
         padded = [_pad_last(choice, max(num_values)) for choice in choices]
-        super().__init__(distrax.Categorical(logits=jnp.stack(padded, axis=-2)), reinterpreted_batch_ndims=1)
+        super().__init__(
+            distrax.Categorical(logits=jnp.stack(padded, axis=-2)), reinterpreted_batch_ndims=1
+        )
 
 
 class Bernoulli(_Broadcasting, distrax.Independent):
@@ -165,7 +183,10 @@ class Bernoulli(_Broadcasting, distrax.Independent):
     def __init__(self, logits: ArrayLike, mask: ArrayLike | None = None):
         logits = _masked("Bernoulli", logits, mask)
         # As a choice of two: the gradients of distrax's Bernoulli are NaN where a logit is -inf.
-        super().__init__(distrax.Categorical(logits=jnp.stack([jnp.zeros_like(logits), logits], axis=-1)), reinterpreted_batch_ndims=1)
+        super().__init__(
+            distrax.Categorical(logits=jnp.stack([jnp.zeros_like(logits), logits], axis=-1)),
+            reinterpreted_batch_ndims=1,
+        )
 
 
 class DiagonalGaussian(_Broadcasting, distrax.Independent):
@@ -184,7 +205,9 @@ class DiagonalGaussian(_Broadcasting, distrax.Independent):
         """KL divergence to `other_dist`; to a `DiagonalGaussian`, without loss of digits where the two are nearly the same."""
         if not isinstance(other_dist, DiagonalGaussian):
             return super().kl_divergence(other_dist, **kwargs)
-        return multivariate_normal_kl_divergence(self.loc, self.scale, other_dist.loc, other_dist.scale)
+        return multivariate_normal_kl_divergence(
+            self.loc, self.scale, other_dist.loc, other_dist.scale
+        )
 
 
 class TanhGaussian(distrax.Distribution):
@@ -205,18 +228,27 @@ class TanhGaussian(distrax.Distribution):
       high: largest action.
     """
 
-    def __init__(self, mean: ArrayLike, std: ArrayLike, low: ArrayLike = -1.0, high: ArrayLike = 1.0):
+    def __init__(
+        self, mean: ArrayLike, std: ArrayLike, low: ArrayLike = -1.0, high: ArrayLike = 1.0
+    ):
         self.pre_tanh_mean, self.pre_tanh_std = _mean_and_std("TanhGaussian", mean, std)
         for name, bound in (("low", low), ("high", high)):
             if jnp.shape(bound) not in ((), self.event_shape):
-                raise ShapeError(f"TanhGaussian: {name!r} must have shape {self.event_shape} or be a scalar, but has {jnp.shape(bound)}.")
+                raise ShapeError(
+                    f"TanhGaussian: {name!r} must have shape {self.event_shape} or be a scalar, but has {jnp.shape(bound)}."
+                )
         if not any(isinstance(bound, Tracer) for bound in (low, high)):
             with jax.ensure_compile_time_eval():
                 width = jnp.subtract(high, low)
                 if not jnp.all((width > 0) & jnp.isfinite(width)):
-                    raise ValueError(f"TanhGaussian: 'low' must be below 'high', and both finite, but they are {low} and {high}.")
+                    raise ValueError(
+                        f"TanhGaussian: 'low' must be below 'high', and both finite, but they are {low} and {high}."
+                    )
         # In the shape of the mean, so that `jax.vmap` may return one.
-        self.low, self.high = (jnp.broadcast_to(jnp.asarray(x, self.pre_tanh_mean.dtype), jnp.shape(mean)) for x in (low, high))
+        self.low, self.high = (
+            jnp.broadcast_to(jnp.asarray(x, self.pre_tanh_mean.dtype), jnp.shape(mean))
+            for x in (low, high)
+        )
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -239,7 +271,9 @@ class TanhGaussian(distrax.Distribution):
 
     def log_prob(self, value: ArrayLike) -> jax.Array:
         """Log-density of the action `value`; one at or beyond a bound counts as the nearest number inside, and has gradient zero."""
-        return self.log_prob_pre_tanh(unsquash(*jnp.broadcast_arrays(jnp.asarray(value, self.low.dtype), self.low, self.high)))
+        return self.log_prob_pre_tanh(
+            unsquash(*jnp.broadcast_arrays(jnp.asarray(value, self.low.dtype), self.low, self.high))
+        )
 
     def mode(self) -> jax.Array:
         """The squashed mean: the median of each dimension. The density itself may be largest at a bound."""
@@ -260,7 +294,9 @@ class TanhGaussian(distrax.Distribution):
         """KL divergence to `other_dist`, a `TanhGaussian`: that before the tanh, which changes nothing. NaN if their bounds differ."""
         if not isinstance(other_dist, TanhGaussian):
             return super().kl_divergence(other_dist, **kwargs)
-        kl = multivariate_normal_kl_divergence(self.pre_tanh_mean, self.pre_tanh_std, other_dist.pre_tanh_mean, other_dist.pre_tanh_std)
+        kl = multivariate_normal_kl_divergence(
+            self.pre_tanh_mean, self.pre_tanh_std, other_dist.pre_tanh_mean, other_dist.pre_tanh_std
+        )
         same = jnp.all((self.low == other_dist.low) & (self.high == other_dist.high), axis=-1)
         return jnp.where(same, kl, jnp.nan)
 
@@ -273,7 +309,9 @@ class TanhGaussian(distrax.Distribution):
         return self.squash(u), self._log_prob(noise, u)
 
     def _log_prob(self, noise, u):
-        noise, u, std, low, high = jnp.broadcast_arrays(noise, u, self.pre_tanh_std, self.low, self.high)
+        noise, u, std, low, high = jnp.broadcast_arrays(
+            noise, u, self.pre_tanh_std, self.low, self.high
+        )
         log_prob = -0.5 * jnp.square(noise) - 0.5 * math.log(2 * math.pi) - jnp.log(std)
         return jnp.sum(log_prob - log_slope(u, low, high), axis=-1)
 
@@ -281,15 +319,22 @@ class TanhGaussian(distrax.Distribution):
 # Fejér's first quadrature rule on [-1, 1].
 _ANGLES = [(k + 0.5) * math.pi / 32 for k in range(32)]
 _NODES = [math.cos(angle) for angle in _ANGLES]
-_WEIGHTS = [(1 - 2 * sum(math.cos(2 * j * angle) / (4 * j * j - 1) for j in range(1, 17))) / 16 for angle in _ANGLES]
+_WEIGHTS = [
+    (1 - 2 * sum(math.cos(2 * j * angle) / (4 * j * j - 1) for j in range(1, 17))) / 16
+    for angle in _ANGLES
+]
 
 
 def _half_line(mean, std):
     """`E[log(1 + exp(-2 u)); u > 0]` for `u ~ N(mean, std^2)`, by quadrature where neither factor vanishes; error below 1e-8."""
     first, last = (jnp.clip((u - mean) / std, -6, 6)[..., None] for u in (0, 9))
-    nodes, weights = (jnp.expand_dims(jnp.asarray(x, mean.dtype), range(mean.ndim)) for x in (_NODES, _WEIGHTS))
+    nodes, weights = (
+        jnp.expand_dims(jnp.asarray(x, mean.dtype), range(mean.ndim)) for x in (_NODES, _WEIGHTS)
+    )
     z = first + 0.5 * (last - first) * (nodes + 1)
-    values = jax.scipy.stats.norm.pdf(z) * jax.nn.softplus(-2 * (mean[..., None] + std[..., None] * z))
+    values = jax.scipy.stats.norm.pdf(z) * jax.nn.softplus(
+        -2 * (mean[..., None] + std[..., None] * z)
+    )
     return jnp.sum(0.5 * (last - first) * weights * values, axis=-1)
 
 
@@ -311,6 +356,8 @@ def _mean_and_std(name, mean, std):
     values_of(name, mean=mean)
     shape = jnp.shape(mean)
     if jnp.shape(std) not in ((), shape[-1:], shape):
-        raise ShapeError(f"{name}: 'std' must have shape {shape} or {shape[-1:]}, or be a scalar, but has shape {jnp.shape(std)}.")
+        raise ShapeError(
+            f"{name}: 'std' must have shape {shape} or {shape[-1:]}, or be a scalar, but has shape {jnp.shape(std)}."
+        )
     mean, std = floats(mean=mean, std=std)
     return mean, jnp.broadcast_to(std, shape)

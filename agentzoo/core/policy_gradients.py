@@ -13,7 +13,16 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from agentzoo.core._operator import actions, floats, operator, pick, reduce_loss, same_shape, stop_gradient_if, values_of
+from agentzoo.core._operator import (
+    actions,
+    floats,
+    operator,
+    pick,
+    reduce_loss,
+    same_shape,
+    stop_gradient_if,
+    values_of,
+)
 from agentzoo.core._support import entropy_of
 
 __all__ = [
@@ -35,7 +44,12 @@ __all__ = [
 
 
 @operator(static=("use_stop_gradient",))
-def dpg_loss(a_t: ArrayLike, dqda_t: ArrayLike, dqda_clipping: ArrayLike | None = None, use_stop_gradient: bool = True) -> jax.Array:
+def dpg_loss(
+    a_t: ArrayLike,
+    dqda_t: ArrayLike,
+    dqda_clipping: ArrayLike | None = None,
+    use_stop_gradient: bool = True,
+) -> jax.Array:
     """Deterministic policy gradient, `0.5 * (stop(a_t + dqda_t) - a_t)^2`, whose gradient in `a_t` is `-dqda_t`.
 
     See "Deterministic Policy Gradient Algorithms" by Silver et al. (2014, https://proceedings.mlr.press/v32/silver14.html), equation 9.
@@ -161,11 +175,15 @@ def sampled_policy_gradient_loss(
       ShapeError: if shapes do not fit together.
     """
     log_prob_t = distribution.log_prob(jax.lax.stop_gradient(jnp.asarray(a_t)))
-    return log_prob_policy_gradient_loss(log_prob_t, adv_t, w_t, use_stop_gradient=use_stop_gradient, reduction=reduction)
+    return log_prob_policy_gradient_loss(
+        log_prob_t, adv_t, w_t, use_stop_gradient=use_stop_gradient, reduction=reduction
+    )
 
 
 @operator(static=("reduction",))
-def entropy_loss(logits_t: ArrayLike, w_t: ArrayLike | None = None, reduction: str = "mean") -> jax.Array:
+def entropy_loss(
+    logits_t: ArrayLike, w_t: ArrayLike | None = None, reduction: str = "mean"
+) -> jax.Array:
     """Entropy bonus of a categorical policy, `-mean(w_t * H(softmax(logits_t)))`.
 
     See "Function Optimization using Connectionist Reinforcement Learning Algorithms" by Williams and Peng (1991,
@@ -187,7 +205,9 @@ def entropy_loss(logits_t: ArrayLike, w_t: ArrayLike | None = None, reduction: s
     return reduce_loss("entropy_loss", -entropy_of(jax.nn.log_softmax(logits_t)), w_t, reduction)
 
 
-def _policy_and_action_values(name: str, logits_t: ArrayLike, q_t: ArrayLike, use_stop_gradient: bool) -> tuple[jax.Array, jax.Array]:
+def _policy_and_action_values(
+    name: str, logits_t: ArrayLike, q_t: ArrayLike, use_stop_gradient: bool
+) -> tuple[jax.Array, jax.Array]:
     """Probabilities and action values, both `[..., A]`."""
     values_of(name, logits_t=logits_t, q_t=q_t)
     logits_t, q_t = floats(logits_t=logits_t, q_t=q_t)
@@ -196,7 +216,11 @@ def _policy_and_action_values(name: str, logits_t: ArrayLike, q_t: ArrayLike, us
 
 @operator(static=("use_stop_gradient", "reduction"))
 def qpg_loss(
-    logits_t: ArrayLike, q_t: ArrayLike, use_stop_gradient: bool = True, w_t: ArrayLike | None = None, reduction: str = "mean"
+    logits_t: ArrayLike,
+    q_t: ArrayLike,
+    use_stop_gradient: bool = True,
+    w_t: ArrayLike | None = None,
+    reduction: str = "mean",
 ) -> jax.Array:
     """Q-based policy gradient over all actions, `-mean(sum_a pi[a] * adv[a])`, where `adv = q_t - sum_b pi[b] * q_t[b]`.
 
@@ -224,7 +248,11 @@ def qpg_loss(
 
 @operator(static=("use_stop_gradient", "reduction"))
 def rm_loss(
-    logits_t: ArrayLike, q_t: ArrayLike, use_stop_gradient: bool = True, w_t: ArrayLike | None = None, reduction: str = "mean"
+    logits_t: ArrayLike,
+    q_t: ArrayLike,
+    use_stop_gradient: bool = True,
+    w_t: ArrayLike | None = None,
+    reduction: str = "mean",
 ) -> jax.Array:
     """Regret-matching policy gradient, `-mean(sum_a pi[a] * max(adv[a], 0))`, where `adv = q_t - sum_b pi[b] * q_t[b]`.
 
@@ -251,7 +279,11 @@ def rm_loss(
 
 @operator(static=("use_stop_gradient", "reduction"))
 def rpg_loss(
-    logits_t: ArrayLike, q_t: ArrayLike, use_stop_gradient: bool = True, w_t: ArrayLike | None = None, reduction: str = "mean"
+    logits_t: ArrayLike,
+    q_t: ArrayLike,
+    use_stop_gradient: bool = True,
+    w_t: ArrayLike | None = None,
+    reduction: str = "mean",
 ) -> jax.Array:
     """Regret policy gradient, `mean(sum_a max(q_t[a] - sum_b pi[b] * q_t[b], 0))`, an upper bound on the regret.
 
@@ -340,7 +372,9 @@ def clipped_surrogate_pg_loss(
       ShapeError: if shapes do not fit together.
     """
     same_shape("clipped_surrogate_pg_loss", jnp.shape(prob_ratios_t), adv_t=adv_t, epsilon=epsilon)
-    prob_ratios_t, adv_t, epsilon = floats(prob_ratios_t=prob_ratios_t, adv_t=adv_t, epsilon=epsilon)
+    prob_ratios_t, adv_t, epsilon = floats(
+        prob_ratios_t=prob_ratios_t, adv_t=adv_t, epsilon=epsilon
+    )
     adv_t = stop_gradient_if(use_stop_gradient, adv_t)
     clipped_t = jnp.clip(prob_ratios_t, 1 - epsilon, 1 + epsilon)
     loss = -jnp.minimum(prob_ratios_t * adv_t, clipped_t * adv_t)
@@ -378,9 +412,16 @@ def clipped_value_loss(
     Raises:
       ShapeError: if shapes do not fit together.
     """
-    same_shape("clipped_value_loss", jnp.shape(v_t), old_v_t=old_v_t, target_t=target_t, epsilon=epsilon)
-    v_t, old_v_t, target_t, epsilon = floats(v_t=v_t, old_v_t=old_v_t, target_t=target_t, epsilon=epsilon)
-    old_v_t, target_t = jax.lax.stop_gradient(old_v_t), stop_gradient_if(use_stop_gradient, target_t)
+    same_shape(
+        "clipped_value_loss", jnp.shape(v_t), old_v_t=old_v_t, target_t=target_t, epsilon=epsilon
+    )
+    v_t, old_v_t, target_t, epsilon = floats(
+        v_t=v_t, old_v_t=old_v_t, target_t=target_t, epsilon=epsilon
+    )
+    old_v_t, target_t = (
+        jax.lax.stop_gradient(old_v_t),
+        stop_gradient_if(use_stop_gradient, target_t),
+    )
     clipped_t = old_v_t + jnp.clip(v_t - old_v_t, -epsilon, epsilon)
     loss = 0.5 * jnp.maximum(jnp.square(v_t - target_t), jnp.square(clipped_t - target_t))
     return reduce_loss("clipped_value_loss", loss, w_t, reduction)
@@ -424,12 +465,19 @@ def approximate_kl(
         "k3": lambda: jnp.expm1(capped) - capped,
     }
     if estimator not in estimates:
-        raise ValueError(f"approximate_kl: estimator={estimator!r} is unknown; choose 'k1', 'k2' or 'k3'.")
+        raise ValueError(
+            f"approximate_kl: estimator={estimator!r} is unknown; choose 'k1', 'k2' or 'k3'."
+        )
     return reduce_loss("approximate_kl", estimates[estimator](), w_t, reduction)
 
 
 @operator(static=("reduction",))
-def clip_fraction(prob_ratios_t: ArrayLike, epsilon: ArrayLike, w_t: ArrayLike | None = None, reduction: str = "mean") -> jax.Array:
+def clip_fraction(
+    prob_ratios_t: ArrayLike,
+    epsilon: ArrayLike,
+    w_t: ArrayLike | None = None,
+    reduction: str = "mean",
+) -> jax.Array:
     """The share of steps whose ratio lies outside `[1 - epsilon, 1 + epsilon]`, where `clipped_surrogate_pg_loss` clips.
 
     Args:
@@ -451,7 +499,9 @@ def clip_fraction(prob_ratios_t: ArrayLike, epsilon: ArrayLike, w_t: ArrayLike |
 
 
 @operator
-def explained_variance(v_t: ArrayLike, target_t: ArrayLike, w_t: ArrayLike | None = None) -> jax.Array:
+def explained_variance(
+    v_t: ArrayLike, target_t: ArrayLike, w_t: ArrayLike | None = None
+) -> jax.Array:
     """How well values predict returns, `1 - Var[target_t - v_t] / Var[target_t]`, over all axes.
 
     1 for a perfect prediction up to a constant, 0 for one that is no better than a constant, and below 0 for a worse one.
@@ -477,4 +527,6 @@ def explained_variance(v_t: ArrayLike, target_t: ArrayLike, w_t: ArrayLike | Non
 
     total, unexplained = variance(target_t), variance(target_t - v_t)
     of_equal_returns = jnp.where(unexplained == 0, 1.0, 0.0).astype(total.dtype)
-    return jnp.where(total == 0, of_equal_returns, 1 - unexplained / jnp.where(total == 0, 1, total))
+    return jnp.where(
+        total == 0, of_equal_returns, 1 - unexplained / jnp.where(total == 0, 1, total)
+    )

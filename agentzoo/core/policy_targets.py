@@ -12,7 +12,12 @@ from jax.typing import ArrayLike
 
 from agentzoo.core._operator import ShapeError, floats, python_values, reduce_loss, stop_gradient_if
 
-__all__ = ["PolicyTarget", "constant_policy_targets", "sampled_policy_distillation_loss", "zero_policy_targets"]
+__all__ = [
+    "PolicyTarget",
+    "constant_policy_targets",
+    "sampled_policy_distillation_loss",
+    "zero_policy_targets",
+]
 
 
 class PolicyTarget(NamedTuple):
@@ -27,7 +32,9 @@ class PolicyTarget(NamedTuple):
     weights: jax.Array
 
 
-def constant_policy_targets(distribution: Any, rng_key: jax.Array, num_samples: int, weights_scale: ArrayLike = 1.0) -> PolicyTarget:
+def constant_policy_targets(
+    distribution: Any, rng_key: jax.Array, num_samples: int, weights_scale: ArrayLike = 1.0
+) -> PolicyTarget:
     """Samples targets that all weigh the same; distilling those of a uniform distribution keeps a policy from becoming certain.
 
     Args:
@@ -47,7 +54,9 @@ def constant_policy_targets(distribution: Any, rng_key: jax.Array, num_samples: 
     )
 
 
-def zero_policy_targets(distribution: Any, rng_key: jax.Array, num_samples: int, weights_scale: ArrayLike = 0.0) -> PolicyTarget:
+def zero_policy_targets(
+    distribution: Any, rng_key: jax.Array, num_samples: int, weights_scale: ArrayLike = 0.0
+) -> PolicyTarget:
     """`constant_policy_targets` that weigh nothing, to fill in where there are none.
 
     Args:
@@ -63,7 +72,10 @@ def zero_policy_targets(distribution: Any, rng_key: jax.Array, num_samples: int,
 
 
 def sampled_policy_distillation_loss(
-    distribution: Any, policy_targets: PolicyTarget, stop_target_gradients: bool = True, reduction: str = "mean"
+    distribution: Any,
+    policy_targets: PolicyTarget,
+    stop_target_gradients: bool = True,
+    reduction: str = "mean",
 ) -> jax.Array:
     """Cross-entropy of sampled targets, `-mean(weights * distribution.log_prob(actions))`.
 
@@ -82,7 +94,11 @@ def sampled_policy_distillation_loss(
     Raises:
       ShapeError: if the weights do not have the shape of the log-probabilities.
     """
-    python_values("sampled_policy_distillation_loss", stop_target_gradients=stop_target_gradients, reduction=reduction)
+    python_values(
+        "sampled_policy_distillation_loss",
+        stop_target_gradients=stop_target_gradients,
+        reduction=reduction,
+    )
     sample_actions, weights = policy_targets
     log_probs, weights = floats(
         log_probs=distribution.log_prob(stop_gradient_if(stop_target_gradients, sample_actions)),

@@ -79,7 +79,9 @@ def normalize(state: PopArtState, unnormalized: ArrayLike, indices: ArrayLike) -
       ShapeError: if the shapes differ.
       TypeError: if the indices are not integers.
     """
-    unnormalized, shift, scale = floats(unnormalized=unnormalized, shift=state.shift, scale=state.scale)
+    unnormalized, shift, scale = floats(
+        unnormalized=unnormalized, shift=state.shift, scale=state.scale
+    )
     indices = _indices("normalize", indices, unnormalized.shape)
     return (unnormalized - _at(shift, indices)) / _at(scale, indices)
 
@@ -104,7 +106,9 @@ def unnormalize(state: PopArtState, normalized: ArrayLike, indices: ArrayLike) -
     indices = _indices("unnormalize", indices, normalized.shape)
     known = (indices >= 0) & (indices < shift.size)
     # A choice between product and sum keeps compilers from fusing them, so that the product is rounded as a quotient is.
-    return jnp.where(known, jnp.take(scale, indices, mode="clip") * normalized, jnp.nan) + jnp.take(shift, indices, mode="clip")
+    return jnp.where(known, jnp.take(scale, indices, mode="clip") * normalized, jnp.nan) + jnp.take(
+        shift, indices, mode="clip"
+    )
 
 
 @operator
@@ -125,7 +129,9 @@ def unnormalize_linear(state: PopArtState, inputs: ArrayLike, indices: ArrayLike
     """
     (inputs,) = floats(inputs=inputs)
     if inputs.shape[-1:] != jnp.shape(state.shift):
-        raise ShapeError(f"unnormalize_linear: 'inputs' must have shape [..., {jnp.size(state.shift)}], but has shape {inputs.shape}.")
+        raise ShapeError(
+            f"unnormalize_linear: 'inputs' must have shape [..., {jnp.size(state.shift)}], but has shape {inputs.shape}."
+        )
     normalized = batched_index(inputs, _indices("unnormalize_linear", indices, inputs.shape[:-1]))
     return PopArtOutput(normalized, unnormalize(state, normalized, indices))
 
@@ -165,12 +171,18 @@ def art(
       TypeError: if the indices are not integers.
       ValueError: if there is no such `batch_step`.
     """
-    return _art(state, targets, indices, step_size, scale_lb, scale_ub, hashable(axis_name), batch_step)
+    return _art(
+        state, targets, indices, step_size, scale_lb, scale_ub, hashable(axis_name), batch_step
+    )
 
 
 @operator(static=("axis_name", "batch_step"))
-def _art(state, targets, indices, step_size, scale_lb, scale_ub, axis_name, batch_step) -> PopArtState:
-    targets, shift, second_moment = floats(targets=targets, shift=state.shift, second_moment=state.second_moment)
+def _art(
+    state, targets, indices, step_size, scale_lb, scale_ub, axis_name, batch_step
+) -> PopArtState:
+    targets, shift, second_moment = floats(
+        targets=targets, shift=state.shift, second_moment=state.second_moment
+    )
     indices = _indices("art", indices, targets.shape)
     same_shape("art", shift.shape, step_size=step_size, scale_lb=scale_lb, scale_ub=scale_ub)
 
@@ -187,7 +199,9 @@ def _art(state, targets, indices, step_size, scale_lb, scale_ub, axis_name, batc
         "sum": count * step_size,
     }
     if batch_step not in weights:
-        raise ValueError(f"art: batch_step={batch_step!r} is unknown; choose 'sequential', 'mean' or 'sum'.")
+        raise ValueError(
+            f"art: batch_step={batch_step!r} is unknown; choose 'sequential', 'mean' or 'sum'."
+        )
     new = mix(old, batch, 1 - weights[batch_step], weights[batch_step])
     scale = jnp.clip(jnp.sqrt(jnp.maximum(new.variance, 0)), scale_lb, scale_ub)
     return PopArtState(new.mean, scale, new.variance + jnp.square(new.mean), state.moments and new)
@@ -216,15 +230,23 @@ def pop(params: LinearParams, old: PopArtState, new: PopArtState) -> dict[str, A
 
 
 @operator
-def _pop(w: ArrayLike, b: ArrayLike, old: PopArtState, new: PopArtState) -> tuple[jax.Array, jax.Array]:
+def _pop(
+    w: ArrayLike, b: ArrayLike, old: PopArtState, new: PopArtState
+) -> tuple[jax.Array, jax.Array]:
     shape, outputs = jnp.shape(old.shift), jnp.shape(b)
     if jnp.shape(new.shift) != shape:
-        raise ShapeError(f"pop: 'new' must have as many outputs as 'old', {shape}, but has {jnp.shape(new.shift)}.")
+        raise ShapeError(
+            f"pop: 'new' must have as many outputs as 'old', {shape}, but has {jnp.shape(new.shift)}."
+        )
     for name, found in [("params['w']", jnp.shape(w)[-1:]), ("params['b']", outputs)]:
         if len(outputs) != 1 or found != (outputs if shape == (1,) else shape):
-            raise ShapeError(f"pop: {name!r} must have as many outputs as 'old', {shape}, but has {found}.")
+            raise ShapeError(
+                f"pop: {name!r} must have as many outputs as 'old', {shape}, but has {found}."
+            )
     ratio = jnp.divide(old.scale, new.scale)
-    return jnp.multiply(w, jnp.broadcast_to(ratio, jnp.shape(w))), jnp.multiply(b, ratio) + jnp.subtract(old.shift, new.shift) / new.scale
+    return jnp.multiply(w, jnp.broadcast_to(ratio, jnp.shape(w))), jnp.multiply(
+        b, ratio
+    ) + jnp.subtract(old.shift, new.shift) / new.scale
 
 
 def popart(
@@ -234,7 +256,10 @@ def popart(
     scale_ub: ArrayLike,
     axis_name: AxisName = None,
     batch_step: str = "sequential",
-) -> tuple[Callable[[], PopArtState], Callable[[LinearParams, PopArtState, ArrayLike, ArrayLike], tuple[LinearParams, PopArtState]]]:
+) -> tuple[
+    Callable[[], PopArtState],
+    Callable[[LinearParams, PopArtState, ArrayLike, ArrayLike], tuple[LinearParams, PopArtState]],
+]:
     """`art` followed by `pop`.
 
     A learner must go on with both things that it returns: the parameters do not fit other statistics. `PopArt` cannot get that wrong.
@@ -255,7 +280,9 @@ def popart(
         zeros, ones = jnp.zeros(num_outputs), jnp.ones(num_outputs)
         return PopArtState(zeros, ones, ones, Moments(zeros, zeros, ones))
 
-    def update(params: LinearParams, state: PopArtState, targets: ArrayLike, indices: ArrayLike) -> tuple[LinearParams, PopArtState]:
+    def update(
+        params: LinearParams, state: PopArtState, targets: ArrayLike, indices: ArrayLike
+    ) -> tuple[LinearParams, PopArtState]:
         if step_size is None:
             return params, state
         new = art(state, targets, indices, step_size, scale_lb, scale_ub, axis_name, batch_step)
@@ -306,7 +333,9 @@ class PopArt(NamedTuple):
           `[...]` normalized and unnormalized.
         """
         outputs = jnp.asarray(inputs) @ self.params["w"]
-        return unnormalize_linear(self.statistics, outputs + jnp.broadcast_to(self.params["b"], outputs.shape), indices)
+        return unnormalize_linear(
+            self.statistics, outputs + jnp.broadcast_to(self.params["b"], outputs.shape), indices
+        )
 
     def normalize(self, targets: ArrayLike, indices: ArrayLike = 0) -> jax.Array:
         """Targets `[...]` as the normalized output is to learn them."""
@@ -326,7 +355,9 @@ class PopArt(NamedTuple):
 
         The defaults are those of Hessel et al.
         """
-        _, update = popart(jnp.size(self.statistics.shift), step_size, scale_lb, scale_ub, axis_name, batch_step)
+        _, update = popart(
+            jnp.size(self.statistics.shift), step_size, scale_lb, scale_ub, axis_name, batch_step
+        )
         params, statistics = update(self.params, self.statistics, targets, indices)
         return PopArt(dict(params), statistics)
 
@@ -340,11 +371,17 @@ def _indices(operator_name: str, indices: ArrayLike, shape: tuple[int, ...]) -> 
 
 def _at(statistic: jax.Array, indices: jax.Array) -> jax.Array:
     """`statistic[indices]`, NaN where an index is out of range."""
-    return jnp.take(statistic, jnp.where(indices < 0, statistic.size, indices), mode="fill", fill_value=jnp.nan)
+    return jnp.take(
+        statistic, jnp.where(indices < 0, statistic.size, indices), mode="fill", fill_value=jnp.nan
+    )
 
 
-def _cross_replica_scatter_add(source: ArrayLike, indices: ArrayLike, updates: ArrayLike, axis_name: AxisName) -> jax.Array:
+def _cross_replica_scatter_add(
+    source: ArrayLike, indices: ArrayLike, updates: ArrayLike, axis_name: AxisName
+) -> jax.Array:
     """`source[indices] += updates` with the updates of all devices; indices out of range do not count."""
     source, indices, updates = jnp.asarray(source), jnp.asarray(indices), jnp.asarray(updates)
     here = one_hot(indices, source.size, bool)
-    return source + AllSum(hashable(axis_name))(jnp.where(here, updates[..., None], 0), tuple(range(indices.ndim)))
+    return source + AllSum(hashable(axis_name))(
+        jnp.where(here, updates[..., None], 0), tuple(range(indices.ndim))
+    )

@@ -24,7 +24,9 @@ __all__ = [
 ]
 
 
-def _regression_loss(src: jax.Array, tau: jax.Array, target: jax.Array, huber_param: ArrayLike, normalize: bool) -> jax.Array:
+def _regression_loss(
+    src: jax.Array, tau: jax.Array, target: jax.Array, huber_param: ArrayLike, normalize: bool
+) -> jax.Array:
     """Quantile regression loss of `[..., N]` at levels `[..., N]` towards `[..., M]`."""
     delta = target[..., None, :] - src[..., :, None]
     kappa = jnp.asarray(huber_param, delta.dtype)
@@ -68,26 +70,53 @@ def quantile_regression_loss(
     name = "quantile_regression_loss"
     leading = shared_shape(name, "N", "N", dist_src=dist_src, dist_target=dist_target)
     exact_shape(name, (), huber_param=huber_param)
-    dist_src, tau_src, dist_target = floats(dist_src=dist_src, tau_src=tau_src, dist_target=dist_target)
+    dist_src, tau_src, dist_target = floats(
+        dist_src=dist_src, tau_src=tau_src, dist_target=dist_target
+    )
     (tau_src,) = supports(name, leading, dist_src.shape[-1], tau_src=tau_src)
     dist_target = stop_gradient_if(stop_target_gradients, dist_target)
     return _regression_loss(dist_src, tau_src, dist_target, huber_param, normalize)
 
 
 def _q_learning(
-    name, dist_q_tm1, tau_q_tm1, a_tm1, r_t, discount_t, dist_q_t_selector, dist_q_t, huber_param, stop_target_gradients, normalize
+    name,
+    dist_q_tm1,
+    tau_q_tm1,
+    a_tm1,
+    r_t,
+    discount_t,
+    dist_q_t_selector,
+    dist_q_t,
+    huber_param,
+    stop_target_gradients,
+    normalize,
 ) -> jax.Array:
-    leading = shared_shape(name, "N, A", "N", dist_q_tm1=dist_q_tm1, dist_q_t_selector=dist_q_t_selector, dist_q_t=dist_q_t)[:-1]
+    leading = shared_shape(
+        name,
+        "N, A",
+        "N",
+        dist_q_tm1=dist_q_tm1,
+        dist_q_t_selector=dist_q_t_selector,
+        dist_q_t=dist_q_t,
+    )[:-1]
     actions(name, leading, a_tm1=a_tm1)
     same_shape(name, leading, r_t=r_t, discount_t=discount_t)
     exact_shape(name, (), huber_param=huber_param)
     dist_q_tm1, tau_q_tm1, r_t, discount_t, dist_q_t = floats(
-        dist_q_tm1=dist_q_tm1, tau_q_tm1=tau_q_tm1, r_t=r_t, discount_t=discount_t, dist_q_t=dist_q_t
+        dist_q_tm1=dist_q_tm1,
+        tau_q_tm1=tau_q_tm1,
+        r_t=r_t,
+        discount_t=discount_t,
+        dist_q_t=dist_q_t,
     )
     (tau_q_tm1,) = supports(name, leading, dist_q_tm1.shape[-2], tau_q_tm1=tau_q_tm1)
     a_t = jnp.argmax(jnp.mean(jnp.asarray(dist_q_t_selector), axis=-2), axis=-1)
-    target = stop_gradient_if(stop_target_gradients, bellman(r_t, discount_t, _of_action(dist_q_t, a_t)))
-    return _regression_loss(_of_action(dist_q_tm1, a_tm1), tau_q_tm1, target, huber_param, normalize)
+    target = stop_gradient_if(
+        stop_target_gradients, bellman(r_t, discount_t, _of_action(dist_q_t, a_t))
+    )
+    return _regression_loss(
+        _of_action(dist_q_tm1, a_tm1), tau_q_tm1, target, huber_param, normalize
+    )
 
 
 def _of_action(dist_q: jax.Array, action: ArrayLike) -> jax.Array:
@@ -228,18 +257,28 @@ def quantile_expected_sarsa(
     same_shape(name, leading, r_t=r_t, discount_t=discount_t)
     exact_shape(name, (), huber_param=huber_param)
     dist_q_tm1, tau_q_tm1, r_t, discount_t, dist_q_t, probs_a_t = floats(
-        dist_q_tm1=dist_q_tm1, tau_q_tm1=tau_q_tm1, r_t=r_t, discount_t=discount_t, dist_q_t=dist_q_t, probs_a_t=probs_a_t
+        dist_q_tm1=dist_q_tm1,
+        tau_q_tm1=tau_q_tm1,
+        r_t=r_t,
+        discount_t=discount_t,
+        dist_q_t=dist_q_t,
+        probs_a_t=probs_a_t,
     )
     (tau_q_tm1,) = supports(name, leading, dist_q_tm1.shape[-2], tau_q_tm1=tau_q_tm1)
     r_t, discount_t = (jnp.broadcast_to(x, leading)[..., None] for x in (r_t, discount_t))
     targets = bellman(r_t, discount_t, jnp.swapaxes(dist_q_t, -1, -2))
     targets, probs_a_t = (stop_gradient_if(stop_target_gradients, x) for x in (targets, probs_a_t))
     src = _of_action(dist_q_tm1, a_tm1)[..., None, :]
-    return jnp.sum(probs_a_t * _regression_loss(src, tau_q_tm1[..., None, :], targets, huber_param, normalize), axis=-1)
+    return jnp.sum(
+        probs_a_t * _regression_loss(src, tau_q_tm1[..., None, :], targets, huber_param, normalize),
+        axis=-1,
+    )
 
 
 @operator
-def fqf_fraction_loss(tau: ArrayLike, dist_at_tau: ArrayLike, dist_at_midpoints: ArrayLike) -> jax.Array:
+def fqf_fraction_loss(
+    tau: ArrayLike, dist_at_tau: ArrayLike, dist_at_midpoints: ArrayLike
+) -> jax.Array:
     """Loss of FQF's fraction proposals: its gradient in each `tau[i]` is that of the 1-Wasserstein distance to the true quantiles.
 
     That is `2 F(tau[i]) - F(mid[i]) - F(mid[i - 1])` for the quantile function `F` and `mid[i] = (tau[i] + tau[i + 1]) / 2`. The value
@@ -258,11 +297,15 @@ def fqf_fraction_loss(tau: ArrayLike, dist_at_tau: ArrayLike, dist_at_midpoints:
       ShapeError: if shapes do not fit together.
     """
     name = "fqf_fraction_loss"
-    leading = shared_shape(name, "N", "N", tau=tau, dist_at_tau=dist_at_tau, dist_at_midpoints=dist_at_midpoints)
+    leading = shared_shape(
+        name, "N", "N", tau=tau, dist_at_tau=dist_at_tau, dist_at_midpoints=dist_at_midpoints
+    )
     size = jnp.shape(tau)[-1]
     exact_shape(name, (*leading, size - 2), dist_at_tau=dist_at_tau)
     exact_shape(name, (*leading, size - 1), dist_at_midpoints=dist_at_midpoints)
-    tau, at_tau, at_midpoints = floats(tau=tau, dist_at_tau=dist_at_tau, dist_at_midpoints=dist_at_midpoints)
+    tau, at_tau, at_midpoints = floats(
+        tau=tau, dist_at_tau=dist_at_tau, dist_at_midpoints=dist_at_midpoints
+    )
     slope = 2 * at_tau - at_midpoints[..., :-1] - at_midpoints[..., 1:]
     return jnp.sum(jax.lax.stop_gradient(slope) * tau[..., 1:-1], axis=-1)
 
@@ -286,14 +329,22 @@ def quantile_cvar(dist_q: ArrayLike, alpha: ArrayLike, probs: ArrayLike | None =
     Raises:
       ShapeError: if shapes do not fit together.
     """
-    leading, size = shared_shape("quantile_cvar", "N, A", "N", dist_q=dist_q)[:-1], jnp.shape(dist_q)[-2]
+    leading, size = (
+        shared_shape("quantile_cvar", "N, A", "N", dist_q=dist_q)[:-1],
+        jnp.shape(dist_q)[-2],
+    )
     same_shape("quantile_cvar", leading, alpha=alpha)
     probs = jnp.full(size, 1 / size) if probs is None else probs
     dist_q, alpha, probs = floats(dist_q=dist_q, alpha=alpha, probs=probs)
     (probs,) = supports("quantile_cvar", leading, size, probs=probs)
     order = jnp.argsort(dist_q, axis=-2)
-    dist_q, probs = (jnp.take_along_axis(x, order, axis=-2) for x in (dist_q, jnp.broadcast_to(probs[..., None], dist_q.shape)))
+    dist_q, probs = (
+        jnp.take_along_axis(x, order, axis=-2)
+        for x in (dist_q, jnp.broadcast_to(probs[..., None], dist_q.shape))
+    )
     # What each quantile has of the worst alpha. The least number that is not 0 leaves the worst case of the limit.
-    alpha = jnp.maximum(jnp.broadcast_to(alpha, leading), jnp.finfo(alpha.dtype).tiny)[..., None, None]
+    alpha = jnp.maximum(jnp.broadcast_to(alpha, leading), jnp.finfo(alpha.dtype).tiny)[
+        ..., None, None
+    ]
     share = jnp.clip(alpha - (jnp.cumsum(probs, axis=-2) - probs), 0, probs)
     return jnp.sum(share * dist_q, axis=-2) / jnp.sum(share, axis=-2)

@@ -16,8 +16,22 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from agentzoo.core._operator import ShapeError, actions, operator, pick, same_shape, stop_gradient_if, values_of
-from agentzoo.core._recurrence import over_time, recurrence, stop_gradient_of_target, wide_floats, within_episodes
+from agentzoo.core._operator import (
+    ShapeError,
+    actions,
+    operator,
+    pick,
+    same_shape,
+    stop_gradient_if,
+    values_of,
+)
+from agentzoo.core._recurrence import (
+    over_time,
+    recurrence,
+    stop_gradient_of_target,
+    wide_floats,
+    within_episodes,
+)
 
 __all__ = [
     "discounted_returns",
@@ -61,11 +75,23 @@ def lambda_returns(
     Raises:
       ShapeError: if shapes do not fit together.
     """
-    shape = over_time("lambda_returns", r_t=r_t, discount_t=discount_t, v_t=v_t, lambda_=lambda_, last_t=last_t, mask=mask)
-    dtype, (r_t, discount_t, v_t, lambda_) = wide_floats(r_t=r_t, discount_t=discount_t, v_t=v_t, lambda_=lambda_)
+    shape = over_time(
+        "lambda_returns",
+        r_t=r_t,
+        discount_t=discount_t,
+        v_t=v_t,
+        lambda_=lambda_,
+        last_t=last_t,
+        mask=mask,
+    )
+    dtype, (r_t, discount_t, v_t, lambda_) = wide_floats(
+        r_t=r_t, discount_t=discount_t, v_t=v_t, lambda_=lambda_
+    )
     if not shape[0]:
         return jnp.zeros(shape, dtype)
-    lambda_, r_t, discount_t, v_t = within_episodes(shape, lambda_, last_t, mask, r_t, discount_t, v_t)
+    lambda_, r_t, discount_t, v_t = within_episodes(
+        shape, lambda_, last_t, mask, r_t, discount_t, v_t
+    )
 
     def step(g, r, discount, v, lam):
         return r + discount * ((1 - lam) * v + lam * g)
@@ -103,8 +129,12 @@ def discounted_returns(
     Raises:
       ShapeError: if shapes do not fit together.
     """
-    over_time("discounted_returns", r_t=r_t, discount_t=discount_t, v_t=v_t, last_t=last_t, mask=mask)
-    return lambda_returns(r_t, discount_t, v_t, 1.0, stop_target_gradients, last_t=last_t, mask=mask)
+    over_time(
+        "discounted_returns", r_t=r_t, discount_t=discount_t, v_t=v_t, last_t=last_t, mask=mask
+    )
+    return lambda_returns(
+        r_t, discount_t, v_t, 1.0, stop_target_gradients, last_t=last_t, mask=mask
+    )
 
 
 @operator(static=("n", "stop_target_gradients"))
@@ -145,10 +175,14 @@ def n_step_bootstrapped_returns(
     if python_operator.index(n) < 1:
         raise ValueError(f"n_step_bootstrapped_returns: 'n' must be at least 1, but is {n}.")
     name = "n_step_bootstrapped_returns"
-    shape = over_time(name, r_t=r_t, discount_t=discount_t, v_t=v_t, lambda_t=lambda_t, last_t=last_t, mask=mask)
+    shape = over_time(
+        name, r_t=r_t, discount_t=discount_t, v_t=v_t, lambda_t=lambda_t, last_t=last_t, mask=mask
+    )
     mixed = not (lambda_t is None and last_t is None and mask is None)
     lambda_t = 1.0 if lambda_t is None else lambda_t
-    dtype, (r_t, discount_t, v_t, lambda_t) = wide_floats(r_t=r_t, discount_t=discount_t, v_t=v_t, lambda_t=lambda_t)
+    dtype, (r_t, discount_t, v_t, lambda_t) = wide_floats(
+        r_t=r_t, discount_t=discount_t, v_t=v_t, lambda_t=lambda_t
+    )
     if not shape[0]:
         return jnp.zeros(shape, dtype)
 
@@ -156,11 +190,16 @@ def n_step_bootstrapped_returns(
     # end steps that change nothing.
     base, slope = r_t, discount_t
     if mixed:
-        lambda_t, r_t, discount_t, v_t = within_episodes(shape, lambda_t, last_t, mask, r_t, discount_t, v_t)
+        lambda_t, r_t, discount_t, v_t = within_episodes(
+            shape, lambda_t, last_t, mask, r_t, discount_t, v_t
+        )
         base, slope = r_t + discount_t * (1 - lambda_t) * v_t, discount_t * lambda_t
     n = min(n, shape[0])
     past_end = [(0, n - 1, 0), *[(0, 0, 0)] * (len(shape) - 1)]
-    window = [jax.lax.pad(jnp.broadcast_to(x, shape), x.dtype.type(beyond), past_end) for x, beyond in ((base, 0), (slope, 1))]
+    window = [
+        jax.lax.pad(jnp.broadcast_to(x, shape), x.dtype.type(beyond), past_end)
+        for x, beyond in ((base, 0), (slope, 1))
+    ]
 
     def before(near, far, width):
         """Windows `near`, of some width, and behind each the window of `far` that begins where it ends."""
@@ -181,7 +220,9 @@ def n_step_bootstrapped_returns(
     # Those within the trajectory, and those that its end cuts short.
     v_t, whole = jnp.broadcast_to(v_t, shape), shape[0] - n + 1
     v_behind = jnp.split(v_t, [n - 1])[1]  # its gradient is cheaper than that of `v_t[n - 1 :]`
-    returns = jnp.concatenate([base[:whole] + slope[:whole] * v_behind, base[whole:] + slope[whole:] * v_t[-1:]])
+    returns = jnp.concatenate(
+        [base[:whole] + slope[:whole] * v_behind, base[whole:] + slope[whole:] * v_t[-1:]]
+    )
     return stop_gradient_if(stop_target_gradients, returns.astype(dtype))
 
 
@@ -216,7 +257,9 @@ def general_off_policy_returns_from_q_and_v(
     name = "general_off_policy_returns_from_q_and_v"
     shape = over_time(name, v_t=v_t, r_t=r_t, discount_t=discount_t)
     same_shape(name, (max(shape[0] - 1, 0), *shape[1:]), q_t=q_t, c_t=c_t)
-    dtype, (q_t, v_t, r_t, discount_t, c_t) = wide_floats(q_t=q_t, v_t=v_t, r_t=r_t, discount_t=discount_t, c_t=c_t)
+    dtype, (q_t, v_t, r_t, discount_t, c_t) = wide_floats(
+        q_t=q_t, v_t=v_t, r_t=r_t, discount_t=discount_t, c_t=c_t
+    )
     if not shape[0]:
         return jnp.zeros(shape, dtype)
 
@@ -225,7 +268,9 @@ def general_off_policy_returns_from_q_and_v(
 
     v_t, r_t, discount_t = (jnp.broadcast_to(x, shape) for x in (v_t, r_t, discount_t))
     last = r_t[-1] + discount_t[-1] * v_t[-1]
-    returns = jnp.concatenate([recurrence(step, last, q_t, v_t[:-1], r_t[:-1], discount_t[:-1], c_t), last[None]])
+    returns = jnp.concatenate(
+        [recurrence(step, last, q_t, v_t[:-1], r_t[:-1], discount_t[:-1], c_t), last[None]]
+    )
     return stop_gradient_if(stop_target_gradients, returns.astype(dtype))
 
 
@@ -264,10 +309,14 @@ def general_off_policy_returns_from_action_values(
     shape = values_of(name, q_t=q_t, pi_t=pi_t)
     actions(name, shape, a_t=a_t)
     over_time(name, a_t=a_t, r_t=r_t, discount_t=discount_t, c_t=c_t)
-    dtype, (q_t, r_t, discount_t, c_t, pi_t) = wide_floats(q_t=q_t, r_t=r_t, discount_t=discount_t, c_t=c_t, pi_t=pi_t)
+    dtype, (q_t, r_t, discount_t, c_t, pi_t) = wide_floats(
+        q_t=q_t, r_t=r_t, discount_t=discount_t, c_t=c_t, pi_t=pi_t
+    )
     v_t = jnp.sum(pi_t * q_t, axis=-1)
     c_t = c_t[:-1] if c_t.ndim else c_t
-    returns = general_off_policy_returns_from_q_and_v(pick(q_t, a_t)[:-1], v_t, r_t, discount_t, c_t, stop_target_gradients)
+    returns = general_off_policy_returns_from_q_and_v(
+        pick(q_t, a_t)[:-1], v_t, r_t, discount_t, c_t, stop_target_gradients
+    )
     return returns.astype(dtype)
 
 
@@ -302,7 +351,9 @@ def truncated_generalized_advantage_estimation(
     name = "truncated_generalized_advantage_estimation"
     shape = _shape_before_last_value(name, values)
     same_shape(name, shape, r_t=r_t, discount_t=discount_t, lambda_=lambda_)
-    dtype, (r_t, discount_t, lambda_, values) = wide_floats(r_t=r_t, discount_t=discount_t, lambda_=lambda_, values=values)
+    dtype, (r_t, discount_t, lambda_, values) = wide_floats(
+        r_t=r_t, discount_t=discount_t, lambda_=lambda_, values=values
+    )
     advantages = _advantages(r_t + discount_t * values[1:] - values[:-1], discount_t, lambda_)
     return stop_gradient_if(stop_target_gradients, advantages.astype(dtype))
 
@@ -347,9 +398,13 @@ def generalized_advantage_estimation(
     )  # fmt: skip
     floating = wide_floats(r_t=r_t, discount_t=discount_t, v_tm1=v_tm1, v_t=v_t, lambda_=lambda_)
     dtype, (r_t, discount_t, v_tm1, v_t, lambda_) = floating
-    lambda_, r_t, discount_t, v_tm1, v_t = within_episodes(shape, lambda_, last_t, mask, r_t, discount_t, v_tm1, v_t)
+    lambda_, r_t, discount_t, v_tm1, v_t = within_episodes(
+        shape, lambda_, last_t, mask, r_t, discount_t, v_tm1, v_t
+    )
     delta_t = jnp.broadcast_to(r_t + discount_t * v_t - v_tm1, shape)
-    return stop_gradient_if(stop_target_gradients, _advantages(delta_t, discount_t, lambda_).astype(dtype))
+    return stop_gradient_if(
+        stop_target_gradients, _advantages(delta_t, discount_t, lambda_).astype(dtype)
+    )
 
 
 @operator(static=("stop_target_gradients",))
@@ -381,8 +436,17 @@ def importance_corrected_td_errors(
       ShapeError: if shapes do not fit together.
     """
     shape = _shape_before_last_value("importance_corrected_td_errors", values)
-    same_shape("importance_corrected_td_errors", shape, r_t=r_t, discount_t=discount_t, rho_tm1=rho_tm1, lambda_=lambda_)
-    floating = wide_floats(r_t=r_t, discount_t=discount_t, rho_tm1=rho_tm1, lambda_=lambda_, values=values)
+    same_shape(
+        "importance_corrected_td_errors",
+        shape,
+        r_t=r_t,
+        discount_t=discount_t,
+        rho_tm1=rho_tm1,
+        lambda_=lambda_,
+    )
+    floating = wide_floats(
+        r_t=r_t, discount_t=discount_t, rho_tm1=rho_tm1, lambda_=lambda_, values=values
+    )
     dtype, (r_t, discount_t, rho_tm1, lambda_, values) = floating
 
     def step(error, delta, discount, rho, lam):
@@ -390,17 +454,23 @@ def importance_corrected_td_errors(
 
     delta_t = r_t + discount_t * values[1:] - values[:-1]
     errors = recurrence(step, jnp.zeros_like(values[0]), delta_t, discount_t, rho_tm1, lambda_)
-    return (stop_gradient_of_target(errors, values[:-1]) if stop_target_gradients else errors).astype(dtype)
+    return (
+        stop_gradient_of_target(errors, values[:-1]) if stop_target_gradients else errors
+    ).astype(dtype)
 
 
 def _advantages(delta_t, discount_t, lambda_):
     def step(advantage, delta, discount, lam):
         return delta + discount * (lam * advantage)
 
-    return recurrence(step, jnp.zeros(delta_t.shape[1:], delta_t.dtype), delta_t, discount_t, lambda_)
+    return recurrence(
+        step, jnp.zeros(delta_t.shape[1:], delta_t.dtype), delta_t, discount_t, lambda_
+    )
 
 
 def _shape_before_last_value(operator_name, values):
     if jnp.ndim(values) < 1 or not jnp.shape(values)[0]:
-        raise ShapeError(f"{operator_name}: 'values' must be of shape [T + 1, ...], but has shape {jnp.shape(values)}.")
+        raise ShapeError(
+            f"{operator_name}: 'values' must be of shape [T + 1, ...], but has shape {jnp.shape(values)}."
+        )
     return (jnp.shape(values)[0] - 1, *jnp.shape(values)[1:])

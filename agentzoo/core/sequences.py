@@ -15,7 +15,10 @@ _FIRST, _MID, _LAST = 0, 1, 2  # dm_env's step types
 
 @operator(static=("subsequence_len", "max_valid_start_idx"))
 def extract_subsequences(
-    trajectories: Any, start_indices: ArrayLike, subsequence_len: int = 1, max_valid_start_idx: int | None = None
+    trajectories: Any,
+    start_indices: ArrayLike,
+    subsequence_len: int = 1,
+    max_valid_start_idx: int | None = None,
 ) -> Any:
     """Cuts windows out of trajectories, `trajectories[start_indices + s]` for `s` in `[0, S)`.
 
@@ -37,12 +40,20 @@ def extract_subsequences(
     """
     start_indices = jnp.asarray(start_indices)
     if not jnp.issubdtype(start_indices.dtype, jnp.integer):
-        raise TypeError(f"extract_subsequences: 'start_indices' must hold integers, but has dtype {start_indices.dtype}.")
+        raise TypeError(
+            f"extract_subsequences: 'start_indices' must hold integers, but has dtype {start_indices.dtype}."
+        )
     if subsequence_len < 1:
-        raise ValueError(f"extract_subsequences: 'subsequence_len' must be at least 1, but is {subsequence_len}.")
+        raise ValueError(
+            f"extract_subsequences: 'subsequence_len' must be at least 1, but is {subsequence_len}."
+        )
 
     def extract(trajectory):
-        if start_indices.ndim != 2 or trajectory.ndim < 2 or trajectory.shape[1] != start_indices.shape[0]:
+        if (
+            start_indices.ndim != 2
+            or trajectory.ndim < 2
+            or trajectory.shape[1] != start_indices.shape[0]
+        ):
             raise ShapeError(
                 f"extract_subsequences: 'trajectories' must have shape [T, B, ...] and 'start_indices' [B, n], "
                 f"but they have {trajectory.shape} and {start_indices.shape}."
@@ -61,7 +72,9 @@ def extract_subsequences(
 
 
 @operator(static=("batch_size", "num_start_indices", "max_valid_start_idx"))
-def sample_start_indices(rng_key: jax.Array, batch_size: int, num_start_indices: int, max_valid_start_idx: int) -> jax.Array:
+def sample_start_indices(
+    rng_key: jax.Array, batch_size: int, num_start_indices: int, max_valid_start_idx: int
+) -> jax.Array:
     """Draws start indices for `extract_subsequences`, for each trajectory uniformly and without replacement.
 
     Args:
@@ -82,7 +95,11 @@ def sample_start_indices(rng_key: jax.Array, batch_size: int, num_start_indices:
             f"indices up to 'max_valid_start_idx' {max_valid_start_idx}."
         )
     keys = jax.random.split(rng_key, batch_size)
-    return jax.vmap(lambda key: jax.random.choice(key, max_valid_start_idx + 1, (num_start_indices,), replace=False))(keys)
+    return jax.vmap(
+        lambda key: jax.random.choice(
+            key, max_valid_start_idx + 1, (num_start_indices,), replace=False
+        )
+    )(keys)
 
 
 @operator
@@ -100,6 +117,8 @@ def fix_step_type_on_interruptions(step_type: ArrayLike) -> jax.Array:
     """
     step_type = jnp.asarray(step_type)
     if step_type.ndim < 1:
-        raise ShapeError("fix_step_type_on_interruptions: 'step_type' must have time as its first axis, but is a scalar.")
+        raise ShapeError(
+            "fix_step_type_on_interruptions: 'step_type' must have time as its first axis, but is a scalar."
+        )
     cut = (step_type[:-1] == _MID) & (step_type[1:] == _FIRST)
     return step_type.at[:-1].set(jnp.where(cut, _LAST, step_type[:-1]).astype(step_type.dtype))

@@ -19,7 +19,15 @@ from agentzoo.core.returns import (
     lambda_returns,
 )
 
-__all__ = ["eligibility_trace", "q_lambda", "retrace", "retrace_continuous", "sarsa_lambda", "td_lambda", "watkins_lambda"]
+__all__ = [
+    "eligibility_trace",
+    "q_lambda",
+    "retrace",
+    "retrace_continuous",
+    "sarsa_lambda",
+    "td_lambda",
+    "watkins_lambda",
+]
 
 
 @operator(static=("stop_target_gradients",))
@@ -52,7 +60,9 @@ def td_lambda(
     over_time("td_lambda", v_tm1=v_tm1, r_t=r_t, discount_t=discount_t, v_t=v_t, lambda_=lambda_)
     floating = wide_floats(v_tm1=v_tm1, r_t=r_t, discount_t=discount_t, v_t=v_t, lambda_=lambda_)
     dtype, (v_tm1, r_t, discount_t, v_t, lambda_) = floating
-    return (lambda_returns(r_t, discount_t, v_t, lambda_, stop_target_gradients) - v_tm1).astype(dtype)
+    return (lambda_returns(r_t, discount_t, v_t, lambda_, stop_target_gradients) - v_tm1).astype(
+        dtype
+    )
 
 
 @operator(static=("stop_target_gradients",))
@@ -179,10 +189,14 @@ def retrace(
     actions("retrace", leading, a_tm1=a_tm1, a_t=a_t)
     same_shape("retrace", (), eps=eps)
     over_time("retrace", a_t=a_t, r_t=r_t, discount_t=discount_t, mu_t=mu_t, lambda_=lambda_)
-    floating = wide_floats(q_tm1=q_tm1, q_t=q_t, r_t=r_t, discount_t=discount_t, pi_t=pi_t, mu_t=mu_t, lambda_=lambda_)
+    floating = wide_floats(
+        q_tm1=q_tm1, q_t=q_t, r_t=r_t, discount_t=discount_t, pi_t=pi_t, mu_t=mu_t, lambda_=lambda_
+    )
     dtype, (q_tm1, q_t, r_t, discount_t, pi_t, mu_t, lambda_) = floating
     c_t = lambda_ * jnp.minimum(1, pick(pi_t, a_t) / (mu_t + eps))
-    g_t = general_off_policy_returns_from_action_values(q_t, a_t, r_t, discount_t, c_t, pi_t, stop_target_gradients)
+    g_t = general_off_policy_returns_from_action_values(
+        q_t, a_t, r_t, discount_t, c_t, pi_t, stop_target_gradients
+    )
     return (g_t - pick(q_tm1, a_tm1)).astype(dtype)
 
 
@@ -219,11 +233,27 @@ def retrace_continuous(
       ShapeError: if shapes do not fit together.
     """
     shape = over_time("retrace_continuous", q_tm1=q_tm1, v_t=v_t, r_t=r_t, discount_t=discount_t)
-    same_shape("retrace_continuous", (max(shape[0] - 1, 0), *shape[1:]), q_t=q_t, log_rhos=log_rhos, lambda_=lambda_)
-    floating = wide_floats(q_tm1=q_tm1, q_t=q_t, v_t=v_t, r_t=r_t, discount_t=discount_t, log_rhos=log_rhos, lambda_=lambda_)
+    same_shape(
+        "retrace_continuous",
+        (max(shape[0] - 1, 0), *shape[1:]),
+        q_t=q_t,
+        log_rhos=log_rhos,
+        lambda_=lambda_,
+    )
+    floating = wide_floats(
+        q_tm1=q_tm1,
+        q_t=q_t,
+        v_t=v_t,
+        r_t=r_t,
+        discount_t=discount_t,
+        log_rhos=log_rhos,
+        lambda_=lambda_,
+    )
     dtype, (q_tm1, q_t, v_t, r_t, discount_t, log_rhos, lambda_) = floating
     c_t = lambda_ * jnp.exp(jnp.minimum(0, log_rhos))
-    g_t = general_off_policy_returns_from_q_and_v(q_t, v_t, r_t, discount_t, c_t, stop_target_gradients)
+    g_t = general_off_policy_returns_from_q_and_v(
+        q_t, v_t, r_t, discount_t, c_t, stop_target_gradients
+    )
     return (g_t - q_tm1).astype(dtype)
 
 
@@ -253,7 +283,9 @@ def watkins_lambda(q_t: ArrayLike, a_t: ArrayLike, lambda_: ArrayLike = 1.0) -> 
 
 
 @operator(static=("replacing",))
-def eligibility_trace(trace: Any, gradient: Any, discount_t: ArrayLike, lambda_: ArrayLike, replacing: bool = False) -> Any:
+def eligibility_trace(
+    trace: Any, gradient: Any, discount_t: ArrayLike, lambda_: ArrayLike, replacing: bool = False
+) -> Any:
     """Next eligibility trace of TD(lambda) that learns online, `discount_t * lambda_ * trace + gradient`.
 
     Each step then moves the parameters by `step_size * error * trace`. See "Reinforcement Learning: An Introduction" by Sutton and

@@ -52,7 +52,9 @@ def _sigmoid(x: jax.Array) -> jax.Array:
     return jax.lax.logistic(x)
 
 
-_sigmoid.defjvps(lambda tangent, y, x: tangent * (y * jax.lax.logistic(-x)))  # JAX has `y (1 - y)`, which cancels
+_sigmoid.defjvps(
+    lambda tangent, y, x: tangent * (y * jax.lax.logistic(-x))
+)  # JAX has `y (1 - y)`, which cancels
 
 
 @operator
@@ -61,7 +63,9 @@ def logit(x: ArrayLike) -> jax.Array:
     (x,) = floats(x=x)
     # Near 0 the logarithm of x counts, elsewhere how far x is from 1/2, which 2x - 1 holds without rounding.
     low, centred = jnp.minimum(x, 0.25), 2 * jnp.maximum(x, 0.25) - 1
-    return jnp.where(x < 0.25, jnp.log(low) - jnp.log1p(-low), jnp.log1p(centred) - jnp.log1p(-centred))
+    return jnp.where(
+        x < 0.25, jnp.log(low) - jnp.log1p(-low), jnp.log1p(centred) - jnp.log1p(-centred)
+    )
 
 
 @operator
@@ -186,14 +190,21 @@ def _power(x: jax.Array, p: jax.Array) -> jax.Array:
 
 
 # In its own derivative, `p x^(p - 1)`, the rounding of `p - 1` would count as often as the logarithm of x is large.
-_power.defjvps(lambda tangent, y, x, p: tangent * (p * y / x), lambda tangent, y, x, _: tangent * (y * jnp.log(x)))
+_power.defjvps(
+    lambda tangent, y, x, p: tangent * (p * y / x),
+    lambda tangent, y, x, _: tangent * (y * jnp.log(x)),
+)
 
 
 @jax.custom_jvp
 def _sinh(x: jax.Array) -> jax.Array:
     sign, magnitude = _split(x)
-    root = jnp.exp(0.5 * magnitude)  # halving is exact, and this does not overflow where the result does not
-    return sign * jnp.where(magnitude < 1, jnp.sinh(jnp.minimum(magnitude, 1)), 0.5 * root * root - 0.5 / root / root)
+    root = jnp.exp(
+        0.5 * magnitude
+    )  # halving is exact, and this does not overflow where the result does not
+    return sign * jnp.where(
+        magnitude < 1, jnp.sinh(jnp.minimum(magnitude, 1)), 0.5 * root * root - 0.5 / root / root
+    )
 
 
 @jax.custom_jvp
@@ -222,12 +233,16 @@ def hyperbolic_arcsin(x: ArrayLike) -> jax.Array:
     return _arcsinh(floats(x=x)[0])
 
 
-def _checked(operator_name: str, num_bins: int, probs: ArrayLike | None = None, **scalars: ArrayLike) -> None:
+def _checked(
+    operator_name: str, num_bins: int, probs: ArrayLike | None = None, **scalars: ArrayLike
+) -> None:
     same_shape(operator_name, (), **scalars)
     if num_bins < 1:
         raise ValueError(f"{operator_name}: 'num_bins' must be at least 1, but is {num_bins}.")
     if probs is not None and jnp.shape(probs)[-1:] != (num_bins,):
-        raise ShapeError(f"{operator_name}: 'probs' must have {num_bins} bins on its last axis, but has shape {jnp.shape(probs)}.")
+        raise ShapeError(
+            f"{operator_name}: 'probs' must have {num_bins} bins on its last axis, but has shape {jnp.shape(probs)}."
+        )
 
 
 def _precise(x: ArrayLike) -> tuple[jax.Array, jnp.dtype]:
@@ -237,7 +252,9 @@ def _precise(x: ArrayLike) -> tuple[jax.Array, jnp.dtype]:
 
 
 @operator(static=("num_bins",))
-def transform_to_2hot(scalar: ArrayLike, min_value: ArrayLike, max_value: ArrayLike, num_bins: int) -> jax.Array:
+def transform_to_2hot(
+    scalar: ArrayLike, min_value: ArrayLike, max_value: ArrayLike, num_bins: int
+) -> jax.Array:
     """Probabilities of two adjacent of the atoms `linspace(min_value, max_value, num_bins)` whose mean is the scalar.
 
     See "Mastering Atari, Go, Chess and Shogi by Planning with a Learned Model" by Schrittwieser et al. (2020,
@@ -262,7 +279,9 @@ def transform_to_2hot(scalar: ArrayLike, min_value: ArrayLike, max_value: ArrayL
 
 
 @operator(static=("num_bins",))
-def transform_from_2hot(probs: ArrayLike, min_value: ArrayLike, max_value: ArrayLike, num_bins: int) -> jax.Array:
+def transform_from_2hot(
+    probs: ArrayLike, min_value: ArrayLike, max_value: ArrayLike, num_bins: int
+) -> jax.Array:
     """The mean of a distribution over the atoms `linspace(min_value, max_value, num_bins)`: the inverse of `transform_to_2hot`.
 
     Args:
@@ -280,12 +299,18 @@ def transform_from_2hot(probs: ArrayLike, min_value: ArrayLike, max_value: Array
     """
     _checked("transform_from_2hot", num_bins, probs, min_value=min_value, max_value=max_value)
     probs, dtype = _precise(probs)
-    return expectation(probs, jnp.linspace(min_value, max_value, num_bins, dtype=probs.dtype)).astype(dtype)
+    return expectation(
+        probs, jnp.linspace(min_value, max_value, num_bins, dtype=probs.dtype)
+    ).astype(dtype)
 
 
 @operator(static=("num_bins",))
 def transform_to_hl_gauss(
-    scalar: ArrayLike, min_value: ArrayLike, max_value: ArrayLike, num_bins: int, sigma_ratio: ArrayLike = 0.75
+    scalar: ArrayLike,
+    min_value: ArrayLike,
+    max_value: ArrayLike,
+    num_bins: int,
+    sigma_ratio: ArrayLike = 0.75,
 ) -> jax.Array:
     """Probabilities that a Gaussian about the scalar, cut off at the ends of the range, gives to `num_bins` bins of equal width.
 
@@ -306,18 +331,28 @@ def transform_to_hl_gauss(
       ShapeError: if a bound is no scalar.
       ValueError: if there is no bin.
     """
-    _checked("transform_to_hl_gauss", num_bins, min_value=min_value, max_value=max_value, sigma_ratio=sigma_ratio)
+    _checked(
+        "transform_to_hl_gauss",
+        num_bins,
+        min_value=min_value,
+        max_value=max_value,
+        sigma_ratio=sigma_ratio,
+    )
     x, dtype = _precise(scalar)
     edges = jnp.linspace(min_value, max_value, num_bins + 1, dtype=x.dtype)
     width = (edges[-1] - edges[0]) / num_bins
     x = jnp.clip(x, edges[0], edges[-1])[..., None]
     edges = jnp.expand_dims(edges, range(x.ndim - 1))
-    cdf = jax.lax.erf((edges - x) / (jnp.sqrt(2.0).astype(x.dtype) * jnp.asarray(sigma_ratio, x.dtype) * width))
+    cdf = jax.lax.erf(
+        (edges - x) / (jnp.sqrt(2.0).astype(x.dtype) * jnp.asarray(sigma_ratio, x.dtype) * width)
+    )
     return (jnp.diff(cdf) / (cdf[..., -1:] - cdf[..., :1])).astype(dtype)
 
 
 @operator(static=("num_bins",))
-def transform_from_hl_gauss(probs: ArrayLike, min_value: ArrayLike, max_value: ArrayLike, num_bins: int) -> jax.Array:
+def transform_from_hl_gauss(
+    probs: ArrayLike, min_value: ArrayLike, max_value: ArrayLike, num_bins: int
+) -> jax.Array:
     """The mean of a distribution over `num_bins` bins of equal width, each at its centre.
 
     It inverts `transform_to_hl_gauss` away from the ends of the range: within a few standard deviations of an end the Gaussian is cut

@@ -43,7 +43,9 @@ def tree_select(pred: ArrayLike, on_true: Any, on_false: Any) -> Any:
 
     def select(path, yes, no):
         if jnp.shape(yes) != jnp.shape(no):
-            raise ShapeError(f"tree_select: {_name('on_true', path)} has shape {jnp.shape(yes)}, but 'on_false' has {jnp.shape(no)} there.")
+            raise ShapeError(
+                f"tree_select: {_name('on_true', path)} has shape {jnp.shape(yes)}, but 'on_false' has {jnp.shape(no)} there."
+            )
         return jnp.where(lhs_broadcast(pred, yes).astype(bool), yes, no)
 
     return jax.tree_util.tree_map_with_path(select, on_true, on_false)
@@ -66,7 +68,9 @@ def conditional_update(new_tensors: Any, old_tensors: Any, is_time: ArrayLike) -
     return tree_select(is_time, new_tensors, old_tensors)
 
 
-def periodic_update(new_tensors: Any, old_tensors: Any, steps: ArrayLike, update_period: ArrayLike) -> Any:
+def periodic_update(
+    new_tensors: Any, old_tensors: Any, steps: ArrayLike, update_period: ArrayLike
+) -> Any:
     """The new tree every `update_period` steps, else the old one: how DQN updates its target network.
 
     See "Human-level control through deep reinforcement learning" by Mnih et al. (2015,
@@ -86,7 +90,9 @@ def periodic_update(new_tensors: Any, old_tensors: Any, steps: ArrayLike, update
       ValueError: if the period is a Python number below 1.
     """
     if isinstance(update_period, int | float) and update_period < 1:
-        raise ValueError(f"periodic_update: 'update_period' must be at least 1, but is {update_period}.")
+        raise ValueError(
+            f"periodic_update: 'update_period' must be at least 1, but is {update_period}."
+        )
     return conditional_update(new_tensors, old_tensors, jnp.asarray(steps) % update_period == 0)
 
 

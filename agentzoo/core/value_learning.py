@@ -9,7 +9,15 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from agentzoo.core._operator import actions, floats, operator, pick, same_shape, stop_gradient_if, values_of
+from agentzoo.core._operator import (
+    actions,
+    floats,
+    operator,
+    pick,
+    same_shape,
+    stop_gradient_if,
+    values_of,
+)
 from agentzoo.core._support import below_largest
 from agentzoo.core.losses import expectile_loss
 
@@ -201,10 +209,14 @@ def double_q_learning(
       ShapeError: if shapes do not fit together.
       TypeError: if the actions are not integers.
     """
-    leading = values_of("double_q_learning", q_tm1=q_tm1, q_t_value=q_t_value, q_t_selector=q_t_selector)
+    leading = values_of(
+        "double_q_learning", q_tm1=q_tm1, q_t_value=q_t_value, q_t_selector=q_t_selector
+    )
     actions("double_q_learning", leading, a_tm1=a_tm1)
     same_shape("double_q_learning", leading, r_t=r_t, discount_t=discount_t)
-    q_tm1, r_t, discount_t, q_t_value = floats(q_tm1=q_tm1, r_t=r_t, discount_t=discount_t, q_t_value=q_t_value)
+    q_tm1, r_t, discount_t, q_t_value = floats(
+        q_tm1=q_tm1, r_t=r_t, discount_t=discount_t, q_t_value=q_t_value
+    )
     target_tm1 = r_t + discount_t * pick(q_t_value, jnp.argmax(q_t_selector, axis=-1))
     return stop_gradient_if(stop_target_gradients, target_tm1) - pick(q_tm1, a_tm1)
 
@@ -243,8 +255,16 @@ def persistent_q_learning(
     """
     leading = values_of("persistent_q_learning", q_tm1=q_tm1, q_t=q_t)
     actions("persistent_q_learning", leading, a_tm1=a_tm1)
-    same_shape("persistent_q_learning", leading, r_t=r_t, discount_t=discount_t, action_gap_scale=action_gap_scale)
-    floating = floats(q_tm1=q_tm1, r_t=r_t, discount_t=discount_t, q_t=q_t, action_gap_scale=action_gap_scale)
+    same_shape(
+        "persistent_q_learning",
+        leading,
+        r_t=r_t,
+        discount_t=discount_t,
+        action_gap_scale=action_gap_scale,
+    )
+    floating = floats(
+        q_tm1=q_tm1, r_t=r_t, discount_t=discount_t, q_t=q_t, action_gap_scale=action_gap_scale
+    )
     q_tm1, r_t, discount_t, q_t, scale = floating
     target_tm1 = r_t + discount_t * ((1 - scale) * jnp.max(q_t, axis=-1) + scale * pick(q_t, a_tm1))
     return stop_gradient_if(stop_target_gradients, target_tm1) - pick(q_tm1, a_tm1)
@@ -291,15 +311,29 @@ def munchausen_q_learning(
     """
     leading = values_of("munchausen_q_learning", q_tm1=q_tm1, q_t=q_t, q_target_tm1=q_target_tm1)
     actions("munchausen_q_learning", leading, a_tm1=a_tm1)
-    options = {"munchausen_scale": munchausen_scale, "temperature": temperature, "log_policy_min": log_policy_min}
+    options = {
+        "munchausen_scale": munchausen_scale,
+        "temperature": temperature,
+        "log_policy_min": log_policy_min,
+    }
     same_shape("munchausen_q_learning", leading, r_t=r_t, discount_t=discount_t, **options)
-    floating = floats(q_tm1=q_tm1, r_t=r_t, discount_t=discount_t, q_t=q_t, q_target_tm1=q_target_tm1, **options)
-    q_tm1, r_t, discount_t, q_t, q_target_tm1, munchausen_scale, temperature, log_policy_min = floating
+    floating = floats(
+        q_tm1=q_tm1, r_t=r_t, discount_t=discount_t, q_t=q_t, q_target_tm1=q_target_tm1, **options
+    )
+    q_tm1, r_t, discount_t, q_t, q_target_tm1, munchausen_scale, temperature, log_policy_min = (
+        floating
+    )
 
-    def soft_value(q):  # of the policy, its entropy included: sum_a pi[a] (q[a] - temperature * log pi[a])
-        return temperature * jax.nn.logsumexp(q / jnp.broadcast_to(temperature, leading)[..., None], axis=-1)
+    def soft_value(
+        q,
+    ):  # of the policy, its entropy included: sum_a pi[a] (q[a] - temperature * log pi[a])
+        return temperature * jax.nn.logsumexp(
+            q / jnp.broadcast_to(temperature, leading)[..., None], axis=-1
+        )
 
-    q_target_tm1, _ = below_largest(q_target_tm1)  # a policy does not depend on what its values have in common
+    q_target_tm1, _ = below_largest(
+        q_target_tm1
+    )  # a policy does not depend on what its values have in common
     log_policy = pick(q_target_tm1, a_tm1) - soft_value(q_target_tm1)  # times the temperature
     bonus = munchausen_scale * jnp.clip(log_policy, log_policy_min, 0)
     target_tm1 = r_t + bonus + discount_t * soft_value(q_t)
@@ -401,7 +435,16 @@ def expectile_td_loss(
     Raises:
       ShapeError: if shapes do not fit together.
     """
-    same_shape("expectile_td_loss", jnp.shape(v_tm1), r_t=r_t, discount_t=discount_t, v_t=v_t, expectile=expectile)
+    same_shape(
+        "expectile_td_loss",
+        jnp.shape(v_tm1),
+        r_t=r_t,
+        discount_t=discount_t,
+        v_t=v_t,
+        expectile=expectile,
+    )
     floating = floats(v_tm1=v_tm1, r_t=r_t, discount_t=discount_t, v_t=v_t, expectile=expectile)
     v_tm1, r_t, discount_t, v_t, expectile = floating
-    return expectile_loss(v_tm1, stop_gradient_if(stop_target_gradients, r_t + discount_t * v_t), expectile)
+    return expectile_loss(
+        v_tm1, stop_gradient_if(stop_target_gradients, r_t + discount_t * v_t), expectile
+    )

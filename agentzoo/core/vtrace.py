@@ -17,9 +17,21 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from agentzoo.core._operator import operator, same_shape, stop_gradient_if
-from agentzoo.core._recurrence import over_time, recurrence, stop_gradient_of_target, wide_floats, within_episodes
+from agentzoo.core._recurrence import (
+    over_time,
+    recurrence,
+    stop_gradient_of_target,
+    wide_floats,
+    within_episodes,
+)
 
-__all__ = ["VTraceOutput", "leaky_vtrace", "leaky_vtrace_td_error_and_advantage", "vtrace", "vtrace_td_error_and_advantage"]
+__all__ = [
+    "VTraceOutput",
+    "leaky_vtrace",
+    "leaky_vtrace_td_error_and_advantage",
+    "vtrace",
+    "vtrace_td_error_and_advantage",
+]
 
 
 class VTraceOutput(NamedTuple):
@@ -70,8 +82,18 @@ def leaky_vtrace(
     Raises:
       ShapeError: if shapes do not fit together.
     """
-    steps = {"v_tm1": v_tm1, "v_t": v_t, "r_t": r_t, "discount_t": discount_t, "rho_tm1": rho_tm1, "lambda_": lambda_}
-    options = {"clip_rho_threshold": clip_rho_threshold, "alpha": alpha_ if alpha is None else alpha}
+    steps = {
+        "v_tm1": v_tm1,
+        "v_t": v_t,
+        "r_t": r_t,
+        "discount_t": discount_t,
+        "rho_tm1": rho_tm1,
+        "lambda_": lambda_,
+    }
+    options = {
+        "clip_rho_threshold": clip_rho_threshold,
+        "alpha": alpha_ if alpha is None else alpha,
+    }
     return _vtrace("leaky_vtrace", steps, sample_mask, stop_target_gradients, **options).errors
 
 
@@ -109,8 +131,17 @@ def vtrace(
     Raises:
       ShapeError: if shapes do not fit together.
     """
-    steps = {"v_tm1": v_tm1, "v_t": v_t, "r_t": r_t, "discount_t": discount_t, "rho_tm1": rho_tm1, "lambda_": lambda_}
-    return _vtrace("vtrace", steps, sample_mask, stop_target_gradients, clip_rho_threshold=clip_rho_threshold).errors
+    steps = {
+        "v_tm1": v_tm1,
+        "v_t": v_t,
+        "r_t": r_t,
+        "discount_t": discount_t,
+        "rho_tm1": rho_tm1,
+        "lambda_": lambda_,
+    }
+    return _vtrace(
+        "vtrace", steps, sample_mask, stop_target_gradients, clip_rho_threshold=clip_rho_threshold
+    ).errors
 
 
 @operator(static=("stop_target_gradients",))
@@ -154,10 +185,22 @@ def leaky_vtrace_td_error_and_advantage(
     Raises:
       ShapeError: if shapes do not fit together.
     """
-    steps = {"v_tm1": v_tm1, "v_t": v_t, "r_t": r_t, "discount_t": discount_t, "rho_tm1": rho_tm1, "lambda_": lambda_}
-    options = {"clip_rho_threshold": clip_rho_threshold, "clip_pg_rho_threshold": clip_pg_rho_threshold}
+    steps = {
+        "v_tm1": v_tm1,
+        "v_t": v_t,
+        "r_t": r_t,
+        "discount_t": discount_t,
+        "rho_tm1": rho_tm1,
+        "lambda_": lambda_,
+    }
+    options = {
+        "clip_rho_threshold": clip_rho_threshold,
+        "clip_pg_rho_threshold": clip_pg_rho_threshold,
+    }
     options["alpha"] = alpha if alpha_ is None else alpha_
-    return _vtrace("leaky_vtrace_td_error_and_advantage", steps, sample_mask, stop_target_gradients, **options)
+    return _vtrace(
+        "leaky_vtrace_td_error_and_advantage", steps, sample_mask, stop_target_gradients, **options
+    )
 
 
 @operator(static=("stop_target_gradients",))
@@ -196,9 +239,21 @@ def vtrace_td_error_and_advantage(
     Raises:
       ShapeError: if shapes do not fit together.
     """
-    steps = {"v_tm1": v_tm1, "v_t": v_t, "r_t": r_t, "discount_t": discount_t, "rho_tm1": rho_tm1, "lambda_": lambda_}
-    options = {"clip_rho_threshold": clip_rho_threshold, "clip_pg_rho_threshold": clip_pg_rho_threshold}
-    return _vtrace("vtrace_td_error_and_advantage", steps, sample_mask, stop_target_gradients, **options)
+    steps = {
+        "v_tm1": v_tm1,
+        "v_t": v_t,
+        "r_t": r_t,
+        "discount_t": discount_t,
+        "rho_tm1": rho_tm1,
+        "lambda_": lambda_,
+    }
+    options = {
+        "clip_rho_threshold": clip_rho_threshold,
+        "clip_pg_rho_threshold": clip_pg_rho_threshold,
+    }
+    return _vtrace(
+        "vtrace_td_error_and_advantage", steps, sample_mask, stop_target_gradients, **options
+    )
 
 
 def _vtrace(
@@ -211,10 +266,15 @@ def _vtrace(
     alpha: ArrayLike | None = None,
 ) -> VTraceOutput:
     shape = over_time(operator_name, **steps, sample_mask=sample_mask)
-    thresholds = {"clip_rho_threshold": clip_rho_threshold, "clip_pg_rho_threshold": clip_pg_rho_threshold}
+    thresholds = {
+        "clip_rho_threshold": clip_rho_threshold,
+        "clip_pg_rho_threshold": clip_pg_rho_threshold,
+    }
     same_shape(operator_name, (), **thresholds, alpha=1.0 if alpha is None else alpha)
     dtype, (v_tm1, v_t, r_t, discount_t, rho_tm1, lambda_) = wide_floats(**steps)
-    lambda_, *values = within_episodes(shape, lambda_, None, sample_mask, v_tm1, v_t, r_t, discount_t, rho_tm1)
+    lambda_, *values = within_episodes(
+        shape, lambda_, None, sample_mask, v_tm1, v_t, r_t, discount_t, rho_tm1
+    )
     v_tm1, v_t, r_t, discount_t, rho_tm1 = values
 
     def weight(threshold):
@@ -225,7 +285,9 @@ def _vtrace(
         return delta + discount * (c * error)
 
     delta_t = jnp.broadcast_to(weight(clip_rho_threshold) * (r_t + discount_t * v_t - v_tm1), shape)
-    errors = recurrence(step, jnp.zeros(shape[1:], delta_t.dtype), delta_t, discount_t, lambda_ * weight(1.0))
+    errors = recurrence(
+        step, jnp.zeros(shape[1:], delta_t.dtype), delta_t, discount_t, lambda_ * weight(1.0)
+    )
 
     # Behind a step stands the next one's target; behind the last, the value of its successor.
     v_t = jnp.broadcast_to(v_t, shape)

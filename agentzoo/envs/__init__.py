@@ -8,7 +8,13 @@ from agentzoo.envs.adapters import BraxAdapter, FuncEnvAdapter, GymnaxAdapter
 from agentzoo.envs.bandit import MultiArmedBandit
 from agentzoo.envs.bsuite import DeepSea, MemoryChain
 from agentzoo.envs.catch import Catch
-from agentzoo.envs.classic_control import Acrobot, CartPole, MountainCar, MountainCarContinuous, Pendulum
+from agentzoo.envs.classic_control import (
+    Acrobot,
+    CartPole,
+    MountainCar,
+    MountainCarContinuous,
+    Pendulum,
+)
 from agentzoo.envs.functional import FunctionalEnv, Step, TimeLimit
 from agentzoo.envs.functional_gym import FunctionalGymEnv, FunctionalVectorEnv
 from agentzoo.envs.gym_envs import Envs, GymEnvs, make_buffers

@@ -34,8 +34,16 @@ class FuncEnvAdapter:
     def step(self, state: PyTree, action: Array, key: Array) -> tuple[PyTree, Step]:
         """Takes an action."""
         after = _as_before(self.env.transition(state, action, key), state)
-        reward, terminated = self.env.reward(state, action, after, key), self.env.terminal(after, key)
-        return after, Step(self.env.observation(after, key), jnp.reshape(reward, ()), jnp.reshape(terminated, ()), jnp.bool_(False))
+        reward, terminated = (
+            self.env.reward(state, action, after, key),
+            self.env.terminal(after, key),
+        )
+        return after, Step(
+            self.env.observation(after, key),
+            jnp.reshape(reward, ()),
+            jnp.reshape(terminated, ()),
+            jnp.bool_(False),
+        )
 
 
 class GymnaxAdapter:
@@ -68,10 +76,16 @@ class GymnaxAdapter:
             truncated = self.env.is_truncated(after, self.params)
         else:
             limited = hasattr(self.params, "max_steps_in_episode")
-            endless = self.params.replace(max_steps_in_episode=jnp.iinfo(jnp.int32).max) if limited else self.params
+            endless = (
+                self.params.replace(max_steps_in_episode=jnp.iinfo(jnp.int32).max)
+                if limited
+                else self.params
+            )
             ended, terminated = terminated, terminated & self.env.is_terminal(after, endless)
             truncated = ended & ~terminated
-        return _as_before(after, state), Step(obs, jnp.reshape(reward, ()), jnp.reshape(terminated, ()), jnp.reshape(truncated, ()))
+        return _as_before(after, state), Step(
+            obs, jnp.reshape(reward, ()), jnp.reshape(terminated, ()), jnp.reshape(truncated, ())
+        )
 
 
 class BraxAdapter:
@@ -94,8 +108,13 @@ class BraxAdapter:
                     "environment with brax.envs.create(name, auto_reset=False) and no batch_size."
                 )
             limit, part = getattr(part, "episode_length", limit), part.env
-        settings = {name.lstrip("_"): value for name, value in vars(part).items() if _is_plain(value)}
-        self.env, self._name = env, f"{type(part).__name__}, {settings | {'backend': env.backend, 'episode_length': limit}}"
+        settings = {
+            name.lstrip("_"): value for name, value in vars(part).items() if _is_plain(value)
+        }
+        self.env, self._name = (
+            env,
+            f"{type(part).__name__}, {settings | {'backend': env.backend, 'episode_length': limit}}",
+        )
         self.observation_space = _box(env.observation_size)
         self.action_space = gym.spaces.Box(-1.0, 1.0, (env.action_size,), np.float32)
 
@@ -109,9 +128,13 @@ class BraxAdapter:
 
     def step(self, state: PyTree, action: Array, key: Array) -> tuple[PyTree, Step]:
         """Takes an action."""
-        after = self.env.step(jax.tree.map(lambda x: x, state), action)  # a copy, since Brax writes into dictionaries
+        after = self.env.step(
+            jax.tree.map(lambda x: x, state), action
+        )  # a copy, since Brax writes into dictionaries
         truncated = after.info.get("truncation", jnp.zeros(())) > 0
-        return _as_before(after, state), Step(after.obs, after.reward, (after.done > 0) & ~truncated, truncated)
+        return _as_before(after, state), Step(
+            after.obs, after.reward, (after.done > 0) & ~truncated, truncated
+        )
 
 
 def adapt(env: Any) -> Any:
@@ -121,12 +144,19 @@ def adapt(env: Any) -> Any:
     made = isinstance(env, tuple) and len(env) == 2  # by `gymnax.make`
     if hasattr(env[0] if made else env, "step_env"):
         return GymnaxAdapter(*env) if made else GymnaxAdapter(env)
-    return FuncEnvAdapter(env) if all(hasattr(env, name) for name in ("initial", "transition", "terminal")) else env
+    return (
+        FuncEnvAdapter(env)
+        if all(hasattr(env, name) for name in ("initial", "transition", "terminal"))
+        else env
+    )
 
 
 def _is_plain(value: Any) -> bool:
     """Whether it is a number or a text, or a tuple of such."""
-    return all(isinstance(x, bool | int | float | str) for x in (value if isinstance(value, tuple) else (value,)))
+    return all(
+        isinstance(x, bool | int | float | str)
+        for x in (value if isinstance(value, tuple) else (value,))
+    )
 
 
 def _as_before(after: PyTree, before: PyTree) -> PyTree:
@@ -138,7 +168,9 @@ def _box(size: Any) -> gym.Space:
     """The space of Brax's observations, by their size or the sizes of their parts."""
     if isinstance(size, Mapping):
         return gym.spaces.Dict({name: _box(part) for name, part in size.items()})
-    return gym.spaces.Box(-np.inf, np.inf, (size,) if isinstance(size, int) else tuple(size), np.float32)
+    return gym.spaces.Box(
+        -np.inf, np.inf, (size,) if isinstance(size, int) else tuple(size), np.float32
+    )
 
 
 def _space(space: Any) -> gym.Space:
@@ -149,10 +181,15 @@ def _space(space: Any) -> gym.Space:
     if kind == "Discrete":
         return gym.spaces.Discrete(int(space.n))
     if kind == "Box":
-        low, high = (np.broadcast_to(np.asarray(bound, space.dtype), space.shape) for bound in (space.low, space.high))
+        low, high = (
+            np.broadcast_to(np.asarray(bound, space.dtype), space.shape)
+            for bound in (space.low, space.high)
+        )
         return gym.spaces.Box(low, high, tuple(space.shape), np.dtype(space.dtype).type)
     if kind == "Dict":
         return gym.spaces.Dict({name: _space(part) for name, part in space.spaces.items()})
     if kind == "Tuple":
         return gym.spaces.Tuple([_space(part) for part in space.spaces])
-    raise ConfigurationError(f"gymnax's space {space} is not supported; expected Discrete, Box, Dict or Tuple.")
+    raise ConfigurationError(
+        f"gymnax's space {space} is not supported; expected Discrete, Box, Dict or Tuple."
+    )

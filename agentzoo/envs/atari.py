@@ -21,7 +21,11 @@ def register() -> None:
 def is_atari(env_id: str, kwargs: dict[str, Any]) -> bool:
     """Whether an id is registered as a game of which one sees the screen."""
     spec = gym.registry.get(env_id)
-    return spec is not None and str(spec.entry_point).startswith("ale_py") and {**spec.kwargs, **kwargs}.get("obs_type") != "ram"
+    return (
+        spec is not None
+        and str(spec.entry_point).startswith("ale_py")
+        and {**spec.kwargs, **kwargs}.get("obs_type") != "ram"
+    )
 
 
 def make(env_id: str, terminal_on_life_loss: bool = False, **kwargs: Any) -> gym.Env:
@@ -33,8 +37,12 @@ def make(env_id: str, terminal_on_life_loss: bool = False, **kwargs: Any) -> gym
       **kwargs: arguments of ale-py's environment, such as `render_mode`, `mode` or `repeat_action_probability`.
     """
     register()
-    env = gym.make(env_id, frameskip=1, **kwargs)  # the preprocessing skips, since it has to see the frames that it pools
-    env = AtariPreprocessing(env, noop_max=30, frame_skip=4, screen_size=84, terminal_on_life_loss=terminal_on_life_loss)
+    env = gym.make(
+        env_id, frameskip=1, **kwargs
+    )  # the preprocessing skips, since it has to see the frames that it pools
+    env = AtariPreprocessing(
+        env, noop_max=30, frame_skip=4, screen_size=84, terminal_on_life_loss=terminal_on_life_loss
+    )
     return FrameStackObservation(env, 4, padding_type="zero")
 
 

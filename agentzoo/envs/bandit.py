@@ -35,9 +35,13 @@ class MultiArmedBandit:
     std: float | None = None
 
     def __post_init__(self):
-        object.__setattr__(self, "means", tuple(self.means))  # a list from a caller would not be hashable
+        object.__setattr__(
+            self, "means", tuple(self.means)
+        )  # a list from a caller would not be hashable
         if not self.means or (self.std is None and not all(0 <= mean <= 1 for mean in self.means)):
-            raise ValueError(f"means={self.means}; expected one of each arm, in [0, 1] for rewards of 0 or 1, or a std for Gaussian ones.")
+            raise ValueError(
+                f"means={self.means}; expected one of each arm, in [0, 1] for rewards of 0 or 1, or a std for Gaussian ones."
+            )
 
     @property
     def observation_space(self) -> spaces.Box:
@@ -56,8 +60,14 @@ class MultiArmedBandit:
     def step(self, state: BanditState, action: Array, key: Array) -> tuple[BanditState, Step]:
         """Pulls an arm."""
         mean = state.means[action]
-        reward = jax.random.bernoulli(key, mean) if self.std is None else mean + self.std * jax.random.normal(key)
-        return state, Step(jnp.ones(1, jnp.float32), jnp.float32(reward), jnp.bool_(True), jnp.bool_(False))
+        reward = (
+            jax.random.bernoulli(key, mean)
+            if self.std is None
+            else mean + self.std * jax.random.normal(key)
+        )
+        return state, Step(
+            jnp.ones(1, jnp.float32), jnp.float32(reward), jnp.bool_(True), jnp.bool_(False)
+        )
 
     def regret(self, state: BanditState, action: Array) -> Array:
         """How much less than the best arm this one is expected to pay."""

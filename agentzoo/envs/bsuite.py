@@ -68,7 +68,11 @@ class DeepSea:
     def _rights(self) -> Array:
         """Which action goes right, `[size, size]`."""
         size = (self.size, self.size)
-        return jnp.array(np.ones(size) if self.mapping_seed is None else np.random.default_rng(self.mapping_seed).integers(2, size=size))
+        return jnp.array(
+            np.ones(size)
+            if self.mapping_seed is None
+            else np.random.default_rng(self.mapping_seed).integers(2, size=size)
+        )
 
     def _sea(self, state: DeepSeaState) -> Array:
         places = jnp.arange(self.size)
@@ -103,7 +107,9 @@ class MemoryChain:
 
     def __post_init__(self):
         if self.memory_length < 1 or self.num_bits < 1:
-            raise ValueError(f"memory_length={self.memory_length}, num_bits={self.num_bits}; expected at least 1.")
+            raise ValueError(
+                f"memory_length={self.memory_length}, num_bits={self.num_bits}; expected at least 1."
+            )
 
     @property
     def observation_space(self) -> spaces.Box:
@@ -119,10 +125,14 @@ class MemoryChain:
         """Draws the bits."""
         context_key, query_key = jax.random.split(key)
         context = jax.random.randint(context_key, (self.num_bits,), 0, 2, jnp.int32)
-        state = MemoryChainState(context, jax.random.randint(query_key, (), 0, self.num_bits, jnp.int32), jnp.int32(0))
+        state = MemoryChainState(
+            context, jax.random.randint(query_key, (), 0, self.num_bits, jnp.int32), jnp.int32(0)
+        )
         return state, self._observe(state)
 
-    def step(self, state: MemoryChainState, action: Array, key: Array) -> tuple[MemoryChainState, Step]:
+    def step(
+        self, state: MemoryChainState, action: Array, key: Array
+    ) -> tuple[MemoryChainState, Step]:
         """Takes an action, which matters at the last step only; `key` is not used."""
         right = action == state.context[state.query]
         state = state._replace(t=state.t + 1)
@@ -133,4 +143,6 @@ class MemoryChain:
     def _observe(self, state: MemoryChainState) -> Array:
         query = jnp.where(state.t == self.memory_length - 1, state.query, 0)
         context = jnp.where(state.t == 0, 2 * state.context - 1, 0)
-        return jnp.concatenate([jnp.stack([1 - state.t / self.memory_length, query]), context]).astype(jnp.float32)
+        return jnp.concatenate(
+            [jnp.stack([1 - state.t / self.memory_length, query]), context]
+        ).astype(jnp.float32)

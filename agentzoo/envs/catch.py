@@ -47,7 +47,9 @@ class Catch:
 
     def __post_init__(self):
         if self.rows < 2 or self.columns < 1:
-            raise ValueError(f"rows={self.rows}, columns={self.columns}; expected at least 2 rows and 1 column.")
+            raise ValueError(
+                f"rows={self.rows}, columns={self.columns}; expected at least 2 rows and 1 column."
+            )
 
     @property
     def observation_space(self) -> spaces.Box:
@@ -67,10 +69,14 @@ class Catch:
 
     def step(self, state: CatchState, action: Array, key: Array) -> tuple[CatchState, Step]:
         """Moves the paddle, then the ball; `key` is not used."""
-        paddle_column = jnp.clip(state.paddle_column + jnp.asarray(action, jnp.int32) - 1, 0, self.columns - 1)
+        paddle_column = jnp.clip(
+            state.paddle_column + jnp.asarray(action, jnp.int32) - 1, 0, self.columns - 1
+        )
         state = CatchState(state.ball_row + 1, state.ball_column, paddle_column)
         terminated = state.ball_row == self.rows - 1
-        reward = jnp.where(terminated, jnp.where(paddle_column == state.ball_column, 1.0, -1.0), 0.0)
+        reward = jnp.where(
+            terminated, jnp.where(paddle_column == state.ball_column, 1.0, -1.0), 0.0
+        )
         return state, Step(self._board(state), reward, terminated, jnp.bool_(False))
 
     def render(self, state: CatchState) -> Array:

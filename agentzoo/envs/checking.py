@@ -32,7 +32,9 @@ def unpack_step(result: Any) -> tuple[Any, Any, Any, Any, Any]:
     """
     if not isinstance(result, tuple) or len(result) != 5:
         found = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
-        raise InvalidStep(f"step returned {found}; expected the five of Gymnasium: observation, reward, terminated, truncated, info.")
+        raise InvalidStep(
+            f"step returned {found}; expected the five of Gymnasium: observation, reward, terminated, truncated, info."
+        )
     return result  # type: ignore[return-value]
 
 
@@ -68,7 +70,9 @@ def unpack_reset(result: Any) -> tuple[Any, Any]:
     """
     if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], Mapping):
         found = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
-        raise InvalidStep(f"reset returned {found}; expected two: the observation, and info, a dict.")
+        raise InvalidStep(
+            f"reset returned {found}; expected two: the observation, and info, a dict."
+        )
     return result  # type: ignore[return-value]
 
 
@@ -78,14 +82,18 @@ def reward_of(value: Any) -> float:
     Raises:
       InvalidStep: if it is not a number that float32 can hold.
     """
-    if isinstance(value, float) and -_LARGEST <= value <= _LARGEST:  # the usual case, and never true of NaN
+    if (
+        isinstance(value, float) and -_LARGEST <= value <= _LARGEST
+    ):  # the usual case, and never true of NaN
         return value
     array = _array(value)
     if array is None or array.dtype.kind not in "biuf" or array.size != 1:
         raise InvalidStep(f"the reward is {_show(value)}; expected a number.")
     number = float(array.reshape(()))
     if not -_LARGEST <= number <= _LARGEST:
-        raise InvalidStep(f"the reward is {number}; expected a finite number below 3.4e38, the limit of float32.")
+        raise InvalidStep(
+            f"the reward is {number}; expected a finite number below 3.4e38, the limit of float32."
+        )
     return number
 
 
@@ -98,7 +106,12 @@ def flag_of(value: Any, name: str) -> bool:
     if isinstance(value, _FLAGS):
         return bool(value)
     array = _array(value)
-    if array is None or array.dtype.kind not in "biuf" or array.size != 1 or array.reshape(()) not in (0, 1):
+    if (
+        array is None
+        or array.dtype.kind not in "biuf"
+        or array.size != 1
+        or array.reshape(()) not in (0, 1)
+    ):
         raise InvalidStep(f"{name} is {_show(value)}; expected True or False.")
     return bool(array.reshape(()))
 
@@ -112,7 +125,10 @@ def rewards_of(values: Any, num_envs: int) -> np.ndarray:
     array = _batch(values, num_envs, "the rewards")
     if not (np.abs(array) <= _LARGEST).all():
         n = int(np.argmin(np.abs(array) <= _LARGEST))
-        raise InvalidStep(f"the reward is {array[n]}; expected a finite number below 3.4e38, the limit of float32.", n)
+        raise InvalidStep(
+            f"the reward is {array[n]}; expected a finite number below 3.4e38, the limit of float32.",
+            n,
+        )
     return array
 
 
@@ -126,7 +142,9 @@ def flags_of(values: Any, num_envs: int, name: str) -> np.ndarray:
     if array.dtype != bool:
         wrong = np.flatnonzero((array != 0) & (array != 1))
         if wrong.size:
-            raise InvalidStep(f"{name} is {array[wrong[0]]}; expected True or False.", int(wrong[0]))
+            raise InvalidStep(
+                f"{name} is {array[wrong[0]]}; expected True or False.", int(wrong[0])
+            )
     return array.astype(bool, copy=False)
 
 
@@ -138,7 +156,9 @@ def make_check(space: spaces.Space, name: str = "the observation") -> Check:
     """
     if isinstance(space, spaces.Dict | spaces.Tuple):
         checks = [(key, make_check(part, f"{name}[{key!r}]")) for key, part in own.parts(space)]
-        kind, expected = (Mapping, "a dict") if isinstance(space, spaces.Dict) else (tuple | list, "a tuple")
+        kind, expected = (
+            (Mapping, "a dict") if isinstance(space, spaces.Dict) else (tuple | list, "a tuple")
+        )
 
         def check_parts(obs: Any) -> None:
             if not isinstance(obs, kind):
@@ -147,7 +167,9 @@ def make_check(space: spaces.Space, name: str = "the observation") -> Check:
                 try:
                     part = obs[key]
                 except (KeyError, IndexError):
-                    raise InvalidStep(f"{name} lacks {key!r}; expected an element of {space}.") from None
+                    raise InvalidStep(
+                        f"{name} lacks {key!r}; expected an element of {space}."
+                    ) from None
                 check(part)
 
         return check_parts
@@ -175,7 +197,11 @@ def make_check(space: spaces.Space, name: str = "the observation") -> Check:
                 if obs.dtype == stored and _adds_up(obs):
                     return
                 # If no sum of squares exceeds the square of the largest float32, no number exceeds that.
-                if obs.dtype == np.float64 and np.vdot(obs, obs) <= _LARGEST**2 and stored != np.float16:
+                if (
+                    obs.dtype == np.float64
+                    and np.vdot(obs, obs) <= _LARGEST**2
+                    and stored != np.float16
+                ):
                     return
             check_slowly(obs)
 
@@ -193,7 +219,9 @@ def make_check(space: spaces.Space, name: str = "the observation") -> Check:
     def check_slowly(obs: Any) -> None:
         array = _array(obs)
         if array is None or array.dtype.kind not in "biuf":
-            raise InvalidStep(f"{name} is {_show(obs)}; expected numbers of shape {shape} for {space}.")
+            raise InvalidStep(
+                f"{name} is {_show(obs)}; expected numbers of shape {shape} for {space}."
+            )
         if array.shape != shape:
             raise InvalidStep(
                 f"{name} has shape {array.shape}, but the environment's observation_space promises {shape}; "
@@ -206,24 +234,41 @@ def make_check(space: spaces.Space, name: str = "the observation") -> Check:
                 wrong |= (array < low) | (array > high)
         if wrong.any():
             value = array[wrong].flat[0]
-            limits = f" from {low} to {high}" if isinstance(space, spaces.Discrete) else f" within {space}"
-            expected = "a finite number" if stored.kind == "f" else f"{'integers' if shape else 'an integer'}{limits}"
-            raise InvalidStep(f"{name} {'holds' if shape else 'is'} {value}; expected {expected} ({stored}).")
+            limits = (
+                f" from {low} to {high}"
+                if isinstance(space, spaces.Discrete)
+                else f" within {space}"
+            )
+            expected = (
+                "a finite number"
+                if stored.kind == "f"
+                else f"{'integers' if shape else 'an integer'}{limits}"
+            )
+            raise InvalidStep(
+                f"{name} {'holds' if shape else 'is'} {value}; expected {expected} ({stored})."
+            )
 
     return quick or check_slowly
 
 
-def make_batch_check(space: spaces.Space, num_envs: int | None, name: str = "the observation") -> Check:
+def make_batch_check(
+    space: spaces.Space, num_envs: int | None, name: str = "the observation"
+) -> Check:
     """Build the like of `make_check` for batches `[N, ...]`, of any size if `num_envs` is None."""
     if isinstance(space, spaces.Dict | spaces.Tuple):
-        parts = [(key, make_batch_check(part, num_envs, f"{name}[{key!r}]")) for key, part in own.parts(space)]
+        parts = [
+            (key, make_batch_check(part, num_envs, f"{name}[{key!r}]"))
+            for key, part in own.parts(space)
+        ]
 
         def check_parts(obs: Any) -> None:
             for key, check in parts:
                 try:
                     part = obs[key]
                 except (KeyError, IndexError, TypeError):
-                    raise InvalidStep(f"{name} lacks {key!r}; expected a batch of elements of {space}.") from None
+                    raise InvalidStep(
+                        f"{name} lacks {key!r}; expected a batch of elements of {space}."
+                    ) from None
                 check(part)
 
         return check_parts
@@ -245,7 +290,9 @@ def make_batch_check(space: spaces.Space, num_envs: int | None, name: str = "the
         array = _array(obs)
         if array is None or not array.shape or num_envs not in (None, len(array)):
             found = _show(obs) if array is None else f"an array of shape {array.shape}"
-            raise InvalidStep(f"{name} is {found}; expected a batch of shape {(num_envs or 'N', *shape)}.")
+            raise InvalidStep(
+                f"{name} is {found}; expected a batch of shape {(num_envs or 'N', *shape)}."
+            )
         if is_right(array):
             return
         for n in range(len(array)):
@@ -272,7 +319,9 @@ class BufferWatch:
 
     def saw(self, n: int, final_obs: Any, first_obs: Any) -> None:
         """Take note of an episode's last observation and of the first one of the next, in environment n."""
-        last, first = ([np.array(x) for x in jax.tree.leaves(obs)] for obs in (final_obs, first_obs))
+        last, first = (
+            [np.array(x) for x in jax.tree.leaves(obs)] for obs in (final_obs, first_obs)
+        )
         if all(np.array_equal(x, y) for x, y in zip(last, first, strict=True)):
             self._given.append((n, final_obs, last))
 
@@ -284,7 +333,10 @@ class BufferWatch:
         """
         given, self._given = self._given, []
         for n, final_obs, copies in given:
-            if not all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(final_obs), copies, strict=True)):
+            if not all(
+                np.array_equal(x, y)
+                for x, y in zip(jax.tree.leaves(final_obs), copies, strict=True)
+            ):
                 self._refuse(n)
 
     def _refuse(self, n: int) -> None:
@@ -331,8 +383,17 @@ def _array(value: Any) -> np.ndarray | None:
 def _batch(values: Any, num_envs: int, name: str) -> np.ndarray:
     """An array `[N]` of numbers or booleans."""
     array = _array(values)
-    if array is None or array.dtype.kind not in "biuf" or array.size != num_envs or array.shape[:1] != (num_envs,):
-        found = _show(values) if array is None or array.dtype.kind not in "biuf" else f"of shape {array.shape}"
+    if (
+        array is None
+        or array.dtype.kind not in "biuf"
+        or array.size != num_envs
+        or array.shape[:1] != (num_envs,)
+    ):
+        found = (
+            _show(values)
+            if array is None or array.dtype.kind not in "biuf"
+            else f"of shape {array.shape}"
+        )
         raise InvalidStep(f"{name} are {found}; expected an array of shape ({num_envs},).")
     return array.reshape(num_envs)
 

@@ -43,7 +43,9 @@ class CartPole:
 
     max_episode_steps: int = 500
 
-    observation_space = spaces.Box(-(_high := np.array([4.8, np.inf, math.radians(24), np.inf], np.float32)), _high)
+    observation_space = spaces.Box(
+        -(_high := np.array([4.8, np.inf, math.radians(24), np.inf], np.float32)), _high
+    )
     action_space = spaces.Discrete(2)
 
     def reset(self, key: Array) -> tuple[ControlState, Array]:
@@ -58,9 +60,18 @@ class CartPole:
         cos, sin = jnp.cos(theta), jnp.sin(theta)
         force = jnp.where(action == 1, push, -push)
         thrust = (force + pole_mass * half_length * theta_dot**2 * sin) / mass
-        theta_acc = (gravity * sin - cos * thrust) / (half_length * (4 / 3 - pole_mass * cos**2 / mass))
+        theta_acc = (gravity * sin - cos * thrust) / (
+            half_length * (4 / 3 - pole_mass * cos**2 / mass)
+        )
         x_acc = thrust - pole_mass * half_length * theta_acc * cos / mass
-        new = jnp.stack([x + tau * x_dot, x_dot + tau * x_acc, theta + tau * theta_dot, theta_dot + tau * theta_acc])
+        new = jnp.stack(
+            [
+                x + tau * x_dot,
+                x_dot + tau * x_acc,
+                theta + tau * theta_dot,
+                theta_dot + tau * theta_acc,
+            ]
+        )
         fallen = (jnp.abs(new[0]) > 2.4) | (jnp.abs(new[2]) > math.radians(12))
         t = state.t + 1
         return ControlState(new, t), Step(new, jnp.float32(1), fallen, t >= self.max_episode_steps)
@@ -76,7 +87,9 @@ class Acrobot:
 
     max_episode_steps: int = 500
 
-    observation_space = spaces.Box(-(_high := np.array([1, 1, 1, 1, 4 * np.pi, 9 * np.pi], np.float32)), _high)
+    observation_space = spaces.Box(
+        -(_high := np.array([1, 1, 1, 1, 4 * np.pi, 9 * np.pi], np.float32)), _high
+    )
     action_space = spaces.Discrete(3)
 
     def reset(self, key: Array) -> tuple[ControlState, Array]:
@@ -92,10 +105,15 @@ class Acrobot:
         k3 = self._derivative(state.x + dt / 2 * k2, torque)
         k4 = self._derivative(state.x + dt * k3, torque)
         theta1, theta2, dtheta1, dtheta2 = state.x + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
-        dtheta1, dtheta2 = jnp.clip(dtheta1, -4 * jnp.pi, 4 * jnp.pi), jnp.clip(dtheta2, -9 * jnp.pi, 9 * jnp.pi)
+        dtheta1, dtheta2 = (
+            jnp.clip(dtheta1, -4 * jnp.pi, 4 * jnp.pi),
+            jnp.clip(dtheta2, -9 * jnp.pi, 9 * jnp.pi),
+        )
         x, t = jnp.stack([_wrap(theta1), _wrap(theta2), dtheta1, dtheta2]), state.t + 1
         state, above = ControlState(x, t), -jnp.cos(theta1) - jnp.cos(theta1 + theta2) > 1
-        return state, Step(self._observe(state), jnp.where(above, 0.0, -1.0), above, t >= self.max_episode_steps)
+        return state, Step(
+            self._observe(state), jnp.where(above, 0.0, -1.0), above, t >= self.max_episode_steps
+        )
 
     def _derivative(self, x: Array, torque: Array) -> Array:
         """Of the state, for links of mass, length and moment of inertia 1, whose centres of mass are in their middle."""
@@ -104,14 +122,21 @@ class Acrobot:
         cos2, sin2 = jnp.cos(theta2), jnp.sin(theta2)
         d1, d2 = 3.5 + cos2, 1.25 + 0.5 * cos2
         phi2 = 0.5 * gravity * jnp.sin(theta1 + theta2)
-        phi1 = -0.5 * dtheta2**2 * sin2 - dtheta2 * dtheta1 * sin2 + 1.5 * gravity * jnp.sin(theta1) + phi2
+        phi1 = (
+            -0.5 * dtheta2**2 * sin2
+            - dtheta2 * dtheta1 * sin2
+            + 1.5 * gravity * jnp.sin(theta1)
+            + phi2
+        )
         ddtheta2 = (torque + d2 / d1 * phi1 - 0.5 * dtheta1**2 * sin2 - phi2) / (1.25 - d2**2 / d1)
         ddtheta1 = -(d2 * ddtheta2 + phi1) / d1
         return jnp.stack([dtheta1, dtheta2, ddtheta1, ddtheta2])
 
     def _observe(self, state: ControlState) -> Array:
         theta1, theta2, dtheta1, dtheta2 = state.x
-        return jnp.stack([jnp.cos(theta1), jnp.sin(theta1), jnp.cos(theta2), jnp.sin(theta2), dtheta1, dtheta2])
+        return jnp.stack(
+            [jnp.cos(theta1), jnp.sin(theta1), jnp.cos(theta2), jnp.sin(theta2), dtheta1, dtheta2]
+        )
 
 
 def _drive(x: Array, acceleration: Array) -> Array:
@@ -132,7 +157,9 @@ class MountainCar:
 
     max_episode_steps: int = 200
 
-    observation_space = spaces.Box(np.array([-1.2, -0.07], np.float32), np.array([0.6, 0.07], np.float32))
+    observation_space = spaces.Box(
+        np.array([-1.2, -0.07], np.float32), np.array([0.6, 0.07], np.float32)
+    )
     action_space = spaces.Discrete(3)
 
     def reset(self, key: Array) -> tuple[ControlState, Array]:
@@ -187,7 +214,10 @@ class Pendulum:
 
     def reset(self, key: Array) -> tuple[ControlState, Array]:
         """Begins at any angle, with a velocity of at most 1."""
-        state = ControlState(jax.random.uniform(key, (2,), minval=-1, maxval=1) * jnp.array([jnp.pi, 1.0]), jnp.int32(0))
+        state = ControlState(
+            jax.random.uniform(key, (2,), minval=-1, maxval=1) * jnp.array([jnp.pi, 1.0]),
+            jnp.int32(0),
+        )
         return state, self._observe(state)
 
     def step(self, state: ControlState, action: Array, key: Array) -> tuple[ControlState, Step]:
@@ -197,7 +227,9 @@ class Pendulum:
         cost = _wrap(theta) ** 2 + 0.1 * theta_dot**2 + 0.001 * torque**2
         theta_dot = jnp.clip(theta_dot + (15 * jnp.sin(theta) + 3 * torque) * dt, -8, 8)
         state = ControlState(jnp.stack([theta + theta_dot * dt, theta_dot]), state.t + 1)
-        return state, Step(self._observe(state), -cost, jnp.bool_(False), state.t >= self.max_episode_steps)
+        return state, Step(
+            self._observe(state), -cost, jnp.bool_(False), state.t >= self.max_episode_steps
+        )
 
     def _observe(self, state: ControlState) -> Array:
         theta, theta_dot = state.x

@@ -92,7 +92,9 @@ class TimeLimit(Generic[State]):
         state, obs = self.env.reset(key)
         return (state, jnp.int32(0)), obs
 
-    def step(self, state: tuple[State, Array], action: Array, key: Array) -> tuple[tuple[State, Array], Step]:
+    def step(
+        self, state: tuple[State, Array], action: Array, key: Array
+    ) -> tuple[tuple[State, Array], Step]:
         """Takes an action."""
         inner, step = self.env.step(state[0], action, key)
         t = state[1] + 1
@@ -122,9 +124,16 @@ def begin(env: FunctionalEnv, key: Array) -> tuple[World, PyTree]:
 
 def advance(env: FunctionalEnv, world: World, action: Array) -> tuple[World, Step]:
     """Takes an action. The world that follows may be at the end of its episode."""
-    step_key = jax.random.fold_in(world.key, world.t + 2)  # 0 and 1 begin the next episode; not computed for environments without chance
+    step_key = jax.random.fold_in(
+        world.key, world.t + 2
+    )  # 0 and 1 begin the next episode; not computed for environments without chance
     state, (obs, reward, terminated, truncated) = env.step(world.state, action, step_key)
-    step = Step(_typed(env.observation_space, obs), jnp.float32(reward), jnp.bool_(terminated), jnp.bool_(truncated))
+    step = Step(
+        _typed(env.observation_space, obs),
+        jnp.float32(reward),
+        jnp.bool_(terminated),
+        jnp.bool_(truncated),
+    )
     return World(world.key, world.t + 1, state), step
 
 

@@ -31,10 +31,14 @@ class FunctionalGymEnv(gym.Env):
         self.observation_space, self.action_space = env.observation_space, env.action_space
         self._world: World | None = None
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[PyTree, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[PyTree, dict[str, Any]]:
         """Begins an episode; without a seed the random numbers go on where they were."""
         super().reset(seed=seed, options=options)
-        key = draw_key(self.np_random) if seed is not None or self._world is None else self._world.key
+        key = (
+            draw_key(self.np_random) if seed is not None or self._world is None else self._world.key
+        )
         self._world, obs = _begin(self.env, key)
         return _element(self.observation_space, obs), {}
 
@@ -43,7 +47,13 @@ class FunctionalGymEnv(gym.Env):
         action = np.asarray(action, spaces.dtype(self.action_space))
         self._world, step = _advance(self.env, self._world, action)
         obs, reward, terminated, truncated = jax.device_get(step)
-        return _element(self.observation_space, obs), float(reward), bool(terminated), bool(truncated), {}
+        return (
+            _element(self.observation_space, obs),
+            float(reward),
+            bool(terminated),
+            bool(truncated),
+            {},
+        )
 
     def render(self) -> np.ndarray | None:
         """The current state as an RGB image."""
@@ -62,17 +72,30 @@ class FunctionalVectorEnv(gym.vector.VectorEnv):
     def __init__(self, env: FunctionalEnv, num_envs: int, render_mode: str | None = None):
         self.metadata = {**_metadata(env, render_mode), "autoreset_mode": AutoresetMode.SAME_STEP}
         self.env, self.num_envs, self.render_mode = env, num_envs, render_mode
-        self.single_observation_space, self.single_action_space = env.observation_space, env.action_space
-        self.observation_space, self.action_space = (batch_space(space, num_envs) for space in (env.observation_space, env.action_space))
+        self.single_observation_space, self.single_action_space = (
+            env.observation_space,
+            env.action_space,
+        )
+        self.observation_space, self.action_space = (
+            batch_space(space, num_envs) for space in (env.observation_space, env.action_space)
+        )
         self._worlds: World | None = None
 
-    def reset(self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None) -> tuple[PyTree, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[PyTree, dict[str, Any]]:
         """Begins episodes; environment i is seeded with `seed + i`, or `seed[i]`. Without a seed the random numbers go on."""
-        keys = draw_keys(seed, self.num_envs) if seed is not None or self._worlds is None else self._worlds.key
+        keys = (
+            draw_keys(seed, self.num_envs)
+            if seed is not None or self._worlds is None
+            else self._worlds.key
+        )
         self._worlds, obs = _begin_all(self.env, keys)
         return jax.tree.map(np.array, obs), {}
 
-    def step(self, actions: Any) -> tuple[PyTree, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(
+        self, actions: Any
+    ) -> tuple[PyTree, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Takes an action in each environment."""
         actions = np.asarray(actions, spaces.dtype(self.single_action_space))
         self._worlds, obs, step = _advance_all(self.env, self._worlds, actions)
@@ -95,7 +118,11 @@ def draw_key(rng: np.random.Generator) -> Array:
 
 def draw_keys(seed: int | list[int | None] | None, num_envs: int) -> Array:
     """The keys `[N]` of environments that were seeded each with its own number: `seed + i`, `seed[i]`, or one that is drawn."""
-    seeds = seed if isinstance(seed, list) else [None if seed is None else seed + i for i in range(num_envs)]
+    seeds = (
+        seed
+        if isinstance(seed, list)
+        else [None if seed is None else seed + i for i in range(num_envs)]
+    )
     return jnp.stack([draw_key(seeding.np_random(one)[0]) for one in seeds])
 
 
@@ -114,7 +141,9 @@ def find_functional(env: gym.Env) -> FunctionalEnv | None:
 def _metadata(env: FunctionalEnv, render_mode: str | None) -> dict[str, Any]:
     modes = ["rgb_array"] if hasattr(env, "render") else []
     if render_mode not in (None, *modes):
-        raise ValueError(f"render_mode={render_mode!r} is unknown; choose one of {', '.join(map(repr, [None, *modes]))}.")
+        raise ValueError(
+            f"render_mode={render_mode!r} is unknown; choose one of {', '.join(map(repr, [None, *modes]))}."
+        )
     return {"render_modes": modes, "render_fps": 10}
 
 

@@ -106,7 +106,10 @@ class GymEnvs(Used):
                     raise ConfigurationError(
                         f"The environment {type(env.unwrapped).__name__} has no {name}; set it to a space of gymnasium.spaces."
                     )
-        kinds = [(spaces.plain(frame_stacks.observation_space(env)), spaces.plain(env.action_space)) for env in self.envs]
+        kinds = [
+            (spaces.plain(frame_stacks.observation_space(env)), spaces.plain(env.action_space))
+            for env in self.envs
+        ]
         self.spec = EnvSpec(*kinds[0], len(self.envs))
         spaces.check_observation_space(self.spec.observation_space)
         for i, env in enumerate(self.envs):
@@ -115,7 +118,9 @@ class GymEnvs(Used):
                     "The environment factory returned the same environment twice; it must make a new one at each call."
                 )
             if kinds[i] != kinds[0]:
-                raise ConfigurationError("The environments differ in their spaces; an agent needs them to be alike.")
+                raise ConfigurationError(
+                    "The environments differ in their spaces; an agent needs them to be alike."
+                )
         self._check = checking.make_check(self.spec.observation_space)
         self._infos: list[Info] = [{} for _ in self.envs]
         self._finals: dict[tuple[int, int], Info] = {}
@@ -139,7 +144,9 @@ class GymEnvs(Used):
     def step(self, actions: np.ndarray, out: Trajectory, t: int) -> None:
         """Takes one action in each environment; see `Envs`."""
         space, action_space = self.spec.observation_space, self.spec.action_space
-        write = _assign if isinstance(out.obs_t, np.ndarray) else functools.partial(spaces.write, space)
+        write = (
+            _assign if isinstance(out.obs_t, np.ndarray) else functools.partial(spaces.write, space)
+        )
         elements = spaces.split(action_space, spaces.to_elements(action_space, actions))
         for n, env in enumerate(self.envs):
             result = env.step(elements[n])

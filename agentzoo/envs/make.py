@@ -51,11 +51,15 @@ def make_envs(env: EnvLike, n_envs: int = 1, exact: bool = True) -> Envs:
     """
     if isinstance(env, gym.vector.VectorEnv):
         if n_envs not in (1, env.num_envs):
-            raise ConfigurationError(f"n_envs={n_envs}, but the vector environment holds {env.num_envs}; leave n_envs out.")
+            raise ConfigurationError(
+                f"n_envs={n_envs}, but the vector environment holds {env.num_envs}; leave n_envs out."
+            )
         return VectorEnvs(env)
     if isinstance(env, gym.Env):
         if n_envs != 1:
-            raise ConfigurationError(f"n_envs={n_envs} needs {n_envs} environments; give an id or a factory (lambda: ...) instead of one.")
+            raise ConfigurationError(
+                f"n_envs={n_envs} needs {n_envs} environments; give an id or a factory (lambda: ...) instead of one."
+            )
         return GymEnvs([env])
     if isinstance(env, str):
         with _clear_errors(env) as name:
@@ -63,7 +67,11 @@ def make_envs(env: EnvLike, n_envs: int = 1, exact: bool = True) -> Envs:
                 return VectorEnvs(atari.make_vec(name, n_envs))
         first = make_env(env)
         functional = find_functional(first) if n_envs > 1 else None
-        return GymEnvs([first, *(make_env(env) for _ in range(n_envs - 1))]) if functional is None else _make_functional(functional, n_envs)
+        return (
+            GymEnvs([first, *(make_env(env) for _ in range(n_envs - 1))])
+            if functional is None
+            else _make_functional(functional, n_envs)
+        )
     env = adapters.adapt(env)
     if _is_functional(env):
         return _make_functional(cast(FunctionalEnv, env), n_envs)
@@ -76,7 +84,9 @@ def make_envs(env: EnvLike, n_envs: int = 1, exact: bool = True) -> Envs:
         made = [first, *(adapters.adapt(env()) for _ in range(n_envs - 1))]
         for one in made:
             if not isinstance(one, gym.Env):
-                raise ConfigurationError(f"The environment factory returned {type(one).__name__}, not a gymnasium.Env.")
+                raise ConfigurationError(
+                    f"The environment factory returned {type(one).__name__}, not a gymnasium.Env."
+                )
         return GymEnvs(made)
     raise ConfigurationError(
         f"env is {type(env).__name__}; expected a Gymnasium id, a gymnasium.Env, a function that makes one, a gymnasium VectorEnv, or an "
@@ -94,11 +104,17 @@ def find_native(envs: Envs) -> FunctionalEnv | None:
 
 def _is_functional(env: Any) -> bool:
     spaces_of = (getattr(env, name, None) for name in ("observation_space", "action_space"))
-    return not isinstance(env, type | gym.Env) and all(isinstance(space, gym.Space) for space in spaces_of)
+    return not isinstance(env, type | gym.Env) and all(
+        isinstance(space, gym.Space) for space in spaces_of
+    )
 
 
 def _make_functional(env: FunctionalEnv, n_envs: int) -> Envs:
-    return GymEnvs([FunctionalGymEnv(env)]) if n_envs == 1 else VectorEnvs(FunctionalVectorEnv(env, n_envs))
+    return (
+        GymEnvs([FunctionalGymEnv(env)])
+        if n_envs == 1
+        else VectorEnvs(FunctionalVectorEnv(env, n_envs))
+    )
 
 
 def make_env(env_id: str, **kwargs: Any) -> gym.Env:

@@ -17,7 +17,9 @@ from agentzoo.types import Array
 
 SIZE = 10
 _PLACES = np.arange(SIZE)
-_COLOURS = np.array([[255, 255, 255], [255, 64, 64], [96, 48, 48], [255, 200, 0]], np.uint8)  # of the channels
+_COLOURS = np.array(
+    [[255, 255, 255], [255, 64, 64], [96, 48, 48], [255, 200, 0]], np.uint8
+)  # of the channels
 
 
 def _cell(row: Array | int, column: Array) -> Array:
@@ -27,12 +29,18 @@ def _cell(row: Array | int, column: Array) -> Array:
 
 def _stick(sticky: float, state: Any, action: Array, key: Array) -> Array:
     """The action that is taken."""
-    return jnp.where(jax.random.bernoulli(key, float(sticky)), state.last_action, jnp.asarray(action, jnp.int32))
+    return jnp.where(
+        jax.random.bernoulli(key, float(sticky)), state.last_action, jnp.asarray(action, jnp.int32)
+    )
 
 
 def _image(board: Array) -> Array:
     """A board `[10, 10, 4]` as an RGB image, 16 pixels a cell."""
-    return jnp.max(board.astype(jnp.uint8)[..., None] * _COLOURS, axis=2).repeat(16, axis=0).repeat(16, axis=1)
+    return (
+        jnp.max(board.astype(jnp.uint8)[..., None] * _COLOURS, axis=2)
+        .repeat(16, axis=0)
+        .repeat(16, axis=1)
+    )
 
 
 class BreakoutState(NamedTuple):
@@ -80,7 +88,9 @@ class Breakout:
         left = jax.random.bernoulli(key)
         ball = jnp.stack([jnp.int32(3), jnp.where(left, 0, SIZE - 1).astype(jnp.int32)])
         direction = jnp.stack([jnp.int32(1), jnp.where(left, 1, -1).astype(jnp.int32)])
-        state = BreakoutState(ball, ball, direction, jnp.int32(4), _wall(), jnp.bool_(False), jnp.int32(1))
+        state = BreakoutState(
+            ball, ball, direction, jnp.int32(4), _wall(), jnp.bool_(False), jnp.int32(1)
+        )
         return state, self._board(state)
 
     def step(self, state: BreakoutState, action: Array, key: Array) -> tuple[BreakoutState, Step]:
@@ -99,20 +109,33 @@ class Breakout:
         bottom = ~ceiling & ~meets & (new_row == SIZE - 1)
         bricks = jnp.where(broken, bricks & ~_cell(new_row, new_column), bricks)
         bricks = jnp.where(bottom & ~bricks.any(), _wall(), bricks)
-        above, beside = bottom & (column == paddle), bottom & (column != paddle) & (new_column == paddle)
+        above, beside = (
+            bottom & (column == paddle),
+            bottom & (column != paddle) & (new_column == paddle),
+        )
         down = jnp.where(ceiling | broken | above | beside, -down, down)
         right = jnp.where(beside, -right, right)
         new_row = jnp.where(broken | above | beside, row, new_row)
         ball, direction = jnp.stack([new_row, new_column]), jnp.stack([down, right])
         state = BreakoutState(ball, state.ball, direction, paddle, bricks, meets, action)
-        return state, Step(self._board(state), broken.astype(jnp.float32), bottom & ~above & ~beside, jnp.bool_(False))
+        return state, Step(
+            self._board(state),
+            broken.astype(jnp.float32),
+            bottom & ~above & ~beside,
+            jnp.bool_(False),
+        )
 
     def render(self, state: BreakoutState) -> Array:
         """The board as an RGB image."""
         return _image(self._board(state))
 
     def _board(self, state: BreakoutState) -> Array:
-        things = _cell(SIZE - 1, state.paddle), _cell(*state.ball), _cell(*state.last_ball), state.bricks
+        things = (
+            _cell(SIZE - 1, state.paddle),
+            _cell(*state.ball),
+            _cell(*state.last_ball),
+            state.bricks,
+        )
         return jnp.stack(things, axis=-1).astype(jnp.float32)
 
 
@@ -172,7 +195,9 @@ class Asterix:
     def reset(self, key: Array) -> tuple[AsterixState, Array]:
         """Begins in the middle of an empty board; `key` is not used."""
         none, counts = jnp.zeros(8, bool), jnp.array([10, 5, 10, 5, 100, 0, 0], jnp.int32)
-        state = AsterixState(jnp.array([5, 5], jnp.int32), jnp.zeros(8, jnp.int32), none, none, none, *counts)
+        state = AsterixState(
+            jnp.array([5, 5], jnp.int32), jnp.zeros(8, jnp.int32), none, none, none, *counts
+        )
         return state, self._board(state)
 
     def step(self, state: AsterixState, action: Array, key: Array) -> tuple[AsterixState, Step]:
@@ -181,7 +206,9 @@ class Asterix:
         action = _stick(self.sticky, state, action, stick_key)
         state = self._spawn(state, spawn_key)
         move = jnp.array([[0, 0], [0, -1], [-1, 0], [0, 1], [1, 0]])[action]
-        player = jnp.clip(state.player + move, jnp.array([1, 0]), jnp.array([SIZE - 2, SIZE - 1])).astype(jnp.int32)
+        player = jnp.clip(
+            state.player + move, jnp.array([1, 0]), jnp.array([SIZE - 2, SIZE - 1])
+        ).astype(jnp.int32)
         state = state._replace(player=player, last_action=action)
         state, gold, caught = self._meet(state)
 
@@ -192,7 +219,12 @@ class Asterix:
         spawn_in = jnp.where(state.spawn_in == 0, state.spawn_every, state.spawn_in) - 1
         move_in = jnp.where(moving, state.move_every, state.move_in) - 1
         state = self._ramp(state._replace(spawn_in=spawn_in, move_in=move_in))
-        return state, Step(self._board(state), (gold + more).astype(jnp.float32), caught | caught_now, jnp.bool_(False))
+        return state, Step(
+            self._board(state),
+            (gold + more).astype(jnp.float32),
+            caught | caught_now,
+            jnp.bool_(False),
+        )
 
     def render(self, state: AsterixState) -> Array:
         """The board as an RGB image."""
@@ -213,8 +245,16 @@ class Asterix:
 
     def _meet(self, state: AsterixState) -> tuple[AsterixState, Array, Array]:
         """The player takes the gold that is where it is; also how much, and whether an enemy is there."""
-        met = state.there & (jnp.arange(1, SIZE - 1) == state.player[0]) & (state.column == state.player[1])
-        return state._replace(there=state.there & ~(met & state.gold)), (met & state.gold).sum(), (met & ~state.gold).any()
+        met = (
+            state.there
+            & (jnp.arange(1, SIZE - 1) == state.player[0])
+            & (state.column == state.player[1])
+        )
+        return (
+            state._replace(there=state.there & ~(met & state.gold)),
+            (met & state.gold).sum(),
+            (met & ~state.gold).any(),
+        )
 
     def _ramp(self, state: AsterixState) -> AsterixState:
         """Makes it faster when it is time: what comes each time, what flies every second time."""
@@ -236,5 +276,10 @@ class Asterix:
 
         behind = state.column + jnp.where(state.right, -1, 1)
         enemies, gold = state.there & ~state.gold, state.there & state.gold
-        things = _cell(*state.player), draw(enemies, state.column), draw(state.there, behind), draw(gold, state.column)
+        things = (
+            _cell(*state.player),
+            draw(enemies, state.column),
+            draw(state.there, behind),
+            draw(gold, state.column),
+        )
         return jnp.stack(things, axis=-1).astype(jnp.float32)

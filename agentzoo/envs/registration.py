@@ -7,7 +7,13 @@ import gymnasium as gym
 from agentzoo.envs.bandit import MultiArmedBandit
 from agentzoo.envs.bsuite import DeepSea, MemoryChain
 from agentzoo.envs.catch import Catch
-from agentzoo.envs.classic_control import Acrobot, CartPole, MountainCar, MountainCarContinuous, Pendulum
+from agentzoo.envs.classic_control import (
+    Acrobot,
+    CartPole,
+    MountainCar,
+    MountainCarContinuous,
+    Pendulum,
+)
 from agentzoo.envs.functional_gym import FunctionalGymEnv, FunctionalVectorEnv
 from agentzoo.envs.minatar import Asterix, Breakout
 
@@ -32,7 +38,9 @@ def make(name: str, render_mode: str | None = None, **fields: Any) -> Functional
     return FunctionalGymEnv(ENVIRONMENTS[name](**fields), render_mode)
 
 
-def make_vec(name: str, num_envs: int, render_mode: str | None = None, **fields: Any) -> FunctionalVectorEnv:
+def make_vec(
+    name: str, num_envs: int, render_mode: str | None = None, **fields: Any
+) -> FunctionalVectorEnv:
     """What `gymnasium.make_vec` calls."""
     return FunctionalVectorEnv(ENVIRONMENTS[name](**fields), num_envs, render_mode)
 
@@ -41,4 +49,9 @@ def register() -> None:
     """Makes Gymnasium know them."""
     here = "agentzoo.envs.registration"
     for name in ENVIRONMENTS:
-        gym.register(f"agentzoo/{name}-v0", f"{here}:make", kwargs={"name": name}, vector_entry_point=f"{here}:make_vec")
+        gym.register(
+            f"agentzoo/{name}-v0",
+            f"{here}:make",
+            kwargs={"name": name},
+            vector_entry_point=f"{here}:make_vec",
+        )

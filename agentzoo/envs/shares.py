@@ -18,11 +18,19 @@ class SharedEnvs:
 
     def __init__(self, shares: Sequence[Envs]):
         self.shares, first = list(shares), shares[0].spec
-        made = [env for share in shares for env in getattr(share, "envs", None) or [getattr(share, "env", share)]]
+        made = [
+            env
+            for share in shares
+            for env in getattr(share, "envs", None) or [getattr(share, "env", share)]
+        ]
         if len({id(env) for env in made}) < len(made):
-            raise ConfigurationError("The environment factory returned the same environment twice; it must make a new one at each call.")
+            raise ConfigurationError(
+                "The environment factory returned the same environment twice; it must make a new one at each call."
+            )
         if any(share.spec != first for share in shares):
-            raise ConfigurationError("The environments differ in their spaces; an agent needs them to be alike.")
+            raise ConfigurationError(
+                "The environments differ in their spaces; an agent needs them to be alike."
+            )
         self.spec = first._replace(num_envs=len(shares) * first.num_envs)
 
     @property
@@ -55,7 +63,10 @@ class SharedEnvs:
     def reset(self, seed: int | None = None) -> PyTree:
         """Begins new episodes; environment i is seeded with `seed + i`."""
         num = self.shares[0].spec.num_envs
-        obs = [share.reset(None if seed is None else seed + i * num) for i, share in enumerate(self.shares)]
+        obs = [
+            share.reset(None if seed is None else seed + i * num)
+            for i, share in enumerate(self.shares)
+        ]
         return jax.tree.map(lambda *x: np.concatenate(x), *obs)
 
     def step(self, actions: np.ndarray, out: Trajectory, t: int) -> None:
@@ -101,9 +112,13 @@ def make_shared_envs(env: EnvLike, n_envs: int, n_actors: int, distant: bool = F
         return make_envs(env, n_envs)
     if isinstance(env, gym.Env | gym.vector.VectorEnv):
         needs = 'runner="ray" needs' if distant else f"n_actors={n_actors} needs"
-        raise ConfigurationError(f"{needs} environments for each actor; give an id or a factory (lambda: ...).")
+        raise ConfigurationError(
+            f"{needs} environments for each actor; give an id or a factory (lambda: ...)."
+        )
     if n_envs % n_actors:
-        raise ConfigurationError(f"n_envs={n_envs} environments cannot be shared evenly between n_actors={n_actors}; use a multiple of it.")
+        raise ConfigurationError(
+            f"n_envs={n_envs} environments cannot be shared evenly between n_actors={n_actors}; use a multiple of it."
+        )
     if distant:
         return DistantEnvs(env, n_envs, n_actors)
     return SharedEnvs([make_envs(env, n_envs // n_actors) for _ in range(n_actors)])

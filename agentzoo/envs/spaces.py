@@ -42,7 +42,10 @@ def check_observation_space(space: spaces.Space) -> None:
 
 def _check_kinds(space: spaces.Space) -> None:
     if isinstance(space, spaces.Dict):
-        kinds = {str if isinstance(key, str) else int if isinstance(key, int) else type(key) for key in space.spaces}
+        kinds = {
+            str if isinstance(key, str) else int if isinstance(key, int) else type(key)
+            for key in space.spaces
+        }
         if not (kinds <= {str} or kinds <= {int}):
             raise ConfigurationError(
                 f"The keys of {space} are {', '.join(map(repr, space.spaces))}, and JAX cannot put them in order; "
@@ -90,9 +93,14 @@ def parts(space: spaces.Space) -> Iterable[tuple[Any, spaces.Space]]:
 def stack(space: spaces.Space, elements: Sequence[Any]) -> PyTree:
     """Copies elements of a space into arrays with a leading axis."""
     if isinstance(space, spaces.Dict):
-        return {name: stack(part, [element[name] for element in elements]) for name, part in space.items()}
+        return {
+            name: stack(part, [element[name] for element in elements])
+            for name, part in space.items()
+        }
     if isinstance(space, spaces.Tuple):
-        return tuple(stack(part, [element[i] for element in elements]) for i, part in enumerate(space))
+        return tuple(
+            stack(part, [element[i] for element in elements]) for i, part in enumerate(space)
+        )
     return np.array(elements, dtype(space))
 
 
@@ -125,7 +133,11 @@ def write(space: spaces.Space, arrays: PyTree, index: Any, element: Any) -> None
 
 def at(arrays: PyTree, index: Any) -> PyTree:
     """The rows of arrays made by `empty` at an index, without copying."""
-    return arrays[index] if isinstance(arrays, np.ndarray) else jax.tree.map(lambda array: array[index], arrays)
+    return (
+        arrays[index]
+        if isinstance(arrays, np.ndarray)
+        else jax.tree.map(lambda array: array[index], arrays)
+    )
 
 
 def is_batched(space: spaces.Space, element: Any) -> bool:
@@ -139,18 +151,26 @@ def is_batched(space: spaces.Space, element: Any) -> bool:
         try:
             return is_batched(part, element[key])
         except (KeyError, IndexError, TypeError):
-            raise ConfigurationError(f"The observation lacks {key!r}; expected an element of {space}, or a batch.") from None
+            raise ConfigurationError(
+                f"The observation lacks {key!r}; expected an element of {space}, or a batch."
+            ) from None
     if isinstance(element, tuple) and len(element) == 2 and isinstance(element[1], dict):
-        raise ConfigurationError("The observation is what `reset` returns, a pair of observation and info; write obs, info = env.reset().")
+        raise ConfigurationError(
+            "The observation is what `reset` returns, a pair of observation and info; write obs, info = env.reset()."
+        )
     try:
         found = np.shape(element)
     except ValueError:  # of lists of unequal lengths
-        raise ConfigurationError(f"The observation is {type(element).__name__} of unequal parts; expected an array for {space}.") from None
+        raise ConfigurationError(
+            f"The observation is {type(element).__name__} of unequal parts; expected an array for {space}."
+        ) from None
     if found == space.shape:
         return False
     if found and found[1:] == space.shape:
         return True
-    raise ConfigurationError(f"The observation has shape {found}; expected {space.shape}, or a batch of those, for {space}.")
+    raise ConfigurationError(
+        f"The observation has shape {found}; expected {space.shape}, or a batch of those, for {space}."
+    )
 
 
 def kind(space: spaces.Space) -> str:
@@ -190,7 +210,11 @@ def pick(space: spaces.Space, elements: np.ndarray, n: int) -> Any:
 
 def split(space: spaces.Space, elements: np.ndarray) -> list[Any]:
     """A batch of elements as a list of them; see `pick`."""
-    return list(elements) if isinstance(space, spaces.Discrete) else [elements[n, ...] for n in range(len(elements))]
+    return (
+        list(elements)
+        if isinstance(space, spaces.Discrete)
+        else [elements[n, ...] for n in range(len(elements))]
+    )
 
 
 def to_json(space: spaces.Space) -> dict[str, Any]:
@@ -210,7 +234,11 @@ def to_json(space: spaces.Space) -> dict[str, Any]:
     if isinstance(space, spaces.MultiBinary):
         return kind_of | {"n": space.n if isinstance(space.n, int) else [int(n) for n in space.n]}
     assert isinstance(space, spaces.Box)
-    return kind_of | {"shape": list(space.shape), "low": _bound(space.low), "high": _bound(space.high)}
+    return kind_of | {
+        "shape": list(space.shape),
+        "low": _bound(space.low),
+        "high": _bound(space.high),
+    }
 
 
 def from_json(data: dict[str, Any]) -> spaces.Space:
@@ -223,17 +251,25 @@ def from_json(data: dict[str, Any]) -> spaces.Space:
         return spaces.Tuple([from_json(part) for part in data["spaces"]])
     if name == "Discrete":
         # Gymnasium before 1.2 knows int64 alone, and takes no dtype.
-        dtype: dict[str, Any] = {} if data["dtype"] == "int64" else {"dtype": np.dtype(data["dtype"])}
+        dtype: dict[str, Any] = (
+            {} if data["dtype"] == "int64" else {"dtype": np.dtype(data["dtype"])}
+        )
         return spaces.Discrete(data["n"], start=data["start"], **dtype)
     if name == "MultiDiscrete":
-        return spaces.MultiDiscrete(np.array(data["nvec"]), dtype=np.dtype(data["dtype"]), start=np.array(data["start"]))
+        return spaces.MultiDiscrete(
+            np.array(data["nvec"]), dtype=np.dtype(data["dtype"]), start=np.array(data["start"])
+        )
     if name == "MultiBinary":
         return spaces.MultiBinary(data["n"])
     size = tuple(data["shape"])
     low, high = (np.array(data[bound], np.dtype(data["dtype"])) for bound in ("low", "high"))
     # One number stands for all; lists have the shape, unless nothing is in them.
-    low, high = (np.broadcast_to(bound if bound.size else bound.reshape(size), size) for bound in (low, high))
-    return (FrameStack if name == "FrameStack" else spaces.Box)(low, high, size, np.dtype(data["dtype"]).type)
+    low, high = (
+        np.broadcast_to(bound if bound.size else bound.reshape(size), size) for bound in (low, high)
+    )
+    return (FrameStack if name == "FrameStack" else spaces.Box)(
+        low, high, size, np.dtype(data["dtype"]).type
+    )
 
 
 def _bound(bound: np.ndarray) -> Any:

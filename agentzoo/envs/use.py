@@ -12,9 +12,7 @@ import gymnasium as gym
 from agentzoo.types import ConfigurationError
 
 _MARK = "_agentzoo_use"
-BUSY = (
-    "The agent's actors are stepping these environments in threads, and nobody else can while learn() runs; use an environment of your own."
-)
+BUSY = "The agent's actors are stepping these environments in threads, and nobody else can while learn() runs; use an environment of your own."
 
 
 class Use:

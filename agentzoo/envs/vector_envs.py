@@ -29,7 +29,9 @@ class VectorEnvs(Used):
             ) from None
         self.env = env
         observation_space = spaces.plain(frame_stacks.single_observation_space(env))
-        self.spec = EnvSpec(observation_space, spaces.plain(env.single_action_space), int(env.num_envs))
+        self.spec = EnvSpec(
+            observation_space, spaces.plain(env.single_action_space), int(env.num_envs)
+        )
         spaces.check_observation_space(self.spec.observation_space)
         self._ended = np.zeros(env.num_envs, bool)
         self._check = checking.make_batch_check(self.spec.observation_space, env.num_envs)
@@ -73,7 +75,9 @@ class VectorEnvs(Used):
             out.mask[t], out.first_tm1[t + 1], self._ended = ~self._ended, self._ended, ended
         elif ended.any() and self.mode == AutoresetMode.SAME_STEP:
             for n in np.flatnonzero(ended).tolist():
-                self._write_final(out, t, n, _pick(info["final_obs"], n) if "final_obs" in info else None, obs)
+                self._write_final(
+                    out, t, n, _pick(info["final_obs"], n) if "final_obs" in info else None, obs
+                )
         elif ended.any():
             obs = self._begin(options={"reset_mask": ended})
         write(space, out.obs_tm1, t + 1, obs)

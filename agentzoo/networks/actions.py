@@ -84,6 +84,10 @@ def inner_bounds(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
       ConfigurationError: if the numbers between them are integers.
     """
     if not np.issubdtype(space.dtype, np.floating):
-        raise ConfigurationError(f"Actions of {space} are integers; make them a Discrete or MultiDiscrete space, or a Box of floats.")
+        raise ConfigurationError(
+            f"Actions of {space} are integers; make them a Discrete or MultiDiscrete space, or a Box of floats."
+        )
     low, high, inf = space.low.astype(np.float32), space.high.astype(np.float32), np.float32(np.inf)
-    return np.where(low < space.low, np.nextafter(low, inf), low), np.where(high > space.high, np.nextafter(high, -inf), high)
+    return np.where(low < space.low, np.nextafter(low, inf), low), np.where(
+        high > space.high, np.nextafter(high, -inf), high
+    )

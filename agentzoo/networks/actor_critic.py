@@ -98,7 +98,9 @@ def make_actor_critic(
     """
     check(activation, cnn)
     if recurrent is not None and recurrent not in CORES:
-        raise ConfigurationError(f"recurrent={recurrent!r} is unknown; choose one of {', '.join(CORES)}, or None.")
+        raise ConfigurationError(
+            f"recurrent={recurrent!r} is unknown; choose one of {', '.join(CORES)}, or None."
+        )
     action_space, sizes = spec.action_space, choices(spec.action_space)
     space, split, _ = action_masks(spec)
     view = make_view(space, images, scale_obs)
@@ -144,12 +146,16 @@ def make_actor_critic(
                 if recurrent is not None:
                     with initialised(1.0), _lasting(recurrent, recurrent_span):
                         core = hk.ResetCore(CORES[recurrent](recurrent_size))
-                        y, state = hk.dynamic_unroll(core, (unmerge(y), first), memory[i], return_all_states=True)
+                        y, state = hk.dynamic_unroll(
+                            core, (unmerge(y), first), memory[i], return_all_states=True
+                        )
                     y = merge(y)
                     states.append(state)
                 features.append(y)
         with initialised(0.01):
-            outputs = hk.Linear(sum(sizes) * (1 + state_dependent_std), name="policy_head")(features[0])
+            outputs = hk.Linear(sum(sizes) * (1 + state_dependent_std), name="policy_head")(
+                features[0]
+            )
         with initialised(1.0):
             v = hk.Linear(1, name="value_head")(features[-1])
         return Output(policy(unmerge(outputs), mask), unmerge(v)[..., 0], tuple(states))
@@ -159,7 +165,9 @@ def make_actor_critic(
             if state_dependent_std:
                 mean, log_std = jnp.split(outputs, 2, axis=-1)
                 return policies.DiagonalGaussian(mean, jnp.exp(log_std_init + log_std))
-            log_std = hk.get_parameter("log_std", outputs.shape[-1:], init=hk.initializers.Constant(log_std_init))
+            log_std = hk.get_parameter(
+                "log_std", outputs.shape[-1:], init=hk.initializers.Constant(log_std_init)
+            )
             return policies.DiagonalGaussian(outputs, jnp.exp(log_std))
         if isinstance(action_space, spaces.MultiBinary):
             return policies.Bernoulli(outputs, mask)
@@ -176,7 +184,9 @@ def make_actor_critic(
 
     if continuous:
         to_environment = action_bounds(action_space, finite=False).scale  # type: ignore[assignment]
-    return ActorCritic(init, forward.apply, split, space, view, continuous, to_environment, initial_memory)
+    return ActorCritic(
+        init, forward.apply, split, space, view, continuous, to_environment, initial_memory
+    )
 
 
 def scale_to_bounds(params: PyTree, space: spaces.Space) -> tuple[PyTree, PyTree]:
@@ -206,7 +216,9 @@ def _orthogonal(gain: float) -> Any:
     """Within this context, weights are initialised orthogonally."""
 
     def creator(next_creator, shape, dtype, init, context):
-        return next_creator(shape, dtype, hk.initializers.Orthogonal(gain) if context.name.startswith("w") else init)
+        return next_creator(
+            shape, dtype, hk.initializers.Orthogonal(gain) if context.name.startswith("w") else init
+        )
 
     return hk.custom_creator(creator)
 
@@ -220,9 +232,14 @@ def _lasting(recurrent: str, span: int) -> Any:
 
     def gates(shape, dtype):
         size = shape[0] // {"lstm": 4, "gru": 3}[recurrent]
-        keep, none = jnp.log(hk.initializers.RandomUniform(1.0, max(span - 1.0, 1.0))((size,), dtype)), jnp.zeros(size, dtype)
+        keep, none = (
+            jnp.log(hk.initializers.RandomUniform(1.0, max(span - 1.0, 1.0))((size,), dtype)),
+            jnp.zeros(size, dtype),
+        )
         if recurrent == "lstm":
-            return jnp.concatenate([-keep, none, keep - 1.0, none])  # input, cell, forget (to which Haiku adds 1), output
+            return jnp.concatenate(
+                [-keep, none, keep - 1.0, none]
+            )  # input, cell, forget (to which Haiku adds 1), output
         return jnp.concatenate([-keep, none, none])  # update, reset, candidate
 
     def creator(next_creator, shape, dtype, init, context):

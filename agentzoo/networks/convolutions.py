@@ -20,9 +20,21 @@ class Conv2D(hk.Module):
     order and take up to 40 times as long there, so that we state them in the right one.
     """
 
-    def __init__(self, output_channels: int, kernel_shape: int, stride: int = 1, padding: str = "SAME", name: str | None = None):
+    def __init__(
+        self,
+        output_channels: int,
+        kernel_shape: int,
+        stride: int = 1,
+        padding: str = "SAME",
+        name: str | None = None,
+    ):
         super().__init__(name or "conv2_d")
-        self.output_channels, self.kernel_shape, self.stride, self.padding = output_channels, kernel_shape, stride, padding
+        self.output_channels, self.kernel_shape, self.stride, self.padding = (
+            output_channels,
+            kernel_shape,
+            stride,
+            padding,
+        )
 
     def __call__(self, x: Array) -> Array:
         """Returns `[N, H', W', output_channels]`."""
@@ -30,7 +42,9 @@ class Conv2D(hk.Module):
         w_init = hk.initializers.TruncatedNormal(1 / np.sqrt(size * size * channels))
         w = hk.get_parameter("w", (size, size, channels, self.output_channels), x.dtype, w_init)
         b = hk.get_parameter("b", (self.output_channels,), x.dtype, jnp.zeros)
-        pads = jax.lax.padtype_to_pads(x.shape[1:3], (size, size), (self.stride, self.stride), self.padding)
+        pads = jax.lax.padtype_to_pads(
+            x.shape[1:3], (size, size), (self.stride, self.stride), self.padding
+        )
         return jnp.add(convolve(jnp.pad(x, ((0, 0), *pads, (0, 0))), w, self.stride), b)
 
 
@@ -48,19 +62,37 @@ def _backward(stride: int, residuals: tuple[Array, Array], dy: Array) -> tuple[A
     x, w = residuals
     (height, width), (m, n), (size, _, channels, features) = x.shape[1:3], dy.shape[1:3], w.shape
     # dw[k, l, c, d] = sum_nij x[n, stride * i + k, stride * j + l, c] dy[n, i, j, d]: channels are the batch, images the channels.
-    reached = x[:, : stride * (m - 1) + size, : stride * (n - 1) + size]  # the other pixels are below no kernel
+    reached = x[
+        :, : stride * (m - 1) + size, : stride * (n - 1) + size
+    ]  # the other pixels are below no kernel
     dw = jax.lax.conv_general_dilated(
-        reached.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3), (1, 1), "VALID", rhs_dilation=(stride, stride), dimension_numbers=_AXES
+        reached.transpose(3, 1, 2, 0),
+        dy.transpose(1, 2, 0, 3),
+        (1, 1),
+        "VALID",
+        rhs_dilation=(stride, stride),
+        dimension_numbers=_AXES,
     )
     # dx is dy convolved with the kernels turned round: one convolution for all of the stride * stride places that a pixel can have.
     steps = -(-size // stride)
     w = jnp.pad(w, ((0, steps * stride - size), (0, steps * stride - size), (0, 0), (0, 0)))
-    w = w.reshape(steps, stride, steps, stride, channels, features)[::-1, :, ::-1].transpose(0, 2, 5, 1, 3, 4)
+    w = w.reshape(steps, stride, steps, stride, channels, features)[::-1, :, ::-1].transpose(
+        0, 2, 5, 1, 3, 4
+    )
     w = w.reshape(steps, steps, features, stride * stride * channels)
-    dx = jax.lax.conv_general_dilated(dy, w, (1, 1), ((steps - 1, steps - 1),) * 2, dimension_numbers=_AXES)
+    dx = jax.lax.conv_general_dilated(
+        dy, w, (1, 1), ((steps - 1, steps - 1),) * 2, dimension_numbers=_AXES
+    )
     m, n = m + steps - 1, n + steps - 1
-    dx = dx.reshape(-1, m, n, stride, stride, channels).transpose(0, 1, 3, 2, 4, 5).reshape(-1, m * stride, n * stride, channels)
-    dx = jnp.pad(dx[:, :height, :width], ((0, 0), (0, max(0, height - m * stride)), (0, max(0, width - n * stride)), (0, 0)))
+    dx = (
+        dx.reshape(-1, m, n, stride, stride, channels)
+        .transpose(0, 1, 3, 2, 4, 5)
+        .reshape(-1, m * stride, n * stride, channels)
+    )
+    dx = jnp.pad(
+        dx[:, :height, :width],
+        ((0, 0), (0, max(0, height - m * stride)), (0, max(0, width - n * stride)), (0, 0)),
+    )
     return dx, dw.transpose(1, 2, 0, 3)
 
 

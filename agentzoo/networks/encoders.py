@@ -11,7 +11,12 @@ from agentzoo.networks.convolutions import Conv2D
 from agentzoo.networks.observations import Image, View
 from agentzoo.types import Array, ConfigurationError, PyTree, zeros
 
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": jax.nn.relu, "tanh": jnp.tanh, "silu": jax.nn.silu, "gelu": jax.nn.gelu}
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": jax.nn.relu,
+    "tanh": jnp.tanh,
+    "silu": jax.nn.silu,
+    "gelu": jax.nn.gelu,
+}
 
 
 def encode(view: View, obs: PyTree, cnn: str = "nature") -> Array:
@@ -31,7 +36,9 @@ def encode(view: View, obs: PyTree, cnn: str = "nature") -> Array:
     """
     features = _encode_parts(view, obs, cnn)
     if not features or sum(x.shape[-1] for x in features) == 0:
-        raise ConfigurationError("The observations are empty; add to the observation space what the agent should see.")
+        raise ConfigurationError(
+            "The observations are empty; add to the observation space what the agent should see."
+        )
     return jnp.concatenate(features, axis=-1) if len(features) > 1 else features[0]
 
 
@@ -58,7 +65,14 @@ def nature_cnn(x: Array) -> Array:
     """
     layers = [(32, 8, 4), (64, 4, 2), (64, 3, 1)] if min(x.shape[1:3]) >= 36 else [(16, 3, 1)]
     for channels, kernel, stride in layers:
-        x = jax.nn.relu(Conv2D(channels, kernel, stride, padding="VALID" if stride > 1 or len(layers) > 1 else "SAME")(x))
+        x = jax.nn.relu(
+            Conv2D(
+                channels,
+                kernel,
+                stride,
+                padding="VALID" if stride > 1 or len(layers) > 1 else "SAME",
+            )(x)
+        )
     return x.reshape(x.shape[0], -1)
 
 
@@ -89,7 +103,11 @@ def efficient_cnn(x: Array) -> Array:
     return x.reshape(x.shape[0], -1)
 
 
-CNNS: dict[str, Callable[[Array], Array]] = {"nature": nature_cnn, "impala": impala_cnn, "efficient": efficient_cnn}
+CNNS: dict[str, Callable[[Array], Array]] = {
+    "nature": nature_cnn,
+    "impala": impala_cnn,
+    "efficient": efficient_cnn,
+}
 
 
 def mlp(x: Array, sizes: Sequence[int], activation: str) -> Array:
@@ -103,16 +121,29 @@ def check(activation: str, cnn: str) -> None:
     """Raises `ConfigurationError` unless an activation and convolutions of these names exist."""
     for name, value, known in (("activation", activation, ACTIVATIONS), ("cnn", cnn, CNNS)):
         if value not in known:
-            raise ConfigurationError(f"{name}={value!r} is unknown; choose one of {', '.join(known)}.")
+            raise ConfigurationError(
+                f"{name}={value!r} is unknown; choose one of {', '.join(known)}."
+            )
 
 
 Network = Callable[[PyTree], Array]
 """A user's own layers: from a batch of observations to features `[N, F]`, called inside `hk.transform`, without state or randomness."""
 
 
-def torso(view: View, cnn: str, sizes: Sequence[int], activation: str, obs: PyTree, network: Network | None = None) -> Array:
+def torso(
+    view: View,
+    cnn: str,
+    sizes: Sequence[int],
+    activation: str,
+    obs: PyTree,
+    network: Network | None = None,
+) -> Array:
     """Features `[N, F]` of observations `[N, ...]`: by the user's network if there is one, else encoded and through an MLP."""
-    return apply_network(network, obs) if network is not None else mlp(encode(view, obs, cnn), sizes, activation)
+    return (
+        apply_network(network, obs)
+        if network is not None
+        else mlp(encode(view, obs, cnn), sizes, activation)
+    )
 
 
 def apply_network(network: Network, obs: PyTree) -> Array:

@@ -23,7 +23,10 @@ class NoisyLinear(hk.Module):
         """Maps `[N, F]` to `[N, output_size]`."""
         input_size, output_size = x.shape[-1], self.output_size
         bound = input_size**-0.5
-        uniform, constant = hk.initializers.RandomUniform(-bound, bound), hk.initializers.Constant(self.sigma_0 * bound)
+        uniform, constant = (
+            hk.initializers.RandomUniform(-bound, bound),
+            hk.initializers.Constant(self.sigma_0 * bound),
+        )
         mu_w = hk.get_parameter("mu_w", (input_size, output_size), init=uniform)
         mu_b = hk.get_parameter("mu_b", (output_size,), init=uniform)
         sigma_w = hk.get_parameter("sigma_w", (input_size, output_size), init=constant)
@@ -38,7 +41,13 @@ class NoisyLinear(hk.Module):
 
 
 def q_head(
-    features: Array, num_actions: int, hidden: tuple[int, ...], activation: str, dueling: bool, noisy: bool, num_outputs: int = 1
+    features: Array,
+    num_actions: int,
+    hidden: tuple[int, ...],
+    activation: str,
+    dueling: bool,
+    noisy: bool,
+    num_outputs: int = 1,
 ) -> Array:
     """Action values `[N, K, A]` from features `[N, F]`.
 

@@ -21,7 +21,11 @@ def init_statistics(space: spaces.Space, view: View) -> Statistics:
 
 def update_statistics(view: View, statistics: Statistics, obs: PyTree, mask: Array) -> Statistics:
     """The statistics with more observations `[..., *obs]`, of which those with mask 0 do not count."""
-    return statistics.update(_split(view, obs)[0], mask) if isinstance(statistics, RunningMeanStd) else statistics
+    return (
+        statistics.update(_split(view, obs)[0], mask)
+        if isinstance(statistics, RunningMeanStd)
+        else statistics
+    )
 
 
 def normalize(view: View, statistics: Statistics, obs: PyTree, clip: float = 10.0) -> PyTree:
@@ -30,7 +34,11 @@ def normalize(view: View, statistics: Statistics, obs: PyTree, clip: float = 10.
         return obs
     numbers, others = _split(view, obs)
     numbers = iter(statistics.normalize(numbers, clip))
-    return jax.tree.map(lambda other: next(numbers) if other is None else other, others, is_leaf=lambda leaf: leaf is None)
+    return jax.tree.map(
+        lambda other: next(numbers) if other is None else other,
+        others,
+        is_leaf=lambda leaf: leaf is None,
+    )
 
 
 def init_reward_normalizer(num_envs: int) -> RewardNormalizer:
@@ -38,11 +46,17 @@ def init_reward_normalizer(num_envs: int) -> RewardNormalizer:
     return _in_32_bits(RewardNormalizer.init(num_envs))
 
 
-def normalize_rewards(normalizer: RewardNormalizer, trajectory: Trajectory, gamma: float) -> tuple[RewardNormalizer, Trajectory]:
+def normalize_rewards(
+    normalizer: RewardNormalizer, trajectory: Trajectory, gamma: float
+) -> tuple[RewardNormalizer, Trajectory]:
     """A trajectory with normalised rewards, by statistics that include them; environments may have begun new episodes since the last."""
-    normalizer = normalizer._replace(returns=jnp.where(trajectory.first_tm1[0], 0.0, normalizer.returns))
+    normalizer = normalizer._replace(
+        returns=jnp.where(trajectory.first_tm1[0], 0.0, normalizer.returns)
+    )
     normalizer = normalizer.update(trajectory.r_t, trajectory.last_t, gamma, trajectory.mask)
-    return normalizer, trajectory._replace(r_t=normalizer.normalize(trajectory.r_t).astype(jnp.float32))
+    return normalizer, trajectory._replace(
+        r_t=normalizer.normalize(trajectory.r_t).astype(jnp.float32)
+    )
 
 
 def _in_32_bits(statistics: Any) -> Any:
@@ -55,6 +69,10 @@ def _split(view: View, obs: PyTree) -> tuple[list[Array], PyTree]:
     numbers = []
 
     def take(part: Any, leaf: Array) -> Array | None:
-        return numbers.append(jnp.asarray(leaf, jnp.float32)) if isinstance(part, Numbers) and part.is_box else leaf
+        return (
+            numbers.append(jnp.asarray(leaf, jnp.float32))
+            if isinstance(part, Numbers) and part.is_box
+            else leaf
+        )
 
     return numbers, jax.tree.map(take, view, obs)

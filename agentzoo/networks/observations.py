@@ -117,7 +117,10 @@ class Categories:
     def __call__(self, values: Array) -> Array:
         """Returns elements `[N, ...]` as the one-hot vectors of all categories side by side."""
         values = (values - self.start).reshape(values.shape[0], -1)
-        one_hot = [jax.nn.one_hot(values[:, i], count, dtype=jnp.float32) for i, count in enumerate(self.counts)]
+        one_hot = [
+            jax.nn.one_hot(values[:, i], count, dtype=jnp.float32)
+            for i, count in enumerate(self.counts)
+        ]
         return jnp.concatenate(one_hot, axis=-1)
 
 
@@ -148,7 +151,10 @@ def make_view(space: spaces.Space, images: Images = "auto", scale_obs: bool = Tr
     else:
         chosen = {name for name, box in boxes.items() if names and _axes(box)}
     for name in sorted(chosen - boxes.keys()):
-        choices = ", ".join(repr(box) for box in boxes if box) or "True and False, because the observation has no named Box"
+        choices = (
+            ", ".join(repr(box) for box in boxes if box)
+            or "True and False, because the observation has no named Box"
+        )
         raise ConfigurationError(
             f"images={images!r} names {name!r}, which is no Box of the observation; choose from {choices}.",
         )
@@ -158,7 +164,9 @@ def make_view(space: spaces.Space, images: Images = "auto", scale_obs: bool = Tr
                 f"images={images!r}, but {boxes[name]} cannot be an image; an image has the shape [H, W], [H, W, C] or [C, H, W]."
             )
     if names is True and not chosen:
-        raise ConfigurationError(f"images=True, but no part of {space} has the shape of an image; leave images out.")
+        raise ConfigurationError(
+            f"images=True, but no part of {space} has the shape of an image; leave images out."
+        )
 
     def take(part: spaces.Space, name: str) -> View:
         if isinstance(part, spaces.Dict | spaces.Tuple):
@@ -175,7 +183,11 @@ def describe(view: View) -> dict[str, str]:
     """A description of each part of an observation, by its name; "" if there are no parts."""
     if isinstance(view, dict | tuple):
         items = view.items() if isinstance(view, dict) else enumerate(view)
-        return {_join(str(key), name): text for key, part in items for name, text in describe(part).items()}
+        return {
+            _join(str(key), name): text
+            for key, part in items
+            for name, text in describe(part).items()
+        }
     return {"": view.text}
 
 
@@ -222,7 +234,13 @@ def _image(space: spaces.Box, scale_obs: bool) -> Image:
         divisor = 1.0
     channels = math.prod(sizes.get(axis, 1) for axis in "SC")
     text = f"an image of {sizes['H']} x {sizes['W']} pixels with {channels} channel{'s' * (channels != 1)}"
-    return Image(axes, sizes["H"], sizes["W"], divisor, f"{text}, {f'divided by {divisor:g}' if divisor != 1 else 'as it is'}")
+    return Image(
+        axes,
+        sizes["H"],
+        sizes["W"],
+        divisor,
+        f"{text}, {f'divided by {divisor:g}' if divisor != 1 else 'as it is'}",
+    )
 
 
 def _numbers(space: spaces.Box, scale_obs: bool) -> Numbers:
@@ -232,7 +250,9 @@ def _numbers(space: spaces.Box, scale_obs: bool) -> Numbers:
     if not integers or not scale_obs:
         return Numbers(f"{text}, unscaled")
     low, high, limits = space.low.reshape(-1), space.high.reshape(-1), np.iinfo(space.dtype)  # type: ignore[arg-type]
-    is_open = (high >= min(limits.max, 2**31 - 1)) | ((low <= max(limits.min, -(2**31))) & (limits.min < 0))
+    is_open = (high >= min(limits.max, 2**31 - 1)) | (
+        (low <= max(limits.min, -(2**31))) & (limits.min < 0)
+    )
     low, high = low.astype(np.float32), high.astype(np.float32)
     around_zero = (low <= 0) & (high >= 0)
     offset = np.where(around_zero | is_open, 0.0, low)
@@ -246,14 +266,23 @@ def _numbers(space: spaces.Box, scale_obs: bool) -> Numbers:
         ways.append("each as its 8 bits")
     if (is_open & ~as_bits).any():
         ways.append("unscaled")
-    return Numbers(f"{text}, {' or '.join(ways)}", offset.astype(np.float32), divisor.astype(np.float32), as_bits)
+    return Numbers(
+        f"{text}, {' or '.join(ways)}",
+        offset.astype(np.float32),
+        divisor.astype(np.float32),
+        as_bits,
+    )
 
 
 def _categories(space: spaces.Space) -> Numbers | Categories:
     if isinstance(space, spaces.Discrete):
-        return Categories(f"one of {space.n} categories, one-hot", np.asarray(space.start), [int(space.n)])
+        return Categories(
+            f"one of {space.n} categories, one-hot", np.asarray(space.start), [int(space.n)]
+        )
     if isinstance(space, spaces.MultiDiscrete):
         counts = [int(n) for n in space.nvec.reshape(-1)]
-        return Categories(f"{len(counts)} categories, one-hot ({sum(counts)} numbers)", space.start, counts)
+        return Categories(
+            f"{len(counts)} categories, one-hot ({sum(counts)} numbers)", space.start, counts
+        )
     count = math.prod(space.shape)  # type: ignore[arg-type]
     return Numbers(f"{count} bit{'s' * (count != 1)}", is_box=False)  # MultiBinary

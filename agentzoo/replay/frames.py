@@ -45,14 +45,20 @@ class FrameRings(NamedTuple):
 def are_small(spec: EnvSpec) -> bool:
     """Whether observations are better stored with their steps."""
     space = spec.observation_space
-    return not isinstance(space, FrameStack) and all(leaf.nbytes <= SMALL for leaf in jax.tree.leaves(zeros(space)))
+    return not isinstance(space, FrameStack) and all(
+        leaf.nbytes <= SMALL for leaf in jax.tree.leaves(zeros(space))
+    )
 
 
 def make_frame_rings(spec: EnvSpec, rows: int, unroll_length: int) -> FrameRings:
     """Builds rings for the observations of `rows` steps of each environment, which come in trajectories of `unroll_length`."""
     space, num_envs = spec.observation_space, spec.num_envs
-    stacked, depth = (True, space.low.shape[0]) if isinstance(space, FrameStack) else (False, 1)  # depth is S
-    frame_rows = max(rows + rows // 128 + depth, unroll_length * (depth + 1))  # so that one trajectory always fits
+    stacked, depth = (
+        (True, space.low.shape[0]) if isinstance(space, FrameStack) else (False, 1)
+    )  # depth is S
+    frame_rows = max(
+        rows + rows // 128 + depth, unroll_length * (depth + 1)
+    )  # so that one trajectory always fits
     envs = jnp.arange(num_envs, dtype=jnp.int32)
 
     def init() -> PyTree:
@@ -61,16 +67,24 @@ def make_frame_rings(spec: EnvSpec, rows: int, unroll_length: int) -> FrameRings
 
         return jax.tree.map(room, zeros(space))
 
-    def add(frames: PyTree, newest: Array, steps: Trajectory, kept: Array) -> tuple[PyTree, Array, Array]:
+    def add(
+        frames: PyTree, newest: Array, steps: Trajectory, kept: Array
+    ) -> tuple[PyTree, Array, Array]:
         used = jnp.cumsum(kept * (1 + depth * steps.first_tm1), axis=0, dtype=jnp.int32)
         obs_t = (newest + used) % frame_rows
-        offset = jnp.arange(-depth, 1, dtype=jnp.int32)  # of the frames of obs_tm1, and of the newest one of obs_t
+        offset = jnp.arange(
+            -depth, 1, dtype=jnp.int32
+        )  # of the frames of obs_tm1, and of the newest one of obs_t
         slot = (obs_t[..., None] + offset) % frame_rows * num_envs + envs[:, None]  # [T, N, S + 1]
         fresh = (kept == 1)[..., None] & (steps.first_tm1[..., None] | (offset == 0))
         slot = jnp.where(fresh, slot, frame_rows * num_envs).reshape(-1)  # out of range is dropped
 
         def write(stored: Array, obs_tm1: Array, obs_t: Array) -> Array:
-            both = jnp.concatenate([obs_tm1, obs_t[:, :, -1:]], axis=2) if stacked else jnp.stack([obs_tm1, obs_t], axis=2)
+            both = (
+                jnp.concatenate([obs_tm1, obs_t[:, :, -1:]], axis=2)
+                if stacked
+                else jnp.stack([obs_tm1, obs_t], axis=2)
+            )
             return stored.at[slot].set(both.reshape(slot.size, *stored.shape[1:]), mode="drop")
 
         return jax.tree.map(write, frames, steps.obs_tm1, steps.obs_t), obs_t, used[-1]
@@ -85,7 +99,9 @@ def make_frame_rings(spec: EnvSpec, rows: int, unroll_length: int) -> FrameRings
         return jax.tree.map(at, frames)
 
     def overwritten(newest: Array, obs_t: Array, used: Array) -> Array:
-        reach = (newest - obs_t) % frame_rows + depth + 1  # frames from the first one of the step on
+        reach = (
+            (newest - obs_t) % frame_rows + depth + 1
+        )  # frames from the first one of the step on
         return reach + used > frame_rows
 
     def most(length: int) -> int:

@@ -17,12 +17,17 @@ def check_memory(shapes: PyTree, capacity: int) -> None:
     Raises:
       ConfigurationError: with the capacity that would fit, and the setting by which a GPU uses the host's memory.
     """
-    size, memory = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes)), device_memory()
+    size, memory = (
+        sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes)),
+        device_memory(),
+    )
     device = jax.local_devices()[0]
     if size > memory:
         overflow = ""
         if device.platform == "gpu" and size < host_memory():
-            fraction = math.ceil(float(os.environ.get("XLA_CLIENT_MEM_FRACTION", 1.0)) * size / memory) + 1
+            fraction = (
+                math.ceil(float(os.environ.get("XLA_CLIENT_MEM_FRACTION", 1.0)) * size / memory) + 1
+            )
             overflow = (
                 f", or let it overflow into the host's memory by starting Python with TF_FORCE_UNIFIED_MEMORY=1 "
                 f"XLA_PYTHON_CLIENT_PREALLOCATE=false XLA_CLIENT_MEM_FRACTION={fraction}"

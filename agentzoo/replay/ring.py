@@ -109,25 +109,39 @@ def make_replay(
     envs = jnp.arange(num_envs, dtype=jnp.int32)
     obs, one, flag = zeros(spec.observation_space, 1), jnp.zeros(1, jnp.float32), jnp.zeros(1, bool)
     ends = ((), jnp.zeros(1, jnp.int32)) if rings else (obs, obs)
-    step = Trajectory(ends[0], zeros(spec.action_space, 1), one, one, ends[1], flag, flag, mask=(), extras=extras)
+    step = Trajectory(
+        ends[0], zeros(spec.action_space, 1), one, one, ends[1], flag, flag, mask=(), extras=extras
+    )
 
     def init() -> Replay:
         slots = rows * num_envs
         count = jnp.zeros(num_envs, jnp.int32)
-        priorities, max_priority = (sum_tree.init(slots), jnp.float32(1)) if prioritisation is not None else ((), ())
+        priorities, max_priority = (
+            (sum_tree.init(slots), jnp.float32(1)) if prioritisation is not None else ((), ())
+        )
         storage = jax.tree.map(lambda x: jnp.zeros((slots, *x.shape[1:]), x.dtype), step)
-        return Replay(rings.init() if rings else (), storage, count, jnp.copy(count), priorities, max_priority)
+        return Replay(
+            rings.init() if rings else (), storage, count, jnp.copy(count), priorities, max_priority
+        )
 
     def add(replay: Replay, trajectory: Trajectory) -> Replay:
         kept = trajectory.mask.astype(jnp.int32)  # [T, N]
         count = jnp.cumsum(kept, axis=0, dtype=jnp.int32)
-        slot = jnp.where(kept, (replay.cursor + count - kept) % rows * num_envs + envs, rows * num_envs)  # out of range is dropped
-        steps = trajectory._replace(mask=(), extras=trajectory.extras if jax.tree.leaves(extras) else (), memory=())
-        age = jnp.arange(min(rows, rings.most(len(kept))) if rings else 0, dtype=jnp.int32)[:, None]  # of those that may lose a frame
+        slot = jnp.where(
+            kept, (replay.cursor + count - kept) % rows * num_envs + envs, rows * num_envs
+        )  # out of range is dropped
+        steps = trajectory._replace(
+            mask=(), extras=trajectory.extras if jax.tree.leaves(extras) else (), memory=()
+        )
+        age = jnp.arange(min(rows, rings.most(len(kept))) if rings else 0, dtype=jnp.int32)[
+            :, None
+        ]  # of those that may lose a frame
         old = (replay.cursor - replay.size + age) % rows * num_envs + envs
         frames, lost = replay.frames, age < 0
         if rings:
-            steps = steps._replace(first_tm1=trajectory.first_tm1 | (replay.size + count - kept == 0))
+            steps = steps._replace(
+                first_tm1=trajectory.first_tm1 | (replay.size + count - kept == 0)
+            )
             last = (replay.cursor - 1) % rows * num_envs + envs
             read = read_once(replay.storage.obs_t, jnp.vstack([last, old]))
             newest, rows_of_old = read[0], read[1:]
@@ -136,17 +150,25 @@ def make_replay(
             steps = steps._replace(obs_tm1=(), obs_t=obs_t)
 
         def write(stored: Array, new: Array) -> Array:
-            return stored.at[slot.reshape(-1)].set(new.reshape(slot.size, *stored.shape[1:]), mode="drop")
+            return stored.at[slot.reshape(-1)].set(
+                new.reshape(slot.size, *stored.shape[1:]), mode="drop"
+            )
 
         storage = jax.tree.map(write, replay.storage, steps)
         size = jnp.minimum(replay.size - lost.sum(axis=0, dtype=jnp.int32) + count[-1], rows)
         overwritten = age < replay.size + count[-1] - rows
-        replay = replay._replace(frames=frames, storage=storage, size=size, cursor=(replay.cursor + count[-1]) % rows)
+        replay = replay._replace(
+            frames=frames, storage=storage, size=size, cursor=(replay.cursor + count[-1]) % rows
+        )
         if prioritisation is None:
             return replay
-        changed = jnp.concatenate([jnp.where(kept, slot, -1), jnp.where(lost & ~overwritten, old, -1)])
+        changed = jnp.concatenate(
+            [jnp.where(kept, slot, -1), jnp.where(lost & ~overwritten, old, -1)]
+        )
         priority = jnp.where(jnp.arange(len(changed)) < len(slot), replay.max_priority, 0.0)
-        priorities = sum_tree.update(replay.priorities, changed.reshape(-1), jnp.repeat(priority, num_envs))
+        priorities = sum_tree.update(
+            replay.priorities, changed.reshape(-1), jnp.repeat(priority, num_envs)
+        )
         return replay._replace(priorities=priorities)
 
     def read(replay: Replay, slot: Array) -> Trajectory:
@@ -155,13 +177,17 @@ def make_replay(
         steps, env = jax.tree.map(lambda x: x[slot], replay.storage), slot % num
         if not rings:
             return steps
-        obs_tm1, obs_t = (rings.read(replay.frames, newest, env, num) for newest in (steps.obs_t - 1, steps.obs_t))
+        obs_tm1, obs_t = (
+            rings.read(replay.frames, newest, env, num) for newest in (steps.obs_t - 1, steps.obs_t)
+        )
         return steps._replace(obs_tm1=obs_tm1, obs_t=obs_t)
 
     def draw(replay: Replay, key: Array, batch_size: int, counts: Array) -> tuple[Array, Array]:
         """Draws environments and ages `[B]`, 0 for the oldest step, if `counts` `[N]` of the oldest steps can be drawn."""
         start = jnp.cumsum(counts) - counts  # of each environment, when all are counted through
-        number = (jax.random.bits(key, (batch_size,)) % counts.sum().astype(jnp.uint32)).astype(jnp.int32)
+        number = (jax.random.bits(key, (batch_size,)) % counts.sum().astype(jnp.uint32)).astype(
+            jnp.int32
+        )
         env = jnp.searchsorted(start, number, side="right", method="compare_all") - 1
         return env, number - start[env]
 
@@ -169,8 +195,12 @@ def make_replay(
         oldest = (replay.cursor - replay.size) % rows
         if prioritisation is not None:
             # One draw from each of B equal shares of the total mass.
-            drawn = (jnp.arange(batch_size) + jax.random.uniform(key, (batch_size,), jnp.float32)) / batch_size
-            slot, probability = sum_tree.find(replay.priorities, drawn * sum_tree.total(replay.priorities))
+            drawn = (
+                jnp.arange(batch_size) + jax.random.uniform(key, (batch_size,), jnp.float32)
+            ) / batch_size
+            slot, probability = sum_tree.find(
+                replay.priorities, drawn * sum_tree.total(replay.priorities)
+            )
             row, env = slot // num_envs, slot % num_envs
             age = (row - oldest[env]) % rows
             beta = 1.0 - remaining * (1.0 - prioritisation.beta0)
@@ -185,24 +215,38 @@ def make_replay(
         first, last = read(replay, slot), read(replay, end)
         return share(Batch(first.obs_tm1, first.a_tm1, r_t, discount_t, last.obs_t, weight, slot))
 
-    def n_step_return(replay: Replay, row: Array, env: Array, age: Array) -> tuple[Array, Array, Array]:
+    def n_step_return(
+        replay: Replay, row: Array, env: Array, age: Array
+    ) -> tuple[Array, Array, Array]:
         """Returns the discounted reward, the discount and the slot of the last step, from each row `[B]` on."""
         steps = jnp.arange(n_step, dtype=jnp.int32)
         slots = (row[:, None] + steps) % rows * num_envs + env[:, None]  # [B, n]
         stored = jax.tree.map(lambda x: x[slots], replay.storage)
-        follows = (age[:, None] + steps < replay.size[env][:, None])[:, 1:]  # [B, n - 1]: does the step belong to the window?
+        follows = (age[:, None] + steps < replay.size[env][:, None])[
+            :, 1:
+        ]  # [B, n - 1]: does the step belong to the window?
         follows &= ~stored.last_t[:, :-1] & ~stored.first_tm1[:, 1:]
-        used = jnp.concatenate([jnp.ones_like(slots[:, :1]), jnp.cumprod(follows.astype(jnp.int32), axis=1)], axis=1)
+        used = jnp.concatenate(
+            [jnp.ones_like(slots[:, :1]), jnp.cumprod(follows.astype(jnp.int32), axis=1)], axis=1
+        )
         discounts = jnp.asarray(gamma**steps, jnp.float32)
         r_t = jnp.sum(used * discounts * stored.r_t, axis=1)
         length = used.sum(axis=1, dtype=jnp.int32)
-        end, discount_t = (jnp.take_along_axis(x, length[:, None] - 1, axis=1)[:, 0] for x in (slots, stored.discount_t))
+        end, discount_t = (
+            jnp.take_along_axis(x, length[:, None] - 1, axis=1)[:, 0]
+            for x in (slots, stored.discount_t)
+        )
         return r_t, jnp.asarray(gamma**length, jnp.float32) * discount_t, end
 
     def sample_sequences(replay: Replay, key: Array, batch_size: int, length: int) -> Trajectory:
         env, age = draw(replay, key, batch_size, jnp.maximum(replay.size - length + 1, 0))
-        row = (replay.cursor - replay.size)[env] + age + jnp.arange(length, dtype=jnp.int32)[:, None]  # [T, B]
-        return share(read(replay, row % rows * num_envs + env)._replace(mask=jnp.ones(row.shape, bool)), axis=1)
+        row = (
+            (replay.cursor - replay.size)[env] + age + jnp.arange(length, dtype=jnp.int32)[:, None]
+        )  # [T, B]
+        return share(
+            read(replay, row % rows * num_envs + env)._replace(mask=jnp.ones(row.shape, bool)),
+            axis=1,
+        )
 
     def update(replay: Replay, slot: Array, error: Array) -> Replay:
         if prioritisation is None:
@@ -232,7 +276,9 @@ def make_replay(
         number = place + share_of_each * envs  # [T, N] of the old steps
         ends = jnp.cumsum(old.size)
         mask = (place < share_of_each) & (number < ends[-1])
-        env = jnp.minimum(jnp.searchsorted(ends, number, side="right", method="compare_all"), num - 1)
+        env = jnp.minimum(
+            jnp.searchsorted(ends, number, side="right", method="compare_all"), num - 1
+        )
         age = number - (ends - old.size)[env]
         slot = (old.cursor[env] - old.size[env] + age) % old_rows * num + env
         steps = read(old, slot)
@@ -244,7 +290,9 @@ def make_replay(
         if prioritisation is None:
             return replay
         target = jnp.where(mask, target, -1).reshape(-1)
-        priorities = sum_tree.update(replay.priorities, target, sum_tree.get(old.priorities, slot.reshape(-1)))
+        priorities = sum_tree.update(
+            replay.priorities, target, sum_tree.get(old.priorities, slot.reshape(-1))
+        )
         return replay._replace(priorities=priorities)
 
     check_memory(jax.eval_shape(init), capacity)
@@ -252,7 +300,11 @@ def make_replay(
 
 
 def make_phase(
-    replay_buffer: ReplayBuffer, learning_starts: int, gradient_steps: int, steps: int, least: int = 1
+    replay_buffer: ReplayBuffer,
+    learning_starts: int,
+    gradient_steps: int,
+    steps: int,
+    least: int = 1,
 ) -> Callable[..., tuple[Any, PyTree, Array]]:
     """Builds a phase of learning from replay: what an off-policy agent does with each trajectory, whatever its gradient step is.
 
@@ -273,9 +325,13 @@ def make_phase(
     """
     most = steps if gradient_steps == -1 else gradient_steps
     if most == 0:
-        raise ConfigurationError("gradient_steps=0 would never learn; use 1 or more, or -1 for one per environment step.")
+        raise ConfigurationError(
+            "gradient_steps=0 would never learn; use 1 or more, or -1 for one per environment step."
+        )
 
-    def phase(update: Callable[..., tuple[Any, PyTree]], state: Any, trajectory: Trajectory, clock: Clock) -> tuple[Any, PyTree, Array]:
+    def phase(
+        update: Callable[..., tuple[Any, PyTree]], state: Any, trajectory: Trajectory, clock: Clock
+    ) -> tuple[Any, PyTree, Array]:
         keys = jax.random.split(state.key, 1 + most)
         state = state._replace(replay=replay_buffer.add(state.replay, trajectory), key=keys[0])
         ready = (clock.step > learning_starts) & (jnp.max(state.replay.size) >= least)
@@ -286,8 +342,12 @@ def make_phase(
             state, metrics = update(carry[0], keys[1 + i], clock)
             return state, jax.tree.map(jnp.add, carry[1], metrics)
 
-        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(update, state, keys[0], clock)[1])
-        state, totals = jax.lax.fori_loop(0, updates, train, (state, nothing))  # which copies less than cond and scan
+        nothing = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(update, state, keys[0], clock)[1]
+        )
+        state, totals = jax.lax.fori_loop(
+            0, updates, train, (state, nothing)
+        )  # which copies less than cond and scan
         return state, totals, updates
 
     return phase

@@ -29,7 +29,9 @@ def update(tree: jax.Array, leaves: jax.Array, priorities: jax.Array) -> jax.Arr
     nowhere = tree.shape[0]  # out of range, which scatters drop
     node = jnp.where(leaves >= 0, tree.shape[0] // 2 + leaves, nowhere)
     tree = tree.at[node].set(priorities, mode="drop")
-    for _ in range(depth):  # Sums are formed anew from both children, so that rounding errors cannot pile up.
+    for _ in range(
+        depth
+    ):  # Sums are formed anew from both children, so that rounding errors cannot pile up.
         node = jnp.where(node < nowhere, node // 2, nowhere)
         tree = tree.at[node].set(tree[2 * node] + tree[2 * node + 1], mode="drop")
     return tree
@@ -45,10 +47,14 @@ def find(tree: jax.Array, mass: jax.Array) -> tuple[jax.Array, jax.Array]:
     def descend(_, carry):
         node, mass, _ = carry
         left, right = tree[2 * node], tree[2 * node + 1]
-        go_right = (mass >= left) & (right > 0)  # the second condition guards against rounding into an empty leaf
+        go_right = (mass >= left) & (
+            right > 0
+        )  # the second condition guards against rounding into an empty leaf
         share = jnp.where(go_right, right, left) / tree[1]
         return 2 * node + go_right, jnp.where(go_right, mass - left, mass), share
 
     depth = tree.shape[0].bit_length() - 2
-    node, _, share = jax.lax.fori_loop(0, depth, descend, (jnp.ones(mass.shape, jnp.int32), mass, jnp.ones(mass.shape, tree.dtype)))
+    node, _, share = jax.lax.fori_loop(
+        0, depth, descend, (jnp.ones(mass.shape, jnp.int32), mass, jnp.ones(mass.shape, tree.dtype))
+    )
     return node - tree.shape[0] // 2, share

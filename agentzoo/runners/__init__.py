@@ -50,12 +50,20 @@ def check_runner(name: str, n_actors: int, max_lag: int) -> None:
     if name not in RUNNERS:
         raise ConfigurationError(f"runner={name!r} is unknown; choose one of {', '.join(RUNNERS)}.")
     if name == "ray" and importlib.util.find_spec("ray") is None:
-        raise ConfigurationError("runner=\"ray\" needs a package that is not installed; run: pip install 'agentzoo[ray]'")
+        raise ConfigurationError(
+            "runner=\"ray\" needs a package that is not installed; run: pip install 'agentzoo[ray]'"
+        )
     if n_actors < 1 or (n_actors > 1 and name not in ("threads", "ray")):
-        expected = 'at least 1; there are several only with runner="threads" or "ray"' if n_actors > 1 else "at least 1"
+        expected = (
+            'at least 1; there are several only with runner="threads" or "ray"'
+            if n_actors > 1
+            else "at least 1"
+        )
         raise ConfigurationError(f"n_actors={n_actors}; expected {expected}.")
     if max_lag < 0:
-        raise ConfigurationError(f"max_lag={max_lag}; expected 0, where actors wait for the learner, or more.")
+        raise ConfigurationError(
+            f"max_lag={max_lag}; expected 0, where actors wait for the learner, or more."
+        )
 
 
 def make_runner(name: str, agent: Agent, programs: Programs, envs: Envs, max_lag: int) -> Runner:
@@ -79,4 +87,8 @@ def make_runner(name: str, agent: Agent, programs: Programs, envs: Envs, max_lag
             'runner="device" needs an environment that is written in JAX from end to end, such as "agentzoo/CartPole-v0" or a '
             'FunctionalEnv, without wrappers in Python; use runner="host" for this one.'
         )
-    return HostRunner(agent, programs, envs) if env is None else DeviceRunner(agent, programs, envs, env)
+    return (
+        HostRunner(agent, programs, envs)
+        if env is None
+        else DeviceRunner(agent, programs, envs, env)
+    )

@@ -99,7 +99,9 @@ def find_fault(trajectory: Trajectory) -> tuple[Trajectory, Faults]:
     kind = jnp.where(wrong_r_t.reshape(-1)[first], 1, 2).astype(jnp.int32)
     cycle = jnp.where(wrong.any(), 0, -1).astype(jnp.int32)
     # Actions, extras and memory are repaired too, since they follow from the observations.
-    return jax.tree.map(repair, trajectory), Faults(cycle, kind, first // num_envs, first % num_envs)
+    return jax.tree.map(repair, trajectory), Faults(
+        cycle, kind, first // num_envs, first % num_envs
+    )
 
 
 class DeviceRunner(Runner):
@@ -111,20 +113,33 @@ class DeviceRunner(Runner):
     """
 
     def __init__(self, agent: Agent, programs: Programs, envs: Envs, env: FunctionalEnv):
-        self.agent, self.env, self.num_envs, self.mesh = agent, env, envs.spec.num_envs, programs.mesh
+        self.agent, self.env, self.num_envs, self.mesh = (
+            agent,
+            env,
+            envs.spec.num_envs,
+            programs.mesh,
+        )
         self.worlds: Worlds | None = None
         self.name = repr(env)
         self._cycle_steps = agent.unroll_length * self.num_envs
         self._cycles, self._most = 1, max(1, _MOST_STEPS // self._cycle_steps)
         parts = programs.act, programs.learn, agent.initial_memory
-        self._begin, self._chunk = compile_chunk(*parts, agent.unroll_length, env, self.num_envs, self._most)
+        self._begin, self._chunk = compile_chunk(
+            *parts, agent.unroll_length, env, self.num_envs, self._most
+        )
 
     def reset(self, seed: int | None = None) -> None:
         """Begins new episodes; without a seed, the random numbers go on."""
-        keys = draw_keys(seed, self.num_envs) if seed is not None or self.worlds is None else self.worlds.envs.key
+        keys = (
+            draw_keys(seed, self.num_envs)
+            if seed is not None or self.worlds is None
+            else self.worlds.envs.key
+        )
         self.worlds = spread(self._begin(keys), self.mesh)
 
-    def run(self, run: RunState, total: int, pause: Callable[[int], float]) -> Generator[Cycle, None, None]:
+    def run(
+        self, run: RunState, total: int, pause: Callable[[int], float]
+    ) -> Generator[Cycle, None, None]:
         """Acts and learns in turn, until `total` environment steps are done; yields after each chunk of cycles.
 
         A chunk ends with the cycle that reaches the step `pause(step)`, or earlier, so that it takes fractions of a second.
@@ -136,7 +151,9 @@ class DeviceRunner(Runner):
             cycles = max(1, min(wanted, self._cycles, self._most))
             numbers = np.array([cycles, run.step, run.moves % 2**31, total], np.int32)
             start = time.perf_counter()
-            (state, self.worlds), ends, faults, metrics = self._chunk(run.agent, self.worlds, run.key, numbers)
+            (state, self.worlds), ends, faults, metrics = self._chunk(
+                run.agent, self.worlds, run.key, numbers
+            )
             episodes = self._episodes(collect(ends, self.mesh), cycles)  # waits for the program
             seconds = of_first_host(time.perf_counter() - start, self.mesh)
             if cycles == self._cycles and seconds < _SECONDS[0]:
@@ -177,20 +194,35 @@ class GroupRunner(DeviceRunner):
       values: `[S]` of the hyperparameters that differ.
     """
 
-    def __init__(self, runners: Sequence[DeviceRunner], make_agent: Callable[[dict[str, Array]], Agent], values: dict[str, Array]):
+    def __init__(
+        self,
+        runners: Sequence[DeviceRunner],
+        make_agent: Callable[[dict[str, Array]], Agent],
+        values: dict[str, Array],
+    ):
         one = runners[0]
-        self.agent, self.env, self.num_envs, self.name, self.mesh = one.agent, one.env, one.num_envs, one.name, one.mesh
+        self.agent, self.env, self.num_envs, self.name, self.mesh = (
+            one.agent,
+            one.env,
+            one.num_envs,
+            one.name,
+            one.mesh,
+        )
         self._cycle_steps, self._cycles = one._cycle_steps, 1
         self._most = max(1, one._most // len(runners))
         self.worlds, self._begin = None, one._begin
         self._values = values
 
         compiled = compile_group(make_agent, one.env, one.num_envs, self._most, one.mesh)
-        self._chunk = lambda state, worlds, key, numbers: compiled(state, worlds, key, values, numbers)
+        self._chunk = lambda state, worlds, key, numbers: compiled(
+            state, worlds, key, values, numbers
+        )
 
     def can_run(self, states: Any, keys: Array) -> bool:
         """Whether hyperparameters may be arrays: an algorithm may decide by them what to compute."""
-        worlds = jax.eval_shape(jax.vmap(self._begin), jax.vmap(lambda key: jax.random.split(key, self.num_envs))(keys))
+        worlds = jax.eval_shape(
+            jax.vmap(self._begin), jax.vmap(lambda key: jax.random.split(key, self.num_envs))(keys)
+        )
         try:
             jax.eval_shape(self._chunk, states, worlds, keys, np.zeros(4, np.int32))
         except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
@@ -212,13 +244,29 @@ class GroupRunner(DeviceRunner):
 
 
 @functools.lru_cache(maxsize=16)
-def compile_group(make_agent: Callable[[dict[str, Array]], Agent], env: FunctionalEnv, num_envs: int, most: int, mesh: Mesh | None) -> Any:
+def compile_group(
+    make_agent: Callable[[dict[str, Array]], Agent],
+    env: FunctionalEnv,
+    num_envs: int,
+    most: int,
+    mesh: Mesh | None,
+) -> Any:
     """Compiles the function of `make_chunk` for several agents, with the values of their hyperparameters after the key."""
 
-    def chunk(state: Any, worlds: Worlds, key: Array, values: dict[str, Array], numbers: Array) -> Any:
+    def chunk(
+        state: Any, worlds: Worlds, key: Array, values: dict[str, Array], numbers: Array
+    ) -> Any:
         agent = make_agent(values)
         programs = compile_agent(agent, mesh)
-        one = make_chunk(programs.act, programs.learn, agent.initial_memory, agent.unroll_length, env, num_envs, most)
+        one = make_chunk(
+            programs.act,
+            programs.learn,
+            agent.initial_memory,
+            agent.unroll_length,
+            env,
+            num_envs,
+            most,
+        )
         return one(state, worlds, key, numbers)
 
     return InPlace(jax.vmap(chunk, in_axes=(0, 0, 0, 0, None)), overwritten=1)
@@ -238,18 +286,36 @@ def unstack(tree: PyTree) -> list[PyTree]:
 
 
 @functools.lru_cache(maxsize=16)
-def compile_chunk(act: Any, learn: Any, initial_memory: Any, length: int, env: FunctionalEnv, num_envs: int, most: int) -> tuple[Any, Any]:
+def compile_chunk(
+    act: Any,
+    learn: Any,
+    initial_memory: Any,
+    length: int,
+    env: FunctionalEnv,
+    num_envs: int,
+    most: int,
+) -> tuple[Any, Any]:
     """Compiles the functions `(keys) -> worlds`, which begins episodes, and that of `make_chunk`."""
 
     def begin(keys: Array) -> Worlds:
         envs, obs = begin_all(env, keys)
-        return Worlds(envs, obs, jnp.ones(num_envs, bool), initial_memory(num_envs), jnp.zeros(num_envs))
+        return Worlds(
+            envs, obs, jnp.ones(num_envs, bool), initial_memory(num_envs), jnp.zeros(num_envs)
+        )
 
     chunk = make_chunk(act, learn, initial_memory, length, env, num_envs, most)
     return jax.jit(begin), InPlace(chunk, overwritten=1)
 
 
-def make_chunk(act: Any, learn: Any, initial_memory: Any, length: int, env: FunctionalEnv, num_envs: int, most: int) -> Callable[..., Any]:
+def make_chunk(
+    act: Any,
+    learn: Any,
+    initial_memory: Any,
+    length: int,
+    env: FunctionalEnv,
+    num_envs: int,
+    most: int,
+) -> Callable[..., Any]:
     """Makes the function `(state, worlds, key, numbers) -> (state, worlds), ends, faults, metrics`.
 
     The numbers are how many cycles to do, at most `most`, and step, moves and total of the run. Metrics are those of
@@ -257,32 +323,59 @@ def make_chunk(act: Any, learn: Any, initial_memory: Any, length: int, env: Func
     """
     offset, dtype = spaces.start(env.action_space), spaces.dtype(env.action_space)
 
-    def rollout(params: PyTree, worlds: Worlds, key: Array, step: Array, total: Array, moves: Array) -> tuple[Worlds, Trajectory, Ends]:
+    def rollout(
+        params: PyTree, worlds: Worlds, key: Array, step: Array, total: Array, moves: Array
+    ) -> tuple[Worlds, Trajectory, Ends]:
         def move(worlds: Worlds, t: Array) -> tuple[Worlds, tuple[Trajectory, Ends]]:
             numbers = jnp.stack([step + t * num_envs, total, (moves + t) & (2**31 - 1)])
-            _, action, memory, extras = act(params, worlds.memory, worlds.obs, worlds.first, key, numbers)
+            _, action, memory, extras = act(
+                params, worlds.memory, worlds.obs, worlds.first, key, numbers
+            )
             a_tm1 = action.astype(dtype)
-            envs, obs, (obs_t, r_t, terminated, truncated) = advance_all(env, worlds.envs, a_tm1 + offset)
+            envs, obs, (obs_t, r_t, terminated, truncated) = advance_all(
+                env, worlds.envs, a_tm1 + offset
+            )
             last_t, rewards = terminated | truncated, worlds.rewards + r_t
             discount_t = 1.0 - terminated.astype(jnp.float32)
-            row = Trajectory(worlds.obs, a_tm1, r_t, discount_t, obs_t, last_t, worlds.first, mask=(), extras=extras)
+            row = Trajectory(
+                worlds.obs,
+                a_tm1,
+                r_t,
+                discount_t,
+                obs_t,
+                last_t,
+                worlds.first,
+                mask=(),
+                extras=extras,
+            )
             after = Worlds(envs, obs, last_t, memory, jnp.where(last_t, 0.0, rewards))
             return after, (row, Ends(last_t, rewards, worlds.envs.t + 1))
 
         memory = reset_memory(initial_memory, worlds.memory, worlds.first)
         worlds, (trajectory, ends) = jax.lax.scan(move, worlds, jnp.arange(length, dtype=jnp.int32))
-        return worlds, trajectory._replace(mask=jnp.ones((length, num_envs), bool), memory=memory), ends
+        return (
+            worlds,
+            trajectory._replace(mask=jnp.ones((length, num_envs), bool), memory=memory),
+            ends,
+        )
 
-    def cycle(state: Any, worlds: Worlds, key: Array, step: Array, moves: Array, total: Array) -> Any:
+    def cycle(
+        state: Any, worlds: Worlds, key: Array, step: Array, moves: Array, total: Array
+    ) -> Any:
         worlds, trajectory, ends = rollout(state.params, worlds, key, step, total, moves)
         trajectory, faults = find_fault(trajectory)
         steps = length * num_envs
         numbers = jnp.stack([step + steps, jnp.full_like(step, steps), total])
         state, metrics, finite = learn(state, trajectory, numbers)
-        faults = faults._replace(cycle=jnp.where(finite, faults.cycle, 0), kind=jnp.where(faults.cycle < 0, 0, faults.kind))
+        faults = faults._replace(
+            cycle=jnp.where(finite, faults.cycle, 0),
+            kind=jnp.where(faults.cycle < 0, 0, faults.kind),
+        )
         return state, worlds, ends, faults, metrics
 
-    def chunk(state: Any, worlds: Worlds, key: Array, numbers: Array) -> tuple[tuple[Any, Worlds], Ends, Faults, Any]:
+    def chunk(
+        state: Any, worlds: Worlds, key: Array, numbers: Array
+    ) -> tuple[tuple[Any, Worlds], Ends, Faults, Any]:
         cycles, step, moves, total = numbers
 
         def one(i: Array, carry: Any) -> Any:
@@ -291,7 +384,11 @@ def make_chunk(act: Any, learn: Any, initial_memory: Any, length: int, env: Func
             state, worlds, *new = cycle(state, worlds, key, *now, total)
             ends = jax.tree.map(lambda all, x: all.at[i].set(x), ends, new[0])
             found = new[1]._replace(cycle=jnp.where(new[1].cycle < 0, -1, i))
-            latest = jax.tree.map(lambda old, x: jnp.where(faults.cycle < 0, x, old), (faults, metrics), (found, new[2]))
+            latest = jax.tree.map(
+                lambda old, x: jnp.where(faults.cycle < 0, x, old),
+                (faults, metrics),
+                (found, new[2]),
+            )
             return (state, worlds), ends, *latest
 
         *_, ends, _, metrics = jax.eval_shape(cycle, state, worlds, key, step, moves, total)

@@ -7,7 +7,16 @@ import jax
 import numpy as np
 
 from agentzoo.envs import Envs, make_buffers, spaces
-from agentzoo.runners.programs import LIKELY_CAUSES, Cycle, Episode, Programs, Runner, RunState, compile_ahead, describe_fault
+from agentzoo.runners.programs import (
+    LIKELY_CAUSES,
+    Cycle,
+    Episode,
+    Programs,
+    Runner,
+    RunState,
+    compile_ahead,
+    describe_fault,
+)
 from agentzoo.types import Agent, Array, InvalidStep, PyTree, TrainingError, Trajectory
 
 
@@ -22,8 +31,16 @@ class HostRunner(Runner):
       n_actors: how many there are, all with as many environments.
     """
 
-    def __init__(self, agent: Agent, programs: Programs, envs: Envs, actor: int = 0, n_actors: int = 1):
-        self.agent, self.programs, self.envs, self.actor, self.n_actors = agent, programs, envs, actor, n_actors
+    def __init__(
+        self, agent: Agent, programs: Programs, envs: Envs, actor: int = 0, n_actors: int = 1
+    ):
+        self.agent, self.programs, self.envs, self.actor, self.n_actors = (
+            agent,
+            programs,
+            envs,
+            actor,
+            n_actors,
+        )
         self._obs: Any = None
 
     def reset(self, seed: int | None = None) -> None:
@@ -34,7 +51,9 @@ class HostRunner(Runner):
         self._memory = self.agent.initial_memory(num_envs)
         self._rewards, self._lengths = np.zeros(num_envs), np.zeros(num_envs, int)
 
-    def run(self, run: RunState, total: int, pause: Callable[[int], float]) -> Generator[Cycle, None, None]:
+    def run(
+        self, run: RunState, total: int, pause: Callable[[int], float]
+    ) -> Generator[Cycle, None, None]:
         """Acts and learns in turn, until `total` environment steps are done; yields after each cycle, whatever `pause` asks for."""
         if not self.continues:
             self.reset()
@@ -64,22 +83,35 @@ class HostRunner(Runner):
     def rollout(self, params: PyTree, key: Array, step: int, moves: int, total: int) -> Trajectory:
         """Takes T steps in N environments, from where `step` steps and `moves` calls of `act` have been made by all actors together."""
         length, num_envs = self.agent.unroll_length, self.envs.spec.num_envs
-        out = make_buffers(self.envs.spec, length)  # new ones each time, since JAX may read them while we go on
+        out = make_buffers(
+            self.envs.spec, length
+        )  # new ones each time, since JAX may read them while we go on
         obs, first, first_memory, extras = self._obs, self._first, None, []
         self._obs = None  # until the rollout is complete: if an environment fails, the next run begins new episodes
         spaces.write(self.envs.spec.observation_space, out.obs_tm1, 0, obs)
         out.first_tm1[0] = first
         act, n_actors = self.programs.act, self.n_actors
         for t in range(length):
-            numbers = np.array([step + t * n_actors * num_envs, total, (moves + t * n_actors + self.actor) % 2**31], np.int32)
-            memory, action, self._memory, extra = act(params, self._memory, obs, first, key, numbers)
+            numbers = np.array(
+                [
+                    step + t * n_actors * num_envs,
+                    total,
+                    (moves + t * n_actors + self.actor) % 2**31,
+                ],
+                np.int32,
+            )
+            memory, action, self._memory, extra = act(
+                params, self._memory, obs, first, key, numbers
+            )
             first_memory = memory if t == 0 else first_memory
             extras.append(extra)
             out.a_tm1[t] = action
             try:
                 self.envs.step(out.a_tm1[t], out, t)
             except Exception as error:
-                better = self._explain(error, out.a_tm1[t], int(numbers[0]) + (self.actor + 1) * num_envs)
+                better = self._explain(
+                    error, out.a_tm1[t], int(numbers[0]) + (self.actor + 1) * num_envs
+                )
                 if better is None:
                     raise
                 raise better from (None if isinstance(error, InvalidStep) else error)
@@ -87,7 +119,9 @@ class HostRunner(Runner):
         self._obs, self._first = obs, first
         extras = jax.tree.map(lambda *rows: np.stack(rows), *extras)
         obs_tm1, first_tm1 = spaces.at(out.obs_tm1, slice(length)), out.first_tm1[:length]
-        return out._replace(obs_tm1=obs_tm1, first_tm1=first_tm1, extras=extras, memory=first_memory)
+        return out._replace(
+            obs_tm1=obs_tm1, first_tm1=first_tm1, extras=extras, memory=first_memory
+        )
 
     def _explain(self, error: Exception, actions: np.ndarray, step: int) -> Exception | None:
         """Return a better error than the one that the environments raised when they were given these actions."""
@@ -96,12 +130,18 @@ class HostRunner(Runner):
                 f"Training ended at step {step} because the policy's outputs are not finite: its actions were "
                 f"{actions.tolist()}. {LIKELY_CAUSES}"
             )
-        return error.at(self.actor * self.envs.spec.num_envs, step) if isinstance(error, InvalidStep) else None
+        return (
+            error.at(self.actor * self.envs.spec.num_envs, step)
+            if isinstance(error, InvalidStep)
+            else None
+        )
 
     def finished_episodes(self, trajectory: Trajectory) -> list[Episode]:
         """Counts up rewards and lengths, and returns those of the episodes that ended."""
         if not trajectory.last_t.any():  # which is the rule, and fast
-            self._rewards = self._rewards + (trajectory.r_t * trajectory.mask).sum(axis=0, dtype=float)
+            self._rewards = self._rewards + (trajectory.r_t * trajectory.mask).sum(
+                axis=0, dtype=float
+            )
             self._lengths = self._lengths + trajectory.mask.sum(axis=0)
             return []
         rewards = self._rewards + (trajectory.r_t * trajectory.mask).cumsum(axis=0, dtype=float)

@@ -86,7 +86,9 @@ class InPlace:
         def call(params: PyTree, rest: Any, *arguments: Any) -> Any:
             return function(rest._replace(params=params), *arguments)
 
-        call.__name__ = getattr(function, "__name__", "call")  # the program's name in JAX's logs and profiles
+        call.__name__ = getattr(
+            function, "__name__", "call"
+        )  # the program's name in JAX's logs and profiles
         self._compiled = jax.jit(call, donate_argnums=tuple(range(1, 2 + overwritten)))
 
     def __call__(self, state: Any, *arguments: Any) -> Any:
@@ -217,11 +219,23 @@ def compile_ahead(agent: Agent, programs: Programs, run: RunState, spec: EnvSpec
     """Compiles `learn` for trajectories of these environments before there is one: in a thread, while `act` is compiled and first used."""
     length, num_envs = agent.unroll_length, spec.num_envs
     out, memory = make_buffers(spec, length), agent.initial_memory(num_envs)
-    out = out._replace(obs_tm1=spaces.at(out.obs_tm1, slice(length)), first_tm1=out.first_tm1[:length], memory=memory)
+    out = out._replace(
+        obs_tm1=spaces.at(out.obs_tm1, slice(length)),
+        first_tm1=out.first_tm1[:length],
+        memory=memory,
+    )
     numbers = np.zeros(3, np.int32)
 
     def compile_learn() -> None:
-        *_, extras = jax.eval_shape(programs.act, run.agent.params, memory, spaces.at(out.obs_t, 0), out.last_t[0], run.key, numbers)
+        *_, extras = jax.eval_shape(
+            programs.act,
+            run.agent.params,
+            memory,
+            spaces.at(out.obs_t, 0),
+            out.last_t[0],
+            run.key,
+            numbers,
+        )
         extras = jax.tree.map(lambda x: jax.ShapeDtypeStruct((length, *x.shape), x.dtype), extras)
         programs.learn.lower(run.agent, out._replace(extras=extras), numbers).compile()
 
@@ -249,7 +263,9 @@ class Runner(Protocol):
         """Begins new episodes; without a seed, the random numbers go on."""
         ...
 
-    def run(self, run: RunState, total: int, pause: Callable[[int], float]) -> Generator[Cycle, None, None]:
+    def run(
+        self, run: RunState, total: int, pause: Callable[[int], float]
+    ) -> Generator[Cycle, None, None]:
         """Acts and learns until `total` environment steps are done.
 
         Yields after each cycle, or after several: but not later than with the one that reaches the step `pause(step)`.

@@ -46,16 +46,22 @@ class Worker:
         key = jax.random.key(0)
         params = jax.eval_shape(lambda key: self.runner.agent.init(key).params, key)
         self.runner.reset()
-        self.runner.rollout(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), params), key, 0, 0, 1)
+        self.runner.rollout(
+            jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), params), key, 0, 0, 1
+        )
 
     def replace(self, actor: int) -> None:
         """Takes the place of an actor."""
         self.runner.actor = actor
         self.runner.reset()
 
-    def rollout(self, params: PyTree, key: np.ndarray, *progress: int) -> tuple[Trajectory, list[Episode]]:
+    def rollout(
+        self, params: PyTree, key: np.ndarray, *progress: int
+    ) -> tuple[Trajectory, list[Episode]]:
         """Takes T steps in each environment, as `HostRunner.rollout`."""
-        trajectory = self.runner.rollout(jax.device_put(params), jax.random.wrap_key_data(jnp.asarray(key)), *progress)
+        trajectory = self.runner.rollout(
+            jax.device_put(params), jax.random.wrap_key_data(jnp.asarray(key)), *progress
+        )
         return jax.device_get(trajectory), self.runner.finished_episodes(trajectory)
 
 
@@ -89,7 +95,9 @@ class Handle:
         """Begins new episodes, before the next trajectory; does not wait for it."""
         self._worker.reset.remote(seed)
 
-    def rollout(self, stopped: Callable[[], bool], *arguments: Any) -> tuple[Trajectory, list[Episode]]:
+    def rollout(
+        self, stopped: Callable[[], bool], *arguments: Any
+    ) -> tuple[Trajectory, list[Episode]]:
         """Waits for a trajectory, of another process if the actor's dies.
 
         Raises:
@@ -139,7 +147,14 @@ class RayRunner(ThreadsRunner):
 
     tag = "ray"
 
-    def __init__(self, agent: Agent, programs: Programs, parts: Sequence[Envs], make: Callable[[], Envs], max_lag: int = 1):
+    def __init__(
+        self,
+        agent: Agent,
+        programs: Programs,
+        parts: Sequence[Envs],
+        make: Callable[[], Envs],
+        max_lag: int = 1,
+    ):
         super().__init__(agent, programs, parts, max_lag)
         self._local_actors = []
         connect()
@@ -148,7 +163,9 @@ class RayRunner(ThreadsRunner):
         # So that an actor takes one core at most, and leaves accelerators to the learner.
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
         runtime_env = {"env_vars": {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}}
-        remote = ray.remote(max_restarts=0, scheduling_strategy="SPREAD", runtime_env=runtime_env)(Worker).remote
+        remote = ray.remote(max_restarts=0, scheduling_strategy="SPREAD", runtime_env=runtime_env)(
+            Worker
+        ).remote
 
         def make_worker(actor: int) -> Any:
             return remote(agent, make, actor, len(parts))
@@ -168,8 +185,12 @@ class RayRunner(ThreadsRunner):
 
         return ray.put(jax.device_get(params))
 
-    def _rollout(self, actor: HostRunner, params: Any, key: Array, *progress: int) -> tuple[Trajectory, list[Episode]]:
-        return self.handles[actor.actor].rollout(self._stopped.is_set, params, np.asarray(jax.random.key_data(key)), *progress)
+    def _rollout(
+        self, actor: HostRunner, params: Any, key: Array, *progress: int
+    ) -> tuple[Trajectory, list[Episode]]:
+        return self.handles[actor.actor].rollout(
+            self._stopped.is_set, params, np.asarray(jax.random.key_data(key)), *progress
+        )
 
     def _measure(self) -> dict[str, float]:
         return {"ray/replaced_actors": float(sum(handle.replaced for handle in self.handles))}
@@ -177,12 +198,16 @@ class RayRunner(ThreadsRunner):
 
 def connect() -> None:
     """Connects to the cluster that `RAY_ADDRESS` names, or begins one of this machine, which others cannot reach; once per process."""
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # which makes Ray listen on the loopback interface alone
+    os.environ.setdefault(
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0"
+    )  # which makes Ray listen on the loopback interface alone
     import ray
 
     if not ray.is_initialized():
         address = os.environ.get("RAY_ADDRESS", "local")
         options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # of JAX; what Ray forks becomes another program at once
+            warnings.filterwarnings(
+                "ignore", "os.fork", RuntimeWarning
+            )  # of JAX; what Ray forks becomes another program at once
             ray.init(address=address, log_to_driver=False, **options)

@@ -24,7 +24,15 @@ import numpy as np
 
 from agentzoo.envs import Envs
 from agentzoo.runners.host import HostRunner
-from agentzoo.runners.programs import Cycle, Episode, Programs, Runner, RunState, compile_ahead, describe_fault
+from agentzoo.runners.programs import (
+    Cycle,
+    Episode,
+    Programs,
+    Runner,
+    RunState,
+    compile_ahead,
+    describe_fault,
+)
 from agentzoo.types import Agent, Array, PyTree, Trajectory
 
 
@@ -64,12 +72,16 @@ class ThreadsRunner(Runner):
     def __init__(self, agent: Agent, programs: Programs, parts: Sequence[Envs], max_lag: int = 1):
         self.agent, self.programs, self.max_lag = agent, programs, max_lag
         acting = programs._replace(act=self._act)
-        self.actors = [HostRunner(agent, acting, envs, i, len(parts)) for i, envs in enumerate(parts)]
+        self.actors = [
+            HostRunner(agent, acting, envs, i, len(parts)) for i, envs in enumerate(parts)
+        ]
         self._moves = agent.unroll_length * len(parts)  # of a cycle, and
         self._spec = parts[0].spec._replace(num_envs=sum(envs.spec.num_envs for envs in parts))
         self._steps = agent.unroll_length * self._spec.num_envs
         self._local_actors = self.actors  # those whose environments are in this process
-        self._continues = False  # whether the actors stand where the last trajectory that was learned from ends
+        self._continues = (
+            False  # whether the actors stand where the last trajectory that was learned from ends
+        )
 
     def reset(self, seed: int | None = None) -> None:
         """Begins new episodes."""
@@ -77,7 +89,9 @@ class ThreadsRunner(Runner):
             actor.reset(None if seed is None else seed + actor.actor * actor.envs.spec.num_envs)
         self._continues = True
 
-    def run(self, run: RunState, total: int, pause: Callable[[int], float]) -> Generator[Cycle, None, None]:
+    def run(
+        self, run: RunState, total: int, pause: Callable[[int], float]
+    ) -> Generator[Cycle, None, None]:
         """Acts and learns at the same time, until `total` environment steps are done; yields after each cycle, whatever `pause` asks for.
 
         What an actor raises is raised here, as soon as what came before has been learned.
@@ -90,7 +104,9 @@ class ThreadsRunner(Runner):
         self._published = Published(self._publish(run.agent.params), run.step, run.moves, 0)
         began, idle = time.perf_counter(), 0.0
         with self._threads(run, total):
-            compile_ahead(self.agent, self.programs, run, self._spec).result()  # meanwhile, actors begin
+            compile_ahead(
+                self.agent, self.programs, run, self._spec
+            ).result()  # meanwhile, actors begin
             while run.step < total:
                 queued, waits = np.mean([len(queue) for queue in self._queues]), time.perf_counter()
                 rollouts = self._take()
@@ -113,14 +129,24 @@ class ThreadsRunner(Runner):
                     f"{self.tag}/learner_idle": idle / (time.perf_counter() - began),
                 }
                 fault = None if finite else describe_fault(state.params, metrics, step)
-                yield Cycle(run, [episode for rollout in rollouts for episode in rollout.episodes], metrics, fault)
+                yield Cycle(
+                    run,
+                    [episode for rollout in rollouts for episode in rollout.episodes],
+                    metrics,
+                    fault,
+                )
         self._continues = True
 
     @contextlib.contextmanager
     def _threads(self, run: RunState, total: int) -> Iterator[None]:
         """Lets the actors work, and does not return before the last of them is gone."""
         threads = [
-            threading.Thread(target=self._work, args=(actor, run.key, total), name=f"actor {actor.actor}", daemon=True)
+            threading.Thread(
+                target=self._work,
+                args=(actor, run.key, total),
+                name=f"actor {actor.actor}",
+                daemon=True,
+            )
             for actor in self.actors
         ]
         self._occupy(True)
@@ -147,7 +173,9 @@ class ThreadsRunner(Runner):
         """Waits for a trajectory of each actor, the oldest, or raises what an actor has raised."""
 
         def failures() -> list[BaseException]:
-            return [queue[0] for queue in self._queues if queue and isinstance(queue[0], BaseException)]
+            return [
+                queue[0] for queue in self._queues if queue and isinstance(queue[0], BaseException)
+            ]
 
         with self._changed:
             self._changed.wait_for(lambda: all(self._queues) or failures())
@@ -161,8 +189,17 @@ class ThreadsRunner(Runner):
         try:
             for cycle in itertools.count():
                 params, step, moves, version = self._begin(cycle, total)
-                ahead = cycle - version  # if there are dummy steps among those cycles, it will be fewer steps
-                trajectory, episodes = self._rollout(actor, params, key, step + ahead * self._steps, moves + ahead * self._moves, total)
+                ahead = (
+                    cycle - version
+                )  # if there are dummy steps among those cycles, it will be fewer steps
+                trajectory, episodes = self._rollout(
+                    actor,
+                    params,
+                    key,
+                    step + ahead * self._steps,
+                    moves + ahead * self._moves,
+                    total,
+                )
                 self._put(queue, Rollout(trajectory, episodes, version))
         except Stop:
             pass
@@ -174,7 +211,9 @@ class ThreadsRunner(Runner):
 
         def may_begin() -> bool:
             ahead = cycle - self._published.version
-            return self._stopped.is_set() or (ahead <= self.max_lag and self._published.step + ahead * self._steps < total)
+            return self._stopped.is_set() or (
+                ahead <= self.max_lag and self._published.step + ahead * self._steps < total
+            )
 
         with self._changed:
             self._changed.wait_for(may_begin)
@@ -191,7 +230,9 @@ class ThreadsRunner(Runner):
         """What actors get for parameters."""
         return params
 
-    def _rollout(self, actor: HostRunner, params: Any, key: Array, *progress: int) -> tuple[Trajectory, list[Episode]]:
+    def _rollout(
+        self, actor: HostRunner, params: Any, key: Array, *progress: int
+    ) -> tuple[Trajectory, list[Episode]]:
         """An actor's next trajectory, and the episodes that end in it."""
         if actor.envs.disturbed:  # by a callback
             actor.reset()
@@ -213,5 +254,7 @@ def _side_by_side(parts: Sequence[Trajectory]) -> Trajectory:
     if len(parts) == 1:
         return parts[0]
     memory = jax.tree.map(lambda *x: np.concatenate(x), *(part.memory for part in parts))
-    joined = jax.tree.map(lambda *x: np.concatenate(x, axis=1), *(part._replace(memory=()) for part in parts))
+    joined = jax.tree.map(
+        lambda *x: np.concatenate(x, axis=1), *(part._replace(memory=()) for part in parts)
+    )
     return joined._replace(memory=memory)

@@ -18,7 +18,10 @@ def as_on_an_accelerator():
     What is compiled or traced already is found by JAX's settings, too: under a precision of matrix products that nothing else asks for,
     and that no recurrence has a use for, all is traced anew.
     """
-    with mock.patch.object(_recurrence, "_scan", _recurrence._associative_scan), jax.default_matmul_precision("tensorfloat32"):
+    with (
+        mock.patch.object(_recurrence, "_scan", _recurrence._associative_scan),
+        jax.default_matmul_precision("tensorfloat32"),
+    ):
         yield
 
 
@@ -31,14 +34,22 @@ def check(operator, loop, arguments, differentiate=()):
       arguments: arrays `[T, B, ...]`, and scalars.
       differentiate: names of the arguments whose gradient is compared with the loop's finite differences.
     """
-    arguments = {name: np.asarray(x, np.int32 if np.asarray(x).dtype == int else np.float32) for name, x in arguments.items()}
+    arguments = {
+        name: np.asarray(x, np.int32 if np.asarray(x).dtype == int else np.float32)
+        for name, x in arguments.items()
+    }
     axes = {name: 1 if x.ndim else None for name, x in arguments.items()}
 
     def trajectory(b):
         return {name: x[:, b] if x.ndim else x for name, x in arguments.items()}
 
     def exact(**one):
-        return loop(**{name: np.asarray(x, np.float64) if x.dtype.kind == "f" else x for name, x in one.items()})
+        return loop(
+            **{
+                name: np.asarray(x, np.float64) if x.dtype.kind == "f" else x
+                for name, x in one.items()
+            }
+        )
 
     expected = [exact(**trajectory(b)) for b in range(BATCH)]
     stacked = jax.tree.map(lambda *x: np.stack(x, axis=1), *expected)
@@ -48,7 +59,10 @@ def check(operator, loop, arguments, differentiate=()):
     weights = [np.linspace(0.5, 1.5, x.size).reshape(x.shape) for x in jax.tree.leaves(expected[0])]
 
     def total(function, changed):
-        return sum((w * x).sum() for w, x in zip(weights, jax.tree.leaves(function(**{**one, **changed})), strict=True))
+        return sum(
+            (w * x).sum()
+            for w, x in zip(weights, jax.tree.leaves(function(**{**one, **changed})), strict=True)
+        )
 
     def everything(x, changed):  # in one program, for the sake of time
         return operator(**x), mapped(x), jax.grad(lambda changed: total(operator, changed))(changed)
@@ -62,12 +76,18 @@ def check(operator, loop, arguments, differentiate=()):
             low, high = (total(exact, {name: one[name] + sign * step}) for sign in (-1, 1))
             differences[name][i] = (high - low) / 2e-5
     for context in (contextlib.nullcontext, as_on_an_accelerator):
-        with context():  # a new function, for `jax.jit` finds an old one's program whatever the context
-            whole, by_trajectory, gradients = jax.jit(lambda *x: everything(*x))(arguments, {name: one[name] for name in differentiate})
+        with (
+            context()
+        ):  # a new function, for `jax.jit` finds an old one's program whatever the context
+            whole, by_trajectory, gradients = jax.jit(lambda *x: everything(*x))(
+                arguments, {name: one[name] for name in differentiate}
+            )
         same(whole, stacked)
         same(by_trajectory, stacked)
         for name, gradient in gradients.items():
-            np.testing.assert_allclose(gradient, differences[name], rtol=1e-3, atol=1e-3, err_msg=name)
+            np.testing.assert_allclose(
+                gradient, differences[name], rtol=1e-3, atol=1e-3, err_msg=name
+            )
 
 
 def same(actual, expected):

@@ -29,7 +29,11 @@ class Case(NamedTuple):
 
 
 def parametrized(cases: list[Case]) -> dict:
-    return {"argnames": "case", "argvalues": cases, "ids": [case.function.__name__ for case in cases]}
+    return {
+        "argnames": "case",
+        "argvalues": cases,
+        "ids": [case.function.__name__ for case in cases],
+    }
 
 
 def has(case: Case, option: str) -> bool:
@@ -39,13 +43,19 @@ def has(case: Case, option: str) -> bool:
 def looped(case: Case, x: dict, target: dict | None = None, held: dict | None = None) -> np.ndarray:
     results = []
     for i in np.ndindex(*LEADING):
-        sources = (SimpleNamespace(**{name: value[i] for name, value in source.items()}) for source in (x, target or x, held or x))
+        sources = (
+            SimpleNamespace(**{name: value[i] for name, value in source.items()})
+            for source in (x, target or x, held or x)
+        )
         results.append(case.oracle(*sources))
     return np.reshape(results, (*LEADING, *np.shape(results[0])))
 
 
 def float32(arguments: dict) -> dict:
-    return {name: value.astype(np.float32) if value.dtype == np.float64 else value for name, value in arguments.items()}
+    return {
+        name: value.astype(np.float32) if value.dtype == np.float64 else value
+        for name, value in arguments.items()
+    }
 
 
 def every_way(function: Callable, arguments: Any, axes: int = len(LEADING)) -> dict[str, Any]:
@@ -63,20 +73,26 @@ def every_way(function: Callable, arguments: Any, axes: int = len(LEADING)) -> d
             mapped, scanned = jax.vmap(mapped), functools.partial(jax.lax.map, scanned)
         return {"jit": function(arguments), "vmap": mapped(arguments), "scan": scanned(arguments)}
 
-    with jax.numpy_rank_promotion("raise"):  # so that no shape is stretched that was not meant to be
+    with jax.numpy_rank_promotion(
+        "raise"
+    ):  # so that no shape is stretched that was not meant to be
         return {"plain": function(arguments), **jax.jit(compiled)(arguments)}
 
 
 def check_values(case: Case, **options) -> None:
     expected = looped(case, case.arguments)
-    for how, actual in every_way(lambda arguments: case.call(arguments, **options), float32(case.arguments)).items():
+    for how, actual in every_way(
+        lambda arguments: case.call(arguments, **options), float32(case.arguments)
+    ).items():
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5, err_msg=how)
 
 
 def check_gradients(case: Case, stop: bool, **options) -> None:
     """Compares each argument's gradient with central differences of the oracle."""
     names = [name for name, value in case.arguments.items() if value.dtype == np.float64]
-    gradients = jax.jit(jax.grad(lambda arguments: case.call({**case.arguments, **arguments}, **options).sum()))
+    gradients = jax.jit(
+        jax.grad(lambda arguments: case.call({**case.arguments, **arguments}, **options).sum())
+    )
     actual = gradients({name: case.arguments[name].astype(np.float32) for name in names})
     for name in names:
         expected = np.zeros_like(case.arguments[name])
@@ -86,7 +102,9 @@ def check_gradients(case: Case, stop: bool, **options) -> None:
                 moved = case.arguments[name].copy()
                 moved[i] += step
                 x = {**case.arguments, name: moved}
-                values.append(looped(case, x, target=case.arguments if stop else x, held=case.arguments).sum())
+                values.append(
+                    looped(case, x, target=case.arguments if stop else x, held=case.arguments).sum()
+                )
             expected[i] = (values[0] - values[1]) / 2e-6
         np.testing.assert_allclose(actual[name], expected, rtol=1e-3, atol=1e-4, err_msg=name)
 
@@ -96,13 +114,22 @@ def check_reductions(case: Case) -> None:
     w_t = np.arange(6.0).reshape(LEADING)  # the first step does not count
     arguments, loss = float32(case.arguments), looped(case, case.arguments) * w_t
 
-    expected = {"none": loss, "sum": loss.sum(), "mean": loss.mean(), "masked_mean": loss.sum() / w_t.sum()}
+    expected = {
+        "none": loss,
+        "sum": loss.sum(),
+        "mean": loss.mean(),
+        "masked_mean": loss.sum() / w_t.sum(),
+    }
 
     @jax.jit  # all at once, for the sake of time
     def losses():
-        return {reduction: case.call(arguments, w_t=w_t, reduction=reduction) for reduction in expected}, case.call(arguments)
+        return {
+            reduction: case.call(arguments, w_t=w_t, reduction=reduction) for reduction in expected
+        }, case.call(arguments)
 
     weighted, plain = losses()
     for reduction, value in expected.items():
-        np.testing.assert_allclose(weighted[reduction], value, rtol=1e-4, atol=1e-5, err_msg=reduction)
+        np.testing.assert_allclose(
+            weighted[reduction], value, rtol=1e-4, atol=1e-5, err_msg=reduction
+        )
     np.testing.assert_allclose(plain, looped(case, case.arguments).mean(), rtol=1e-4, atol=1e-5)

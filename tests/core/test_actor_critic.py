@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 
 from agentzoo.core import ShapeError
 from agentzoo.core import actor_critic as ac
-from tests.core.stepwise import Case, check_gradients, check_reductions, check_values, has, parametrized
+from tests.core.stepwise import (
+    Case,
+    check_gradients,
+    check_reductions,
+    check_values,
+    has,
+    parametrized,
+)
 
 RNG = np.random.default_rng(0)
 E, A, S = 2, 4, 3
@@ -48,8 +55,19 @@ ERRORS = [
     ),
     Case(
         ac.sac_error,
-        {"q_tm1": Q_TM1, "r_t": R_T, "discount_t": DISCOUNT_T, "q_t": Q_T, "log_prob_t": LOG_PROB, "temperature": TEMPERATURE},
-        lambda x, target, held: target.r_t + target.discount_t * (min(target.q_t) - target.temperature * target.log_prob_t) - x.q_tm1,
+        {
+            "q_tm1": Q_TM1,
+            "r_t": R_T,
+            "discount_t": DISCOUNT_T,
+            "q_t": Q_T,
+            "log_prob_t": LOG_PROB,
+            "temperature": TEMPERATURE,
+        },
+        lambda x, target, held: (
+            target.r_t
+            + target.discount_t * (min(target.q_t) - target.temperature * target.log_prob_t)
+            - x.q_tm1
+        ),
     ),
     Case(
         ac.sac_discrete_error,
@@ -63,7 +81,9 @@ ERRORS = [
             "temperature": TEMPERATURE,
         },
         lambda x, target, held: (
-            target.r_t + target.discount_t * soft_value(target.logits_t, target.q_t, target.temperature) - x.q_tm1[:, x.a_tm1]
+            target.r_t
+            + target.discount_t * soft_value(target.logits_t, target.q_t, target.temperature)
+            - x.q_tm1[:, x.a_tm1]
         ),
     ),
     Case(
@@ -80,7 +100,10 @@ ERRORS = [
     Case(
         sampled_penalty,
         {"q_tm1": Q_TM1, "sample_q_tm1": SAMPLE_Q, "sample_log_probs": SAMPLE_LOG_PROBS},
-        lambda x, target, held: 0.5 * (log_sum_exp(x.sample_q_tm1 / 0.5 - held.sample_log_probs[:, None]) - np.log(S)) - x.q_tm1,
+        lambda x, target, held: (
+            0.5 * (log_sum_exp(x.sample_q_tm1 / 0.5 - held.sample_log_probs[:, None]) - np.log(S))
+            - x.q_tm1
+        ),
         {"temperature": 0.5},
     ),
     Case(
@@ -110,7 +133,9 @@ LOSSES = [
     Case(
         ac.sac_discrete_temperature_loss,
         {"logits_t": LOGITS, "temperature": TEMPERATURE},
-        lambda x, target, held: x.temperature * (soft_value(held.logits_t, np.zeros((1, A)), 1) - 0.7),
+        lambda x, target, held: (
+            x.temperature * (soft_value(held.logits_t, np.zeros((1, A)), 1) - 0.7)
+        ),
         {"target_entropy": 0.7},
     ),
     Case(
@@ -122,7 +147,9 @@ LOSSES = [
     Case(
         ac.iql_value_loss,
         {"v_t": V, "q_t": Q_T},
-        lambda x, target, held: abs(0.8 - (min(target.q_t) < x.v_t)) * (min(target.q_t) - x.v_t) ** 2,
+        lambda x, target, held: (
+            abs(0.8 - (min(target.q_t) < x.v_t)) * (min(target.q_t) - x.v_t) ** 2
+        ),
         {"expectile": 0.8},
     ),
     Case(
@@ -164,9 +191,13 @@ def test_values_by_hand():
     np.testing.assert_allclose(ac.sac_policy_loss(q_t, -2.0, 0.5), -4)
     np.testing.assert_allclose(ac.sac_temperature_loss(-2.0, 0.5, 1.0), 0.5)
     np.testing.assert_allclose(
-        ac.sac_discrete_policy_loss(np.zeros(2), np.array([[1.0, 3.0], [4.0, 1.0]]), 2), -1 - 2 * np.log(2), rtol=1e-6
+        ac.sac_discrete_policy_loss(np.zeros(2), np.array([[1.0, 3.0], [4.0, 1.0]]), 2),
+        -1 - 2 * np.log(2),
+        rtol=1e-6,
     )
-    np.testing.assert_allclose(ac.sac_discrete_temperature_loss(np.zeros(2), 2.0, 0.0), 2 * np.log(2), rtol=1e-6)
+    np.testing.assert_allclose(
+        ac.sac_discrete_temperature_loss(np.zeros(2), 2.0, 0.0), 2 * np.log(2), rtol=1e-6
+    )
     np.testing.assert_allclose(ac.iql_value_loss(2.0, q_t, 0.9), 0.9)
     np.testing.assert_allclose(ac.iql_value_loss(4.0, q_t, 0.9), 0.1, rtol=1e-6)
     np.testing.assert_allclose(ac.cql_penalty(np.zeros(3), 0), np.log(3), rtol=1e-6)
@@ -175,7 +206,9 @@ def test_values_by_hand():
 def test_more_target_critics_than_critics():
     fewer = Q_TM1[..., :1]
     expected = R_T + DISCOUNT_T * Q_T.min(-1) - fewer[..., 0]
-    np.testing.assert_allclose(ac.clipped_double_q_learning(fewer, R_T, DISCOUNT_T, Q_T)[..., 0], expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        ac.clipped_double_q_learning(fewer, R_T, DISCOUNT_T, Q_T)[..., 0], expected, rtol=1e-5
+    )
 
 
 def test_sac_at_temperature_zero_is_td3():
@@ -184,12 +217,26 @@ def test_sac_at_temperature_zero_is_td3():
 
 
 def test_discrete_sac_is_the_expectation_of_sac():
-    log_probs = np.stack([log_softmax(logits) for logits in LOGITS.reshape(-1, A)]).reshape(LOGITS.shape)
+    log_probs = np.stack([log_softmax(logits) for logits in LOGITS.reshape(-1, A)]).reshape(
+        LOGITS.shape
+    )
     probs, q_t = np.exp(log_probs), np.moveaxis(QA_T, -1, 0)
-    each = jnp.stack([ac.sac_policy_loss(q_t[a], log_probs[..., a], TEMPERATURE, probs[..., a], reduction="none") for a in range(A)])
+    each = jnp.stack(
+        [
+            ac.sac_policy_loss(
+                q_t[a], log_probs[..., a], TEMPERATURE, probs[..., a], reduction="none"
+            )
+            for a in range(A)
+        ]
+    )
     actual = ac.sac_discrete_policy_loss(LOGITS, QA_T, TEMPERATURE, reduction="none")
     np.testing.assert_allclose(actual, each.sum(0), rtol=1e-5, atol=1e-6)
-    each = jnp.stack([ac.sac_temperature_loss(log_probs[..., a], 0.5, 1.0, probs[..., a], reduction="none") for a in range(A)])
+    each = jnp.stack(
+        [
+            ac.sac_temperature_loss(log_probs[..., a], 0.5, 1.0, probs[..., a], reduction="none")
+            for a in range(A)
+        ]
+    )
     actual = ac.sac_discrete_temperature_loss(LOGITS, 0.5, 1.0, reduction="none")
     np.testing.assert_allclose(actual, each.sum(0), rtol=1e-5, atol=1e-6)
 
@@ -198,18 +245,25 @@ def test_actions_that_are_ruled_out_add_nothing():
     logits, q = jnp.array([0.5, -jnp.inf, 1.0]), jnp.array([[1.0, 9.0, 2.0]])
     for loss in (
         lambda logits: ac.sac_discrete_policy_loss(logits, q, 0.5),
-        lambda logits: ac.sac_discrete_error(q, 0, 1.0, 0.9, q, logits, 0.5, stop_target_gradients=False).sum(),
+        lambda logits: ac.sac_discrete_error(
+            q, 0, 1.0, 0.9, q, logits, 0.5, stop_target_gradients=False
+        ).sum(),
     ):
         assert np.isfinite(loss(logits))
         gradient = jax.grad(loss)(logits)
         assert np.isfinite(gradient).all()
         assert gradient[1] == 0
-    np.testing.assert_allclose(ac.sac_discrete_policy_loss(logits, q, 0.5), ac.sac_discrete_policy_loss(logits[::2], q[:, ::2], 0.5))
+    np.testing.assert_allclose(
+        ac.sac_discrete_policy_loss(logits, q, 0.5),
+        ac.sac_discrete_policy_loss(logits[::2], q[:, ::2], 0.5),
+    )
 
 
 def test_temperature_moves_the_entropy_towards_its_target():
     gradient = jax.grad(ac.sac_temperature_loss, argnums=1)
-    assert gradient(1.0, 0.5, 0.0) < 0  # entropy -1, below its target: descending raises the temperature
+    assert (
+        gradient(1.0, 0.5, 0.0) < 0
+    )  # entropy -1, below its target: descending raises the temperature
     assert gradient(-1.0, 0.5, 0.0) > 0
 
 
@@ -219,7 +273,9 @@ def test_smoothing_noise_is_clipped_and_stays_within_the_bounds(transform):
     noise = smooth(KEY, a_t, 1.0, np.array([0.1, 0.5]))
     np.testing.assert_allclose(jnp.abs(noise).max(0), [0.1, 0.5])
     np.testing.assert_allclose(noise.mean(0), 0, atol=0.05)
-    np.testing.assert_allclose(smooth(KEY, a_t), np.clip(0.2 * jax.random.normal(KEY, a_t.shape), -0.5, 0.5), atol=1e-6)
+    np.testing.assert_allclose(
+        smooth(KEY, a_t), np.clip(0.2 * jax.random.normal(KEY, a_t.shape), -0.5, 0.5), atol=1e-6
+    )
     assert smooth(KEY, a_t + 0.9).max() == 1
     mapped = jax.vmap(smooth)(jax.random.split(KEY, 500), a_t)
     assert 0.15 < mapped.std() < 0.25
@@ -235,12 +291,18 @@ def test_smoothing_passes_the_gradient_and_keeps_the_dtype():
 def test_normalized_advantage_weights():
     weights = ac.advantage_weights(ADV, 0.5, normalize=True)
     np.testing.assert_allclose(weights, np.exp(ADV / 0.5) / np.exp(ADV / 0.5).mean(), rtol=1e-5)
-    np.testing.assert_allclose(ac.advantage_weights(ADV + 1000, 0.5, normalize=True), weights, rtol=1e-3)  # nothing overflows
+    np.testing.assert_allclose(
+        ac.advantage_weights(ADV + 1000, 0.5, normalize=True), weights, rtol=1e-3
+    )  # nothing overflows
     counted = np.array([[1, 0, 1], [0, 1, 1]])
     actual = ac.advantage_weights(ADV, 0.5, normalize=True, w_t=counted)[counted > 0]
-    np.testing.assert_allclose(actual, ac.advantage_weights(ADV[counted > 0], 0.5, normalize=True), rtol=1e-5)
     np.testing.assert_allclose(
-        ac.awac_policy_loss(LOG_PROB, ADV, 0.5, normalize=True, w_t=counted, reduction="masked_mean"),
+        actual, ac.advantage_weights(ADV[counted > 0], 0.5, normalize=True), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        ac.awac_policy_loss(
+            LOG_PROB, ADV, 0.5, normalize=True, w_t=counted, reduction="masked_mean"
+        ),
         ac.awac_policy_loss(LOG_PROB[counted > 0], ADV[counted > 0], 0.5, normalize=True),
         rtol=1e-5,
     )
@@ -249,7 +311,9 @@ def test_normalized_advantage_weights():
 def test_iql_and_awac_policies_differ_by_their_temperature_only():
     awac = ac.awac_policy_loss(LOG_PROB, ADV, 0.25)
     np.testing.assert_allclose(ac.iql_policy_loss(LOG_PROB, ADV, 4, None), awac, rtol=1e-5)
-    np.testing.assert_allclose(ac.iql_policy_loss(LOG_PROB, ADV, 0), -LOG_PROB.mean(), rtol=1e-5)  # imitation
+    np.testing.assert_allclose(
+        ac.iql_policy_loss(LOG_PROB, ADV, 0), -LOG_PROB.mean(), rtol=1e-5
+    )  # imitation
     large = ac.iql_policy_loss(LOG_PROB, np.full_like(ADV, 1e6))
     np.testing.assert_allclose(large, -100 * LOG_PROB.mean(), rtol=1e-4)
 
@@ -259,7 +323,11 @@ def test_value_of_iql_is_the_expectile():
 
     def best(expectile):
         values = jnp.linspace(0, 7, 701)
-        return values[jnp.argmin(jax.vmap(lambda v: ac.iql_value_loss(jnp.full(4, v), q_t, expectile))(values))]
+        return values[
+            jnp.argmin(
+                jax.vmap(lambda v: ac.iql_value_loss(jnp.full(4, v), q_t, expectile))(values)
+            )
+        ]
 
     np.testing.assert_allclose(best(0.5), 2.5, atol=0.02)  # the mean
     assert 2.5 < best(0.7) < best(0.9) < best(0.99) < 7
@@ -278,19 +346,31 @@ def test_sampled_penalty_estimates_the_integral():
 
 
 def test_penalty_of_large_values_keeps_its_digits():
-    np.testing.assert_allclose(ac.cql_penalty(np.full(2, 1e4), 0, 0.07), 0.07 * np.log(2), rtol=1e-6)
+    np.testing.assert_allclose(
+        ac.cql_penalty(np.full(2, 1e4), 0, 0.07), 0.07 * np.log(2), rtol=1e-6
+    )
 
 
 def test_penalty_of_an_ensemble():
     mapped = jax.vmap(ac.cql_penalty, in_axes=(-2, None), out_axes=-1)(QA_TM1, ACTIONS)
-    np.testing.assert_allclose(mapped[..., 1], ac.cql_penalty(QA_TM1[..., 1, :], ACTIONS), rtol=1e-6)
+    np.testing.assert_allclose(
+        mapped[..., 1], ac.cql_penalty(QA_TM1[..., 1, :], ACTIONS), rtol=1e-6
+    )
 
 
 @settings(deadline=None, max_examples=10)
-@given(st.lists(st.integers(1, 3), max_size=3), st.integers(1, 3), st.sampled_from(["float32", "bfloat16", "float16", "int32"]))
+@given(
+    st.lists(st.integers(1, 3), max_size=3),
+    st.integers(1, 3),
+    st.sampled_from(["float32", "bfloat16", "float16", "int32"]),
+)
 def test_any_leading_axes_and_dtypes(leading, num_critics, dtype):
     expected = jnp.promote_types(dtype, jnp.float32) if dtype == "int32" else jnp.dtype(dtype)
-    q, step, actions = jnp.ones((*leading, num_critics), dtype), jnp.ones(leading, dtype), jnp.zeros(leading, int)
+    q, step, actions = (
+        jnp.ones((*leading, num_critics), dtype),
+        jnp.ones(leading, dtype),
+        jnp.zeros(leading, int),
+    )
 
     def errors():  # traced only: shapes and dtypes need no compilation
         return (
@@ -329,9 +409,22 @@ WRONG = np.zeros((2, 1))
         (lambda: ac.sac_error(Q_TM1, R_T, DISCOUNT_T, Q_T, LOG_PROB, WRONG), "temperature"),
         (lambda: ac.sac_policy_loss(Q_T, WRONG, 0.5), "log_prob_t"),
         (lambda: ac.sac_temperature_loss(LOG_PROB, WRONG, 0.5), "temperature"),
-        (lambda: ac.sac_discrete_error(QA_TM1, ACTIONS[0], R_T, DISCOUNT_T, QA_T, LOGITS, 0.5), "a_tm1"),
-        (lambda: ac.sac_discrete_error(QA_TM1, ACTIONS, R_T, DISCOUNT_T, QA_T[..., :2], LOGITS, 0.5), "q_t"),
-        (lambda: ac.sac_discrete_error(QA_TM1, ACTIONS, R_T, DISCOUNT_T, QA_T, LOGITS[..., :2], 0.5), "logits_t"),
+        (
+            lambda: ac.sac_discrete_error(QA_TM1, ACTIONS[0], R_T, DISCOUNT_T, QA_T, LOGITS, 0.5),
+            "a_tm1",
+        ),
+        (
+            lambda: ac.sac_discrete_error(
+                QA_TM1, ACTIONS, R_T, DISCOUNT_T, QA_T[..., :2], LOGITS, 0.5
+            ),
+            "q_t",
+        ),
+        (
+            lambda: ac.sac_discrete_error(
+                QA_TM1, ACTIONS, R_T, DISCOUNT_T, QA_T, LOGITS[..., :2], 0.5
+            ),
+            "logits_t",
+        ),
         (lambda: ac.sac_discrete_policy_loss(LOGITS[0], QA_T, 0.5), "logits_t"),
         (lambda: ac.sac_discrete_temperature_loss(LOGITS, WRONG, 0.5), "temperature"),
         (lambda: ac.target_policy_smoothing(KEY, LOGITS, np.ones(2)), "stddev"),
@@ -352,6 +445,8 @@ def test_shapes_that_do_not_fit_are_named(call, name):
 
 def test_bad_actions():
     assert np.isnan(ac.cql_penalty(LOGITS[0, 0], A))
-    assert np.isnan(ac.sac_discrete_error(QA_TM1[0, 0], -1, 0.0, 0.0, QA_T[0, 0], LOGITS[0, 0], 0.5)).all()
+    assert np.isnan(
+        ac.sac_discrete_error(QA_TM1[0, 0], -1, 0.0, 0.0, QA_T[0, 0], LOGITS[0, 0], 0.5)
+    ).all()
     with pytest.raises(TypeError, match="'a_tm1'"):
         ac.cql_penalty(LOGITS, ADV)

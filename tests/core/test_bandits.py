@@ -51,17 +51,23 @@ def test_sample_means():
 
 def test_epsilon_greedy_probabilities():
     np.testing.assert_allclose(
-        ALL["epsilon-greedy"].probabilities(after(ALL["epsilon-greedy"])), [0.45 + 0.1 / 3, 0.1 / 3, 0.45 + 0.1 / 3], rtol=1e-5
+        ALL["epsilon-greedy"].probabilities(after(ALL["epsilon-greedy"])),
+        [0.45 + 0.1 / 3, 0.1 / 3, 0.45 + 0.1 / 3],
+        rtol=1e-5,
     )
     falling = ALL["epsilon-greedy, falling"]
-    np.testing.assert_allclose(falling.probabilities(falling.init()), [1 / 3] * 3, rtol=1e-5)  # 5 / 1, at most 1
+    np.testing.assert_allclose(
+        falling.probabilities(falling.init()), [1 / 3] * 3, rtol=1e-5
+    )  # 5 / 1, at most 1
     np.testing.assert_allclose(falling.probabilities(after(falling))[1], 5 / 7 / 3, rtol=1e-5)
 
 
 def test_ucb_index():
     ucb = ALL["UCB"]
     np.testing.assert_allclose(ucb.probabilities(ucb.init()), [1 / 3] * 3, rtol=1e-5)
-    np.testing.assert_allclose(ucb.probabilities(after(ucb, [(1, 1.0)])), [0.5, 0, 0.5])  # each arm once first
+    np.testing.assert_allclose(
+        ucb.probabilities(after(ucb, [(1, 1.0)])), [0.5, 0, 0.5]
+    )  # each arm once first
     index = np.array([0.5, 0, 0.5]) + np.sqrt(2 * np.log(6) / np.array([2, 1, 3]))
     np.testing.assert_array_equal(ucb.probabilities(after(ucb)), index == index.max())
     narrow = bandits.ucb_bandit(A, exploration=0.01)
@@ -83,7 +89,11 @@ def test_thompson_posteriors():
 def test_thompson_pulls_an_arm_as_often_as_it_is_the_best():
     n = 20_000
     for bandit, state, draw in (
-        (ALL["Thompson, Bernoulli"], after(ALL["Thompson, Bernoulli"]), lambda rng, s: rng.beta(s.alpha, s.beta, (n, A))),
+        (
+            ALL["Thompson, Bernoulli"],
+            after(ALL["Thompson, Bernoulli"]),
+            lambda rng, s: rng.beta(s.alpha, s.beta, (n, A)),
+        ),
         (
             ALL["Thompson, Gaussian"],
             after(ALL["Thompson, Gaussian"]),
@@ -91,8 +101,16 @@ def test_thompson_pulls_an_arm_as_often_as_it_is_the_best():
         ),
     ):
         arms = jax.vmap(bandit.act, (0, None))(jax.random.split(KEY, n), state)
-        expected = np.bincount(draw(np.random.default_rng(0), jax.tree.map(np.asarray, state)).argmax(-1), minlength=A) / n
-        np.testing.assert_allclose(np.bincount(arms, minlength=A) / n, expected, atol=5 * math.sqrt(0.5 / n))
+        expected = (
+            np.bincount(
+                draw(np.random.default_rng(0), jax.tree.map(np.asarray, state)).argmax(-1),
+                minlength=A,
+            )
+            / n
+        )
+        np.testing.assert_allclose(
+            np.bincount(arms, minlength=A) / n, expected, atol=5 * math.sqrt(0.5 / n)
+        )
 
 
 def test_exp3_against_its_formulas():
@@ -102,14 +120,22 @@ def test_exp3_against_its_formulas():
         weights[arm] *= np.exp(gamma * reward / p[arm] / A)
     state = after(ALL["EXP3"])
     np.testing.assert_allclose(np.exp(state.log_weight), weights / weights.max(), rtol=1e-5)
-    np.testing.assert_allclose(ALL["EXP3"].probabilities(state), (1 - gamma) * weights / weights.sum() + gamma / A, rtol=1e-5)
+    np.testing.assert_allclose(
+        ALL["EXP3"].probabilities(state),
+        (1 - gamma) * weights / weights.sum() + gamma / A,
+        rtol=1e-5,
+    )
 
 
 def test_exp3_weights_stay_finite():
     bandit = bandits.exp3_bandit(A, 1e-3)
-    state = jax.lax.fori_loop(0, 200_000, lambda _, state: bandit.update(state, 1, 1.0), bandit.init())
+    state = jax.lax.fori_loop(
+        0, 200_000, lambda _, state: bandit.update(state, 1, 1.0), bandit.init()
+    )
     assert np.isfinite(state.log_weight).all() and state.log_weight[1] == 0
-    np.testing.assert_allclose(bandit.probabilities(state), [1e-3 / 3, 1 - 2e-3 / 3, 1e-3 / 3], rtol=1e-4)
+    np.testing.assert_allclose(
+        bandit.probabilities(state), [1e-3 / 3, 1 - 2e-3 / 3, 1e-3 / 3], rtol=1e-4
+    )
 
 
 def test_gradient_bandit_against_its_formulas():
@@ -129,9 +155,12 @@ def test_gradient_bandit_ascends_the_expected_reward():
     bandit, means = bandits.gradient_bandit(A, 1.0), jnp.array([0.2, 0.5, 0.9])
     state = bandits.Preferences(jnp.array([0.3, -0.2, 0.1]), jnp.float32(0.4), jnp.float32(10))
     mean_update = sum(
-        p * (bandit.update(state, arm, means[arm]).preference - state.preference) for arm, p in enumerate(bandit.probabilities(state))
+        p * (bandit.update(state, arm, means[arm]).preference - state.preference)
+        for arm, p in enumerate(bandit.probabilities(state))
     )
-    np.testing.assert_allclose(mean_update, jax.grad(lambda h: jax.nn.softmax(h) @ means)(state.preference), rtol=1e-4)
+    np.testing.assert_allclose(
+        mean_update, jax.grad(lambda h: jax.nn.softmax(h) @ means)(state.preference), rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -145,10 +174,18 @@ def test_interface(name):
     if bandit.probabilities:
         p = np.asarray(bandit.probabilities(state))
         np.testing.assert_allclose(p.sum(), 1, rtol=1e-5)
-        np.testing.assert_allclose(np.bincount(arms, minlength=A) / n, p, atol=5 * math.sqrt(0.25 / n))
+        np.testing.assert_allclose(
+            np.bincount(arms, minlength=A) / n, p, atol=5 * math.sqrt(0.25 / n)
+        )
     compiled = jax.jit(lambda state: bandit.update(state, 1, 1))(state)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), compiled, bandit.update(state, 1, 1))
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), compiled) == jax.tree.map(lambda x: (x.shape, x.dtype), bandit.init())
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5),
+        compiled,
+        bandit.update(state, 1, 1),
+    )
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), compiled) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), bandit.init()
+    )
     for arm in (-1, A):
         assert any(np.isnan(leaf).any() for leaf in jax.tree.leaves(bandit.update(state, arm, 1.0)))
 
@@ -159,7 +196,9 @@ def test_hyperparameters_may_be_mapped_over():
         return bandit.update(bandit.update(bandit.init(), 0, 1.0), 1, 0.0).preference[1]
 
     steps = jnp.array([0.1, 0.2])
-    np.testing.assert_allclose(jax.vmap(first_preference)(steps), [first_preference(0.1), first_preference(0.2)], rtol=1e-6)
+    np.testing.assert_allclose(
+        jax.vmap(first_preference)(steps), [first_preference(0.1), first_preference(0.2)], rtol=1e-6
+    )
 
 
 # Regret, beside the theory.
@@ -176,7 +215,10 @@ PLAYS = {
     "UCB, Gaussian": (bandits.ucb_bandit(5, exploration=8.0), GAUSSIAN),
     "Thompson, Bernoulli": (bandits.thompson_bernoulli_bandit(5), BERNOULLI),
     "Thompson, Gaussian": (bandits.thompson_gaussian_bandit(5), GAUSSIAN),
-    "EXP3": (bandits.exp3_bandit(5, math.sqrt(5 * math.log(5) / ((math.e - 1) * PULLED))), BERNOULLI),
+    "EXP3": (
+        bandits.exp3_bandit(5, math.sqrt(5 * math.log(5) / ((math.e - 1) * PULLED))),
+        BERNOULLI,
+    ),
     "gradient": (bandits.gradient_bandit(5, 0.1), GAUSSIAN),
 }
 
@@ -208,7 +250,11 @@ def lai_robbins(env):
     best = max(env.means)
 
     def divergence(p):
-        return p * np.log(p / best) + (1 - p) * np.log((1 - p) / (1 - best)) if env.std is None else (p - best) ** 2 / (2 * env.std**2)
+        return (
+            p * np.log(p / best) + (1 - p) * np.log((1 - p) / (1 - best))
+            if env.std is None
+            else (p - best) ** 2 / (2 * env.std**2)
+        )
 
     return sum((best - mean) / divergence(mean) for mean in env.means if mean < best)
 
@@ -219,14 +265,19 @@ def test_ucb1_regret_is_logarithmic_and_within_its_bound():
     bound = sum(8 * np.log(t) / gap + (1 + math.pi**2 / 3) * gap for gap in gaps(BERNOULLI))
     mean = regret.mean(0)
     assert (mean[5:] < bound[5:]).all()
-    assert mean[-1] > lai_robbins(BERNOULLI) * np.log(PULLED)  # UCB1 is not optimal: known to be above
+    assert mean[-1] > lai_robbins(BERNOULLI) * np.log(
+        PULLED
+    )  # UCB1 is not optimal: known to be above
     # Logarithmic: the last doubling costs about what those before did, and much less than twice as much in all.
     assert mean[1999] - mean[999] < 1.3 * (mean[999] - mean[499])
     assert mean[1999] < 1.4 * mean[999]
     assert regret[:, -1].max() < bound[-1]
 
 
-@pytest.mark.parametrize("name", ["Thompson, Bernoulli", "Thompson, Gaussian", "UCB, Gaussian", "epsilon-greedy, falling"])
+@pytest.mark.parametrize(
+    "name",
+    ["Thompson, Bernoulli", "Thompson, Gaussian", "UCB, Gaussian", "epsilon-greedy, falling"],
+)
 def test_regret_is_of_the_order_of_log_t(name):
     mean = regrets(name).mean(0)
     order = lai_robbins(PLAYS[name][1]) * np.log(PULLED)
@@ -247,7 +298,11 @@ def test_constant_epsilon_pays_for_ever():
 
 def test_exp3_regret_is_within_its_bound_and_sublinear():
     mean = regrets("EXP3").mean(0)
-    assert 0.1 * 2.63 * math.sqrt(PULLED * 5 * math.log(5)) < mean[-1] < 2.63 * math.sqrt(PULLED * 5 * math.log(5))
+    assert (
+        0.1 * 2.63 * math.sqrt(PULLED * 5 * math.log(5))
+        < mean[-1]
+        < 2.63 * math.sqrt(PULLED * 5 * math.log(5))
+    )
     assert mean[1999] < 1.5 * mean[999]
 
 
@@ -255,7 +310,9 @@ def test_exp3_withstands_an_adversary():
     """The best arm changes halfway; regret to the best single arm stays within the bound, where UCB1 may not."""
     pulled, gamma = 4_000, math.sqrt(2 * math.log(2) / ((math.e - 1) * 4_000))
     bandit = bandits.exp3_bandit(2, gamma)
-    rewards = np.where(np.arange(pulled)[:, None] < pulled // 2, [0.2, 0.8], [1.0, 0.0]).astype(np.float32)
+    rewards = np.where(np.arange(pulled)[:, None] < pulled // 2, [0.2, 0.8], [1.0, 0.0]).astype(
+        np.float32
+    )
 
     def pull(state, x):
         key, reward = x
@@ -271,5 +328,7 @@ def test_exp3_withstands_an_adversary():
 
 def test_the_gradient_bandit_finds_the_best_arm():
     regret = regrets("gradient")
-    assert regret[:, -1].mean() < 0.15 * np.mean([0, *gaps(GAUSSIAN)]) * PULLED  # of what playing at random loses
+    assert (
+        regret[:, -1].mean() < 0.15 * np.mean([0, *gaps(GAUSSIAN)]) * PULLED
+    )  # of what playing at random loses
     assert regret[:, -1].mean() < 1.3 * regret[:, 999].mean()

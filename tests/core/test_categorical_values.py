@@ -42,7 +42,9 @@ def td_loss(atoms_tm1, logits_tm1, r, discount, atoms_t, logits_t):
 
 def q_loss(atoms_tm1, logits_tm1, a, r, discount, atoms_t, logits_t, selector=None):
     selector = (softmax(logits_t) * atoms_t).sum(-1) if selector is None else selector
-    return td_loss(atoms_tm1, logits_tm1[a], r, discount, atoms_t, logits_t[int(np.argmax(selector))])
+    return td_loss(
+        atoms_tm1, logits_tm1[a], r, discount, atoms_t, logits_t[int(np.argmax(selector))]
+    )
 
 
 def batch(seed=0, shape=(B,)):
@@ -75,7 +77,9 @@ def test_projection_by_hand():
     z_p, probs = np.array([0.5, -7.0, 9.0, 2.0]), np.array([0.4, 0.1, 0.2, 0.3])
     projected = cv.categorical_l2_project(z_p, probs, np.array([-1.0, 0.0, 1.0, 3.0]))
     np.testing.assert_allclose(projected, [0.1, 0.2, 0.2 + 0.15, 0.15 + 0.2], rtol=1e-6)
-    np.testing.assert_allclose(cv.categorical_l2_project(z_p, probs, np.array([0.0])), [1.0])  # one atom takes all
+    np.testing.assert_allclose(
+        cv.categorical_l2_project(z_p, probs, np.array([0.0])), [1.0]
+    )  # one atom takes all
 
 
 @settings(deadline=None, max_examples=8)
@@ -137,7 +141,9 @@ def test_atoms_that_all_steps_share_and_any_leading_axes(operator, oracle, of):
 @pytest.mark.parametrize(("operator", "oracle", "of"), OPERATORS, ids=OPERATOR_IDS)
 def test_gradient_of_logits_is_probability_less_target(operator, oracle, of):
     arguments = of(batch())
-    found = jax.jit(jax.grad(lambda logits: operator(arguments[0], logits, *arguments[2:]).sum()))(arguments[1])
+    found = jax.jit(jax.grad(lambda logits: operator(arguments[0], logits, *arguments[2:]).sum()))(
+        arguments[1]
+    )
     step = 1e-6
     for place in [(0, 0, 1), (1, 2, 3), (3, 1, 4)]:
         b, *place = place if found.ndim == 3 else (place[0], place[2])
@@ -155,7 +161,9 @@ def test_gradient_reaches_the_target_only_if_asked(operator, oracle, of, stop):
     place = 2 if operator is cv.categorical_td_learning else 3  # rewards
 
     def loss(r_t):
-        return operator(*arguments[:place], r_t, *arguments[place + 1 :], stop_target_gradients=stop).sum()
+        return operator(
+            *arguments[:place], r_t, *arguments[place + 1 :], stop_target_gradients=stop
+        ).sum()
 
     found = jax.jit(jax.grad(loss))(arguments[place])
     if stop:
@@ -163,14 +171,23 @@ def test_gradient_reaches_the_target_only_if_asked(operator, oracle, of, stop):
         return
     step = 1e-5
     for b in range(B):
-        up, down = ([x[b] + sign * step if i == place else x[b] for i, x in enumerate(arguments)] for sign in (1, -1))
-        np.testing.assert_allclose(found[b], (oracle(*up) - oracle(*down)) / (2 * step), rtol=1e-3, atol=1e-5)
+        up, down = (
+            [x[b] + sign * step if i == place else x[b] for i, x in enumerate(arguments)]
+            for sign in (1, -1)
+        )
+        np.testing.assert_allclose(
+            found[b], (oracle(*up) - oracle(*down)) / (2 * step), rtol=1e-3, atol=1e-5
+        )
 
 
 def test_double_q_learning_of_the_mean_is_q_learning():
     *arguments, _ = batch()
     means = (softmax(arguments[6]) * arguments[5][:, None]).sum(-1)
-    np.testing.assert_allclose(cv.categorical_double_q_learning(*arguments, means), cv.categorical_q_learning(*arguments), rtol=1e-6)
+    np.testing.assert_allclose(
+        cv.categorical_double_q_learning(*arguments, means),
+        cv.categorical_q_learning(*arguments),
+        rtol=1e-6,
+    )
 
 
 def test_excluded_atoms_cost_nothing_and_leave_gradients_finite():
@@ -178,11 +195,17 @@ def test_excluded_atoms_cost_nothing_and_leave_gradients_finite():
     logits = np.array([[0.0, 1.0, -np.inf, 2.0, 0.5], [1.0, -np.inf, -np.inf, 0.0, 3.0]])
 
     def loss(logits_tm1, logits_t, stop):
-        return cv.categorical_td_learning(atoms, logits_tm1, r_t, discount_t, atoms, logits_t, stop).sum()
+        return cv.categorical_td_learning(
+            atoms, logits_tm1, r_t, discount_t, atoms, logits_t, stop
+        ).sum()
 
     for stop in (True, False):
-        value, gradients = jax.jit(jax.value_and_grad(loss, (0, 1)), static_argnums=2)(logits, logits, stop)
-        np.testing.assert_allclose(value, -sum((p[p > 0] * np.log(p[p > 0])).sum() for p in softmax(logits)), rtol=1e-5)
+        value, gradients = jax.jit(jax.value_and_grad(loss, (0, 1)), static_argnums=2)(
+            logits, logits, stop
+        )
+        np.testing.assert_allclose(
+            value, -sum((p[p > 0] * np.log(p[p > 0])).sum() for p in softmax(logits)), rtol=1e-5
+        )
         assert all(np.isfinite(g).all() for g in gradients)
         np.testing.assert_allclose(gradients[0], np.zeros((2, K)), atol=1e-6)
 
@@ -190,7 +213,9 @@ def test_excluded_atoms_cost_nothing_and_leave_gradients_finite():
 def test_no_warning_is_raised():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        cv.categorical_td_learning(np.arange(3.0), np.zeros(3), 0.0, 1.0, np.arange(3.0), np.zeros(3))
+        cv.categorical_td_learning(
+            np.arange(3.0), np.zeros(3), 0.0, 1.0, np.arange(3.0), np.zeros(3)
+        )
 
 
 def test_actions_out_of_range_are_nan():
@@ -223,7 +248,11 @@ def test_shapes_that_do_not_fit_are_named(place, value, name):
 
 
 def test_projection_names_what_does_not_fit():
-    for arguments, name in [(([1.0], [[0.5, 0.5]], [0.0]), "z_p"), (([1.0], [1.0], 0.0), "z_q"), ((1.0, 1.0, [0.0]), "probs")]:
+    for arguments, name in [
+        (([1.0], [[0.5, 0.5]], [0.0]), "z_p"),
+        (([1.0], [1.0], 0.0), "z_q"),
+        ((1.0, 1.0, [0.0]), "probs"),
+    ]:
         with pytest.raises(ShapeError, match=f"'{name}'"):
             cv.categorical_l2_project(*map(np.array, arguments))
 
@@ -237,12 +266,20 @@ def test_dtypes():
     assert found.dtype == jnp.bfloat16
     np.testing.assert_allclose(found.astype(float), wide, rtol=0.1)
     atoms = np.arange(3)
-    assert cv.categorical_td_learning(atoms, np.array([0, 1, 0]), 1, 0, atoms, np.array([1, 0, 2])).dtype == jnp.float32
+    assert (
+        cv.categorical_td_learning(
+            atoms, np.array([0, 1, 0]), 1, 0, atoms, np.array([1, 0, 2])
+        ).dtype
+        == jnp.float32
+    )
 
 
 # Values by classification.
 
-LOSSES = [(cv.two_hot_loss, transforms.transform_to_2hot), (cv.hl_gauss_loss, transforms.transform_to_hl_gauss)]
+LOSSES = [
+    (cv.two_hot_loss, transforms.transform_to_2hot),
+    (cv.hl_gauss_loss, transforms.transform_to_hl_gauss),
+]
 
 
 @pytest.mark.parametrize(("loss", "encode"), LOSSES, ids=["two_hot", "hl_gauss"])
@@ -251,15 +288,24 @@ def test_value_losses_are_cross_entropies_with_the_encoding(loss, encode):
     logits, targets = rng.normal(size=(B, K)), np.array([-3.0, -0.7, 0.2, 5.0])
     labels = np.asarray(encode(targets, -2, 2, K), np.float64)
     for how, found in every_way(lambda x: loss(*x, -2, 2), (logits, targets), axes=1).items():
-        np.testing.assert_allclose(found, -(labels * np.log(softmax(logits))).sum(-1), rtol=1e-5, err_msg=how)
+        np.testing.assert_allclose(
+            found, -(labels * np.log(softmax(logits))).sum(-1), rtol=1e-5, err_msg=how
+        )
     gradients = jax.grad(lambda *x: loss(*x, -2, 2).sum(), (0, 1))(logits, targets)
     np.testing.assert_allclose(gradients[0], softmax(logits) - labels, atol=1e-6)
     np.testing.assert_array_equal(gradients[1], np.zeros(B))
 
 
 def test_width_of_hl_gauss():
-    logits, labels = np.arange(5.0), np.asarray(transforms.transform_to_hl_gauss(0.3, -1, 1, 5, 0.2))
-    np.testing.assert_allclose(cv.hl_gauss_loss(logits, 0.3, -1, 1, sigma_ratio=0.2), -(labels * np.log(softmax(logits))).sum(), rtol=1e-5)
+    logits, labels = (
+        np.arange(5.0),
+        np.asarray(transforms.transform_to_hl_gauss(0.3, -1, 1, 5, 0.2)),
+    )
+    np.testing.assert_allclose(
+        cv.hl_gauss_loss(logits, 0.3, -1, 1, sigma_ratio=0.2),
+        -(labels * np.log(softmax(logits))).sum(),
+        rtol=1e-5,
+    )
 
 
 @pytest.mark.parametrize(("loss", "encode"), LOSSES, ids=["two_hot", "hl_gauss"])

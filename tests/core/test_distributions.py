@@ -51,7 +51,9 @@ def normal_logpdf(x, mu, sigma):
 
 
 def normal_kl(mu_0, sigma_0, mu_1, sigma_1):
-    return np.sum(np.log(sigma_1 / sigma_0) + (sigma_0**2 + (mu_0 - mu_1) ** 2) / (2 * sigma_1**2) - 0.5)
+    return np.sum(
+        np.log(sigma_1 / sigma_0) + (sigma_0**2 + (mu_0 - mu_1) ** 2) / (2 * sigma_1**2) - 0.5
+    )
 
 
 def squashed_base(mu, sigma, low=-4.0, high=0.0):
@@ -68,7 +70,12 @@ def in_box(function):
     return lambda **arguments: function(**arguments, action_spec=BOX)
 
 
-SOFTMAX, CLIPPED, GREEDY, EPSILON = d.softmax(0.7), d.clipped_entropy_softmax(0.7, 0.9), d.greedy(), d.epsilon_greedy(0.3)
+SOFTMAX, CLIPPED, GREEDY, EPSILON = (
+    d.softmax(0.7),
+    d.clipped_entropy_softmax(0.7, 0.9),
+    d.greedy(),
+    d.epsilon_greedy(0.3),
+)
 GAUSSIAN, SQUASHED = d.gaussian_diagonal(), d.squashed_gaussian()
 PAIR = {"mu_0": MU, "sigma_0": SIGMA, "mu_1": MU_1, "sigma_1": SIGMA_1}
 ONE = {"mu": MU, "sigma": SIGMA}
@@ -89,44 +96,110 @@ CASES = {
         {"p_logits": LOGITS, "q_logits": OTHER},
         lambda x, *_: kl(log_softmax(x.p_logits), log_softmax(x.q_logits)),
     ),
-    "softmax.probs": Case(SOFTMAX.probs, {"logits": LOGITS}, lambda x, *_: np.exp(log_softmax(x.logits / 0.7))),
-    "softmax.logprob": Case(SOFTMAX.logprob, {"sample": ACTIONS, "logits": LOGITS}, lambda x, *_: log_softmax(x.logits / 0.7)[x.sample]),
-    "softmax.entropy": Case(SOFTMAX.entropy, {"logits": LOGITS}, lambda x, *_: entropy(np.exp(log_softmax(x.logits / 0.7)))),
+    "softmax.probs": Case(
+        SOFTMAX.probs, {"logits": LOGITS}, lambda x, *_: np.exp(log_softmax(x.logits / 0.7))
+    ),
+    "softmax.logprob": Case(
+        SOFTMAX.logprob,
+        {"sample": ACTIONS, "logits": LOGITS},
+        lambda x, *_: log_softmax(x.logits / 0.7)[x.sample],
+    ),
+    "softmax.entropy": Case(
+        SOFTMAX.entropy,
+        {"logits": LOGITS},
+        lambda x, *_: entropy(np.exp(log_softmax(x.logits / 0.7))),
+    ),
     "softmax.kl": Case(
-        SOFTMAX.kl, {"p_logits": LOGITS, "q_logits": OTHER}, lambda x, *_: kl(log_softmax(x.p_logits / 0.7), log_softmax(x.q_logits / 0.7))
+        SOFTMAX.kl,
+        {"p_logits": LOGITS, "q_logits": OTHER},
+        lambda x, *_: kl(log_softmax(x.p_logits / 0.7), log_softmax(x.q_logits / 0.7)),
     ),
-    "clipped.probs": Case(CLIPPED.probs, {"logits": LOGITS}, lambda x, *_: np.exp(log_softmax(x.logits / 0.7))),
-    "clipped.logprob": Case(CLIPPED.logprob, {"sample": ACTIONS, "logits": LOGITS}, lambda x, *_: log_softmax(x.logits / 0.7)[x.sample]),
+    "clipped.probs": Case(
+        CLIPPED.probs, {"logits": LOGITS}, lambda x, *_: np.exp(log_softmax(x.logits / 0.7))
+    ),
+    "clipped.logprob": Case(
+        CLIPPED.logprob,
+        {"sample": ACTIONS, "logits": LOGITS},
+        lambda x, *_: log_softmax(x.logits / 0.7)[x.sample],
+    ),
     "clipped.entropy": Case(
-        CLIPPED.entropy, {"logits": LOGITS}, lambda x, *_: min(entropy(np.exp(log_softmax(x.logits / 0.7))), 0.9 * np.log(A))
+        CLIPPED.entropy,
+        {"logits": LOGITS},
+        lambda x, *_: min(entropy(np.exp(log_softmax(x.logits / 0.7))), 0.9 * np.log(A)),
     ),
-    "gaussian.prob": Case(GAUSSIAN.prob, {"sample": VALUE, **ONE}, lambda x, *_: np.exp(normal_logpdf(x.sample, x.mu, x.sigma))),
-    "gaussian.logprob": Case(GAUSSIAN.logprob, {"sample": VALUE, **ONE}, lambda x, *_: normal_logpdf(x.sample, x.mu, x.sigma)),
-    "gaussian.entropy": Case(GAUSSIAN.entropy, ONE, lambda x, *_: np.sum(np.log(x.sigma * np.sqrt(2 * np.pi * np.e)))),
-    "gaussian.kl_to_standard_normal": Case(GAUSSIAN.kl_to_standard_normal, ONE, lambda x, *_: normal_kl(x.mu, x.sigma, 0, 1)),
-    "gaussian.kl": Case(GAUSSIAN.kl, PAIR, lambda x, *_: normal_kl(x.mu_0, x.sigma_0, x.mu_1, x.sigma_1)),
-    "squashed.prob": Case(in_box(SQUASHED.prob), {"sample": IN_BOX, **ONE}, lambda x, *_: np.exp(squashed_logpdf(x.sample, x.mu, x.sigma))),
-    "squashed.logprob": Case(in_box(SQUASHED.logprob), {"sample": IN_BOX, **ONE}, lambda x, *_: squashed_logpdf(x.sample, x.mu, x.sigma)),
+    "gaussian.prob": Case(
+        GAUSSIAN.prob,
+        {"sample": VALUE, **ONE},
+        lambda x, *_: np.exp(normal_logpdf(x.sample, x.mu, x.sigma)),
+    ),
+    "gaussian.logprob": Case(
+        GAUSSIAN.logprob,
+        {"sample": VALUE, **ONE},
+        lambda x, *_: normal_logpdf(x.sample, x.mu, x.sigma),
+    ),
+    "gaussian.entropy": Case(
+        GAUSSIAN.entropy, ONE, lambda x, *_: np.sum(np.log(x.sigma * np.sqrt(2 * np.pi * np.e)))
+    ),
+    "gaussian.kl_to_standard_normal": Case(
+        GAUSSIAN.kl_to_standard_normal, ONE, lambda x, *_: normal_kl(x.mu, x.sigma, 0, 1)
+    ),
+    "gaussian.kl": Case(
+        GAUSSIAN.kl, PAIR, lambda x, *_: normal_kl(x.mu_0, x.sigma_0, x.mu_1, x.sigma_1)
+    ),
+    "squashed.prob": Case(
+        in_box(SQUASHED.prob),
+        {"sample": IN_BOX, **ONE},
+        lambda x, *_: np.exp(squashed_logpdf(x.sample, x.mu, x.sigma)),
+    ),
+    "squashed.logprob": Case(
+        in_box(SQUASHED.logprob),
+        {"sample": IN_BOX, **ONE},
+        lambda x, *_: squashed_logpdf(x.sample, x.mu, x.sigma),
+    ),
     "squashed.entropy": Case(
-        SQUASHED.entropy, ONE, lambda x, *_: np.sum(np.log(squashed_base(x.mu, x.sigma)[1] * np.sqrt(2 * np.pi * np.e)))
+        SQUASHED.entropy,
+        ONE,
+        lambda x, *_: np.sum(np.log(squashed_base(x.mu, x.sigma)[1] * np.sqrt(2 * np.pi * np.e))),
     ),
     "squashed.kl_to_standard_normal": Case(
-        SQUASHED.kl_to_standard_normal, ONE, lambda x, *_: normal_kl(*squashed_base(x.mu, x.sigma), 0, 1)
+        SQUASHED.kl_to_standard_normal,
+        ONE,
+        lambda x, *_: normal_kl(*squashed_base(x.mu, x.sigma), 0, 1),
     ),
-    "squashed.kl": Case(SQUASHED.kl, PAIR, lambda x, *_: normal_kl(*squashed_base(x.mu_0, x.sigma_0), *squashed_base(x.mu_1, x.sigma_1))),
+    "squashed.kl": Case(
+        SQUASHED.kl,
+        PAIR,
+        lambda x, *_: normal_kl(
+            *squashed_base(x.mu_0, x.sigma_0), *squashed_base(x.mu_1, x.sigma_1)
+        ),
+    ),
 }
 # Not differentiable in the preferences.
 GREEDY_CASES = {
-    "greedy.probs": Case(GREEDY.probs, {"preferences": TIES}, lambda x, *_: greedy_probs(x.preferences)),
+    "greedy.probs": Case(
+        GREEDY.probs, {"preferences": TIES}, lambda x, *_: greedy_probs(x.preferences)
+    ),
     "greedy.logprob": Case(
-        GREEDY.logprob, {"sample": TIES.argmax(-1), "preferences": TIES}, lambda x, *_: np.log(greedy_probs(x.preferences)[x.sample])
+        GREEDY.logprob,
+        {"sample": TIES.argmax(-1), "preferences": TIES},
+        lambda x, *_: np.log(greedy_probs(x.preferences)[x.sample]),
     ),
-    "greedy.entropy": Case(GREEDY.entropy, {"preferences": TIES}, lambda x, *_: entropy(greedy_probs(x.preferences))),
-    "epsilon_greedy.probs": Case(EPSILON.probs, {"preferences": TIES}, lambda x, *_: greedy_probs(x.preferences, 0.3)),
+    "greedy.entropy": Case(
+        GREEDY.entropy, {"preferences": TIES}, lambda x, *_: entropy(greedy_probs(x.preferences))
+    ),
+    "epsilon_greedy.probs": Case(
+        EPSILON.probs, {"preferences": TIES}, lambda x, *_: greedy_probs(x.preferences, 0.3)
+    ),
     "epsilon_greedy.logprob": Case(
-        EPSILON.logprob, {"sample": ACTIONS, "preferences": TIES}, lambda x, *_: np.log(greedy_probs(x.preferences, 0.3)[x.sample])
+        EPSILON.logprob,
+        {"sample": ACTIONS, "preferences": TIES},
+        lambda x, *_: np.log(greedy_probs(x.preferences, 0.3)[x.sample]),
     ),
-    "epsilon_greedy.entropy": Case(EPSILON.entropy, {"preferences": TIES}, lambda x, *_: entropy(greedy_probs(x.preferences, 0.3))),
+    "epsilon_greedy.entropy": Case(
+        EPSILON.entropy,
+        {"preferences": TIES},
+        lambda x, *_: entropy(greedy_probs(x.preferences, 0.3)),
+    ),
 }
 
 
@@ -134,13 +207,20 @@ def test_values_against_an_oracle():
     cases = CASES | GREEDY_CASES
     arguments = {name: float32(case.arguments) for name, case in cases.items()}
     expected = {name: looped(case, case.arguments) for name, case in cases.items()}
-    for how, actual in every_way(lambda x: {name: case.call(x[name]) for name, case in cases.items()}, arguments).items():
+    for how, actual in every_way(
+        lambda x: {name: case.call(x[name]) for name, case in cases.items()}, arguments
+    ).items():
         for name in cases:
-            np.testing.assert_allclose(actual[name], expected[name], rtol=1e-4, atol=1e-5, err_msg=f"{name}, {how}")
+            np.testing.assert_allclose(
+                actual[name], expected[name], rtol=1e-4, atol=1e-5, err_msg=f"{name}, {how}"
+            )
 
 
 def test_gradients_against_differences_of_the_oracle():
-    arguments = {name: {k: v for k, v in case.arguments.items() if v.dtype == np.float64} for name, case in CASES.items()}
+    arguments = {
+        name: {k: v for k, v in case.arguments.items() if v.dtype == np.float64}
+        for name, case in CASES.items()
+    }
 
     @jax.jit
     @jax.grad
@@ -153,10 +233,22 @@ def test_gradients_against_differences_of_the_oracle():
             # All steps at once: what one step's element changes is seen in that step alone.
             expected = np.zeros_like(value)
             for i in range(value.shape[-1]):
-                up, down = (looped(case, {**case.arguments, argument: value + step * np.eye(value.shape[-1])[i]}) for step in (1e-6, -1e-6))
+                up, down = (
+                    looped(
+                        case,
+                        {**case.arguments, argument: value + step * np.eye(value.shape[-1])[i]},
+                    )
+                    for step in (1e-6, -1e-6)
+                )
                 expected[..., i] = ((up - down) / 2e-6).reshape(*LEADING, -1).sum(-1)
             # Relative to the size: between 100 and 101, the density of an action has a steep slope that float32 rounds.
-            np.testing.assert_allclose(actual[name][argument], expected, rtol=2e-3, atol=1e-4, err_msg=f"{name}, {argument}")
+            np.testing.assert_allclose(
+                actual[name][argument],
+                expected,
+                rtol=2e-3,
+                atol=1e-4,
+                err_msg=f"{name}, {argument}",
+            )
 
 
 def test_values_by_hand():
@@ -168,8 +260,16 @@ def test_values_by_hand():
         (d.categorical_importance_sampling_ratios(odd, even, 1), 1.5),
         (d.greedy().probs(np.array([1, 1, 0])), [0.5, 0.5, 0]),
         (d.epsilon_greedy(0.2).probs(np.array([1, 1, 0, 0])), [0.45, 0.45, 0.05, 0.05]),
-        (d.multivariate_normal_kl_divergence(np.array([1.0, 0]), 1.0, np.zeros(2), np.array([1.0, 2])), 0.5 + np.log(2) - 3 / 8),
-        (d.gaussian_diagonal(2.0).logprob(np.array([2.0]), np.zeros(1)), -0.5 - np.log(2 * np.sqrt(2 * np.pi))),
+        (
+            d.multivariate_normal_kl_divergence(
+                np.array([1.0, 0]), 1.0, np.zeros(2), np.array([1.0, 2])
+            ),
+            0.5 + np.log(2) - 3 / 8,
+        ),
+        (
+            d.gaussian_diagonal(2.0).logprob(np.array([2.0]), np.zeros(1)),
+            -0.5 - np.log(2 * np.sqrt(2 * np.pi)),
+        ),
     ):
         np.testing.assert_allclose(actual, expected, rtol=1e-6)
 
@@ -177,10 +277,19 @@ def test_values_by_hand():
 @pytest.mark.parametrize(
     ("sample", "probs"),
     [
-        (lambda key: d.softmax(0.5).sample(key, np.log([0.2, 0.3, 0.5])), np.array([0.04, 0.09, 0.25]) / 0.38),
-        (lambda key: d.clipped_entropy_softmax(0.5).sample(key, np.log([0.2, 0.3, 0.5])), np.array([0.04, 0.09, 0.25]) / 0.38),
+        (
+            lambda key: d.softmax(0.5).sample(key, np.log([0.2, 0.3, 0.5])),
+            np.array([0.04, 0.09, 0.25]) / 0.38,
+        ),
+        (
+            lambda key: d.clipped_entropy_softmax(0.5).sample(key, np.log([0.2, 0.3, 0.5])),
+            np.array([0.04, 0.09, 0.25]) / 0.38,
+        ),
         (lambda key: d.greedy().sample(key, np.array([1.0, 1.0, 0.0])), [0.5, 0.5, 0]),
-        (lambda key: d.epsilon_greedy(0.3).sample(key, np.array([1.0, 1.0, -np.inf])), [0.5, 0.5, 0]),
+        (
+            lambda key: d.epsilon_greedy(0.3).sample(key, np.array([1.0, 1.0, -np.inf])),
+            [0.5, 0.5, 0],
+        ),
         (lambda key: d.epsilon_greedy(0.3).sample(key, np.array([1.0, 2.0, 0.0])), [0.1, 0.8, 0.1]),
         (lambda key: d.categorical_sample(key, np.array([2.0, 3.0, 5.0])), [0.2, 0.3, 0.5]),
     ],
@@ -189,15 +298,22 @@ def test_samples_have_the_probabilities(sample, probs):
     n = 20_000
     counts = np.bincount(jax.vmap(sample)(jax.random.split(KEY, n)), minlength=3)
     # Five standard errors.
-    np.testing.assert_array_less(np.abs(counts / n - probs), 5 * np.sqrt(np.asarray(probs) * (1 - np.asarray(probs)) / n) + 1e-9)
+    np.testing.assert_array_less(
+        np.abs(counts / n - probs),
+        5 * np.sqrt(np.asarray(probs) * (1 - np.asarray(probs)) / n) + 1e-9,
+    )
 
 
 def test_gaussian_samples_have_the_moments():
     mu, sigma, n = np.array([1.0, -2.0], np.float32), np.array([0.5, 3.0], np.float32), 20_000
-    sample = np.asarray(jax.vmap(lambda key: d.gaussian_diagonal().sample(key, mu, sigma))(jax.random.split(KEY, n)))
+    sample = np.asarray(
+        jax.vmap(lambda key: d.gaussian_diagonal().sample(key, mu, sigma))(jax.random.split(KEY, n))
+    )
     np.testing.assert_array_less(np.abs(sample.mean(0) - mu), 5 * sigma / np.sqrt(n))
     np.testing.assert_array_less(np.abs(sample.std(0) / sigma - 1), 5 / np.sqrt(2 * n))
-    squashed = jax.vmap(lambda key: SQUASHED.sample(key, MU[0, 0], SIGMA[0, 0], BOX))(jax.random.split(KEY, n))
+    squashed = jax.vmap(lambda key: SQUASHED.sample(key, MU[0, 0], SIGMA[0, 0], BOX))(
+        jax.random.split(KEY, n)
+    )
     assert ((squashed >= BOX.minimum) & (squashed <= BOX.maximum)).all()
     # The squashed mean is the median.
     median = BOX.minimum + (BOX.maximum - BOX.minimum) * (np.tanh(np.tanh(MU[0, 0])) + 1) / 2
@@ -209,7 +325,9 @@ def test_the_sample_that_code_written_for_rlax_pins():
         assert d.categorical_sample(np.array([1, 2], np.uint32), np.array([0.2, 0.3, 0.5])) == 0
 
 
-@pytest.mark.parametrize("probs", [(-1, 10, -1), (0, 0, 0), (1, np.inf, 3), (1, 2, -np.inf), (1, 2, np.nan)])
+@pytest.mark.parametrize(
+    "probs", [(-1, 10, -1), (0, 0, 0), (1, np.inf, 3), (1, 2, -np.inf), (1, 2, np.nan)]
+)
 def test_invalid_probabilities_sample_minus_one(probs):
     probs = np.array([probs, (0.0, 1.0, 0.0)])
     np.testing.assert_array_equal(d.categorical_sample(KEY, probs), [-1, 1])
@@ -232,7 +350,10 @@ LEGAL, LEGAL_Q = log_softmax(np.array([1.0, 0.5, -2.0])), log_softmax(np.array([
         (d.clipped_entropy_softmax(1.0, 0.9).entropy, entropy(np.exp(LEGAL))),
         (lambda x: d.categorical_kl_divergence(x, MASKED_Q), kl(LEGAL, LEGAL_Q)),
         (lambda x: d.categorical_kl_divergence(MASKED_Q, x), kl(LEGAL_Q, LEGAL)),
-        (lambda x: d.categorical_cross_entropy(jnp.array([1.0, 0.0, 3.0, 0.0]), x), -(LEGAL[0] + 3 * LEGAL[1]) / 4),
+        (
+            lambda x: d.categorical_cross_entropy(jnp.array([1.0, 0.0, 3.0, 0.0]), x),
+            -(LEGAL[0] + 3 * LEGAL[1]) / 4,
+        ),
         (lambda x: d.categorical_importance_sampling_ratios(x, jnp.zeros(4), 1), 0.0),
         (lambda x: d.softmax().logprob(2, x), LEGAL[1]),
     ],
@@ -244,7 +365,11 @@ def test_an_illegal_action_changes_no_value_and_no_gradient(function, expected):
 
 
 def test_illegal_actions_have_probability_zero():
-    for probs in (d.softmax(2.0).probs(MASKED), d.greedy().probs(MASKED), d.epsilon_greedy(0.5).probs(MASKED)):
+    for probs in (
+        d.softmax(2.0).probs(MASKED),
+        d.greedy().probs(MASKED),
+        d.epsilon_greedy(0.5).probs(MASKED),
+    ):
         assert probs[1] == 0
         np.testing.assert_allclose(probs.sum(), 1, rtol=1e-6)
     assert d.softmax().logprob(1, MASKED) == -np.inf
@@ -254,11 +379,18 @@ def test_illegal_actions_have_probability_zero():
 
 
 def test_the_squashed_gaussians_entropy_and_kl_are_those_before_squashing():
-    mu, sigma = np.array([np.arctanh(0.5)]), np.array([100.0])  # mean 0.5 and standard deviation 1 before squashing
-    np.testing.assert_allclose(SQUASHED.entropy(mu, sigma), 0.5 * np.log(2 * np.pi * np.e), rtol=1e-6)
+    mu, sigma = (
+        np.array([np.arctanh(0.5)]),
+        np.array([100.0]),
+    )  # mean 0.5 and standard deviation 1 before squashing
+    np.testing.assert_allclose(
+        SQUASHED.entropy(mu, sigma), 0.5 * np.log(2 * np.pi * np.e), rtol=1e-6
+    )
     np.testing.assert_allclose(SQUASHED.kl_to_standard_normal(mu, sigma), 0.5 * 0.5**2, rtol=1e-5)
     np.testing.assert_allclose(SQUASHED.kl(mu, sigma, -mu, sigma), 0.5, rtol=1e-5)
-    assert "base" in d.squashed_gaussian.__doc__ and "before squashing" in d.squashed_gaussian.__doc__
+    assert (
+        "base" in d.squashed_gaussian.__doc__ and "before squashing" in d.squashed_gaussian.__doc__
+    )
 
 
 @pytest.mark.parametrize("sigma_max", [0.0, 2.0])
@@ -269,8 +401,15 @@ def test_log_probabilities_of_squashed_actions_are_finite_up_to_the_bounds(sigma
         spec = SimpleNamespace(minimum=np.float32(low), maximum=np.float32(high))
         squashed = d.squashed_gaussian(sigma_max=sigma_max)
         sampled = squashed.sample(KEY, mu, sigma, spec)
-        for action in (sampled, np.full_like(mu, low), np.full_like(mu, high), np.nextafter(np.full_like(mu, high), np.float32(0))):
-            values, gradients = jax.value_and_grad(lambda *x, f=squashed, s=spec: f.logprob(*x, s).sum(), (0, 1, 2))(action, mu, sigma)
+        for action in (
+            sampled,
+            np.full_like(mu, low),
+            np.full_like(mu, high),
+            np.nextafter(np.full_like(mu, high), np.float32(0)),
+        ):
+            values, gradients = jax.value_and_grad(
+                lambda *x, f=squashed, s=spec: f.logprob(*x, s).sum(), (0, 1, 2)
+            )(action, mu, sigma)
             assert np.isfinite(values) and all(np.isfinite(g).all() for g in gradients)
 
 
@@ -279,17 +418,33 @@ def test_log_probability_near_a_bound_keeps_the_digits_that_the_action_has():
     action = np.array([[0.999999]], np.float32)
     exact = float(np.arctanh(np.float64(action[0, 0])))
     mu, sigma = np.array([[0.5]], np.float32), np.array([[0.0]], np.float32)
-    expected = normal_logpdf(exact, np.tanh(0.5), np.exp(-2.0)) - np.log(1 - np.float64(action[0, 0]) ** 2)
-    np.testing.assert_allclose(SQUASHED.logprob(action, mu, sigma, SimpleNamespace(minimum=-high, maximum=high)), [expected], rtol=1e-5)
+    expected = normal_logpdf(exact, np.tanh(0.5), np.exp(-2.0)) - np.log(
+        1 - np.float64(action[0, 0]) ** 2
+    )
+    np.testing.assert_allclose(
+        SQUASHED.logprob(action, mu, sigma, SimpleNamespace(minimum=-high, maximum=high)),
+        [expected],
+        rtol=1e-5,
+    )
 
 
 def test_a_temperature_costs_no_digits_of_large_logits():
-    logits = (1e4 + np.arange(A) / 64).astype(np.float32)  # divided first, they would be rounded to multiples of 1/64
+    logits = (1e4 + np.arange(A) / 64).astype(
+        np.float32
+    )  # divided first, they would be rounded to multiples of 1/64
     expected = log_softmax(np.arange(A) / 64 / 0.07)
-    np.testing.assert_allclose(d.softmax(0.07).logprob(np.arange(A), np.tile(logits, (A, 1))), expected, rtol=1e-6)
-    np.testing.assert_allclose(d.softmax(0.07).kl(logits, np.zeros(A)), kl(expected, log_softmax(np.zeros(A))), rtol=2e-5)
-    temperature_slope = jax.grad(lambda temperature: d.softmax(temperature).logprob(0, logits))(0.07)
-    small_slope = jax.grad(lambda temperature: d.softmax(temperature).logprob(0, np.arange(A) / 64))(0.07)
+    np.testing.assert_allclose(
+        d.softmax(0.07).logprob(np.arange(A), np.tile(logits, (A, 1))), expected, rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        d.softmax(0.07).kl(logits, np.zeros(A)), kl(expected, log_softmax(np.zeros(A))), rtol=2e-5
+    )
+    temperature_slope = jax.grad(lambda temperature: d.softmax(temperature).logprob(0, logits))(
+        0.07
+    )
+    small_slope = jax.grad(
+        lambda temperature: d.softmax(temperature).logprob(0, np.arange(A) / 64)
+    )(0.07)
     np.testing.assert_allclose(temperature_slope, small_slope, rtol=1e-5)
 
 
@@ -298,11 +453,17 @@ def test_divergence_of_nearly_equal_gaussians_keeps_its_digits():
     for step in (1e-2, 1e-3):
         sigma_1 = np.full_like(mu, 1 + step)
         expected = normal_kl(0, 1, 0, np.float64(sigma_1[0]))
-        np.testing.assert_allclose(d.multivariate_normal_kl_divergence(mu, 1.0, mu, sigma_1), expected, rtol=1e-3)
+        np.testing.assert_allclose(
+            d.multivariate_normal_kl_divergence(mu, 1.0, mu, sigma_1), expected, rtol=1e-3
+        )
 
 
 @settings(deadline=None, max_examples=10)
-@given(st.lists(st.integers(1, 3), max_size=3), st.integers(1, 5), st.sampled_from([np.float32, np.float16, jnp.bfloat16, np.int32]))
+@given(
+    st.lists(st.integers(1, 3), max_size=3),
+    st.integers(1, 5),
+    st.sampled_from([np.float32, np.float16, jnp.bfloat16, np.int32]),
+)
 def test_shapes_and_dtypes(leading, size, dtype):
     leading, expected = tuple(leading), jnp.float32 if dtype == np.int32 else dtype
     x, actions = jnp.ones((*leading, size), dtype), jnp.zeros(leading, jnp.int32)
@@ -311,7 +472,12 @@ def test_shapes_and_dtypes(leading, size, dtype):
         result = jax.eval_shape(function)  # traced, not compiled
         assert result.shape == shape and result.dtype == dtype
 
-    for discrete in (d.softmax(1), d.clipped_entropy_softmax(1, 1), d.greedy(), d.epsilon_greedy(1)):
+    for discrete in (
+        d.softmax(1),
+        d.clipped_entropy_softmax(1, 1),
+        d.greedy(),
+        d.epsilon_greedy(1),
+    ):
         check(lambda f=discrete: f.sample(KEY, x), leading, jnp.int32)
         check(lambda f=discrete: f.probs(x), x.shape)
         check(lambda f=discrete: f.logprob(actions, x), leading)
@@ -330,44 +496,83 @@ def test_shapes_and_dtypes(leading, size, dtype):
 
 def test_double_precision():
     with jax.enable_x64(True):
-        np.testing.assert_allclose(SOFTMAX.entropy(LOGITS[0, 0]), entropy(np.exp(log_softmax(LOGITS[0, 0] / 0.7))), rtol=1e-12)
         np.testing.assert_allclose(
-            SQUASHED.logprob(IN_BOX[0], MU[0], SIGMA[0], BOX)[0], squashed_logpdf(IN_BOX[0, 0], MU[0, 0], SIGMA[0, 0]), rtol=1e-9
+            SOFTMAX.entropy(LOGITS[0, 0]),
+            entropy(np.exp(log_softmax(LOGITS[0, 0] / 0.7))),
+            rtol=1e-12,
+        )
+        np.testing.assert_allclose(
+            SQUASHED.logprob(IN_BOX[0], MU[0], SIGMA[0], BOX)[0],
+            squashed_logpdf(IN_BOX[0, 0], MU[0, 0], SIGMA[0, 0]),
+            rtol=1e-9,
         )
 
 
 def test_parameters_that_are_shared():
     sigma = SIGMA[0, 0]
-    np.testing.assert_allclose(GAUSSIAN.logprob(VALUE, MU, sigma), GAUSSIAN.logprob(VALUE, MU, np.broadcast_to(sigma, MU.shape)), rtol=1e-6)
+    np.testing.assert_allclose(
+        GAUSSIAN.logprob(VALUE, MU, sigma),
+        GAUSSIAN.logprob(VALUE, MU, np.broadcast_to(sigma, MU.shape)),
+        rtol=1e-6,
+    )
     many = np.stack([VALUE, VALUE + 1])
-    np.testing.assert_allclose(GAUSSIAN.logprob(many, MU, SIGMA)[1], GAUSSIAN.logprob(VALUE + 1, MU, SIGMA), rtol=1e-6)
-    np.testing.assert_allclose(d.softmax().logprob(np.stack([ACTIONS, 0 * ACTIONS]), LOGITS)[1], d.softmax().logprob(0 * ACTIONS, LOGITS))
+    np.testing.assert_allclose(
+        GAUSSIAN.logprob(many, MU, SIGMA)[1], GAUSSIAN.logprob(VALUE + 1, MU, SIGMA), rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        d.softmax().logprob(np.stack([ACTIONS, 0 * ACTIONS]), LOGITS)[1],
+        d.softmax().logprob(0 * ACTIONS, LOGITS),
+    )
     temperature = np.exp(LOGITS[..., 0])
-    np.testing.assert_allclose(d.softmax(temperature).probs(LOGITS)[1, 2], d.softmax(temperature[1, 2]).probs(LOGITS[1, 2]), rtol=1e-6)
+    np.testing.assert_allclose(
+        d.softmax(temperature).probs(LOGITS)[1, 2],
+        d.softmax(temperature[1, 2]).probs(LOGITS[1, 2]),
+        rtol=1e-6,
+    )
     epsilon = np.linspace(0, 1, 6).reshape(LEADING)
-    np.testing.assert_allclose(d.epsilon_greedy().probs(TIES, epsilon)[0, 1], greedy_probs(TIES[0, 1], epsilon[0, 1]), rtol=1e-6)
+    np.testing.assert_allclose(
+        d.epsilon_greedy().probs(TIES, epsilon)[0, 1],
+        greedy_probs(TIES[0, 1], epsilon[0, 1]),
+        rtol=1e-6,
+    )
     np.testing.assert_allclose(d.epsilon_greedy(0.9).probs(TIES, 0.3), EPSILON.probs(TIES))
-    np.testing.assert_allclose(d.gaussian_diagonal(9.0).entropy(MU, SIGMA), GAUSSIAN.entropy(MU, SIGMA))
+    np.testing.assert_allclose(
+        d.gaussian_diagonal(9.0).entropy(MU, SIGMA), GAUSSIAN.entropy(MU, SIGMA)
+    )
     np.testing.assert_allclose(CLIPPED.probs(LOGITS, action_spec=None), SOFTMAX.probs(LOGITS))
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: d.categorical_cross_entropy(LABELS[..., :2], LOGITS), "'logits' must have the shape of 'labels'"),
+        (
+            lambda: d.categorical_cross_entropy(LABELS[..., :2], LOGITS),
+            "'logits' must have the shape of 'labels'",
+        ),
         (lambda: d.categorical_kl_divergence(LOGITS, OTHER[:1]), "'q_logits'"),
-        (lambda: d.categorical_importance_sampling_ratios(LOGITS, OTHER[:1], ACTIONS), "'mu_logits_t'"),
+        (
+            lambda: d.categorical_importance_sampling_ratios(LOGITS, OTHER[:1], ACTIONS),
+            "'mu_logits_t'",
+        ),
         (lambda: d.softmax().logprob(ACTIONS[:1], LOGITS), "'sample' must have shape"),
         (lambda: d.softmax(np.ones(3)).probs(LOGITS), "'temperature'"),
         (lambda: d.epsilon_greedy(np.ones(3)).probs(LOGITS), "'epsilon'"),
         (lambda: d.softmax().probs(1.0), "'logits'"),
         (lambda: d.clipped_entropy_softmax(1.0, np.ones(A)).entropy(LOGITS), "'entropy_clip'"),
-        (lambda: d.squashed_gaussian(np.zeros(D)).entropy(MU, SIGMA), "'sigma_min' must be a scalar"),
+        (
+            lambda: d.squashed_gaussian(np.zeros(D)).entropy(MU, SIGMA),
+            "'sigma_min' must be a scalar",
+        ),
         (lambda: GAUSSIAN.logprob(VALUE[..., :1], MU, SIGMA), "'sample'"),
         (lambda: GAUSSIAN.entropy(MU, SIGMA[0]), "'sigma'"),
         (lambda: d.multivariate_normal_kl_divergence(MU, SIGMA, MU_1, SIGMA[..., :1]), "'sigma_1'"),
         (lambda: d.multivariate_normal_kl_divergence(MU, SIGMA, MU_1[:1], SIGMA), "'mu_1'"),
-        (lambda: SQUASHED.sample(KEY, MU, SIGMA, SimpleNamespace(minimum=np.zeros(2), maximum=1.0)), "'action_spec.minimum'"),
+        (
+            lambda: SQUASHED.sample(
+                KEY, MU, SIGMA, SimpleNamespace(minimum=np.zeros(2), maximum=1.0)
+            ),
+            "'action_spec.minimum'",
+        ),
     ],
 )
 def test_shapes_that_do_not_fit_are_named(call, message):

@@ -10,7 +10,11 @@ from tests.core.stepwise import LEADING, Case, check_gradients, check_values
 RNG = np.random.default_rng(0)
 CASE = Case(
     embed_oar,
-    {"features": RNG.normal(size=(*LEADING, 2)), "action": RNG.integers(4, size=LEADING), "reward": RNG.normal(size=LEADING)},
+    {
+        "features": RNG.normal(size=(*LEADING, 2)),
+        "action": RNG.integers(4, size=LEADING),
+        "reward": RNG.normal(size=LEADING),
+    },
     lambda x, *_: np.concatenate([x.features, np.eye(4)[x.action], [np.tanh(x.reward)]]),
     {"num_actions": 4},
 )
@@ -26,7 +30,9 @@ def test_gradients():
 
 def test_by_hand():
     np.testing.assert_allclose(embed_oar(np.array([1.0, 2.0]), 1, 0, 3), [1, 2, 0, 1, 0, 0])
-    np.testing.assert_allclose(embed_oar(np.array([[1], [2]]), np.array([-1, 2]), 1e9, 2), [[1, 0, 0, 1], [2, 0, 0, 1]])
+    np.testing.assert_allclose(
+        embed_oar(np.array([[1], [2]]), np.array([-1, 2]), 1e9, 2), [[1, 0, 0, 1], [2, 0, 0, 1]]
+    )
 
 
 def test_dtypes():

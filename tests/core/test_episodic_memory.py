@@ -41,7 +41,10 @@ def small_and_large(data, queries, k):
 @pytest.mark.parametrize(("n", "q", "dimension"), [(5, 7, 6), (40, 7, 6), (1000, 36, 32)])
 def test_values_against_an_oracle(n, q, dimension, transform):
     rng = np.random.default_rng(n)
-    data, queries = rng.normal(size=(n, dimension)).astype(np.float32), rng.normal(size=(q, dimension)).astype(np.float32)
+    data, queries = (
+        rng.normal(size=(n, dimension)).astype(np.float32),
+        rng.normal(size=(q, dimension)).astype(np.float32),
+    )
     result = TRANSFORMS[transform](lambda q: knn_query(data, q, 10))(queries)
     indices, distances = oracle(data, queries, 10)
     np.testing.assert_array_equal(result.neighbor_indices, indices)
@@ -50,9 +53,13 @@ def test_values_against_an_oracle(n, q, dimension, transform):
 
 
 def test_by_hand():
-    result = knn_query(np.array([[0.0, 0.0], [7.5, 1.0], [40.0, 40.0]]), np.array([[2.0, 1.3], [7.5, 0.0]]), 2)
+    result = knn_query(
+        np.array([[0.0, 0.0], [7.5, 1.0], [40.0, 40.0]]), np.array([[2.0, 1.3], [7.5, 0.0]]), 2
+    )
     np.testing.assert_array_equal(result.neighbor_indices, [[0, 1], [1, 0]])
-    np.testing.assert_allclose(result.neighbor_neg_distances, [[-5.69, -30.34], [-1, -56.25]], rtol=1e-6)
+    np.testing.assert_allclose(
+        result.neighbor_neg_distances, [[-5.69, -30.34], [-1, -56.25]], rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("offset", [0.0, 10.0, 1000.0])
@@ -61,7 +68,9 @@ def test_points_that_are_nearly_the_same_keep_their_digits(offset, spread):
     """By `|q|^2 + |x|^2 - 2 q.x`, all of these distances would be lost in rounding."""
     rng = np.random.default_rng(0)
     data = (offset + spread * rng.normal(size=(300, 8))).astype(np.float32)
-    queries = np.concatenate([data[:20], (offset + spread * rng.normal(size=(20, 8))).astype(np.float32)])
+    queries = np.concatenate(
+        [data[:20], (offset + spread * rng.normal(size=(20, 8))).astype(np.float32)]
+    )
     indices, distances = oracle(data, queries, 5)
     result = small_and_large(data, queries, 5)
     np.testing.assert_array_equal(result.neighbor_indices, indices)
@@ -72,7 +81,9 @@ def test_points_that_are_nearly_the_same_keep_their_digits(offset, spread):
 def test_a_crowd_of_duplicates_far_from_the_origin():
     """More rows than there are candidates lie within the rounding error of the matrix product."""
     rng = np.random.default_rng(0)
-    data = np.float32(100 + np.concatenate([1e-4 * rng.normal(size=(200, 4)), rng.normal(size=(50, 4))]))
+    data = np.float32(
+        100 + np.concatenate([1e-4 * rng.normal(size=(200, 4)), rng.normal(size=(50, 4))])
+    )
     queries = data[::7]
     indices, distances = oracle(data, queries, 3)
     result = small_and_large(data, queries, 3)
@@ -82,7 +93,10 @@ def test_a_crowd_of_duplicates_far_from_the_origin():
 
 def test_of_equal_distances_the_first_counts():
     for n in (10, 200):
-        np.testing.assert_array_equal(small_and_large(np.zeros((n, 2)), np.ones((3, 2)), 4).neighbor_indices, [[0, 1, 2, 3]] * 3)
+        np.testing.assert_array_equal(
+            small_and_large(np.zeros((n, 2)), np.ones((3, 2)), 4).neighbor_indices,
+            [[0, 1, 2, 3]] * 3,
+        )
 
 
 def test_empty_places_are_infinitely_far():
@@ -122,7 +136,11 @@ def test_gradients_of_distances():
 
 
 @settings(deadline=None, max_examples=8)
-@given(st.lists(st.integers(1, 3), max_size=2), st.sampled_from([(3, 5), (50, 2)]), st.sampled_from([np.int32, np.float16, jnp.bfloat16]))
+@given(
+    st.lists(st.integers(1, 3), max_size=2),
+    st.sampled_from([(3, 5), (50, 2)]),
+    st.sampled_from([np.int32, np.float16, jnp.bfloat16]),
+)
 def test_shapes_and_dtypes(leading, sizes, dtype):
     (n, k), leading = sizes, tuple(leading)
     data, queries = jnp.ones((n, 2), dtype), jnp.ones((*leading, 2), dtype)
@@ -134,8 +152,12 @@ def test_shapes_and_dtypes(leading, sizes, dtype):
 
 
 def test_low_precision_is_ranked_in_float32():
-    data = jnp.array([[100.0], [101.0], [102.0]], jnp.bfloat16)  # whose squares, in bfloat16, differ by less than a digit
-    np.testing.assert_array_equal(knn_query(data, jnp.array([[101.0]], jnp.bfloat16), 2).neighbor_indices[0], [1, 0])
+    data = jnp.array(
+        [[100.0], [101.0], [102.0]], jnp.bfloat16
+    )  # whose squares, in bfloat16, differ by less than a digit
+    np.testing.assert_array_equal(
+        knn_query(data, jnp.array([[101.0]], jnp.bfloat16), 2).neighbor_indices[0], [1, 0]
+    )
 
 
 @pytest.mark.parametrize(
@@ -155,7 +177,9 @@ def test_shapes_that_do_not_fit(data, queries, message):
 
 def test_compiled_once_per_shape_and_metric(monkeypatch):
     traced = []
-    monkeypatch.setattr(episodic_memory, "_measure_all", lambda *args: traced.append(1) or _measure_all(*args))
+    monkeypatch.setattr(
+        episodic_memory, "_measure_all", lambda *args: traced.append(1) or _measure_all(*args)
+    )
     for seed in range(3):
         knn_query(np.random.default_rng(seed).normal(size=(11, 13)), np.zeros((1, 13)), 2)
     assert len(traced) == 1

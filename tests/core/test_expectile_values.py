@@ -13,7 +13,11 @@ TAU = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
 
 def expectile_loss(src, tau, target):
     """In plain loops."""
-    return sum(abs(t - (z < e)) * (z - e) ** 2 / len(target) for e, t in zip(src, tau, strict=True) for z in target)
+    return sum(
+        abs(t - (z < e)) * (z - e) ** 2 / len(target)
+        for e, t in zip(src, tau, strict=True)
+        for z in target
+    )
 
 
 def expectiles(samples, tau):
@@ -31,7 +35,12 @@ def distributions(count=60, size=30):
     """Samples of normal, skewed, two-valued and two-humped distributions of many sizes and places."""
     rng = np.random.default_rng(0)
     normal = rng.normal(size=(count, size))
-    shapes = [normal, np.exp(normal), np.sign(normal + 0.5), normal + 8 * (rng.random((count, size)) < 0.4)]
+    shapes = [
+        normal,
+        np.exp(normal),
+        np.sign(normal + 0.5),
+        normal + 8 * (rng.random((count, size)) < 0.4),
+    ]
     scale, shift = 10 ** rng.uniform(-3, 3, (4 * count, 1)), 10 * rng.normal(size=(4 * count, 1))
     return np.concatenate(shapes) * scale + shift
 
@@ -47,17 +56,28 @@ def test_regression_against_loops():
     rng = np.random.default_rng(0)
     src, tau, target = rng.normal(size=(B, K)), rng.uniform(size=(B, K)), rng.normal(size=(B, 7))
     expected = [expectile_loss(*x) for x in zip(src, tau, target, strict=True)]
-    for how, found in every_way(lambda x: ev.expectile_regression_loss(*x), (src, tau, target), axes=1).items():
+    for how, found in every_way(
+        lambda x: ev.expectile_regression_loss(*x), (src, tau, target), axes=1
+    ).items():
         np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=how)
-    gradients = jax.jit(jax.grad(lambda *x: ev.expectile_regression_loss(*x).sum(), (0, 2)))(src, tau, target)
+    gradients = jax.jit(jax.grad(lambda *x: ev.expectile_regression_loss(*x).sum(), (0, 2)))(
+        src, tau, target
+    )
     delta = target[:, None] - src[:, :, None]
-    np.testing.assert_allclose(gradients[0], -2 * (np.abs(tau[..., None] - (delta < 0)) * delta).mean(-1), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        gradients[0],
+        -2 * (np.abs(tau[..., None] - (delta < 0)) * delta).mean(-1),
+        rtol=1e-4,
+        atol=1e-6,
+    )
     np.testing.assert_array_equal(gradients[1], np.zeros((B, 7)))
 
 
 def test_minimum_is_at_the_expectiles():
     samples = np.random.default_rng(0).exponential(size=(2, 301))
-    slopes = jax.grad(lambda e: ev.expectile_regression_loss(e, TAU, samples).sum())(jnp.asarray(expectiles(samples, TAU)))
+    slopes = jax.grad(lambda e: ev.expectile_regression_loss(e, TAU, samples).sum())(
+        jnp.asarray(expectiles(samples, TAU))
+    )
     np.testing.assert_allclose(slopes, np.zeros((2, K)), atol=1e-5)
 
 
@@ -76,8 +96,14 @@ def test_imputed_samples_have_the_expectiles():
 def test_imputed_samples_move_and_stretch_with_the_expectiles():
     wanted = expectiles(distributions(), TAU)
     # By a power of two, which rounds nothing.
-    np.testing.assert_allclose(ev.impute_expectiles(1024 * wanted, TAU) / 1024, ev.impute_expectiles(wanted, TAU), rtol=1e-6)
-    np.testing.assert_allclose(ev.impute_expectiles(np.full(K, 3.0), TAU), np.full(K, 3.0))  # a sure value
+    np.testing.assert_allclose(
+        ev.impute_expectiles(1024 * wanted, TAU) / 1024,
+        ev.impute_expectiles(wanted, TAU),
+        rtol=1e-6,
+    )
+    np.testing.assert_allclose(
+        ev.impute_expectiles(np.full(K, 3.0), TAU), np.full(K, 3.0)
+    )  # a sure value
     np.testing.assert_array_equal(ev.impute_expectiles(np.array([2.0]), np.array([0.5])), [2.0])
 
 
@@ -116,7 +142,9 @@ def test_bellman_losses_regress_towards_imputed_samples():
     for b in range(B):
         samples = np.asarray(ev.impute_expectiles(dist_t[b].T, tau), np.float64)
         targets = r_t[b] + discount_t[b] * samples
-        expected_q.append(expectile_loss(dist_tm1[b, :, a_tm1[b]], tau, targets[selector[b].argmax()]))
+        expected_q.append(
+            expectile_loss(dist_tm1[b, :, a_tm1[b]], tau, targets[selector[b].argmax()])
+        )
         expected_td.append(expectile_loss(dist_tm1[b, :, 0], tau, targets[0]))
 
     def losses(x):
@@ -124,7 +152,9 @@ def test_bellman_losses_regress_towards_imputed_samples():
         return ev.expectile_q_learning(q, tau, *rest), ev.expectile_td_learning(td[0], tau, *td[1:])
 
     td = (dist_tm1[..., 0], r_t, discount_t, dist_t[..., 0])
-    for how, found in every_way(losses, (dist_tm1, a_tm1, r_t, discount_t, selector, dist_t, td), axes=1).items():
+    for how, found in every_way(
+        losses, (dist_tm1, a_tm1, r_t, discount_t, selector, dist_t, td), axes=1
+    ).items():
         np.testing.assert_allclose(found[0], expected_q, rtol=1e-4, err_msg=how)
         np.testing.assert_allclose(found[1], expected_td, rtol=1e-4, err_msg=how)
 
@@ -132,7 +162,11 @@ def test_bellman_losses_regress_towards_imputed_samples():
 def test_terminal_transitions_teach_the_reward():
     dist_tm1, tau, a_tm1, r_t, _, selector, dist_t = batch()
     found = ev.expectile_q_learning(dist_tm1, tau, a_tm1, r_t, 0.0, selector, dist_t)
-    np.testing.assert_allclose(found, [expectile_loss(dist_tm1[b, :, a_tm1[b]], tau, r_t[b : b + 1]) for b in range(B)], rtol=1e-5)
+    np.testing.assert_allclose(
+        found,
+        [expectile_loss(dist_tm1[b, :, a_tm1[b]], tau, r_t[b : b + 1]) for b in range(B)],
+        rtol=1e-5,
+    )
 
 
 def test_iterated_backups_learn_the_distribution_and_not_its_mean_alone():
@@ -142,10 +176,14 @@ def test_iterated_backups_learn_the_distribution_and_not_its_mean_alone():
     estimate = np.zeros(11)
     for _ in range(40):
         samples = np.asarray(ev.impute_expectiles(estimate, tau), np.float64)
-        mixture = np.concatenate([np.repeat(rewards, 11), np.repeat((rewards[:, None] + samples).ravel(), 4)])
+        mixture = np.concatenate(
+            [np.repeat(rewards, 11), np.repeat((rewards[:, None] + samples).ravel(), 4)]
+        )
         estimate = expectiles(mixture, tau)
     rng = np.random.default_rng(0)
-    returns = np.array([rng.choice(rewards, size=rng.geometric(1 - weight)).sum() for _ in range(20_000)])
+    returns = np.array(
+        [rng.choice(rewards, size=rng.geometric(1 - weight)).sum() for _ in range(20_000)]
+    )
     truth = expectiles(returns, tau)
     assert np.abs(estimate - truth).max() < 0.25 * returns.std()
     assert np.abs(estimate[5]) < 0.05
@@ -155,7 +193,12 @@ def test_iterated_backups_learn_the_distribution_and_not_its_mean_alone():
 def test_gradient_reaches_the_target_only_if_asked(stop):
     arguments = batch()
     gradients = jax.jit(
-        jax.grad(lambda r, q: ev.expectile_q_learning(*arguments[:3], r, *arguments[4:6], q, stop_target_gradients=stop).sum(), (0, 1))
+        jax.grad(
+            lambda r, q: ev.expectile_q_learning(
+                *arguments[:3], r, *arguments[4:6], q, stop_target_gradients=stop
+            ).sum(),
+            (0, 1),
+        )
     )(arguments[3], arguments[6])
     assert all(np.isfinite(g).all() for g in gradients)
     assert all(np.any(g != 0) != stop for g in gradients)
@@ -180,7 +223,11 @@ def test_bad_arguments_are_named():
         ev.impute_expectiles(np.zeros((B, K)), np.zeros((1, K)))
     with pytest.raises(ShapeError, match="'dist_target'"):
         ev.expectile_regression_loss(np.zeros((B, K)), TAU, np.zeros(K))
-    assert np.isnan(ev.expectile_q_learning(*(A if i == 2 else x if i == 1 else x[0] for i, x in enumerate(arguments))))
+    assert np.isnan(
+        ev.expectile_q_learning(
+            *(A if i == 2 else x if i == 1 else x[0] for i, x in enumerate(arguments))
+        )
+    )
 
 
 def test_dtypes():

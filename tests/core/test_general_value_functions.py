@@ -3,7 +3,11 @@ import numpy as np
 import pytest
 
 from agentzoo.core._operator import ShapeError
-from agentzoo.core.general_value_functions import feature_control_rewards, pixel_control_loss, pixel_control_rewards
+from agentzoo.core.general_value_functions import (
+    feature_control_rewards,
+    pixel_control_loss,
+    pixel_control_rewards,
+)
 
 FEATURES = np.array([[1.0, 2.0], [0.0, 4.0], [3.0, 3.0]], np.float32)  # [T + 1, F]
 REWARDS = {
@@ -13,7 +17,9 @@ REWARDS = {
     "decrease": [[1, -2], [-3, 1]],
     "potential": [[-1, 0], [1.5, -2.5]],
 }
-TRANSFORMS = pytest.mark.parametrize("transform", [lambda f: f, jax.jit, lambda f: jax.vmap(f, 1, 1)], ids=["plain", "jit", "vmap"])
+TRANSFORMS = pytest.mark.parametrize(
+    "transform", [lambda f: f, jax.jit, lambda f: jax.vmap(f, 1, 1)], ids=["plain", "jit", "vmap"]
+)
 
 
 @TRANSFORMS
@@ -24,7 +30,9 @@ def test_feature_rewards_by_hand(kind, transform):
 
 
 def test_absolute_change_is_the_default_and_integers_promote():
-    np.testing.assert_array_equal(feature_control_rewards(FEATURES.astype(int)), REWARDS["absolute_change"])
+    np.testing.assert_array_equal(
+        feature_control_rewards(FEATURES.astype(int)), REWARDS["absolute_change"]
+    )
     np.testing.assert_array_equal(feature_control_rewards(FEATURES[:, 0]), [1, 3])
 
 
@@ -46,7 +54,9 @@ def float64_pixel_rewards(observations, cell_size):
     change = np.abs(np.diff(observations.astype(np.float64), axis=0))
     rewards = np.zeros((steps - 1, height // cell_size, width // cell_size))
     for t, i, j in np.ndindex(*rewards.shape):
-        rewards[t, i, j] = change[t, i * cell_size : (i + 1) * cell_size, j * cell_size : (j + 1) * cell_size].mean()
+        rewards[t, i, j] = change[
+            t, i * cell_size : (i + 1) * cell_size, j * cell_size : (j + 1) * cell_size
+        ].mean()
     return rewards
 
 
@@ -58,7 +68,9 @@ def test_pixel_rewards_against_float64(cell_size, dtype):
     np.testing.assert_allclose(pixel_control_rewards(observations, cell_size), expected, rtol=1e-6)
     batch = np.stack([observations, observations[::-1]], axis=1)
     rewards = jax.jit(lambda x: pixel_control_rewards(x, cell_size))(batch)
-    np.testing.assert_allclose(rewards[:, 1], float64_pixel_rewards(observations[::-1], cell_size), rtol=1e-6)
+    np.testing.assert_allclose(
+        rewards[:, 1], float64_pixel_rewards(observations[::-1], cell_size), rtol=1e-6
+    )
     mapped = jax.vmap(lambda x: pixel_control_rewards(x, cell_size), 1, 1)(batch)
     np.testing.assert_allclose(mapped, rewards, rtol=1e-6)
 
@@ -84,17 +96,27 @@ def test_pixel_control_against_float64(discounts):
     values = rng.normal(size=(4, 2, 2, 3, 5)).astype(np.float32)
     a_tm1 = rng.integers(5, size=(3, 2))
     loss = pixel_control_loss(observations, a_tm1, values, discounts, 2)
-    grad = jax.grad(lambda v: pixel_control_loss(observations, a_tm1, v, discounts, 2).sum())(values)
+    grad = jax.grad(lambda v: pixel_control_loss(observations, a_tm1, v, discounts, 2).sum())(
+        values
+    )
     for b in range(2):
-        expected, gradient = float64_pixel_loss(observations[:, b], a_tm1[:, b], values[:, b], np.broadcast_to(discounts, 3), 2)
+        expected, gradient = float64_pixel_loss(
+            observations[:, b], a_tm1[:, b], values[:, b], np.broadcast_to(discounts, 3), 2
+        )
         np.testing.assert_allclose(loss[:, b], expected, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(grad[:, b], gradient, rtol=1e-4, atol=1e-6)
-        alone = jax.jit(lambda o, a, v: pixel_control_loss(o, a, v, discounts, 2))(observations[:, b], a_tm1[:, b], values[:, b])
+        alone = jax.jit(lambda o, a, v: pixel_control_loss(o, a, v, discounts, 2))(
+            observations[:, b], a_tm1[:, b], values[:, b]
+        )
         np.testing.assert_allclose(alone, expected, rtol=1e-4, atol=1e-6)
-    mapped = jax.vmap(lambda o, a, v: pixel_control_loss(o, a, v, discounts, 2), 1, 1)(observations, a_tm1, values)
+    mapped = jax.vmap(lambda o, a, v: pixel_control_loss(o, a, v, discounts, 2), 1, 1)(
+        observations, a_tm1, values
+    )
     np.testing.assert_allclose(mapped, loss, rtol=1e-5)
     full = np.broadcast_to(np.reshape(discounts, (-1, 1)), (3, 2))
-    np.testing.assert_allclose(pixel_control_loss(observations, a_tm1, values, full, 2), loss, rtol=1e-6)
+    np.testing.assert_allclose(
+        pixel_control_loss(observations, a_tm1, values, full, 2), loss, rtol=1e-6
+    )
 
 
 OBS, VALUES, ACTIONS = np.zeros((4, 4, 6, 3)), np.zeros((4, 2, 3, 5)), np.zeros(3, int)
@@ -103,21 +125,41 @@ OBS, VALUES, ACTIONS = np.zeros((4, 4, 6, 3)), np.zeros((4, 2, 3, 5)), np.zeros(
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: feature_control_rewards(FEATURES, "change"), ValueError, "cumulant_type='change' is unknown"),
+        (
+            lambda: feature_control_rewards(FEATURES, "change"),
+            ValueError,
+            "cumulant_type='change' is unknown",
+        ),
         (lambda: feature_control_rewards(FEATURES, "potential"), ValueError, "needs a 'discount'"),
-        (lambda: feature_control_rewards(FEATURES, "potential", np.ones(3)), ShapeError, "source shape"),
+        (
+            lambda: feature_control_rewards(FEATURES, "potential", np.ones(3)),
+            ShapeError,
+            "source shape",
+        ),
         (lambda: feature_control_rewards(1.0), ShapeError, "'features'"),
         (lambda: pixel_control_rewards(OBS, 4), ShapeError, "'cell_size' must divide"),
         (lambda: pixel_control_rewards(OBS, 0), ShapeError, "'cell_size' must divide"),
         (lambda: pixel_control_rewards(OBS[0], 2), ShapeError, "'observations' must be of shape"),
-        (lambda: pixel_control_loss(OBS, ACTIONS, VALUES[:-1], 0.9, 2), ValueError, "Pixel Control values are not compatible"),
-        (lambda: pixel_control_loss(OBS, ACTIONS[:2], VALUES, 0.9, 2), ShapeError, "'actions' must have shape"),
+        (
+            lambda: pixel_control_loss(OBS, ACTIONS, VALUES[:-1], 0.9, 2),
+            ValueError,
+            "Pixel Control values are not compatible",
+        ),
+        (
+            lambda: pixel_control_loss(OBS, ACTIONS[:2], VALUES, 0.9, 2),
+            ShapeError,
+            "'actions' must have shape",
+        ),
         (
             lambda: pixel_control_loss(OBS, ACTIONS, VALUES, np.ones((3, 1)), 2),
             ValueError,
             "must be a scalar or a tensor of rank 1",
         ),
-        (lambda: pixel_control_loss(OBS, ACTIONS, VALUES, np.ones(2), 2), ShapeError, "discount_factor"),
+        (
+            lambda: pixel_control_loss(OBS, ACTIONS, VALUES, np.ones(2), 2),
+            ShapeError,
+            "discount_factor",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(call, error, message):

@@ -21,7 +21,9 @@ def test_expectile_loss_and_its_gradient(expectile, how):
 
 
 def test_expectile_of_one_half_is_half_the_squared_error():
-    np.testing.assert_allclose(losses.expectile_loss(X, X[::-1], 0.5), losses.l2_loss(X, X[::-1]), rtol=1e-6)
+    np.testing.assert_allclose(
+        losses.expectile_loss(X, X[::-1], 0.5), losses.l2_loss(X, X[::-1]), rtol=1e-6
+    )
     levels = np.linspace(0, 1, 6)
     by_element = [losses.expectile_loss(x, 0.0, level) for x, level in zip(X, levels, strict=True)]
     np.testing.assert_allclose(losses.expectile_loss(X, 0.0, levels), by_element, rtol=1e-6)
@@ -35,7 +37,15 @@ TARGETS = np.array([0.0, 1.0, 0.0, 0.4, 1.0, 0.0, 1.0], np.float32)
 def test_likelihood_and_log_loss(how):
     likelihood = [1, 0, 0.7, 0.3**0.4 * 0.7**0.6, 0.3, 0, 1]
     np.testing.assert_allclose(how(losses.likelihood)(P, TARGETS), likelihood, rtol=1e-6)
-    expected = [0, np.inf, -np.log(0.7), -0.4 * np.log(0.3) - 0.6 * np.log(0.7), -np.log(0.3), np.inf, 0]
+    expected = [
+        0,
+        np.inf,
+        -np.log(0.7),
+        -0.4 * np.log(0.3) - 0.6 * np.log(0.7),
+        -np.log(0.3),
+        np.inf,
+        0,
+    ]
     np.testing.assert_allclose(how(losses.log_loss)(P, TARGETS), expected, rtol=1e-6)
 
 
@@ -49,7 +59,9 @@ def test_gradients_of_log_loss_also_where_it_is_certain():
     assert not np.isnan(jax.grad(losses.log_loss)(0.0, 0.5))
     likelihood = jax.vmap(jax.grad(losses.likelihood))(P, TARGETS)
     assert np.isfinite(likelihood).all()
-    np.testing.assert_allclose(likelihood[jnp.array([0, 1, 2, 4, 5, 6])], [-1, 1, -1, 1, -1, 1], rtol=1e-6)
+    np.testing.assert_allclose(
+        likelihood[jnp.array([0, 1, 2, 4, 5, 6])], [-1, 1, -1, 1, -1, 1], rtol=1e-6
+    )
 
 
 def test_log_loss_keeps_the_digits_of_small_probabilities():
@@ -59,7 +71,9 @@ def test_log_loss_keeps_the_digits_of_small_probabilities():
     assert np.isnan(losses.log_loss(-0.1, 0.0) + losses.log_loss(1.1, 1.0))
 
 
-@pytest.mark.parametrize("loss", [losses.likelihood, losses.log_loss, lambda p, t: losses.expectile_loss(p, t, 0.5)])
+@pytest.mark.parametrize(
+    "loss", [losses.likelihood, losses.log_loss, lambda p, t: losses.expectile_loss(p, t, 0.5)]
+)
 def test_no_silent_broadcasting(loss):
     with pytest.raises(ShapeError, match="'targets' must have shape"):
         loss(np.zeros(3), np.zeros((3, 1)))
@@ -99,7 +113,9 @@ def test_trees_are_clipped_leaf_by_leaf():
 
     def loss(tree):
         clipped = losses.clip_gradient(tree, -1, 1)
-        return sum(0.5 * jnp.sum(jnp.square(x.astype(jnp.float32))) for x in jax.tree.leaves(clipped))
+        return sum(
+            0.5 * jnp.sum(jnp.square(x.astype(jnp.float32))) for x in jax.tree.leaves(clipped)
+        )
 
     gradient = jax.grad(loss)(tree)
     np.testing.assert_allclose(gradient["a"], [1, 0.1])
@@ -109,10 +125,14 @@ def test_trees_are_clipped_leaf_by_leaf():
 
 
 def test_forward_mode_is_that_of_the_identity():
-    value, tangent = jax.jvp(lambda x: losses.clip_gradient(x, -1.0, 1.0), (jnp.float32(3),), (jnp.float32(5),))
+    value, tangent = jax.jvp(
+        lambda x: losses.clip_gradient(x, -1.0, 1.0), (jnp.float32(3),), (jnp.float32(5),)
+    )
     assert (value, tangent) == (3, 5)
     # Forward over reverse: inside the bounds the gradient has slope 1, beyond them 0.
-    hessian = jax.vmap(jax.hessian(lambda x: 0.5 * jnp.square(losses.clip_gradient(x, -1.0, 1.0))))(jnp.array([0.5, 3.0]))
+    hessian = jax.vmap(jax.hessian(lambda x: 0.5 * jnp.square(losses.clip_gradient(x, -1.0, 1.0))))(
+        jnp.array([0.5, 3.0])
+    )
     np.testing.assert_allclose(hessian, [1, 0])
 
 
@@ -132,9 +152,13 @@ def test_clipping_within_scan_and_with_traced_bounds():
 
 def test_bounds_of_each_element():
     bounds = np.array([1.0, 5.0], np.float32)
-    gradient = jax.grad(lambda x: jnp.sum(10 * losses.clip_gradient(x, -bounds, bounds)))(jnp.zeros(2))
+    gradient = jax.grad(lambda x: jnp.sum(10 * losses.clip_gradient(x, -bounds, bounds)))(
+        jnp.zeros(2)
+    )
     np.testing.assert_array_equal(gradient, bounds)
     with pytest.raises(ShapeError, match="'gradient_min'"):
         losses.clip_gradient(jnp.zeros(3), bounds, 1.0)
-    of_mapped_bounds = jax.vmap(lambda bound: jax.grad(lambda x: 10 * losses.clip_gradient(x, -bound, bound))(0.0))(bounds)
+    of_mapped_bounds = jax.vmap(
+        lambda bound: jax.grad(lambda x: 10 * losses.clip_gradient(x, -bound, bound))(0.0)
+    )(bounds)
     np.testing.assert_array_equal(of_mapped_bounds, bounds)

@@ -107,7 +107,9 @@ def test_running_statistics_by_hand(transform):
 
 
 @settings(deadline=None, max_examples=8)
-@given(st.integers(1, 3), st.lists(st.integers(1, 4), min_size=1, max_size=4), st.integers(0, 2**31))
+@given(
+    st.integers(1, 3), st.lists(st.integers(1, 4), min_size=1, max_size=4), st.integers(0, 2**31)
+)
 def test_any_division_into_batches_gives_the_moments_of_all(features, sizes, seed):
     rng = np.random.default_rng(seed)
     batches = [rng.normal(5, 3, (n, features)).astype(np.float32) for n in sizes]
@@ -148,8 +150,12 @@ def test_merging_statistics_is_updating_with_the_samples_of_both():
 @pytest.mark.parametrize("batch", [1, 16])
 def test_statistics_are_accurate_beside_a_large_mean_and_follow_it(batch):
     rng = np.random.default_rng(0)
-    x = np.concatenate([rng.normal(1e4, 1, 32_000), rng.normal(1e4 + 2, 1, 32_000)]).astype(np.float32)
-    statistics, _ = jax.lax.scan(lambda s, x: (s.update(x), None), RunningMeanStd.init(0.0), x.reshape(-1, batch))
+    x = np.concatenate([rng.normal(1e4, 1, 32_000), rng.normal(1e4 + 2, 1, 32_000)]).astype(
+        np.float32
+    )
+    statistics, _ = jax.lax.scan(
+        lambda s, x: (s.update(x), None), RunningMeanStd.init(0.0), x.reshape(-1, batch)
+    )
     mean, variance = weighted_moments(x, np.ones(len(x)))
     assert abs(float(statistics.mean) + float(statistics.rest) - mean) < 1e-4
     np.testing.assert_allclose(statistics.variance, variance, rtol=2e-5)
@@ -160,18 +166,27 @@ def test_statistics_are_accurate_beside_a_large_mean_and_follow_it(batch):
 def test_samples_without_weight_may_be_anything():
     x = np.array([1.0, np.nan, 3.0, np.inf], np.float32)
     statistics = RunningMeanStd.init(0.0).update(x, np.array([True, False, True, False]))
-    np.testing.assert_array_equal([statistics.count, statistics.mean, statistics.variance], [2, 2, 1])
+    np.testing.assert_array_equal(
+        [statistics.count, statistics.mean, statistics.variance], [2, 2, 1]
+    )
     unchanged = statistics.update(x, np.zeros(4))
     jax.tree.map(np.testing.assert_array_equal, unchanged, statistics)
 
 
 def test_trees_of_samples():
     rng = np.random.default_rng(0)
-    x = {"image": rng.integers(256, size=(5, 4, 2, 2), dtype=np.uint8), "pair": (rng.normal(size=(5, 4)), rng.normal(size=(5, 4, 3)))}
+    x = {
+        "image": rng.integers(256, size=(5, 4, 2, 2), dtype=np.uint8),
+        "pair": (rng.normal(size=(5, 4)), rng.normal(size=(5, 4, 3))),
+    }
     sample = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[2:], leaf.dtype), x)
     statistics = RunningMeanStd.init(sample).update(x)
-    for leaf, mean, variance in zip(*map(jax.tree.leaves, (x, statistics.mean, statistics.variance)), strict=True):
-        expected_mean, expected_variance = weighted_moments(leaf.reshape(20, *leaf.shape[2:]), np.ones(20))
+    for leaf, mean, variance in zip(
+        *map(jax.tree.leaves, (x, statistics.mean, statistics.variance)), strict=True
+    ):
+        expected_mean, expected_variance = weighted_moments(
+            leaf.reshape(20, *leaf.shape[2:]), np.ones(20)
+        )
         np.testing.assert_allclose(mean, expected_mean, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(variance, expected_variance, rtol=1e-5)
     normal = statistics.normalize(x)
@@ -190,7 +205,9 @@ def test_normalising_is_differentiable():
     assert jax.grad(statistics.normalize)(2.0) == pytest.approx(0.5)
     assert jax.grad(statistics.normalize)(100.0) == 0  # clipped
     # Statistics count as constants, those of the very same sample too.
-    assert jax.grad(lambda x: RunningMeanStd.init(0.0).update(np.array([1.0, 5.0]) * x).normalize(2.0 * x))(1.0) == pytest.approx(1.0)
+    assert jax.grad(
+        lambda x: RunningMeanStd.init(0.0).update(np.array([1.0, 5.0]) * x).normalize(2.0 * x)
+    )(1.0) == pytest.approx(1.0)
 
 
 def test_division_over_a_mapped_axis_gives_the_same_statistics():
@@ -228,7 +245,9 @@ def test_reward_scale_by_hand(transform):
     assert state.returns == 4
     np.testing.assert_allclose(state.statistics.variance, np.var(sums), rtol=1e-6)
     np.testing.assert_allclose(transform(state.normalize)(r_t), r_t / np.std(sums), rtol=1e-6)
-    np.testing.assert_allclose(state.normalize(r_t, clip=1.0), np.minimum(r_t / np.std(sums), 1), rtol=1e-6)
+    np.testing.assert_allclose(
+        state.normalize(r_t, clip=1.0), np.minimum(r_t / np.std(sums), 1), rtol=1e-6
+    )
 
 
 def test_reward_scale_against_float64_in_any_portions_with_ends_and_dummy_steps():
@@ -253,32 +272,76 @@ def test_reward_scale_over_a_mapped_axis():
     whole = RewardNormalizer.init((4, 2)).update(r_t, last_t, 0.9)
     start = RewardNormalizer(jnp.zeros((4, 2)), RunningMeanStd.init(0.0))
     axes = RewardNormalizer(0, None)
-    divided = jax.vmap(lambda s, r, end: s.update(r, end, 0.9, axis_name="i"), (axes, 1, 1), axis_name="i")(start, r_t, last_t)
+    divided = jax.vmap(
+        lambda s, r, end: s.update(r, end, 0.9, axis_name="i"), (axes, 1, 1), axis_name="i"
+    )(start, r_t, last_t)
     np.testing.assert_allclose(divided.returns, whole.returns, rtol=1e-6)
-    np.testing.assert_allclose(divided.statistics.variance, np.full(4, whole.statistics.variance), rtol=1e-5)
+    np.testing.assert_allclose(
+        divided.statistics.variance, np.full(4, whole.statistics.variance), rtol=1e-5
+    )
 
 
 def test_arrays_divided_over_devices_give_the_statistics_of_the_whole():
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "JAX_PLATFORMS": "cpu",
+    }
     program = [sys.executable, "-m", "tests.core.over_devices"]
-    done = subprocess.run(program, env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=120)
-    assert done.stdout.split() == ["running_statistics", "moving_averages", "reward_scale", "pop_art"], done.stderr
+    done = subprocess.run(
+        program,
+        env=environment,
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.split() == [
+        "running_statistics",
+        "moving_averages",
+        "reward_scale",
+        "pop_art",
+    ], done.stderr
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: RunningMeanStd.init(np.zeros(2)).update(np.zeros((5, 3))), r"'x' must have the shape \(2,\)"),
-        (lambda: RunningMeanStd.init({"a": np.zeros(2)}).normalize({"a": np.zeros(3)}), r"'x\['a'\]'"),
-        (lambda: RunningMeanStd.init(np.zeros(2)).update(np.zeros((5, 2)), np.ones(2)), "'weights' must have shape"),
-        (lambda: RunningMeanStd.init((0.0, 0.0)).update((np.zeros(5), np.zeros(4))), "leading axes"),
+        (
+            lambda: RunningMeanStd.init(np.zeros(2)).update(np.zeros((5, 3))),
+            r"'x' must have the shape \(2,\)",
+        ),
+        (
+            lambda: RunningMeanStd.init({"a": np.zeros(2)}).normalize({"a": np.zeros(3)}),
+            r"'x\['a'\]'",
+        ),
+        (
+            lambda: RunningMeanStd.init(np.zeros(2)).update(np.zeros((5, 2)), np.ones(2)),
+            "'weights' must have shape",
+        ),
+        (
+            lambda: RunningMeanStd.init((0.0, 0.0)).update((np.zeros(5), np.zeros(4))),
+            "leading axes",
+        ),
         (lambda: RunningMeanStd.init({"a": 0.0}).update({"b": 0.0}), "'x' must be a tree like"),
-        (lambda: RewardNormalizer.init(3).update(np.zeros((5, 2)), False, 0.9), r"'r_t' must have shape \[T, 3\]"),
+        (
+            lambda: RewardNormalizer.init(3).update(np.zeros((5, 2)), False, 0.9),
+            r"'r_t' must have shape \[T, 3\]",
+        ),
         (lambda: RewardNormalizer.init().update(np.zeros(5), np.zeros(4), 0.9), "'last_t'"),
         (lambda: RewardNormalizer.init().update(np.zeros(5), False, 0.9, np.ones(4)), "'mask'"),
-        (lambda: RewardNormalizer.init().update(np.zeros(5), False, np.ones(5)), "'gamma' must be a scalar"),
-        (lambda: RewardNormalizer.init().normalize(np.zeros(5), clip=np.ones(5)), "'clip' must be a scalar"),
-        (lambda: RunningMeanStd.init(np.zeros(2)).normalize(np.zeros(2), epsilon=np.ones(2)), "'epsilon' must be a scalar"),
+        (
+            lambda: RewardNormalizer.init().update(np.zeros(5), False, np.ones(5)),
+            "'gamma' must be a scalar",
+        ),
+        (
+            lambda: RewardNormalizer.init().normalize(np.zeros(5), clip=np.ones(5)),
+            "'clip' must be a scalar",
+        ),
+        (
+            lambda: RunningMeanStd.init(np.zeros(2)).normalize(np.zeros(2), epsilon=np.ones(2)),
+            "'epsilon' must be a scalar",
+        ),
     ],
 )
 def test_shapes_that_do_not_fit_are_named(call, message):

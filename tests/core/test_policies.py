@@ -28,9 +28,16 @@ MAKE = {
     "MultiCategorical": lambda: policies.MultiCategorical(LOGITS, [1, 3], MASK),
     "Bernoulli": lambda: policies.Bernoulli(LOGITS, MASK),
     "DiagonalGaussian": lambda: policies.DiagonalGaussian(MEAN, STD),
-    "TanhGaussian": lambda: policies.TanhGaussian(0.5 * MEAN, 0.3 * STD, -2.0, HIGH),  # away from the bounds
+    "TanhGaussian": lambda: policies.TanhGaussian(
+        0.5 * MEAN, 0.3 * STD, -2.0, HIGH
+    ),  # away from the bounds
 }
-EVENTS = {"MultiCategorical": (2,), "Bernoulli": (4,), "DiagonalGaussian": (3,), "TanhGaussian": (3,)}
+EVENTS = {
+    "MultiCategorical": (2,),
+    "Bernoulli": (4,),
+    "DiagonalGaussian": (3,),
+    "TanhGaussian": (3,),
+}
 
 
 def log_softmax(x):
@@ -49,11 +56,23 @@ def test_interface(name):
     def use(policy):
         sample, log_prob = policy.sample_and_log_prob(seed=KEY, sample_shape=(500,))
         again = policy.log_prob(sample), jnp.log(policy.prob(sample)), MAKE[name]().log_prob(sample)
-        return sample, log_prob, again, policy.mode(), policy.entropy(), policy.kl_divergence(policy), policy
+        return (
+            sample,
+            log_prob,
+            again,
+            policy.mode(),
+            policy.entropy(),
+            policy.kl_divergence(policy),
+            policy,
+        )
 
     sample, log_prob, again, mode, entropy, kl, returned = use(policy)
     one = jax.eval_shape(lambda: policy.sample(seed=KEY))
-    assert sample.shape == (500, 6, *event) and log_prob.shape == (500, 6) and sample.dtype == policy.dtype
+    assert (
+        sample.shape == (500, 6, *event)
+        and log_prob.shape == (500, 6)
+        and sample.dtype == policy.dtype
+    )
     assert one.shape == mode.shape == (6, *event) and entropy.shape == kl.shape == (6,)
     for other in again:
         np.testing.assert_allclose(other, log_prob, rtol=1e-4, atol=1e-4)
@@ -61,7 +80,9 @@ def test_interface(name):
     np.testing.assert_allclose(returned.mode(), mode, rtol=1e-6, atol=1e-6)
     if name != "ClippedEntropySoftmax":
         standard_error = np.std(log_prob, axis=0) / math.sqrt(500)
-        np.testing.assert_array_less(np.abs(-np.mean(log_prob, axis=0) - entropy), 5 * standard_error + 1e-5)
+        np.testing.assert_array_less(
+            np.abs(-np.mean(log_prob, axis=0) - entropy), 5 * standard_error + 1e-5
+        )
 
 
 def test_a_temperature_costs_no_digits_of_large_logits():
@@ -76,7 +97,11 @@ def test_they_are_what_the_functions_say():
     pairs = [
         (policies.Categorical(LOGITS, MASK), d.softmax(), masked),
         (policies.Softmax(LOGITS, 0.5, MASK), d.softmax(0.5), masked),
-        (policies.ClippedEntropySoftmax(LOGITS, 0.5, 0.7), d.clipped_entropy_softmax(0.5, 0.7), LOGITS),
+        (
+            policies.ClippedEntropySoftmax(LOGITS, 0.5, 0.7),
+            d.clipped_entropy_softmax(0.5, 0.7),
+            LOGITS,
+        ),
         (policies.Greedy(PREFERENCES, MASK), d.greedy(), preferences),
         (policies.EpsilonGreedy(PREFERENCES, 0.3, MASK), d.epsilon_greedy(0.3), preferences),
     ]
@@ -85,16 +110,26 @@ def test_they_are_what_the_functions_say():
         np.testing.assert_allclose(policy.entropy(), functions.entropy(x), rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(policy.sample(seed=KEY), functions.sample(KEY, x))
     gaussian = policies.DiagonalGaussian(MEAN, STD)
-    np.testing.assert_allclose(gaussian.log_prob(MEAN_1), d.gaussian_diagonal().logprob(MEAN_1, MEAN, STD), rtol=1e-5)
-    np.testing.assert_allclose(gaussian.entropy(), d.gaussian_diagonal().entropy(MEAN, STD), rtol=1e-5)
+    np.testing.assert_allclose(
+        gaussian.log_prob(MEAN_1), d.gaussian_diagonal().logprob(MEAN_1, MEAN, STD), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        gaussian.entropy(), d.gaussian_diagonal().entropy(MEAN, STD), rtol=1e-5
+    )
 
 
 def test_they_work_with_distrax():
     ours, theirs = policies.Categorical(LOGITS), distrax.Categorical(logits=OTHER)
-    expected = np.sum(np.exp(log_softmax(LOGITS)) * (log_softmax(LOGITS) - log_softmax(OTHER)), axis=-1)
+    expected = np.sum(
+        np.exp(log_softmax(LOGITS)) * (log_softmax(LOGITS) - log_softmax(OTHER)), axis=-1
+    )
     np.testing.assert_allclose(ours.kl_divergence(theirs), expected, rtol=1e-5)
     gaussian = policies.DiagonalGaussian(MEAN, STD)
-    np.testing.assert_allclose(gaussian.kl_divergence(distrax.Independent(distrax.Normal(MEAN, STD), 1)), np.zeros(6), atol=1e-6)
+    np.testing.assert_allclose(
+        gaussian.kl_divergence(distrax.Independent(distrax.Normal(MEAN, STD), 1)),
+        np.zeros(6),
+        atol=1e-6,
+    )
     both = distrax.Joint((ours, gaussian))
     assert jax.eval_shape(lambda: both.log_prob(both.sample(seed=KEY))).shape == (6,)
     with pytest.raises(NotImplementedError):
@@ -102,7 +137,9 @@ def test_they_work_with_distrax():
 
 
 def test_clipped_entropy_is_relative_to_the_legal_actions():
-    policy = policies.ClippedEntropySoftmax(np.zeros((2, 4)), entropy_clip=0.5, mask=np.array([[1, 1, 1, 1], [1, 1, 0, 0]], bool))
+    policy = policies.ClippedEntropySoftmax(
+        np.zeros((2, 4)), entropy_clip=0.5, mask=np.array([[1, 1, 1, 1], [1, 1, 0, 0]], bool)
+    )
     np.testing.assert_allclose(policy.entropy(), 0.5 * np.log([4, 2]), rtol=1e-6)
 
 
@@ -117,7 +154,15 @@ def test_clipped_entropy_is_relative_to_the_legal_actions():
         (lambda x, mask=None: policies.MultiCategorical(x, [2, 3], mask), np.array([1, 0])),
         (policies.Bernoulli, np.array([0, 1, 0, 0, 0])),
     ],
-    ids=["Categorical", "Softmax", "ClippedEntropySoftmax", "EpsilonGreedy", "Greedy", "MultiCategorical", "Bernoulli"],
+    ids=[
+        "Categorical",
+        "Softmax",
+        "ClippedEntropySoftmax",
+        "EpsilonGreedy",
+        "Greedy",
+        "MultiCategorical",
+        "Bernoulli",
+    ],
 )
 def test_illegal_actions(make, illegal):
     mask = np.array([True, False, True, True, True])
@@ -135,11 +180,22 @@ def test_illegal_actions(make, illegal):
             "log_prob": lambda x: policy(x).log_prob(samples[0]),
             "kl of itself": lambda x: policy(x).kl_divergence(policy(x)),
             # Greedy policies of other preferences share no action.
-            "kl": lambda x: 0.0 * x[0] if make is policies.Greedy else policy(x).kl_divergence(other) + other.kl_divergence(policy(x)),
+            "kl": lambda x: (
+                0.0 * x[0]
+                if make is policies.Greedy
+                else policy(x).kl_divergence(other) + other.kl_divergence(policy(x))
+            ),
         }
         results = {name: jax.value_and_grad(function)(x) for name, function in functions.items()}
         raw = make(jnp.where(mask, x, -jnp.inf)).log_prob(samples)
-        return samples, policy(x).log_prob(samples), raw, policy(x).log_prob(illegal), policy(x).mode(), results
+        return (
+            samples,
+            policy(x).log_prob(samples),
+            raw,
+            policy(x).log_prob(illegal),
+            policy(x).mode(),
+            results,
+        )
 
     samples, log_probs, raw, of_illegal, mode, results = use(logits)
     np.testing.assert_array_equal(log_probs, raw)
@@ -153,9 +209,15 @@ def test_illegal_actions(make, illegal):
 
 def test_gradients_through_raw_infinite_logits_are_finite():
     logits = jnp.array([0.3, -jnp.inf, -1.0])
-    for make in (policies.Categorical, policies.Bernoulli, lambda x: policies.MultiCategorical(x, [3])):
+    for make in (
+        policies.Categorical,
+        policies.Bernoulli,
+        lambda x: policies.MultiCategorical(x, [3]),
+    ):
         for function in (lambda p: p.entropy(), lambda p, make=make: p.kl_divergence(make(logits))):
-            assert np.isfinite(jax.jit(jax.grad(lambda x, f=function, m=make: f(m(x))))(logits)).all()
+            assert np.isfinite(
+                jax.jit(jax.grad(lambda x, f=function, m=make: f(m(x))))(logits)
+            ).all()
 
 
 def test_multi_categorical_is_a_product_of_choices():
@@ -164,22 +226,34 @@ def test_multi_categorical_is_a_product_of_choices():
     actions = np.stack([np.arange(6) % 4, np.arange(6) % 2], axis=-1)
     expected = first[np.arange(6), actions[:, 0]] + second[np.arange(6), actions[:, 1]]
     np.testing.assert_allclose(policy.log_prob(actions), expected, rtol=1e-5)
-    np.testing.assert_array_equal(policy.mode(), np.stack([LOGITS.argmax(-1), OTHER[:, :2].argmax(-1)], axis=-1))
-    np.testing.assert_allclose(policy.entropy(), -(np.exp(first) * first).sum(-1) - (np.exp(second) * second).sum(-1), rtol=1e-5)
+    np.testing.assert_array_equal(
+        policy.mode(), np.stack([LOGITS.argmax(-1), OTHER[:, :2].argmax(-1)], axis=-1)
+    )
+    np.testing.assert_allclose(
+        policy.entropy(),
+        -(np.exp(first) * first).sum(-1) - (np.exp(second) * second).sum(-1),
+        rtol=1e-5,
+    )
 
 
 def test_bernoulli_is_independent_bits():
     policy, p = policies.Bernoulli(LOGITS), 1 / (1 + np.exp(-LOGITS))
     bits = LOGITS > OTHER
-    np.testing.assert_allclose(policy.log_prob(bits.astype(int)), np.log(np.where(bits, p, 1 - p)).sum(-1), rtol=1e-5)
-    np.testing.assert_allclose(policy.entropy(), -(p * np.log(p) + (1 - p) * np.log(1 - p)).sum(-1), rtol=1e-5)
+    np.testing.assert_allclose(
+        policy.log_prob(bits.astype(int)), np.log(np.where(bits, p, 1 - p)).sum(-1), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        policy.entropy(), -(p * np.log(p) + (1 - p) * np.log(1 - p)).sum(-1), rtol=1e-5
+    )
     np.testing.assert_array_equal(policy.mode(), LOGITS > 0)
 
 
 def test_divergence_of_nearly_equal_gaussians_keeps_its_digits():
     mean = np.array([[1000.0, -3.0]], np.float32)
     expected = 2 * (np.log(1.001) + 1 / (2 * 1.001**2) - 0.5)
-    kl = policies.DiagonalGaussian(mean, 1.0).kl_divergence(policies.DiagonalGaussian(mean, np.float32(1.001)))
+    kl = policies.DiagonalGaussian(mean, 1.0).kl_divergence(
+        policies.DiagonalGaussian(mean, np.float32(1.001))
+    )
     np.testing.assert_allclose(kl, [expected], rtol=2e-3)
 
 
@@ -192,7 +266,9 @@ def tanh_log_prob(u, mean, std, low, high):
     """Of a value before the tanh, in float64."""
     u, mean, std = (np.asarray(x, np.float64) for x in (u, mean, std))
     log_slope = np.log((high - low) / 2) + 2 * (np.log(2) - u - np.logaddexp(0, -2 * u))
-    return np.sum(-(((u - mean) / std) ** 2) / 2 - np.log(std * np.sqrt(2 * np.pi)) - log_slope, axis=-1)
+    return np.sum(
+        -(((u - mean) / std) ** 2) / 2 - np.log(std * np.sqrt(2 * np.pi)) - log_slope, axis=-1
+    )
 
 
 def tanh_entropy(mean, std, low=-1.0, high=1.0):
@@ -229,19 +305,36 @@ def test_tanh_gaussian_log_prob_of_actions_away_from_the_bounds():
         policy = policies.TanhGaussian(np.full_like(u, 0.3), 0.8, low, high)
         action = np.float32(low + (high - low) * (np.tanh(u) + 1) / 2)
         exact_u = np.arctanh(2 * (np.float64(action) - low) / (high - low) - 1)
-        np.testing.assert_allclose(policy.log_prob(action), tanh_log_prob(exact_u, 0.3, 0.8, low, high), atol=3e-5)
-        np.testing.assert_allclose(policy.log_prob_pre_tanh(u), tanh_log_prob(u, 0.3, 0.8, low, high), atol=1e-5)
-        np.testing.assert_allclose(policy.squash(u), low + (high - low) * (np.tanh(u) + 1) / 2, rtol=1e-5, atol=1e-3)
+        np.testing.assert_allclose(
+            policy.log_prob(action), tanh_log_prob(exact_u, 0.3, 0.8, low, high), atol=3e-5
+        )
+        np.testing.assert_allclose(
+            policy.log_prob_pre_tanh(u), tanh_log_prob(u, 0.3, 0.8, low, high), atol=1e-5
+        )
+        np.testing.assert_allclose(
+            policy.squash(u), low + (high - low) * (np.tanh(u) + 1) / 2, rtol=1e-5, atol=1e-3
+        )
 
 
 @pytest.mark.parametrize(("low", "high"), BOUNDS)
 def test_tanh_gaussian_never_returns_what_is_not_finite(low, high):
-    mean, log_std = (x.astype(np.float32)[:, None] for x in (RNG.uniform(-50, 50, 2000), RNG.uniform(-20, 5, 2000)))
-    edges = [low, high, low - 1, high + 1, *np.nextafter(np.array([low, high], np.float32), np.float32([high, low]))]
+    mean, log_std = (
+        x.astype(np.float32)[:, None]
+        for x in (RNG.uniform(-50, 50, 2000), RNG.uniform(-20, 5, 2000))
+    )
+    edges = [
+        low,
+        high,
+        low - 1,
+        high + 1,
+        *np.nextafter(np.array([low, high], np.float32), np.float32([high, low])),
+    ]
     actions = np.concatenate([edges, RNG.uniform(low, high, 1994)])[:, None].astype(np.float32)
 
     def own(mean, log_std):
-        action, log_prob = policies.TanhGaussian(mean, jnp.exp(log_std), low, high).sample_and_log_prob(seed=KEY)
+        action, log_prob = policies.TanhGaussian(
+            mean, jnp.exp(log_std), low, high
+        ).sample_and_log_prob(seed=KEY)
         return action.sum() + log_prob.sum()
 
     def foreign(mean, log_std, actions):
@@ -250,13 +343,23 @@ def test_tanh_gaussian_never_returns_what_is_not_finite(low, high):
     def entropy(mean, log_std):
         return policies.TanhGaussian(mean, jnp.exp(log_std), low, high).entropy().sum()
 
-    for function, arguments in ((own, (mean, log_std)), (foreign, (mean, log_std, actions)), (entropy, (mean, log_std))):
-        value, gradients = jax.jit(jax.value_and_grad(function, tuple(range(len(arguments)))))(*arguments)
-        assert np.isfinite(value) and all(np.isfinite(g).all() for g in gradients), function.__name__
+    for function, arguments in (
+        (own, (mean, log_std)),
+        (foreign, (mean, log_std, actions)),
+        (entropy, (mean, log_std)),
+    ):
+        value, gradients = jax.jit(jax.value_and_grad(function, tuple(range(len(arguments)))))(
+            *arguments
+        )
+        assert np.isfinite(value) and all(np.isfinite(g).all() for g in gradients), (
+            function.__name__
+        )
 
 
 def test_tanh_gaussian_entropy_is_that_of_the_squashed_action():
-    np.testing.assert_allclose(policies.TanhGaussian(np.ones(1), 1.0).entropy(), 0.0926, atol=1e-4)  # before the tanh it is 1.419
+    np.testing.assert_allclose(
+        policies.TanhGaussian(np.ones(1), 1.0).entropy(), 0.0926, atol=1e-4
+    )  # before the tanh it is 1.419
     means = np.array([0.0, 1e-3, 0.1, 0.5, 1.0, 2.0, 3.0, 5.0, 9.0, 30.0])
     stds = np.array([1e-6, 1e-2, 0.1, 0.3, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 20.0, 100.0])
     expected = np.array([[tanh_entropy(mean, std, -1000, 1000) for std in stds] for mean in means])
@@ -281,18 +384,28 @@ def test_tanh_gaussian_entropy_gradients():
 
 
 def test_tanh_gaussian_divergence_is_invariant_and_needs_the_same_bounds():
-    one, other = policies.TanhGaussian(MEAN, STD, -2, 3), policies.TanhGaussian(MEAN_1, STD_1, -2, 3)
-    expected = np.sum(np.log(STD_1 / STD) + (STD**2 + (MEAN - MEAN_1) ** 2) / (2 * STD_1**2) - 0.5, axis=-1)
+    one, other = (
+        policies.TanhGaussian(MEAN, STD, -2, 3),
+        policies.TanhGaussian(MEAN_1, STD_1, -2, 3),
+    )
+    expected = np.sum(
+        np.log(STD_1 / STD) + (STD**2 + (MEAN - MEAN_1) ** 2) / (2 * STD_1**2) - 0.5, axis=-1
+    )
     np.testing.assert_allclose(one.kl_divergence(other), expected, rtol=1e-4)
     assert np.isnan(one.kl_divergence(policies.TanhGaussian(MEAN, STD, -2, 4))).all()
     # The mean of the difference of log-probabilities is the divergence.
     u = MEAN + STD * RNG.normal(size=(20_000, 6, 3))
     difference = one.log_prob_pre_tanh(u) - other.log_prob_pre_tanh(u)
-    np.testing.assert_array_less(np.abs(np.mean(difference, axis=0) - expected), 5 * np.std(difference, axis=0) / math.sqrt(20_000))
+    np.testing.assert_array_less(
+        np.abs(np.mean(difference, axis=0) - expected),
+        5 * np.std(difference, axis=0) / math.sqrt(20_000),
+    )
 
 
 def test_tanh_gaussian_reaches_its_bounds():
-    policy = policies.TanhGaussian(np.array([4.0, -4.0]), 0.1, low=np.array([-1.0, 10.0]), high=np.array([2.0, 20.0]))
+    policy = policies.TanhGaussian(
+        np.array([4.0, -4.0]), 0.1, low=np.array([-1.0, 10.0]), high=np.array([2.0, 20.0])
+    )
     np.testing.assert_allclose(policy.mode(), [2.0, 10.0], atol=0.01)
     # RLax's squashed Gaussian stops at tanh(1) = 0.76 of the way.
 
@@ -313,14 +426,30 @@ def test_tanh_gaussian_reparametrised_gradient():
     np.testing.assert_allclose(ours(mean, std), oracle(mean, std), rtol=1e-5)
     gradients = jax.jit(jax.grad(ours, (0, 1)))(mean.astype(np.float32), std.astype(np.float32))
     for i, step in enumerate(1e-6 * np.eye(2)):
-        np.testing.assert_allclose(gradients[0][i], (oracle(mean + step, std) - oracle(mean - step, std)) / 2e-6, rtol=1e-3, atol=1e-4)
-        np.testing.assert_allclose(gradients[1][i], (oracle(mean, std + step) - oracle(mean, std - step)) / 2e-6, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(
+            gradients[0][i],
+            (oracle(mean + step, std) - oracle(mean - step, std)) / 2e-6,
+            rtol=1e-3,
+            atol=1e-4,
+        )
+        np.testing.assert_allclose(
+            gradients[1][i],
+            (oracle(mean, std + step) - oracle(mean, std - step)) / 2e-6,
+            rtol=1e-3,
+            atol=1e-4,
+        )
 
 
 def test_returned_by_vmap_and_carried_by_scan():
     made = jax.vmap(lambda mean: policies.TanhGaussian(mean, 0.5, -2.0, HIGH))(jnp.asarray(MEAN))
-    np.testing.assert_allclose(made.mode(), policies.TanhGaussian(MEAN, 0.5, -2.0, HIGH).mode(), rtol=1e-6, atol=1e-6)
-    entropies = jax.lax.scan(lambda carry, x: (carry, policies.DiagonalGaussian(x, carry).entropy()), jnp.float32(0.5), MEAN)[1]
+    np.testing.assert_allclose(
+        made.mode(), policies.TanhGaussian(MEAN, 0.5, -2.0, HIGH).mode(), rtol=1e-6, atol=1e-6
+    )
+    entropies = jax.lax.scan(
+        lambda carry, x: (carry, policies.DiagonalGaussian(x, carry).entropy()),
+        jnp.float32(0.5),
+        MEAN,
+    )[1]
     np.testing.assert_allclose(entropies, policies.DiagonalGaussian(MEAN, 0.5).entropy(), rtol=1e-6)
 
 
@@ -330,11 +459,23 @@ def test_returned_by_vmap_and_carried_by_scan():
         (lambda: policies.Categorical(LOGITS, MASK[:, :2]), ShapeError, "Categorical: 'mask'"),
         (lambda: policies.Softmax(LOGITS, np.ones(2)), ShapeError, "Softmax: 'temperature'"),
         (lambda: policies.EpsilonGreedy(LOGITS, np.ones(2)), ShapeError, "'epsilon'"),
-        (lambda: policies.MultiCategorical(LOGITS, [2, 3]), ShapeError, "'logits' must have 5 values"),
-        (lambda: policies.DiagonalGaussian(MEAN, STD[:, :1]), ShapeError, "DiagonalGaussian: 'std'"),
+        (
+            lambda: policies.MultiCategorical(LOGITS, [2, 3]),
+            ShapeError,
+            "'logits' must have 5 values",
+        ),
+        (
+            lambda: policies.DiagonalGaussian(MEAN, STD[:, :1]),
+            ShapeError,
+            "DiagonalGaussian: 'std'",
+        ),
         (lambda: policies.TanhGaussian(MEAN, STD, low=np.zeros(2)), ShapeError, "'low'"),
         (lambda: policies.TanhGaussian(MEAN, STD, 0.0, np.inf), ValueError, "both finite"),
-        (lambda: jax.jit(lambda: policies.TanhGaussian(MEAN, STD, 1.0, 1.0))(), ValueError, "'low' must be below 'high'"),
+        (
+            lambda: jax.jit(lambda: policies.TanhGaussian(MEAN, STD, 1.0, 1.0))(),
+            ValueError,
+            "'low' must be below 'high'",
+        ),
         (lambda: policies.TanhGaussian(1.0, 1.0), ShapeError, "'mean'"),
     ],
 )

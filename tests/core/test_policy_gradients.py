@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 
 from agentzoo.core import ShapeError, l2_loss
 from agentzoo.core import policy_gradients as pg
-from tests.core.stepwise import Case, check_gradients, check_reductions, check_values, has, parametrized
+from tests.core.stepwise import (
+    Case,
+    check_gradients,
+    check_reductions,
+    check_values,
+    has,
+    parametrized,
+)
 
 RNG = np.random.default_rng(0)
 LOGITS, Q = RNG.normal(size=(2, 2, 3, 4))
@@ -50,16 +57,24 @@ LOSSES = [
         {"log_prob_t": LOG_PROB, "adv_t": ADV},
         lambda x, target, held: -x.log_prob_t * target.adv_t,
     ),
-    Case(pg.entropy_loss, {"logits_t": LOGITS}, lambda x, target, held: softmax(x.logits_t) @ log_softmax(x.logits_t)),
+    Case(
+        pg.entropy_loss,
+        {"logits_t": LOGITS},
+        lambda x, target, held: softmax(x.logits_t) @ log_softmax(x.logits_t),
+    ),
     Case(
         pg.qpg_loss,
         {"logits_t": LOGITS, "q_t": Q},
-        lambda x, target, held: -softmax(x.logits_t) @ (target.q_t - softmax(held.logits_t) @ target.q_t),
+        lambda x, target, held: (
+            -softmax(x.logits_t) @ (target.q_t - softmax(held.logits_t) @ target.q_t)
+        ),
     ),
     Case(
         pg.rm_loss,
         {"logits_t": LOGITS, "q_t": Q},
-        lambda x, target, held: -softmax(x.logits_t) @ np.maximum(target.q_t - softmax(held.logits_t) @ target.q_t, 0),
+        lambda x, target, held: (
+            -softmax(x.logits_t) @ np.maximum(target.q_t - softmax(held.logits_t) @ target.q_t, 0)
+        ),
     ),
     Case(
         pg.rpg_loss,
@@ -85,7 +100,11 @@ LOSSES = [
             lambda x, target, held, estimate=estimate: estimate(x.log_prob_t - x.old_log_prob_t),
             {"estimator": estimator},
         )
-        for estimator, estimate in {"k1": lambda r: -r, "k2": lambda r: r * r / 2, "k3": lambda r: np.exp(r) - 1 - r}.items()
+        for estimator, estimate in {
+            "k1": lambda r: -r,
+            "k2": lambda r: r * r / 2,
+            "k3": lambda r: np.exp(r) - 1 - r,
+        }.items()
     ),
     Case(
         pg.clip_fraction,
@@ -101,7 +120,11 @@ WITHOUT_REDUCTION = [
         lambda x, target, held: 0.5 * (target.a_t + scaled_to(target.dqda_t, 3) - x.a_t) ** 2,
         {"dqda_clipping": 3.0},
     ),
-    Case(pg.dpg_loss, {"a_t": LOGITS, "dqda_t": DQDA}, lambda x, target, held: 0.5 * (target.a_t + target.dqda_t - x.a_t) ** 2),
+    Case(
+        pg.dpg_loss,
+        {"a_t": LOGITS, "dqda_t": DQDA},
+        lambda x, target, held: 0.5 * (target.a_t + target.dqda_t - x.a_t) ** 2,
+    ),
     Case(
         pg.prob_ratios,
         {"log_prob_t": LOG_PROB, "old_log_prob_t": OLD_LOG_PROB},
@@ -132,9 +155,13 @@ def test_gradients_against_the_oracle(case, stop):
 
 def test_values_by_hand():
     def check(loss, arguments, expected):
-        np.testing.assert_allclose(loss(*(np.array(x) for x in arguments)), expected, rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(
+            loss(*(np.array(x) for x in arguments)), expected, rtol=1e-6, atol=1e-7
+        )
 
-    check(pg.policy_gradient_loss, (np.zeros((2, 3)), [0, 2], [2.0, 4.0], [1.0, 0.5]), 2 * np.log(3))
+    check(
+        pg.policy_gradient_loss, (np.zeros((2, 3)), [0, 2], [2.0, 4.0], [1.0, 0.5]), 2 * np.log(3)
+    )
     check(pg.qpg_loss, ([0.0, 0.0], [1.0, 3.0]), 0)
     check(pg.rm_loss, ([0.0, 0.0], [1.0, 3.0]), -0.5)
     check(pg.rpg_loss, ([0.0, 0.0], [1.0, 3.0]), 1)
@@ -148,14 +175,18 @@ def test_values_by_hand():
 def test_masked_steps_do_not_dilute_the_mean():
     logits, w_t = np.zeros((2, 3), np.float32), np.array([1.0, 0.0])
     np.testing.assert_allclose(pg.entropy_loss(logits, w_t), -np.log(3) / 2, rtol=1e-6)  # as RLax
-    np.testing.assert_allclose(pg.entropy_loss(logits, w_t, reduction="masked_mean"), -np.log(3), rtol=1e-6)
+    np.testing.assert_allclose(
+        pg.entropy_loss(logits, w_t, reduction="masked_mean"), -np.log(3), rtol=1e-6
+    )
     np.testing.assert_allclose(pg.entropy_loss(logits, 0 * w_t, reduction="masked_mean"), 0)
 
 
 def test_a_masked_step_adds_nothing_though_its_loss_is_not_finite():
     adv_t, w_t = np.array([1.0, np.nan, np.inf], np.float32), np.array([1.0, 0.0, 0.0], np.float32)
     logits, a_t = np.zeros((3, 2), np.float32), np.zeros(3, int)
-    np.testing.assert_allclose(pg.policy_gradient_loss(logits, a_t, adv_t, w_t), np.log(2) / 3, rtol=1e-6)
+    np.testing.assert_allclose(
+        pg.policy_gradient_loss(logits, a_t, adv_t, w_t), np.log(2) / 3, rtol=1e-6
+    )
 
 
 def test_action_values_get_a_gradient_if_asked():
@@ -165,7 +196,9 @@ def test_action_values_get_a_gradient_if_asked():
     for loss in (pg.rm_loss, pg.rpg_loss):
         assert np.abs(gradient(loss, False)).max() > 0.01
         assert not gradient(loss, True).any()
-    np.testing.assert_allclose(gradient(pg.qpg_loss, False), 0, atol=1e-7)  # the baseline takes it back
+    np.testing.assert_allclose(
+        gradient(pg.qpg_loss, False), 0, atol=1e-7
+    )  # the baseline takes it back
 
 
 def test_a_ratio_that_overflowed_is_not_hidden():
@@ -178,18 +211,33 @@ class Gaussian:
         self.mean, self.stddev = mean, stddev
 
     def log_prob(self, x):
-        return jnp.sum(-0.5 * ((x - self.mean) / self.stddev) ** 2 - jnp.log(self.stddev) - 0.5 * jnp.log(2 * jnp.pi), axis=-1)
+        return jnp.sum(
+            -0.5 * ((x - self.mean) / self.stddev) ** 2
+            - jnp.log(self.stddev)
+            - 0.5 * jnp.log(2 * jnp.pi),
+            axis=-1,
+        )
 
 
 def test_gaussian_policy_gradient_stops_at_the_action():
-    mean, noise, adv_t = jnp.array([[0.5, -1.0], [0.0, 2.0]]), jnp.array([[1.0, -0.5], [0.3, 0.2]]), jnp.array([2.0, -1.0])
+    mean, noise, adv_t = (
+        jnp.array([[0.5, -1.0], [0.0, 2.0]]),
+        jnp.array([[1.0, -0.5], [0.3, 0.2]]),
+        jnp.array([2.0, -1.0]),
+    )
 
     def loss(mean):  # sampled by reparametrisation: without the stop, the gradient would be 0
-        return pg.sampled_policy_gradient_loss(Gaussian(mean, 2.0), mean + 2.0 * noise, adv_t, reduction="sum")
+        return pg.sampled_policy_gradient_loss(
+            Gaussian(mean, 2.0), mean + 2.0 * noise, adv_t, reduction="sum"
+        )
 
     np.testing.assert_allclose(jax.grad(loss)(mean), -adv_t[:, None] * noise / 2, rtol=1e-5)
     expected = -np.mean(adv_t * Gaussian(mean, 2.0).log_prob(mean + 2.0 * noise))
-    np.testing.assert_allclose(pg.sampled_policy_gradient_loss(Gaussian(mean, 2.0), mean + 2.0 * noise, adv_t), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        pg.sampled_policy_gradient_loss(Gaussian(mean, 2.0), mean + 2.0 * noise, adv_t),
+        expected,
+        rtol=1e-6,
+    )
     with pytest.raises(ShapeError, match="'adv_t'"):
         pg.sampled_policy_gradient_loss(Gaussian(mean, 2.0), mean, adv_t[:1])
 
@@ -208,7 +256,9 @@ def test_log_probabilities_and_logits_give_the_same_policy_gradient():
 
     expected = jax.grad(from_logits)(jnp.float32(LOGITS))
     for other in (from_log_probs, from_ratios):
-        np.testing.assert_allclose(jax.grad(other)(jnp.float32(LOGITS)), expected, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(
+            jax.grad(other)(jnp.float32(LOGITS)), expected, rtol=1e-5, atol=1e-7
+        )
 
 
 def test_actions_that_are_ruled_out():
@@ -221,22 +271,32 @@ def test_actions_that_are_ruled_out():
 @pytest.mark.parametrize("scale", [0.0, 1e-3, 3.0])
 def test_deterministic_gradient_at_any_length(scale):
     dqda_t = scale * jnp.array([0.6, 0.8])
-    gradient = jax.grad(lambda a_t, dqda_t: pg.dpg_loss(a_t, dqda_t, 1.0).sum(), argnums=(0, 1))(jnp.ones(2), dqda_t)
+    gradient = jax.grad(lambda a_t, dqda_t: pg.dpg_loss(a_t, dqda_t, 1.0).sum(), argnums=(0, 1))(
+        jnp.ones(2), dqda_t
+    )
     np.testing.assert_allclose(gradient[0], -min(scale, 1.0) * np.array([0.6, 0.8]), rtol=1e-4)
     assert not gradient[1].any()
-    through = jax.grad(lambda dqda_t: pg.dpg_loss(jnp.ones(2), dqda_t, 1.0, use_stop_gradient=False).sum())(dqda_t)
+    through = jax.grad(
+        lambda dqda_t: pg.dpg_loss(jnp.ones(2), dqda_t, 1.0, use_stop_gradient=False).sum()
+    )(dqda_t)
     assert np.isfinite(through).all()
 
 
 def test_clipped_value_loss_within_epsilon_is_the_squared_error():
-    np.testing.assert_allclose(pg.clipped_value_loss(V, OLD_V, TARGET, 100.0), l2_loss(V, TARGET).mean(), rtol=1e-6)
+    np.testing.assert_allclose(
+        pg.clipped_value_loss(V, OLD_V, TARGET, 100.0), l2_loss(V, TARGET).mean(), rtol=1e-6
+    )
 
 
 def test_kl_estimators():
     old, new = np.log(softmax(LOGITS[0, 0])), np.log(softmax(Q[0, 0]))
     exact = np.exp(old) @ (old - new)
     for estimator in ("k1", "k3"):  # unbiased: their expectation over the old policy is the KL
-        np.testing.assert_allclose(pg.approximate_kl(new, old, np.exp(old), estimator=estimator, reduction="sum"), exact, rtol=1e-5)
+        np.testing.assert_allclose(
+            pg.approximate_kl(new, old, np.exp(old), estimator=estimator, reduction="sum"),
+            exact,
+            rtol=1e-5,
+        )
     close = np.float32(1e-4) * np.arange(-5, 6, dtype=np.float32)
     estimate = pg.approximate_kl(close, np.zeros_like(close), reduction="none")
     assert (estimate >= 0).all()
@@ -265,29 +325,45 @@ def test_extreme_ratios_stay_finite(log_ratio, dtype):
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["plain", "jit"])
 def test_explained_variance(transform):
     explained_variance = transform(pg.explained_variance)
-    np.testing.assert_allclose(explained_variance(V, TARGET), 1 - np.var(TARGET - V) / np.var(TARGET), rtol=1e-5)
+    np.testing.assert_allclose(
+        explained_variance(V, TARGET), 1 - np.var(TARGET - V) / np.var(TARGET), rtol=1e-5
+    )
     np.testing.assert_allclose(explained_variance(TARGET + 3, TARGET), 1, atol=1e-5)
     np.testing.assert_allclose(explained_variance(np.zeros_like(TARGET), TARGET), 0, atol=1e-6)
     assert explained_variance(V, np.ones_like(V)) == 0
     assert explained_variance(np.full_like(V, 2), np.ones_like(V)) == 1
-    np.testing.assert_allclose(explained_variance(V + 1e3, TARGET + 1e3), explained_variance(V, TARGET), atol=1e-3)
+    np.testing.assert_allclose(
+        explained_variance(V + 1e3, TARGET + 1e3), explained_variance(V, TARGET), atol=1e-3
+    )
     counted = np.arange(6).reshape(2, 3) > 2
     expected = explained_variance(V[counted], TARGET[counted])
     np.testing.assert_allclose(explained_variance(V, TARGET, counted), expected, rtol=1e-5)
     mapped = jax.vmap(pg.explained_variance)(V, TARGET)
-    np.testing.assert_allclose(mapped, [1 - np.var(t - v) / np.var(t) for v, t in zip(V, TARGET, strict=True)], rtol=1e-4)
+    np.testing.assert_allclose(
+        mapped, [1 - np.var(t - v) / np.var(t) for v, t in zip(V, TARGET, strict=True)], rtol=1e-4
+    )
 
 
 @settings(deadline=None, max_examples=10)
-@given(st.lists(st.integers(1, 3), max_size=3), st.integers(1, 4), st.sampled_from(["float32", "bfloat16", "float16", "int32"]))
+@given(
+    st.lists(st.integers(1, 3), max_size=3),
+    st.integers(1, 4),
+    st.sampled_from(["float32", "bfloat16", "float16", "int32"]),
+)
 def test_any_leading_axes_and_dtypes(leading, num_actions, dtype):
     expected = jnp.promote_types(dtype, jnp.float32) if dtype == "int32" else jnp.dtype(dtype)
-    x, step, actions = jnp.ones((*leading, num_actions), dtype), jnp.ones(leading, dtype), jnp.zeros(leading, int)
+    x, step, actions = (
+        jnp.ones((*leading, num_actions), dtype),
+        jnp.ones(leading, dtype),
+        jnp.zeros(leading, int),
+    )
 
     def losses():  # traced only: shapes and dtypes need no compilation
         return (
             pg.policy_gradient_loss(x, actions, step, step, reduction="none"),
-            pg.policy_gradient_loss(x, actions, 1, np.ones(leading), reduction="none"),  # weights do not widen a loss
+            pg.policy_gradient_loss(
+                x, actions, 1, np.ones(leading), reduction="none"
+            ),  # weights do not widen a loss
             pg.log_prob_policy_gradient_loss(step, 1, reduction="none"),
             pg.qpg_loss(x, x, reduction="none"),
             pg.rm_loss(x, x, reduction="none"),

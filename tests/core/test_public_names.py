@@ -27,7 +27,11 @@ def entries(types):
     for line in (Path(__file__).parent / "rlax_names.txt").read_text().splitlines():
         name, _, arguments = line.rstrip(")").partition("(")
         if name[0].isupper() == types:
-            found.append(pytest.param(name, [argument for argument in arguments.split(", ") if argument], id=name))
+            found.append(
+                pytest.param(
+                    name, [argument for argument in arguments.split(", ") if argument], id=name
+                )
+            )
     return found
 
 
@@ -65,7 +69,9 @@ def test_all_is_sorted_and_found_and_documented():
 def described(documentation, name):
     """Whether a docstring says what an argument is: in a list, or in the sentence or formula that is all it needs; or where to look."""
     elsewhere = "see there" in documentation or "for the arguments" in documentation
-    return elsewhere or re.search(rf"^ +\*?\*?{name}: |`[^`]*\b{name}\b[^`]*`", documentation, flags=re.MULTILINE)
+    return elsewhere or re.search(
+        rf"^ +\*?\*?{name}: |`[^`]*\b{name}\b[^`]*`", documentation, flags=re.MULTILINE
+    )
 
 
 def functions():
@@ -74,13 +80,17 @@ def functions():
         value = getattr(core, name)
         if inspect.isclass(value):
             for method, member in inspect.getmembers(value, inspect.isroutine):
-                if str(getattr(member, "__module__", "")).startswith("agentzoo") and (method == "__init__" or method[0] != "_"):
+                if str(getattr(member, "__module__", "")).startswith("agentzoo") and (
+                    method == "__init__" or method[0] != "_"
+                ):
                     yield f"{name}.{method}", member, f"{value.__doc__} {member.__doc__}"
         elif callable(value):
             yield name, value, value.__doc__
 
 
-@pytest.mark.parametrize(("function", "documentation"), [pytest.param(f, doc, id=name) for name, f, doc in functions()])
+@pytest.mark.parametrize(
+    ("function", "documentation"), [pytest.param(f, doc, id=name) for name, f, doc in functions()]
+)
 def test_every_argument_is_described(function, documentation):
     for name in inspect.signature(function).parameters:
         assert name in ("self", "cls", "kwargs") or described(documentation, name), name
@@ -89,14 +99,20 @@ def test_every_argument_is_described(function, documentation):
 def with_options():
     """Public operators with arguments that must be Python values, one by one."""
     for name, function, _ in functions():
-        enclosed = inspect.getclosurevars(function).nonlocals if inspect.isfunction(function) else {}
+        enclosed = (
+            inspect.getclosurevars(function).nonlocals if inspect.isfunction(function) else {}
+        )
         for option in enclosed["static"] if "compiled" in enclosed else ():
             yield pytest.param(function, option, id=f"{name}, {option}")
 
 
 @pytest.mark.parametrize(("function", "option"), list(with_options()))
 def test_a_traced_option_is_named(function, option):
-    needed = [p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty and p.kind != p.VAR_POSITIONAL]
+    needed = [
+        p.name
+        for p in inspect.signature(function).parameters.values()
+        if p.default is p.empty and p.kind != p.VAR_POSITIONAL
+    ]
     with pytest.raises(TypeError, match=f"{function.__name__}: '{option}' must be a Python value"):
         jax.eval_shape(lambda x: function(**{**dict.fromkeys(needed), option: x}), 1)
 
@@ -105,8 +121,17 @@ PENALTY, SAMPLES = core.LagrangePenalty(1.0, 0.1), np.zeros((4, 2))
 TARGETS = core.PolicyTarget(np.zeros(4, int), np.zeros(4))
 OTHERS = {
     "mpo_loss": [(SAMPLES, SAMPLES, PENALTY, []), "sample_axis", "use_stop_gradient"],
-    "mpo_compute_weights_and_temperature_loss": [(SAMPLES, PENALTY, core.clip_projection), "sample_axis", "use_stop_gradient"],
-    "vmpo_loss": [(SAMPLES, SAMPLES, PENALTY, []), "top_k_fraction", "use_stop_gradient", "exact_top_k"],
+    "mpo_compute_weights_and_temperature_loss": [
+        (SAMPLES, PENALTY, core.clip_projection),
+        "sample_axis",
+        "use_stop_gradient",
+    ],
+    "vmpo_loss": [
+        (SAMPLES, SAMPLES, PENALTY, []),
+        "top_k_fraction",
+        "use_stop_gradient",
+        "exact_top_k",
+    ],
     "kl_constraint_loss": [(SAMPLES, PENALTY, core.clip_projection), "use_stop_gradient"],
     "art": [(core.popart(1, 0.1, 1e-4, 1e6)[0](), SAMPLES, 0, 0.1, 1e-4, 1e6), "batch_step"],
     "constant_policy_targets": [(None, None), "num_samples"],
@@ -115,7 +140,10 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize(("name", "option"), [(name, option) for name, (_, *options) in OTHERS.items() for option in options])
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [(name, option) for name, (_, *options) in OTHERS.items() for option in options],
+)
 def test_a_traced_option_of_what_is_not_compiled_whole_is_named(name, option):
     with pytest.raises(TypeError, match=f"{name}: '{option}' must be a Python value"):
         jax.eval_shape(lambda x: getattr(core, name)(*OTHERS[name][0], **{option: x}), 1)
@@ -123,15 +151,28 @@ def test_a_traced_option_of_what_is_not_compiled_whole_is_named(name, option):
 
 def test_every_module_is_in_the_reference():
     reference = (Path(__file__).parents[2] / "docs" / "core.md").read_text()
-    modules = [module.name for module in pkgutil.iter_modules(core.__path__) if not module.name.startswith("_")]
+    modules = [
+        module.name
+        for module in pkgutil.iter_modules(core.__path__)
+        if not module.name.startswith("_")
+    ]
     assert sorted(modules) == sorted(re.findall(r"automodule:: agentzoo\.core\.(\w+)", reference))
-    named = {name for module in modules for name in importlib.import_module(f"agentzoo.core.{module}").__all__}
+    named = {
+        name
+        for module in modules
+        for name in importlib.import_module(f"agentzoo.core.{module}").__all__
+    }
     assert named | {"ShapeError"} == set(core.__all__)
 
 
 def test_the_import_costs_little_more_than_jax():
     code = "import sys, agentzoo.core; print([name for name in ('distrax', 'haiku', 'optax', 'gymnasium', 'chex') if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )
 
 
 def test_an_unknown_name_is_no_attribute():

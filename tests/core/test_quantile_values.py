@@ -9,7 +9,13 @@ from agentzoo.core import quantile_values as qv
 from agentzoo.core._operator import ShapeError
 from tests.core.stepwise import every_way
 
-B, N, M, S, A = 4, 3, 5, 2, 3  # steps, quantiles at the source, at the destination, of the selector, actions
+B, N, M, S, A = (
+    4,
+    3,
+    5,
+    2,
+    3,
+)  # steps, quantiles at the source, at the destination, of the selector, actions
 
 
 def quantile_loss(src, tau, target, kappa=0.0, normalize=False):
@@ -30,7 +36,10 @@ def q_loss(dist_tm1, tau, a, r, discount, selector, dist_t, kappa=0.0, normalize
 
 
 def sarsa_loss(dist_tm1, tau, a, r, discount, dist_t, probs, kappa=0.0, normalize=False):
-    return sum(p * quantile_loss(dist_tm1[:, a], tau, r + discount * dist_t[:, i], kappa, normalize) for i, p in enumerate(probs))
+    return sum(
+        p * quantile_loss(dist_tm1[:, a], tau, r + discount * dist_t[:, i], kappa, normalize)
+        for i, p in enumerate(probs)
+    )
 
 
 def batch(seed=0, shape=(B,)):
@@ -47,7 +56,10 @@ def sarsa_batch(seed=0, shape=(B,)):
     return (*arguments, dist_t, np.random.default_rng(seed).dirichlet(np.ones(A), size=shape))
 
 
-OPERATORS = [(qv.quantile_q_learning, q_loss, batch), (qv.quantile_expected_sarsa, sarsa_loss, sarsa_batch)]
+OPERATORS = [
+    (qv.quantile_q_learning, q_loss, batch),
+    (qv.quantile_expected_sarsa, sarsa_loss, sarsa_batch),
+]
 OPERATOR_IDS = ["q_learning", "expected_sarsa"]
 
 
@@ -58,7 +70,9 @@ def test_loss_by_hand():
     huber = (0.8 * 2 + 0.2 * 8 + 0.2 * 4 + 0.3 * 10 + 0.7 * 0.5 + 0.3 * 0.5) / 3
     np.testing.assert_allclose(qv.quantile_regression_loss(src, tau, target), absolute, rtol=1e-6)
     np.testing.assert_allclose(qv.quantile_regression_loss(src, tau, target, 2.0), huber, rtol=1e-6)
-    np.testing.assert_allclose(qv.quantile_regression_loss(src, tau, target, 2.0, normalize=True), huber / 2, rtol=1e-6)
+    np.testing.assert_allclose(
+        qv.quantile_regression_loss(src, tau, target, 2.0, normalize=True), huber / 2, rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize(("kappa", "normalize"), [(0.0, False), (0.7, False), (0.7, True)])
@@ -66,12 +80,20 @@ def test_loss_by_hand():
 def test_losses_against_loops(operator, oracle, of, kappa, normalize):
     arguments = of()
     expected = [oracle(*(x[b] for x in arguments), kappa, normalize) for b in range(B)]
-    for how, found in every_way(lambda x: operator(*x, huber_param=kappa, normalize=normalize), arguments, axes=1).items():
+    for how, found in every_way(
+        lambda x: operator(*x, huber_param=kappa, normalize=normalize), arguments, axes=1
+    ).items():
         np.testing.assert_allclose(found, expected, rtol=2e-6, err_msg=how)
 
 
 @settings(deadline=None, max_examples=10)
-@given(st.sampled_from([(), (2,), (2, 3)]), st.integers(1, 4), st.integers(1, 4), st.booleans(), st.integers(0, 2**31))
+@given(
+    st.sampled_from([(), (2,), (2, 3)]),
+    st.integers(1, 4),
+    st.integers(1, 4),
+    st.booleans(),
+    st.integers(0, 2**31),
+)
 def test_regression_of_any_shape(leading, n, m, shared, seed):
     rng = np.random.default_rng(seed)
     src, target = rng.normal(size=(*leading, n)), rng.normal(size=(*leading, m))
@@ -79,7 +101,9 @@ def test_regression_of_any_shape(leading, n, m, shared, seed):
     found = qv.quantile_regression_loss(src, tau, target, 0.5)
     assert found.shape == leading
     for i in np.ndindex(*leading):
-        np.testing.assert_allclose(found[i], quantile_loss(src[i], tau if shared else tau[i], target[i], 0.5), rtol=2e-5)
+        np.testing.assert_allclose(
+            found[i], quantile_loss(src[i], tau if shared else tau[i], target[i], 0.5), rtol=2e-5
+        )
 
 
 @pytest.mark.parametrize(("operator", "oracle", "of"), OPERATORS, ids=OPERATOR_IDS)
@@ -88,15 +112,25 @@ def test_levels_that_all_steps_share_and_any_leading_axes(operator, oracle, of):
     arguments[1] = arguments[1][0, 0]
     found = operator(*arguments)
     for i in np.ndindex(2, 3):
-        np.testing.assert_allclose(found[i], oracle(*(x if j == 1 else x[i] for j, x in enumerate(arguments))), rtol=2e-5)
+        np.testing.assert_allclose(
+            found[i], oracle(*(x if j == 1 else x[i] for j, x in enumerate(arguments))), rtol=2e-5
+        )
     assert operator(*(x if j == 1 else x[0, 0] for j, x in enumerate(arguments))).shape == ()
 
 
 def test_normalized_loss_goes_to_the_absolute_one_with_its_parameter():
     src, tau, target = np.zeros(1), np.array([0.05]), np.array([-10.0])
-    plain = [float(qv.quantile_regression_loss(src, tau, target, kappa)) for kappa in (0.0, 0.01, 0.1, 1.0)]
-    np.testing.assert_allclose(plain, [9.5, 0.095, 0.945, 9.025], rtol=1e-3)  # what RLax gives too: it jumps at 0
-    normalized = [float(qv.quantile_regression_loss(src, tau, target, kappa, normalize=True)) for kappa in (0.0, 1e-30, 1e-4, 0.01, 1.0)]
+    plain = [
+        float(qv.quantile_regression_loss(src, tau, target, kappa))
+        for kappa in (0.0, 0.01, 0.1, 1.0)
+    ]
+    np.testing.assert_allclose(
+        plain, [9.5, 0.095, 0.945, 9.025], rtol=1e-3
+    )  # what RLax gives too: it jumps at 0
+    normalized = [
+        float(qv.quantile_regression_loss(src, tau, target, kappa, normalize=True))
+        for kappa in (0.0, 1e-30, 1e-4, 0.01, 1.0)
+    ]
     np.testing.assert_allclose(normalized, [9.5, 9.5, 9.5, 9.5, 9.025], rtol=1e-3)
 
 
@@ -109,15 +143,21 @@ def test_huber_parameter_may_be_traced_and_gradients_stay_finite():
             return qv.quantile_regression_loss(src, tau, target, kappa, normalize=normalize)
 
         for kappa in (0.0, 0.5):
-            np.testing.assert_allclose(loss(src, kappa), quantile_loss(src, tau, target, kappa, normalize), rtol=1e-6)
+            np.testing.assert_allclose(
+                loss(src, kappa), quantile_loss(src, tau, target, kappa, normalize), rtol=1e-6
+            )
             assert all(np.isfinite(g).all() for g in jax.grad(loss, (0, 1))(jnp.array(src), kappa))
-    assert jax.vmap(lambda kappa: qv.quantile_regression_loss(src, tau, target, kappa))(jnp.array([0.0, 1.0])).shape == (2,)
+    assert jax.vmap(lambda kappa: qv.quantile_regression_loss(src, tau, target, kappa))(
+        jnp.array([0.0, 1.0])
+    ).shape == (2,)
 
 
 @pytest.mark.parametrize("kappa", [0.0, 0.7])
 def test_gradient_of_quantiles_against_finite_differences(kappa):
     arguments = batch()
-    found = jax.jit(jax.grad(lambda q: qv.quantile_q_learning(q, *arguments[1:], huber_param=kappa).sum()))(arguments[0])
+    found = jax.jit(
+        jax.grad(lambda q: qv.quantile_q_learning(q, *arguments[1:], huber_param=kappa).sum())
+    )(arguments[0])
     step, expected = 1e-6, np.zeros((B, N, A))
     for b, n, a in np.ndindex(B, N, A):
         losses = []
@@ -133,26 +173,41 @@ def test_gradient_of_quantiles_against_finite_differences(kappa):
 @pytest.mark.parametrize(("operator", "oracle", "of"), OPERATORS, ids=OPERATOR_IDS)
 def test_gradient_reaches_the_target_only_if_asked(operator, oracle, of, stop):
     arguments = of()
-    found = jax.jit(jax.grad(lambda r: operator(*arguments[:3], r, *arguments[4:], stop_target_gradients=stop).sum()))(arguments[3])
-    shifted = [[x[0] + sign * 1e-5 if i == 3 else x[0] for i, x in enumerate(arguments)] for sign in (1, -1)]
+    found = jax.jit(
+        jax.grad(
+            lambda r: operator(*arguments[:3], r, *arguments[4:], stop_target_gradients=stop).sum()
+        )
+    )(arguments[3])
+    shifted = [
+        [x[0] + sign * 1e-5 if i == 3 else x[0] for i, x in enumerate(arguments)]
+        for sign in (1, -1)
+    ]
     difference = (oracle(*shifted[0]) - oracle(*shifted[1])) / 2e-5
     np.testing.assert_allclose(found[0], 0 if stop else difference, rtol=1e-3)
     if operator is qv.quantile_expected_sarsa:
-        probs = jax.jit(jax.grad(lambda p: operator(*arguments[:-1], p, stop_target_gradients=stop).sum()))(arguments[-1])
+        probs = jax.jit(
+            jax.grad(lambda p: operator(*arguments[:-1], p, stop_target_gradients=stop).sum())
+        )(arguments[-1])
         assert np.any(probs != 0) != stop
 
 
 def test_minimum_is_at_the_quantiles():
     target = np.random.default_rng(0).exponential(size=2001)
     tau = np.array([0.1, 0.5, 0.9])
-    slopes = jax.grad(lambda q: qv.quantile_regression_loss(q, tau, target))(jnp.quantile(target, tau))
+    slopes = jax.grad(lambda q: qv.quantile_regression_loss(q, tau, target))(
+        jnp.quantile(target, tau)
+    )
     np.testing.assert_allclose(slopes, np.zeros(3), atol=1e-3)
 
 
 def test_expected_sarsa_of_a_sure_action_is_the_loss_towards_it():
     *arguments, selector, dist_t = batch()
     greedy = np.eye(A)[selector.mean(1).argmax(-1)]
-    np.testing.assert_allclose(qv.quantile_expected_sarsa(*arguments, dist_t, greedy), qv.quantile_q_learning(*batch()), rtol=1e-6)
+    np.testing.assert_allclose(
+        qv.quantile_expected_sarsa(*arguments, dist_t, greedy),
+        qv.quantile_q_learning(*batch()),
+        rtol=1e-6,
+    )
 
 
 def test_iqn_is_the_normalized_loss_with_constant_levels():
@@ -161,7 +216,9 @@ def test_iqn_is_the_normalized_loss_with_constant_levels():
     np.testing.assert_allclose(qv.iqn_loss(*arguments, huber_param=0.4), expected, rtol=1e-6)
     by_default = [q_loss(*(x[b] for x in arguments), 1.0, True) for b in range(B)]
     np.testing.assert_allclose(jax.jit(qv.iqn_loss)(*arguments), by_default, rtol=2e-6)
-    of_levels = jax.jit(jax.grad(lambda tau: qv.iqn_loss(arguments[0], tau, *arguments[2:]).sum()))(arguments[1])
+    of_levels = jax.jit(jax.grad(lambda tau: qv.iqn_loss(arguments[0], tau, *arguments[2:]).sum()))(
+        arguments[1]
+    )
     np.testing.assert_array_equal(of_levels, np.zeros((B, N)))
 
 
@@ -218,10 +275,16 @@ def test_dtypes():
         arguments = of()
         wide = operator(*arguments)
         assert wide.dtype == jnp.float32
-        narrow = operator(*(jnp.asarray(x, jnp.bfloat16) if x.dtype == float else x for x in arguments), huber_param=0.0)
+        narrow = operator(
+            *(jnp.asarray(x, jnp.bfloat16) if x.dtype == float else x for x in arguments),
+            huber_param=0.0,
+        )
         assert narrow.dtype == jnp.bfloat16
         np.testing.assert_allclose(narrow.astype(float), wide, rtol=0.1)
-    assert qv.quantile_regression_loss(np.array([1, 2]), np.array([0.5, 0.5]), np.array([3])).dtype == jnp.float32
+    assert (
+        qv.quantile_regression_loss(np.array([1, 2]), np.array([0.5, 0.5]), np.array([3])).dtype
+        == jnp.float32
+    )
     assert qv.quantile_cvar(jnp.zeros((N, A), jnp.bfloat16), 0.5).dtype == jnp.bfloat16
 
 
@@ -270,18 +333,26 @@ def test_cvar_against_loops():
     rng = np.random.default_rng(0)
     dist, alpha = rng.normal(size=(B, 4, A)), np.array([0.1, 0.25, 0.6, 1.0])
     probs = rng.dirichlet(np.ones(4), size=B)
-    ways = every_way(lambda x: (qv.quantile_cvar(*x[:2]), qv.quantile_cvar(*x)), (dist, alpha, probs), axes=1)
+    ways = every_way(
+        lambda x: (qv.quantile_cvar(*x[:2]), qv.quantile_cvar(*x)), (dist, alpha, probs), axes=1
+    )
     for how, (equal, weighted) in ways.items():
         for b, a in np.ndindex(B, A):
-            np.testing.assert_allclose(equal[b, a], cvar(dist[b, :, a], np.full(4, 0.25), alpha[b]), rtol=2e-5, err_msg=how)
-            np.testing.assert_allclose(weighted[b, a], cvar(dist[b, :, a], probs[b], alpha[b]), rtol=2e-5, err_msg=how)
+            np.testing.assert_allclose(
+                equal[b, a], cvar(dist[b, :, a], np.full(4, 0.25), alpha[b]), rtol=2e-5, err_msg=how
+            )
+            np.testing.assert_allclose(
+                weighted[b, a], cvar(dist[b, :, a], probs[b], alpha[b]), rtol=2e-5, err_msg=how
+            )
 
 
 def test_cvar_at_its_limits_and_its_gradient():
     dist = np.array([[3.0, 1.0], [-2.0, 5.0], [7.0, 0.0]])
     np.testing.assert_allclose(qv.quantile_cvar(dist, 1.0), dist.mean(0), rtol=1e-6)
     np.testing.assert_allclose(qv.quantile_cvar(dist, 0.0), dist.min(0))
-    np.testing.assert_allclose(qv.quantile_cvar(dist, 0.5), [(-2 + 3 * 0.5) / 1.5, (0 + 1 * 0.5) / 1.5], rtol=1e-6)
+    np.testing.assert_allclose(
+        qv.quantile_cvar(dist, 0.5), [(-2 + 3 * 0.5) / 1.5, (0 + 1 * 0.5) / 1.5], rtol=1e-6
+    )
     gradient = jax.grad(lambda q: qv.quantile_cvar(q, 0.5)[0])(dist)
     np.testing.assert_allclose(gradient, [[1 / 3, 0], [2 / 3, 0], [0, 0]], rtol=1e-6)
 
@@ -289,6 +360,9 @@ def test_cvar_at_its_limits_and_its_gradient():
 def test_cvar_can_choose_actions_in_the_loss():
     arguments = list(batch())
     values = qv.quantile_cvar(arguments[5], 0.3)
-    expected = [q_loss(*(x[b] for x in arguments[:5]), np.asarray(values)[b][None], arguments[6][b]) for b in range(B)]
+    expected = [
+        q_loss(*(x[b] for x in arguments[:5]), np.asarray(values)[b][None], arguments[6][b])
+        for b in range(B)
+    ]
     arguments[5] = values[..., None, :]
     np.testing.assert_allclose(qv.quantile_q_learning(*arguments), expected, rtol=2e-6)

@@ -16,7 +16,10 @@ def step(g, a, b, scale):
 
 def inputs(steps, batch=(2,)):
     rng = np.random.default_rng(0)
-    return [jnp.asarray(x, jnp.float32) for x in (rng.normal(size=batch), *rng.normal(size=(2, steps, *batch)), 0.5)]
+    return [
+        jnp.asarray(x, jnp.float32)
+        for x in (rng.normal(size=batch), *rng.normal(size=(2, steps, *batch)), 0.5)
+    ]
 
 
 @pytest.mark.parametrize("reverse", [True, False])
@@ -30,7 +33,9 @@ def test_both_ways_to_evaluate_agree_with_a_loop(steps, reverse):
     for function in (_recurrence._scan, _recurrence._associative_scan):
         evaluate = functools.partial(function, step, reverse)
         mapped = jax.vmap(evaluate, (0, 1, 1, None), 1)
-        for result in jax.jit(lambda *x, evaluate=evaluate, mapped=mapped: (evaluate(*x), mapped(*x)))(init, a, b, scale):
+        for result in jax.jit(
+            lambda *x, evaluate=evaluate, mapped=mapped: (evaluate(*x), mapped(*x))
+        )(init, a, b, scale):
             np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -53,9 +58,13 @@ def test_both_have_the_same_derivatives(reverse):
     def total(function, arguments):
         return jnp.sum(jnp.sin(function(step, reverse, *arguments)))
 
-    scan, associative = (functools.partial(total, f) for f in (_recurrence._scan, _recurrence._associative_scan))
+    scan, associative = (
+        functools.partial(total, f) for f in (_recurrence._scan, _recurrence._associative_scan)
+    )
     for derivative in (jax.grad, jax.jacfwd):
-        for left, right in zip(*(jax.jit(derivative(f))(arguments) for f in (scan, associative)), strict=True):
+        for left, right in zip(
+            *(jax.jit(derivative(f))(arguments) for f in (scan, associative)), strict=True
+        ):
             np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-4)
 
 
@@ -63,11 +72,19 @@ def test_the_choice_is_made_when_a_program_is_lowered_for_a_platform(monkeypatch
     arguments = inputs(7)
     plain = recurrence(step, *arguments)
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    assert "stablehlo.while" in jax.jit(lambda *x: recurrence(step, *x)).trace(*arguments).lower(lowering_platforms=("cuda",)).as_text()
+    assert (
+        "stablehlo.while"
+        in jax.jit(lambda *x: recurrence(step, *x))
+        .trace(*arguments)
+        .lower(lowering_platforms=("cuda",))
+        .as_text()
+    )
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")  # as on a machine that has one
 
     def gradient(*arguments):
-        return jax.vmap(jax.grad(lambda *x: recurrence(step, *x).sum()), (0, 1, 1, None))(*arguments)
+        return jax.vmap(jax.grad(lambda *x: recurrence(step, *x).sum()), (0, 1, 1, None))(
+            *arguments
+        )
 
     for function in (lambda *x: recurrence(step, *x), gradient):
         traced = jax.jit(function).trace(*arguments)

@@ -4,9 +4,15 @@ import numpy as np
 import pytest
 
 from agentzoo.core._operator import ShapeError
-from agentzoo.core.sequences import extract_subsequences, fix_step_type_on_interruptions, sample_start_indices
+from agentzoo.core.sequences import (
+    extract_subsequences,
+    fix_step_type_on_interruptions,
+    sample_start_indices,
+)
 
-TRAJECTORIES = np.arange(10.0, dtype=np.float32)[:, None] + np.array([0.0, 100.0], np.float32)  # [T, B]
+TRAJECTORIES = np.arange(10.0, dtype=np.float32)[:, None] + np.array(
+    [0.0, 100.0], np.float32
+)  # [T, B]
 STARTS = np.array([[0, 1, 4], [1, 2, 7]])  # [B, n]
 FIRST, MID, LAST = 0, 1, 2
 
@@ -14,13 +20,19 @@ FIRST, MID, LAST = 0, 1, 2
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["plain", "jit"])
 def test_windows_by_hand(transform):
     windows = transform(lambda x, i: extract_subsequences(x, i, 3))(TRAJECTORIES, STARTS)
-    np.testing.assert_array_equal(windows, [[[0, 1, 4], [101, 102, 107]], [[1, 2, 5], [102, 103, 108]], [[2, 3, 6], [103, 104, 109]]])
+    np.testing.assert_array_equal(
+        windows,
+        [[[0, 1, 4], [101, 102, 107]], [[1, 2, 5], [102, 103, 108]], [[2, 3, 6], [103, 104, 109]]],
+    )
 
 
 @jax.numpy_rank_promotion("raise")
 def test_windows_of_trees_with_trailing_axes():
     rng = np.random.default_rng(0)
-    tree = {"obs": rng.normal(size=(10, 2, 4, 3)).astype(np.float32), "a": rng.integers(5, size=(10, 2))}
+    tree = {
+        "obs": rng.normal(size=(10, 2, 4, 3)).astype(np.float32),
+        "a": rng.integers(5, size=(10, 2)),
+    }
     windows = extract_subsequences(tree, STARTS, 3)
     for name, leaf in tree.items():
         for s, b, n in np.ndindex(3, 2, 3):
@@ -31,13 +43,20 @@ def test_windows_of_trees_with_trailing_axes():
 def test_what_lies_beyond_the_trajectory_is_no_step_of_it(transform):
     starts = np.array([[8, 20, -1], [9, -2, 0]])
     windows = transform(lambda x: extract_subsequences(x, starts, 2))(TRAJECTORIES)
-    np.testing.assert_array_equal(windows, [[[8, np.nan, np.nan], [109, np.nan, 100]], [[9, np.nan, 0], [np.nan, np.nan, 101]]])
-    integers = transform(lambda x: extract_subsequences(x, starts, 2))(TRAJECTORIES.astype(np.int32))
+    np.testing.assert_array_equal(
+        windows,
+        [[[8, np.nan, np.nan], [109, np.nan, 100]], [[9, np.nan, 0], [np.nan, np.nan, 101]]],
+    )
+    integers = transform(lambda x: extract_subsequences(x, starts, 2))(
+        TRAJECTORIES.astype(np.int32)
+    )
     np.testing.assert_array_equal(integers == np.iinfo(np.int32).min, np.isnan(windows))
 
 
 def test_windows_give_their_gradient_to_the_steps_they_hold():
-    grad = jax.grad(lambda x: extract_subsequences(x, np.array([[0, 1], [8, 3]]), 2).sum())(TRAJECTORIES)
+    grad = jax.grad(lambda x: extract_subsequences(x, np.array([[0, 1], [8, 3]]), 2).sum())(
+        TRAJECTORIES
+    )
     expected = np.zeros((10, 2))
     for b, t in [(0, 0), (0, 1), (0, 1), (0, 2), (1, 8), (1, 9), (1, 3), (1, 4)]:
         expected[t, b] += 1
@@ -45,7 +64,10 @@ def test_windows_give_their_gradient_to_the_steps_they_hold():
 
 
 def test_windows_are_the_same_when_mapped():
-    x, starts = jnp.stack([TRAJECTORIES, TRAJECTORIES + 7]), jnp.stack([STARTS, STARTS - 1 + (STARTS == 0)])
+    x, starts = (
+        jnp.stack([TRAJECTORIES, TRAJECTORIES + 7]),
+        jnp.stack([STARTS, STARTS - 1 + (STARTS == 0)]),
+    )
     mapped = jax.vmap(lambda x, i: extract_subsequences(x, i, 2))(x, starts)
     for i in range(2):
         np.testing.assert_array_equal(mapped[i], extract_subsequences(x[i], starts[i], 2))
@@ -58,7 +80,11 @@ def test_windows_are_the_same_when_mapped():
         ((TRAJECTORIES, STARTS[0], 2), ShapeError, "'start_indices'"),
         ((TRAJECTORIES, STARTS[:1], 2), ShapeError, "'start_indices'"),
         ((TRAJECTORIES[:, 0], STARTS, 2), ShapeError, "'trajectories'"),
-        ((TRAJECTORIES, STARTS.astype(np.float32), 2), TypeError, "'start_indices' must hold integers"),
+        (
+            (TRAJECTORIES, STARTS.astype(np.float32), 2),
+            TypeError,
+            "'start_indices' must hold integers",
+        ),
         ((TRAJECTORIES, STARTS, 0), ValueError, "'subsequence_len'"),
     ],
 )
@@ -79,7 +105,9 @@ def test_start_indices_are_different_in_each_row_and_uniform():
     assert len(counts) == 5
     # Each index is in a row with probability 3/5: five standard deviations around 2400.
     assert np.abs(counts - 2400).max() < 5 * np.sqrt(4000 * 0.6 * 0.4)
-    np.testing.assert_array_equal(np.sort(sample_start_indices(jax.random.key(1), 2, 5, 4)), [range(5)] * 2)
+    np.testing.assert_array_equal(
+        np.sort(sample_start_indices(jax.random.key(1), 2, 5, 4)), [range(5)] * 2
+    )
 
 
 def test_start_indices_that_cannot_be_different():
@@ -89,16 +117,28 @@ def test_start_indices_that_cannot_be_different():
         sample_start_indices(jax.random.key(0), jnp.int32(2), 1, 4)
 
 
-@pytest.mark.parametrize("transform", [lambda f: f, jax.jit, lambda f: jax.vmap(f, 1, 1)], ids=["plain", "jit", "vmap"])
+@pytest.mark.parametrize(
+    "transform", [lambda f: f, jax.jit, lambda f: jax.vmap(f, 1, 1)], ids=["plain", "jit", "vmap"]
+)
 def test_interruptions_become_ends(transform):
-    steps = np.array([[MID, FIRST, LAST], [FIRST, FIRST, FIRST], [MID, MID, MID], [MID, MID, FIRST]], np.int8)
+    steps = np.array(
+        [[MID, FIRST, LAST], [FIRST, FIRST, FIRST], [MID, MID, MID], [MID, MID, FIRST]], np.int8
+    )
     fixed = transform(fix_step_type_on_interruptions)(steps)
-    np.testing.assert_array_equal(fixed, [[LAST, FIRST, LAST], [FIRST, FIRST, FIRST], [MID, MID, LAST], [MID, MID, FIRST]])
+    np.testing.assert_array_equal(
+        fixed, [[LAST, FIRST, LAST], [FIRST, FIRST, FIRST], [MID, MID, LAST], [MID, MID, FIRST]]
+    )
     assert fixed.dtype == np.int8
     np.testing.assert_array_equal(transform(fix_step_type_on_interruptions)(fixed), fixed)
 
 
 def test_interruptions_without_batch_and_without_time():
-    assert fix_step_type_on_interruptions(np.array([MID, FIRST, MID, LAST, FIRST])).tolist() == [LAST, FIRST, MID, LAST, FIRST]
+    assert fix_step_type_on_interruptions(np.array([MID, FIRST, MID, LAST, FIRST])).tolist() == [
+        LAST,
+        FIRST,
+        MID,
+        LAST,
+        FIRST,
+    ]
     with pytest.raises(ShapeError, match="'step_type'"):
         fix_step_type_on_interruptions(MID)

@@ -34,7 +34,10 @@ def retrace_loop(q_tm1, q_t, a_tm1, a_t, r_t, discount_t, pi_t, mu_t, lambda_):
 
 
 def retrace_continuous_loop(q_tm1, q_t, v_t, r_t, discount_t, log_rhos, lambda_):
-    return off_policy_loop(q_t, v_t, r_t, discount_t, lambda_ * np.minimum(1, np.exp(log_rhos))) - q_tm1
+    return (
+        off_policy_loop(q_t, v_t, r_t, discount_t, lambda_ * np.minimum(1, np.exp(log_rhos)))
+        - q_tm1
+    )
 
 
 def arguments(*names, **others):
@@ -67,15 +70,24 @@ CASES = {
 def test_loops_in_float64_however_it_is_called(case):
     loop, everything = CASES[case]
     operator = functools.partial(getattr(traces, case.split(",")[0]), stop_target_gradients=False)
-    check(operator, loop, everything, differentiate=[name for name in everything if not name.startswith("a_")])
+    check(
+        operator,
+        loop,
+        everything,
+        differentiate=[name for name in everything if not name.startswith("a_")],
+    )
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_only_the_prediction_has_a_gradient_unless_asked(case):
     _, everything = CASES[case]
     one = {name: jnp.asarray(x[:, 0] if np.ndim(x) else x) for name, x in everything.items()}
-    changed = {name: one.pop(name).astype(float) for name in tuple(one) if not name.startswith("a_")}
-    gradients = jax.grad(lambda changed: getattr(traces, case.split(",")[0])(**one, **changed).sum())(changed)
+    changed = {
+        name: one.pop(name).astype(float) for name in tuple(one) if not name.startswith("a_")
+    }
+    gradients = jax.grad(
+        lambda changed: getattr(traces, case.split(",")[0])(**one, **changed).sum()
+    )(changed)
     for name, gradient in gradients.items():
         if name == "v_tm1" or (name == "q_tm1" and gradient.ndim == 1):
             np.testing.assert_array_equal(gradient, -1)
@@ -86,11 +98,22 @@ def test_only_the_prediction_has_a_gradient_unless_asked(case):
 
 
 def test_identities():
-    x = {name: jnp.asarray(value, jnp.int32 if name.startswith("a_") else jnp.float32) for name, value in trajectories().items()}
-    q = functools.partial(traces.q_lambda, x["q_tm1"], x["a_tm1"], x["r_t"], x["discount_t"], x["q_t"])
-    sarsa = functools.partial(traces.sarsa_lambda, x["q_tm1"], x["a_tm1"], x["r_t"], x["discount_t"], x["q_t"], x["a_t"])
-    retrace = functools.partial(traces.retrace, x["q_tm1"], x["q_t"], x["a_tm1"], x["a_t"], x["r_t"], x["discount_t"])
-    q_a_tm1, q_a_t = (jnp.take_along_axis(x[f"q_{s}"], x[f"a_{s}"][..., None], -1)[..., 0] for s in ("tm1", "t"))
+    x = {
+        name: jnp.asarray(value, jnp.int32 if name.startswith("a_") else jnp.float32)
+        for name, value in trajectories().items()
+    }
+    q = functools.partial(
+        traces.q_lambda, x["q_tm1"], x["a_tm1"], x["r_t"], x["discount_t"], x["q_t"]
+    )
+    sarsa = functools.partial(
+        traces.sarsa_lambda, x["q_tm1"], x["a_tm1"], x["r_t"], x["discount_t"], x["q_t"], x["a_t"]
+    )
+    retrace = functools.partial(
+        traces.retrace, x["q_tm1"], x["q_t"], x["a_tm1"], x["a_t"], x["r_t"], x["discount_t"]
+    )
+    q_a_tm1, q_a_t = (
+        jnp.take_along_axis(x[f"q_{s}"], x[f"a_{s}"][..., None], -1)[..., 0] for s in ("tm1", "t")
+    )
 
     one_step = x["r_t"] + x["discount_t"] * x["q_t"].max(axis=-1) - q_a_tm1
     same(q(0.0), one_step)
@@ -99,10 +122,16 @@ def test_identities():
     # On policy and with a lambda of 1, Retrace's correction is the plain return's, less the sampling noise of the next action.
     pi_a_t = jnp.take_along_axis(x["pi_t"], x["a_t"][..., None], -1)[..., 0]
     noise = (x["pi_t"] * x["q_t"]).sum(axis=-1) - q_a_t
-    corrected = returns.discounted_returns(x["r_t"] + x["discount_t"] * noise, x["discount_t"], q_a_t) - q_a_tm1
+    corrected = (
+        returns.discounted_returns(x["r_t"] + x["discount_t"] * noise, x["discount_t"], q_a_t)
+        - q_a_tm1
+    )
     same(retrace(x["pi_t"], pi_a_t, 1.0, 0.0), corrected)
     # A behaviour that is sure of its actions, and a target policy that agrees: SARSA.
-    same(retrace(jax.nn.one_hot(x["a_t"], ACTIONS), jnp.ones_like(pi_a_t), x["lambda_"]), sarsa(x["lambda_"]))
+    same(
+        retrace(jax.nn.one_hot(x["a_t"], ACTIONS), jnp.ones_like(pi_a_t), x["lambda_"]),
+        sarsa(x["lambda_"]),
+    )
     # The same, from the values of actions alone.
     log_rhos = jnp.log(pi_a_t / x["mu_t"])[:-1]
     state_values = (x["pi_t"] * x["q_t"]).sum(axis=-1)
@@ -112,16 +141,32 @@ def test_identities():
 
 def test_watkins_lambda_ends_the_trace_before_an_exploring_action():
     q_t = np.array([[1.0, 2.0], [3.0, 3.0], [0.0, -1.0]])
-    np.testing.assert_allclose(traces.watkins_lambda(q_t, np.array([0, 1, 0]), 0.9), [0, 0.9, 0.9], rtol=1e-6)
-    np.testing.assert_allclose(traces.watkins_lambda(q_t, np.array([1, 0, 1]), np.array([0.5, 0.6, 0.7])), [0.5, 0.6, 0], rtol=1e-6)
-    errors = traces.q_lambda(np.zeros((3, 2)), np.zeros(3, int), 1.0, 1.0, q_t, traces.watkins_lambda(q_t, np.array([0, 1, 0])))
+    np.testing.assert_allclose(
+        traces.watkins_lambda(q_t, np.array([0, 1, 0]), 0.9), [0, 0.9, 0.9], rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        traces.watkins_lambda(q_t, np.array([1, 0, 1]), np.array([0.5, 0.6, 0.7])),
+        [0.5, 0.6, 0],
+        rtol=1e-6,
+    )
+    errors = traces.q_lambda(
+        np.zeros((3, 2)),
+        np.zeros(3, int),
+        1.0,
+        1.0,
+        q_t,
+        traces.watkins_lambda(q_t, np.array([0, 1, 0])),
+    )
     np.testing.assert_allclose(errors, [1 + 2, 1 + 1 + 0, 1 + 0])
 
 
 @pytest.mark.parametrize("operator", [traces.eligibility_trace, jax.jit(traces.eligibility_trace)])
 def test_traces_backwards_and_returns_forwards_make_the_same_update(operator):
     rng = np.random.default_rng(0)
-    weights, features = {"w": rng.normal(size=3), "b": rng.normal()}, rng.normal(size=(STEPS + 1, 3))
+    weights, features = (
+        {"w": rng.normal(size=3), "b": rng.normal()},
+        rng.normal(size=(STEPS + 1, 3)),
+    )
     values = features @ weights["w"] + weights["b"]
     r_t, discount_t, lambda_ = rng.normal(size=STEPS), rng.random(STEPS), 0.8
 
@@ -141,7 +186,9 @@ def test_traces_backwards_and_returns_forwards_make_the_same_update(operator):
 def test_replacing_traces_do_not_add_up():
     trace, gradient = jnp.array([1.0, 1.0, 0.0]), jnp.array([1.0, 0.0, 0.0])
     np.testing.assert_allclose(traces.eligibility_trace(trace, gradient, 0.5, 0.5), [1.25, 0.25, 0])
-    np.testing.assert_allclose(traces.eligibility_trace(trace, gradient, 0.5, 0.5, replacing=True), [1, 0.25, 0])
+    np.testing.assert_allclose(
+        traces.eligibility_trace(trace, gradient, 0.5, 0.5, replacing=True), [1, 0.25, 0]
+    )
     with pytest.raises(ShapeError, match="'gradient'"):
         traces.eligibility_trace(trace, gradient[:1], 0.5, 0.5)
     with pytest.raises(ShapeError, match="'lambda_'"):
@@ -158,7 +205,11 @@ def test_low_precision_is_accumulated_in_float32():
 
 
 @settings(deadline=None, max_examples=8)
-@given(st.integers(0, 4), st.lists(st.integers(1, 3), max_size=2), st.sampled_from(["int8", "float32", "bfloat16", "float16"]))
+@given(
+    st.integers(0, 4),
+    st.lists(st.integers(1, 3), max_size=2),
+    st.sampled_from(["int8", "float32", "bfloat16", "float16"]),
+)
 def test_any_length_batch_axes_and_dtypes(steps, batch, dtype):
     x, a = jnp.ones((steps, *batch), dtype), jnp.zeros((steps, *batch), jnp.uint8)
     q = jnp.ones((*x.shape, 2), dtype)
@@ -178,7 +229,9 @@ def test_any_length_batch_axes_and_dtypes(steps, batch, dtype):
     assert {(r.shape, r.dtype) for r in jax.eval_shape(results)} == {(x.shape, dtype)}
 
 
-@pytest.mark.parametrize("case", ["td_lambda", "sarsa_lambda", "q_lambda", "retrace", "retrace_continuous"])
+@pytest.mark.parametrize(
+    "case", ["td_lambda", "sarsa_lambda", "q_lambda", "retrace", "retrace_continuous"]
+)
 def test_each_argument_of_another_shape_is_named(case):
     one = {name: x[:, 0] for name, x in CASES[case][1].items()}
     for name, value in one.items():

@@ -29,15 +29,33 @@ def test_values_by_hand(how):
     x = np.array([-3.0, 0.0, 8.0], np.float32)
     np.testing.assert_allclose(how(transforms.identity)(x), x)
     np.testing.assert_allclose(how(transforms.signed_hyperbolic)(x), [-1.003, 0, 2.008], rtol=1e-6)
-    np.testing.assert_allclose(how(transforms.signed_parabolic)(np.array([-1.003, 0.0, 2.008], np.float32)), x, rtol=1e-6)
+    np.testing.assert_allclose(
+        how(transforms.signed_parabolic)(np.array([-1.003, 0.0, 2.008], np.float32)), x, rtol=1e-6
+    )
     np.testing.assert_allclose(how(lambda x: transforms.signed_parabolic(x, 0))(x), [-15, 0, 80])
-    np.testing.assert_allclose(how(transforms.signed_logp1)(x), [-np.log(4), 0, np.log(9)], rtol=1e-6)
-    np.testing.assert_allclose(how(transforms.signed_expm1)(x), [1 - np.e**3, 0, np.e**8 - 1], rtol=1e-6)
-    np.testing.assert_allclose(how(lambda x: transforms.power(x, 4))(x), [-0.5 * (2.5**4 - 1), 0, 0.5 * (5**4 - 1)], rtol=1e-6)
+    np.testing.assert_allclose(
+        how(transforms.signed_logp1)(x), [-np.log(4), 0, np.log(9)], rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        how(transforms.signed_expm1)(x), [1 - np.e**3, 0, np.e**8 - 1], rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        how(lambda x: transforms.power(x, 4))(x),
+        [-0.5 * (2.5**4 - 1), 0, 0.5 * (5**4 - 1)],
+        rtol=1e-6,
+    )
     np.testing.assert_allclose(how(transforms.sigmoid)(x), [0.04742587, 0.5, 0.99966465], rtol=1e-6)
-    np.testing.assert_allclose(how(transforms.logit)(np.array([0.25, 0.5, 0.75], np.float32)), [-np.log(3), 0, np.log(3)], rtol=1e-6)
-    np.testing.assert_allclose(how(transforms.hyperbolic_sin)(x), [-10.017875, 0, 1490.4789], rtol=1e-6)
-    np.testing.assert_allclose(how(transforms.hyperbolic_arcsin)(x), [-1.8184465, 0, 2.776472], rtol=1e-6)
+    np.testing.assert_allclose(
+        how(transforms.logit)(np.array([0.25, 0.5, 0.75], np.float32)),
+        [-np.log(3), 0, np.log(3)],
+        rtol=1e-6,
+    )
+    np.testing.assert_allclose(
+        how(transforms.hyperbolic_sin)(x), [-10.017875, 0, 1490.4789], rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        how(transforms.hyperbolic_arcsin)(x), [-1.8184465, 0, 2.776472], rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize(("there", "back"), INVERSES)
@@ -50,7 +68,9 @@ def test_round_trips_of_every_magnitude(there, back):
 
 def test_small_values_survive_the_hyperbolic_round_trip():
     x = np.array([1e-3, 1e-2, 1e-20], np.float32)  # RLax is off by 2.3e-2, 2.6e-3 and 1 of these
-    np.testing.assert_allclose(transforms.signed_parabolic(transforms.signed_hyperbolic(x)), x, rtol=5e-7)
+    np.testing.assert_allclose(
+        transforms.signed_parabolic(transforms.signed_hyperbolic(x)), x, rtol=5e-7
+    )
 
 
 @pytest.mark.parametrize(("there", "back"), INVERSES)
@@ -61,14 +81,21 @@ def test_slopes_at_zero_are_those_beside_it(there, back):
         assert at_zero > 0.4
 
 
-@pytest.mark.parametrize("name", ["sigmoid", "logit", "hyperbolic_sin", "hyperbolic_arcsin", "signed_parabolic", "power"])
+@pytest.mark.parametrize(
+    "name", ["sigmoid", "logit", "hyperbolic_sin", "hyperbolic_arcsin", "signed_parabolic", "power"]
+)
 def test_gradients_of_all_arguments_are_those_of_finite_differences(name):
     f = getattr(transforms, name)
     x = np.array([0.1, 0.4, 0.9])
     arguments = {"signed_parabolic": (x, 0.2), "power": (x, 0.7)}.get(name, (x,))
     for i in range(len(arguments)):
-        found = jax.grad(lambda *a: f(*a).sum(), argnums=i)(*(jnp.asarray(a, jnp.float32) for a in arguments))
-        shifted = [[a + (sign * 1e-2 if i == j else 0) for j, a in enumerate(arguments)] for sign in (1, -1)]
+        found = jax.grad(lambda *a: f(*a).sum(), argnums=i)(
+            *(jnp.asarray(a, jnp.float32) for a in arguments)
+        )
+        shifted = [
+            [a + (sign * 1e-2 if i == j else 0) for j, a in enumerate(arguments)]
+            for sign in (1, -1)
+        ]
         difference = (np.asarray(f(*shifted[0])) - np.asarray(f(*shifted[1]))) / 2e-2
         np.testing.assert_allclose(found, difference if i == 0 else difference.sum(), rtol=5e-3)
 
@@ -84,23 +111,39 @@ def test_higher_derivatives():
 
 
 def test_outside_the_domain_is_nan_and_at_its_ends_infinite():
-    np.testing.assert_array_equal(transforms.logit(np.array([-0.1, 0.0, 1.0, 1.5])), [np.nan, -np.inf, np.inf, np.nan])
-    np.testing.assert_array_equal(jax.vmap(jax.grad(transforms.logit))(jnp.array([0.0, 1.0])), [np.inf, np.inf])
-    for f in (transforms.signed_logp1, transforms.signed_hyperbolic, transforms.signed_parabolic, transforms.sigmoid):
+    np.testing.assert_array_equal(
+        transforms.logit(np.array([-0.1, 0.0, 1.0, 1.5])), [np.nan, -np.inf, np.inf, np.nan]
+    )
+    np.testing.assert_array_equal(
+        jax.vmap(jax.grad(transforms.logit))(jnp.array([0.0, 1.0])), [np.inf, np.inf]
+    )
+    for f in (
+        transforms.signed_logp1,
+        transforms.signed_hyperbolic,
+        transforms.signed_parabolic,
+        transforms.sigmoid,
+    ):
         assert np.isnan(f(np.nan))
 
 
 def test_integers_promote_and_narrow_floats_stay():
     assert transforms.signed_logp1(3).dtype == jnp.float32
     assert transforms.identity(np.array([1, 2])).dtype == jnp.float32
-    for f in (transforms.sigmoid, transforms.signed_hyperbolic, transforms.hyperbolic_sin, transforms.hyperbolic_arcsin):
+    for f in (
+        transforms.sigmoid,
+        transforms.signed_hyperbolic,
+        transforms.hyperbolic_sin,
+        transforms.hyperbolic_arcsin,
+    ):
         assert f(jnp.ones(2, jnp.bfloat16)).dtype == jnp.bfloat16
         assert jax.jit(jax.grad(f))(jnp.bfloat16(1)).dtype == jnp.bfloat16
     assert transforms.transform_to_2hot(jnp.bfloat16(0.3), -1, 1, 601).dtype == jnp.bfloat16
     assert transforms.power(jnp.ones(2, jnp.bfloat16), 0.5).dtype == jnp.bfloat16
 
 
-@pytest.mark.parametrize("f", [transforms.signed_hyperbolic, transforms.signed_parabolic, transforms.power])
+@pytest.mark.parametrize(
+    "f", [transforms.signed_hyperbolic, transforms.signed_parabolic, transforms.power]
+)
 def test_parameters_broadcast_only_as_scalars(f):
     x = np.array([1.0, 4.0])
     np.testing.assert_allclose(f(x, np.array([0.5, 0.25])), [f(1.0, 0.5), f(4.0, 0.25)], rtol=1e-6)
@@ -129,8 +172,12 @@ def test_two_hot_by_hand(how):
         [0, 0, 0, 0, 1],
         [0, 0, 0, 0, 1],
     ]
-    np.testing.assert_allclose(how(lambda x: transforms.transform_to_2hot(x, -1, 1, 5))(x), expected, atol=1e-6)
-    decoded = how(lambda p: transforms.transform_from_2hot(p, -1, 1, 5))(np.array(expected, np.float32))
+    np.testing.assert_allclose(
+        how(lambda x: transforms.transform_to_2hot(x, -1, 1, 5))(x), expected, atol=1e-6
+    )
+    decoded = how(lambda p: transforms.transform_from_2hot(p, -1, 1, 5))(
+        np.array(expected, np.float32)
+    )
     np.testing.assert_allclose(decoded, np.clip(x, -1, 1), atol=1e-6)
 
 
@@ -142,13 +189,19 @@ def test_hl_gauss_against_the_error_function(how):
     edges = np.linspace(-1, 1, 7)
     cdf = erf((edges - np.clip(x, -1, 1)[:, None]) / (np.sqrt(2) * 0.5 * (edges[1] - edges[0])))
     expected = np.diff(cdf) / (cdf[:, -1:] - cdf[:, :1])
-    np.testing.assert_allclose(how(lambda x: transforms.transform_to_hl_gauss(x, -1, 1, 6, 0.5))(x), expected, atol=3e-7)
+    np.testing.assert_allclose(
+        how(lambda x: transforms.transform_to_hl_gauss(x, -1, 1, 6, 0.5))(x), expected, atol=3e-7
+    )
 
 
-@pytest.mark.parametrize(("low", "high", "bins"), [(-0.01, 0.01, 601), (-1, 1, 601), (-300, 300, 601), (0, 1, 2)])
+@pytest.mark.parametrize(
+    ("low", "high", "bins"), [(-0.01, 0.01, 601), (-1, 1, 601), (-300, 300, 601), (0, 1, 2)]
+)
 def test_two_hot_loses_nothing_of_narrow_bins(low, high, bins):
     x = np.linspace(low, high, 3001, dtype=np.float32)
-    decoded = transforms.transform_from_2hot(transforms.transform_to_2hot(x, low, high, bins), low, high, bins)
+    decoded = transforms.transform_from_2hot(
+        transforms.transform_to_2hot(x, low, high, bins), low, high, bins
+    )
     np.testing.assert_allclose(decoded, x, rtol=3e-7, atol=1e-7 * (high - low) / (bins - 1))
 
 
@@ -165,7 +218,9 @@ def test_encodings_are_distributions_of_any_shape(encode, decode, value, bins, s
 
 def test_hl_gauss_means_its_scalar_away_from_the_ends():
     x = np.linspace(-8, 8, 101, dtype=np.float32)
-    decoded = transforms.transform_from_hl_gauss(transforms.transform_to_hl_gauss(x, -10, 10, 51), -10, 10, 51)
+    decoded = transforms.transform_from_hl_gauss(
+        transforms.transform_to_hl_gauss(x, -10, 10, 51), -10, 10, 51
+    )
     np.testing.assert_allclose(decoded, x, atol=2e-3)
     x = np.array([-np.inf, -1e30, 1e30, np.inf], np.float32)
     assert np.isfinite(transforms.transform_to_hl_gauss(x, -10, 10, 51)).all()
@@ -173,7 +228,9 @@ def test_hl_gauss_means_its_scalar_away_from_the_ends():
 
 @pytest.mark.parametrize(("encode", "decode"), ENCODINGS)
 def test_gradients_through_encodings(encode, decode):
-    x = np.array([-1.7, -0.5, 0.01, 1.2], np.float32)  # no atoms, where the slope of two-hot changes
+    x = np.array(
+        [-1.7, -0.5, 0.01, 1.2], np.float32
+    )  # no atoms, where the slope of two-hot changes
 
     @jax.jit
     def mean(x):
@@ -204,7 +261,9 @@ def test_bad_bins(encode, decode):
         decode(1.0, -1, 1, 4)
     with pytest.raises(TypeError, match="'num_bins' must be a Python value"):
         jax.jit(lambda n: encode(0.0, -1, 1, n))(4)
-    assert jax.jit(encode, static_argnums=3)(0.0, -1.0, 1.0, 4).shape == (4,)  # bounds may be traced
+    assert jax.jit(encode, static_argnums=3)(0.0, -1.0, 1.0, 4).shape == (
+        4,
+    )  # bounds may be traced
 
 
 # The bounds of the accuracy benchmark, of values and of gradients, in roundings to the nearest float32. A number that is well conditioned
@@ -229,7 +288,10 @@ BOUNDS = {
     "DiagonalGaussian.log_prob": (4 * 125, WELL),
     # As above, with logarithms of the slope of tanh, -2 |u|, of which three add up to 40 or so.
     "TanhGaussian.log_prob_pre_tanh": (4 * 40, WELL),
-    "TanhGaussian.sample_and_log_prob": (4 * 40, 4 * 16),  # and `tanh(u)` of a sum in which 16 may cancel
+    "TanhGaussian.sample_and_log_prob": (
+        4 * 40,
+        4 * 16,
+    ),  # and `tanh(u)` of a sum in which 16 may cancel
     # Of u = atanh(action), up to 9, a rounding counts 1 / std times: 100, and e^4 in the other.
     "TanhGaussian.log_prob": (4 * 900, 4 * 900),
     "squashed_gaussian().logprob": (4 * 500, 4 * 500),
@@ -237,7 +299,9 @@ BOUNDS = {
 
 
 def _accuracy():
-    spec = importlib.util.spec_from_file_location("accuracy", Path(__file__).parents[2] / "benchmarks" / "accuracy.py")
+    spec = importlib.util.spec_from_file_location(
+        "accuracy", Path(__file__).parents[2] / "benchmarks" / "accuracy.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -22,10 +22,18 @@ Q_LEARNING = [0.5 + 0.9 * 7 - 3, -1.0 - 4]
 DOUBLE = [0.5 + 0.9 * 1 - 3, -1.0 - 4]
 
 
-@pytest.mark.parametrize("transform", [lambda f: f, jax.jit, jax.vmap], ids=["plain", "jit", "vmap"])
+@pytest.mark.parametrize(
+    "transform", [lambda f: f, jax.jit, jax.vmap], ids=["plain", "jit", "vmap"]
+)
 def test_values_by_hand(transform):
-    np.testing.assert_allclose(transform(core.q_learning)(Q_TM1, A_TM1, R_T, DISCOUNT_T, Q_T), Q_LEARNING, rtol=1e-6)
-    np.testing.assert_allclose(transform(core.double_q_learning)(Q_TM1, A_TM1, R_T, DISCOUNT_T, Q_T, SELECTOR), DOUBLE, rtol=1e-6)
+    np.testing.assert_allclose(
+        transform(core.q_learning)(Q_TM1, A_TM1, R_T, DISCOUNT_T, Q_T), Q_LEARNING, rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        transform(core.double_q_learning)(Q_TM1, A_TM1, R_T, DISCOUNT_T, Q_T, SELECTOR),
+        DOUBLE,
+        rtol=1e-6,
+    )
     x = np.array([-3.0, -1.0, -0.5, 0.0, 0.5, 2.0], np.float32)
     np.testing.assert_allclose(transform(core.huber_loss)(x), [2.5, 0.5, 0.125, 0.0, 0.125, 1.5])
     np.testing.assert_allclose(transform(core.l2_loss)(x), 0.5 * x**2)
@@ -42,12 +50,27 @@ def softmax(x):
     return np.exp(x - x.max()) / np.exp(x - x.max()).sum()
 
 
-def munchausen(q_tm1, a_tm1, r_t, discount_t, q_t, q_target_tm1, munchausen_scale=0.9, temperature=0.03, log_policy_min=-1.0):
+def munchausen(
+    q_tm1,
+    a_tm1,
+    r_t,
+    discount_t,
+    q_t,
+    q_target_tm1,
+    munchausen_scale=0.9,
+    temperature=0.03,
+    log_policy_min=-1.0,
+):
     bonus = temperature * np.log(softmax(q_target_tm1 / temperature)[a_tm1])
     pi_t = softmax(q_t / temperature)
     positive = pi_t[pi_t > 0]
     soft = (pi_t * q_t).sum() - temperature * (positive * np.log(positive)).sum()
-    return r_t + munchausen_scale * np.clip(bonus, log_policy_min, 0) + discount_t * soft - q_tm1[a_tm1]
+    return (
+        r_t
+        + munchausen_scale * np.clip(bonus, log_policy_min, 0)
+        + discount_t * soft
+        - q_tm1[a_tm1]
+    )
 
 
 def expectile(v_tm1, r_t, discount_t, v_t, expectile):
@@ -58,14 +81,22 @@ def expectile(v_tm1, r_t, discount_t, v_t, expectile):
 # Of a single transition. Arguments that start with q or probs are `[A]`, with a are indices, others are scalars.
 ORACLES = {
     "td_learning": lambda v_tm1, r_t, discount_t, v_t: r_t + discount_t * v_t - v_tm1,
-    "sarsa": lambda q_tm1, a_tm1, r_t, discount_t, q_t, a_t: r_t + discount_t * q_t[a_t] - q_tm1[a_tm1],
-    "expected_sarsa": lambda q_tm1, a_tm1, r_t, discount_t, q_t, probs_a_t: r_t + discount_t * sum(probs_a_t * q_t) - q_tm1[a_tm1],
-    "q_learning": lambda q_tm1, a_tm1, r_t, discount_t, q_t: r_t + discount_t * max(q_t) - q_tm1[a_tm1],
+    "sarsa": lambda q_tm1, a_tm1, r_t, discount_t, q_t, a_t: (
+        r_t + discount_t * q_t[a_t] - q_tm1[a_tm1]
+    ),
+    "expected_sarsa": lambda q_tm1, a_tm1, r_t, discount_t, q_t, probs_a_t: (
+        r_t + discount_t * sum(probs_a_t * q_t) - q_tm1[a_tm1]
+    ),
+    "q_learning": lambda q_tm1, a_tm1, r_t, discount_t, q_t: (
+        r_t + discount_t * max(q_t) - q_tm1[a_tm1]
+    ),
     "double_q_learning": lambda q_tm1, a_tm1, r_t, discount_t, q_t_value, q_t_selector: (
         r_t + discount_t * q_t_value[np.argmax(q_t_selector)] - q_tm1[a_tm1]
     ),
     "persistent_q_learning": lambda q_tm1, a_tm1, r_t, discount_t, q_t, action_gap_scale: (
-        r_t + discount_t * ((1 - action_gap_scale) * max(q_t) + action_gap_scale * q_t[a_tm1]) - q_tm1[a_tm1]
+        r_t
+        + discount_t * ((1 - action_gap_scale) * max(q_t) + action_gap_scale * q_t[a_tm1])
+        - q_tm1[a_tm1]
     ),
     "munchausen_q_learning": munchausen,
     "qv_learning": lambda q_tm1, a_tm1, r_t, discount_t, v_t: r_t + discount_t * v_t - q_tm1[a_tm1],
@@ -99,7 +130,9 @@ def test_any_leading_axes_against_a_numpy_oracle(name, leading, num_actions, see
     arguments = transitions(name, leading, num_actions, seed)
     expected = np.zeros(leading)
     for i in np.ndindex(*leading):
-        expected[i] = ORACLES[name](**{k: x[i].astype(float) if x.dtype.kind == "f" else x[i] for k, x in arguments.items()})
+        expected[i] = ORACLES[name](
+            **{k: x[i].astype(float) if x.dtype.kind == "f" else x[i] for k, x in arguments.items()}
+        )
     np.testing.assert_allclose(OPERATORS[name](**arguments), expected, atol=1e-5)
 
 
@@ -116,18 +149,29 @@ def test_every_way_to_call_and_gradients(name):
     floating = {k for k, x in one.items() if x.dtype.kind == "f"}
 
     def gradient(changed, stop):
-        return jax.grad(lambda changed: operator(**{**one, **changed}, stop_target_gradients=stop))(changed)
+        return jax.grad(lambda changed: operator(**{**one, **changed}, stop_target_gradients=stop))(
+            changed
+        )
 
-    through, stopped = jax.jit(lambda x: (gradient(x, False), gradient(x, True)))({k: one[k] for k in floating})
+    through, stopped = jax.jit(lambda x: (gradient(x, False), gradient(x, True)))(
+        {k: one[k] for k in floating}
+    )
     for k in floating:
         differences = np.zeros(one[k].shape)
         for i in np.ndindex(one[k].shape):
             step = np.zeros(one[k].shape)
             step[i] = 1e-6
-            differences[i] = (oracle(**{**exact, k: exact[k] + step}) - oracle(**{**exact, k: exact[k] - step})) / 2e-6
+            differences[i] = (
+                oracle(**{**exact, k: exact[k] + step}) - oracle(**{**exact, k: exact[k] - step})
+            ) / 2e-6
         np.testing.assert_allclose(through[k], differences, atol=1e-3, err_msg=k)
         if k != "expectile":  # which weighs the loss, and is no part of the target
-            np.testing.assert_allclose(stopped[k], differences if k in PREDICTIONS else 0 * differences, atol=1e-3, err_msg=k)
+            np.testing.assert_allclose(
+                stopped[k],
+                differences if k in PREDICTIONS else 0 * differences,
+                atol=1e-3,
+                err_msg=k,
+            )
 
 
 @pytest.mark.parametrize("name", ORACLES)
@@ -136,14 +180,18 @@ def test_each_argument_of_another_shape_is_named(name):
     for argument, value in arguments.items():
         if argument in PREDICTIONS:
             continue  # they set the shape
-        named = "v_tm1" if (name, argument) == ("qv_max", "q_t") else argument  # there q_t sets the shape
+        named = (
+            "v_tm1" if (name, argument) == ("qv_max", "q_t") else argument
+        )  # there q_t sets the shape
         with pytest.raises(core.ShapeError, match=f"{name}: '{named}'"):
             OPERATORS[name](**{**arguments, argument: value[:1]})
         if argument in ("a_tm1", "a_t"):
             with pytest.raises(TypeError, match=f"{name}: '{argument}'"):
                 OPERATORS[name](**{**arguments, argument: value.astype(float)})
             for action in (3, -1):
-                assert np.isnan(OPERATORS[name](**{**arguments, argument: np.full(4, action)})).all()
+                assert np.isnan(
+                    OPERATORS[name](**{**arguments, argument: np.full(4, action)})
+                ).all()
 
 
 def test_munchausen_target_is_exact_for_values_far_apart_and_illegal_actions():
@@ -152,12 +200,16 @@ def test_munchausen_target_is_exact_for_values_far_apart_and_illegal_actions():
     np.testing.assert_allclose(error, 1 + 0 + 0.5 * 1000)
     clipped = value_learning.munchausen_q_learning(np.zeros(3), 1, 1.0, 0.5, q, q)
     np.testing.assert_allclose(clipped, 1 - 0.9 + 0.5 * 1000)
-    uniform = value_learning.munchausen_q_learning(np.zeros(4), 0, 0.0, 1.0, np.zeros(4), np.zeros(4), 0.5, 2.0, -10.0)
+    uniform = value_learning.munchausen_q_learning(
+        np.zeros(4), 0, 0.0, 1.0, np.zeros(4), np.zeros(4), 0.5, 2.0, -10.0
+    )
     np.testing.assert_allclose(uniform, 0.5 * -2 * np.log(4) + 2 * np.log(4), rtol=1e-6)
     large = np.full(2, 1e4, np.float32)  # which their policy does not depend on
     bonus = value_learning.munchausen_q_learning(np.zeros(2), 0, 0.0, 0.0, large, large, 1.0, 0.07)
     np.testing.assert_allclose(bonus, -0.07 * np.log(2), rtol=1e-6)
-    plain = value_learning.munchausen_q_learning(Q_TM1, A_TM1, R_T, DISCOUNT_T, Q_T, Q_T, munchausen_scale=0.0, temperature=1e-3)
+    plain = value_learning.munchausen_q_learning(
+        Q_TM1, A_TM1, R_T, DISCOUNT_T, Q_T, Q_T, munchausen_scale=0.0, temperature=1e-3
+    )
     np.testing.assert_allclose(plain, Q_LEARNING, atol=1e-5)
 
 
@@ -176,8 +228,16 @@ def test_integers_and_scalars_promote_and_mixed_dtypes_take_the_wider():
     error = core.q_learning(np.array([1, 2]), 0, 1, 1, np.array([3, 4]))
     assert error.dtype == jnp.float32
     assert error == 4
-    assert core.q_learning(jnp.zeros(2, jnp.bfloat16), 0, jnp.float32(1), 1.0, jnp.zeros(2, jnp.bfloat16)).dtype == jnp.float32
-    assert core.q_learning(jnp.zeros(2, jnp.bfloat16), 0, 1.0, 1.0, jnp.zeros(2, jnp.bfloat16)).dtype == jnp.bfloat16
+    assert (
+        core.q_learning(
+            jnp.zeros(2, jnp.bfloat16), 0, jnp.float32(1), 1.0, jnp.zeros(2, jnp.bfloat16)
+        ).dtype
+        == jnp.float32
+    )
+    assert (
+        core.q_learning(jnp.zeros(2, jnp.bfloat16), 0, 1.0, 1.0, jnp.zeros(2, jnp.bfloat16)).dtype
+        == jnp.bfloat16
+    )
     assert core.l2_loss(3) == 4.5
 
 
@@ -237,13 +297,23 @@ def test_indices_of_few_bits_for_many_actions():
 
 def test_static_arguments_say_so():
     with pytest.raises(TypeError, match="'stop_target_gradients' must be a Python value"):
-        jax.jit(lambda stop: core.q_learning(Q_TM1, A_TM1, R_T, DISCOUNT_T, Q_T, stop_target_gradients=stop))(True)
-    with pytest.raises(TypeError, match=r"'stop_target_gradients' must be a Python value .* not 'ndarray'"):
+        jax.jit(
+            lambda stop: core.q_learning(
+                Q_TM1, A_TM1, R_T, DISCOUNT_T, Q_T, stop_target_gradients=stop
+            )
+        )(True)
+    with pytest.raises(
+        TypeError, match=r"'stop_target_gradients' must be a Python value .* not 'ndarray'"
+    ):
         core.q_learning(Q_TM1, A_TM1, R_T, DISCOUNT_T, Q_T, stop_target_gradients=np.array(True))
 
 
 def test_compiled_once_per_shape():
-    (compiled,) = (cell.cell_contents for cell in core.q_learning.__closure__ if hasattr(cell.cell_contents, "lower"))
+    (compiled,) = (
+        cell.cell_contents
+        for cell in core.q_learning.__closure__
+        if hasattr(cell.cell_contents, "lower")
+    )
     compiled.clear_cache()
     for _ in range(3):
         core.q_learning(Q_TM1, A_TM1, R_T, DISCOUNT_T, Q_T)

@@ -20,7 +20,18 @@ from tests.core.oracle import STEPS, check, same, trajectories
 STEP_NAMES = ("v_tm1", "v_t", "r_t", "discount_t", "rho_tm1")
 
 
-def loop(v_tm1, v_t, r_t, discount_t, rho_tm1, lambda_=1.0, rho_clip=1.0, pg_rho_clip=1.0, alpha=1.0, sample_mask=None):
+def loop(
+    v_tm1,
+    v_t,
+    r_t,
+    discount_t,
+    rho_tm1,
+    lambda_=1.0,
+    rho_clip=1.0,
+    pg_rho_clip=1.0,
+    alpha=1.0,
+    sample_mask=None,
+):
     steps = len(r_t)
     lambda_ = np.broadcast_to(lambda_, steps)
     happened = np.ones(steps) if sample_mask is None else sample_mask
@@ -34,7 +45,10 @@ def loop(v_tm1, v_t, r_t, discount_t, rho_tm1, lambda_=1.0, rho_clip=1.0, pg_rho
             continue
         goes_on = t < steps - 1 and happened[t + 1]
         trace = lambda_[t] * weight(1.0, t) * errors[t + 1] if goes_on else 0.0
-        errors[t] = weight(rho_clip, t) * (r_t[t] + discount_t[t] * v_t[t] - v_tm1[t]) + discount_t[t] * trace
+        errors[t] = (
+            weight(rho_clip, t) * (r_t[t] + discount_t[t] * v_t[t] - v_tm1[t])
+            + discount_t[t] * trace
+        )
         target_t = v_tm1[t + 1] + errors[t + 1] if goes_on else v_t[t]
         q_estimate[t] = r_t[t] + discount_t[t] * ((1 - lambda_[t]) * v_t[t] + lambda_[t] * target_t)
         pg_advantage[t] = weight(pg_rho_clip, t) * (q_estimate[t] - v_tm1[t])
@@ -48,10 +62,22 @@ def errors_loop(**arguments):
 CASES = {
     "vtrace": (vtrace, errors_loop, {"clip_rho_threshold": 1.3}),
     "leaky": (leaky_vtrace, errors_loop, {"alpha_": 0.3, "clip_rho_threshold": 1.3}),
-    "vtrace and advantage": (vtrace_td_error_and_advantage, loop, {"clip_rho_threshold": 1.3, "clip_pg_rho_threshold": 0.7}),
-    "leaky and advantage": (leaky_vtrace_td_error_and_advantage, loop, {"alpha": 0.3, "clip_pg_rho_threshold": 0.7}),
+    "vtrace and advantage": (
+        vtrace_td_error_and_advantage,
+        loop,
+        {"clip_rho_threshold": 1.3, "clip_pg_rho_threshold": 0.7},
+    ),
+    "leaky and advantage": (
+        leaky_vtrace_td_error_and_advantage,
+        loop,
+        {"alpha": 0.3, "clip_pg_rho_threshold": 0.7},
+    ),
 }
-RENAMED = {"clip_rho_threshold": "rho_clip", "clip_pg_rho_threshold": "pg_rho_clip", "alpha_": "alpha"}
+RENAMED = {
+    "clip_rho_threshold": "rho_clip",
+    "clip_pg_rho_threshold": "pg_rho_clip",
+    "alpha_": "alpha",
+}
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["whole", "masked"])
@@ -63,7 +89,9 @@ def test_loops_in_float64_however_it_is_called(case, masked):
         arguments["sample_mask"] = trajectories()["mask"]
     check(
         functools.partial(operator, stop_target_gradients=False, **options),
-        functools.partial(expected, **{RENAMED.get(name, name): value for name, value in options.items()}),
+        functools.partial(
+            expected, **{RENAMED.get(name, name): value for name, value in options.items()}
+        ),
         arguments,
         differentiate=(*STEP_NAMES, "lambda_"),
     )
@@ -89,23 +117,36 @@ def test_identities():
     v_tm1, v_t, r_t, discount_t, rho_tm1, lambda_ = (x[name] for name in (*STEP_NAMES, "lambda_"))
     steps = v_tm1, v_t, r_t, discount_t
     # On policy it is the n-step return, and with lambda the lambda-return.
-    same(vtrace(*steps, 1.0), returns.n_step_bootstrapped_returns(r_t, discount_t, v_t, STEPS) - v_tm1)
-    same(vtrace(*steps, 1.0, lambda_), returns.lambda_returns(r_t, discount_t, v_t, lambda_) - v_tm1)
+    same(
+        vtrace(*steps, 1.0),
+        returns.n_step_bootstrapped_returns(r_t, discount_t, v_t, STEPS) - v_tm1,
+    )
+    same(
+        vtrace(*steps, 1.0, lambda_), returns.lambda_returns(r_t, discount_t, v_t, lambda_) - v_tm1
+    )
     on_policy = vtrace_td_error_and_advantage(*steps, 1.0, lambda_)
     same(on_policy.pg_advantage, on_policy.errors)
     # Between V-trace and plain importance sampling.
     same(leaky_vtrace(*steps, rho_tm1, 1.0, lambda_, 1.3), vtrace(*steps, rho_tm1, lambda_, 1.3))
-    importance = returns.importance_corrected_td_errors(r_t, discount_t, rho_tm1, lambda_, x["values"])
+    importance = returns.importance_corrected_td_errors(
+        r_t, discount_t, rho_tm1, lambda_, x["values"]
+    )
     same(leaky_vtrace(*steps, rho_tm1, 0.0, lambda_), importance)
     same(vtrace(*steps, jnp.minimum(rho_tm1, 1), lambda_), vtrace(*steps, rho_tm1, lambda_))
-    same(leaky_vtrace_td_error_and_advantage(*steps, rho_tm1, 1.0, lambda_), vtrace_td_error_and_advantage(*steps, rho_tm1, lambda_))
+    same(
+        leaky_vtrace_td_error_and_advantage(*steps, rho_tm1, 1.0, lambda_),
+        vtrace_td_error_and_advantage(*steps, rho_tm1, lambda_),
+    )
 
 
 def test_both_names_of_alpha():
     x = whole_trajectory()
     steps = [x[name] for name in STEP_NAMES]
     same(leaky_vtrace(*steps, alpha=0.3), leaky_vtrace(*steps, alpha_=0.3))
-    same(leaky_vtrace_td_error_and_advantage(*steps, alpha_=0.3), leaky_vtrace_td_error_and_advantage(*steps, alpha=0.3))
+    same(
+        leaky_vtrace_td_error_and_advantage(*steps, alpha_=0.3),
+        leaky_vtrace_td_error_and_advantage(*steps, alpha=0.3),
+    )
 
 
 def test_a_truncation_divides_a_trajectory_into_two():
@@ -114,7 +155,9 @@ def test_a_truncation_divides_a_trajectory_into_two():
     lambda_ = 0.9 * jnp.ones_like(x["r_t"]).at[cut - 1].set(0)
     whole = vtrace_td_error_and_advantage(**x, lambda_=lambda_)
     halves = [
-        vtrace_td_error_and_advantage(**{name: value[part] for name, value in x.items()}, lambda_=0.9)
+        vtrace_td_error_and_advantage(
+            **{name: value[part] for name, value in x.items()}, lambda_=0.9
+        )
         for part in (slice(cut), slice(cut, None))
     ]
     same(whole, jax.tree.map(lambda *parts: jnp.concatenate(parts), *halves))
@@ -127,11 +170,15 @@ def test_masked_steps_are_worth_nothing_whatever_stands_in_them():
         x[name][~mask] = np.nan
 
     def loss(v_tm1):
-        output = vtrace_td_error_and_advantage(**{**x, "v_tm1": v_tm1}, lambda_=0.9, sample_mask=mask)
+        output = vtrace_td_error_and_advantage(
+            **{**x, "v_tm1": v_tm1}, lambda_=0.9, sample_mask=mask
+        )
         return jnp.square(output.errors).sum(), output
 
     gradient, output = jax.grad(loss, has_aux=True)(x["v_tm1"])
-    shortened = vtrace_td_error_and_advantage(**{name: value[:4] for name, value in x.items()}, lambda_=0.9)
+    shortened = vtrace_td_error_and_advantage(
+        **{name: value[:4] for name, value in x.items()}, lambda_=0.9
+    )
     same(output, jax.tree.map(lambda y: jnp.append(y, jnp.zeros(2)), shortened))
     np.testing.assert_array_equal(gradient[~mask], 0)
 
@@ -143,7 +190,10 @@ def test_an_infinite_ratio_is_clipped():
 
 
 def test_only_the_prediction_has_a_gradient_unless_asked():
-    x = {name: jnp.asarray(trajectories()[name][:, 0], jnp.float32) for name in (*STEP_NAMES, "lambda_")}
+    x = {
+        name: jnp.asarray(trajectories()[name][:, 0], jnp.float32)
+        for name in (*STEP_NAMES, "lambda_")
+    }
     jacobian = jax.jacobian(lambda x: vtrace_td_error_and_advantage(**x))(x)
     for name in x:
         expected = -np.eye(STEPS) if name == "v_tm1" else np.zeros((STEPS, STEPS))
@@ -158,7 +208,9 @@ def test_low_precision_is_accumulated_in_float32():
     errors = vtrace(v[:-1], v[1:], r_t, discount_t, jnp.ones_like(r_t))
     assert errors.dtype == jnp.bfloat16
     exact = [np.asarray(x, np.float64) for x in (v[:-1], v[1:], r_t, discount_t, jnp.ones(1000))]
-    np.testing.assert_allclose(np.asarray(errors, float), loop(*exact).errors, rtol=2**-8, atol=1e-3)
+    np.testing.assert_allclose(
+        np.asarray(errors, float), loop(*exact).errors, rtol=2**-8, atol=1e-3
+    )
 
 
 def test_integers_scalars_and_empty_trajectories():
@@ -166,11 +218,17 @@ def test_integers_scalars_and_empty_trajectories():
     assert {x.dtype for x in output} == {jnp.dtype("float32")}
     same(output.errors, np.array([1 + 1 + 3 - 1.0, 1 + 3 - 2.0]))
     empty = np.zeros((0, 2))
-    assert {x.shape for x in vtrace_td_error_and_advantage(empty, empty, empty, empty, empty)} == {(0, 2)}
+    assert {x.shape for x in vtrace_td_error_and_advantage(empty, empty, empty, empty, empty)} == {
+        (0, 2)
+    }
 
 
 @settings(deadline=None, max_examples=8)
-@given(st.integers(0, 4), st.lists(st.integers(1, 3), max_size=2), st.sampled_from(["int8", "float32", "bfloat16", "float16"]))
+@given(
+    st.integers(0, 4),
+    st.lists(st.integers(1, 3), max_size=2),
+    st.sampled_from(["int8", "float32", "bfloat16", "float16"]),
+)
 def test_any_length_batch_axes_and_dtypes(steps, batch, dtype):
     x = jnp.ones((steps, *batch), dtype)
     dtype = jnp.dtype("float32" if dtype == "int8" else dtype)
@@ -183,10 +241,15 @@ def test_any_length_batch_axes_and_dtypes(steps, batch, dtype):
             leaky_vtrace_td_error_and_advantage(x, x, x, x, x, 0.5, x),
         )
 
-    assert {(r.shape, r.dtype) for r in jax.tree.leaves(jax.eval_shape(results))} == {(x.shape, dtype)}
+    assert {(r.shape, r.dtype) for r in jax.tree.leaves(jax.eval_shape(results))} == {
+        (x.shape, dtype)
+    }
 
 
-@pytest.mark.parametrize("operator", [vtrace, leaky_vtrace, vtrace_td_error_and_advantage, leaky_vtrace_td_error_and_advantage])
+@pytest.mark.parametrize(
+    "operator",
+    [vtrace, leaky_vtrace, vtrace_td_error_and_advantage, leaky_vtrace_td_error_and_advantage],
+)
 @pytest.mark.parametrize("name", [*STEP_NAMES, "lambda_", "sample_mask"])
 def test_shapes_that_do_not_fit_are_named(operator, name):
     arguments = {key: np.zeros(3) for key in (*STEP_NAMES, "lambda_", "sample_mask")}
