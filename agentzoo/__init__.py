@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from agentzoo.evaluation import evaluate_policy
     from agentzoo.types import ConfigurationError
 
-# What is public, and where it lives. Nothing is imported before it is used, so that `import agentzoo` costs nothing.
+# What is public, and where it lives. Nothing is imported before it is used, so that `import
+# agentzoo` costs nothing.
 _HOMES = {
     "DQN": "agentzoo.algos.dqn",
     "IMPALA": "agentzoo.algos.impala",

@@ -1,11 +1,13 @@
 """Callbacks, in the shape that users of Stable-Baselines3 know.
 
-They run between training cycles, which are `train_freq` steps long for DQN: `on_step` is called once per cycle, when the agent has
-learned from it. Frequencies (`eval_freq`, `save_freq`, `n_steps`) count environment steps, whatever the number of environments.
+They run between training cycles, which are `train_freq` steps long for DQN: `on_step` is called
+once per cycle, when the agent has learned from it. Frequencies (`eval_freq`, `save_freq`,
+`n_steps`) count environment steps, whatever the number of environments.
 
-With environments that are compiled together with the agent, cycles are run in chunks, and `on_step` is called once per chunk, a few times
-a second. A callback that is wanted at certain steps says so by `next_step`, as those with frequencies do, and is called in the cycle
-that reaches them: `EveryNTimesteps(1, callback)` calls in every cycle.
+With environments that are compiled together with the agent, cycles are run in chunks, and `on_step`
+is called once per chunk, a few times a second. A callback that is wanted at certain steps says so
+by `next_step`, as those with frequencies do, and is called in the cycle that reaches them:
+`EveryNTimesteps(1, callback)` calls in every cycle.
 
 Training goes on as long as every callback returns None or something true. Anything else ends it:
 False, 0, a NumPy or JAX boolean.
@@ -47,7 +49,9 @@ def proceeds(answer: Any) -> bool:
 
 
 class BaseCallback:
-    """Override the methods that begin with an underscore. `_on_step` returns False to end the training.
+    """Override the methods that begin with an underscore.
+
+    `_on_step` returns False to end the training.
 
     Attributes:
       model: the agent.

@@ -1,4 +1,7 @@
-"""Saving and loading a pytree of arrays with a manifest, as one safetensors file. No code is stored, and none is run on loading."""
+"""Saving and loading a pytree of arrays with a manifest, as one safetensors file.
+
+No code is stored, and none is run on loading.
+"""
 
 import contextlib
 import hashlib
@@ -45,8 +48,8 @@ WORTHWHILE = 65_536  # bytes of zeros that an array must have for them to be lef
 def save(path: str | os.PathLike, tree: PyTree, manifest: dict[str, Any]) -> Path:
     """Writes a pytree, all or nothing: a crash leaves the file that was there before.
 
-    Rows of large arrays that are zero are left out, as those of a replay buffer that is not full yet. Nothing is copied that the
-    host's memory holds already.
+    Rows of large arrays that are zero are left out, as those of a replay buffer that is not full
+    yet. Nothing is copied that the host's memory holds already.
 
     Args:
       path: where to; `.safetensors` is added if it has no suffix.
@@ -110,7 +113,8 @@ def _earlier_images(space: dict[str, Any]) -> list[str]:
     if space.get("dtype") != "uint8" or len(space["shape"]) not in axes:
         return []
     image = space["shape"][-3:]
-    # They took the first axis of an image for its channels if none is shorter, and the last one in stacks of images.
+    # They took the first axis of an image for its channels if none is shorter, and the last one in
+    # stacks of images.
     earlier = space["type"] == "Box" and image[0] == min(image)
     grey = space["type"] == "FrameStack" and len(space["shape"]) == 3
     if not grey and has_channels_first(*image) != earlier:
@@ -132,12 +136,14 @@ def load(
     Args:
       path: the file.
       template: a pytree of the same structure, shapes and dtypes.
-      missing: leaves of the template whose names begin so need not be in the file and are kept from the template.
+      missing: leaves of the template whose names begin so need not be in the file and are kept from
+        the template.
       surplus: leaves whose names begin so may be in the file and not in the template.
 
     Raises:
       FileNotFoundError: if there is no such file.
-      ConfigurationError: if the file is damaged, or does not fit the template; the message names the array.
+      ConfigurationError: if the file is damaged, or does not fit the template; the message names
+        the array.
     """
     header, arrays = _read(path)
     leaves = []

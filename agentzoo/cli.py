@@ -43,9 +43,11 @@ class Train:
     steps: float = 1e5
     # How many environments to step at once.
     n_envs: int = 1
-    # How to train: host steps environments from Python, device compiles them, threads and ray step them while learning, auto chooses.
+    # How to train: host steps environments from Python, device compiles them, threads and ray step
+    # them while learning, auto chooses.
     runner: Literal["auto", "host", "device", "threads", "ray"] = "auto"
-    # Between how many threads or processes the environments are shared, with the runners "threads" and "ray".
+    # Between how many threads or processes the environments are shared, with the runners "threads"
+    # and "ray".
     n_actors: int = 1
     # How many trajectories each of them may be ahead of what was learned.
     max_lag: int = 1

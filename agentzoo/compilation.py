@@ -10,12 +10,13 @@ from jax.experimental.compilation_cache import compilation_cache
 def use_compilation_cache(folder: str | os.PathLike[str] | None = None) -> Path:
     """Looks for compiled programs in a folder from now on, and keeps new ones there: most of a short run is compilation.
 
-    The command line does so on its own. Programs are found again by all that they depend on, versions and processor included; nothing
-    removes old ones but their user.
+    The command line does so on its own. Programs are found again by all that they depend on,
+    versions and processor included; nothing removes old ones but their user.
 
     Args:
-      folder: where to. By default the one that JAX has been told to use (`JAX_COMPILATION_CACHE_DIR`), or else "agentzoo" in the user's
-        folder for caches (`XDG_CACHE_HOME`, or `~/.cache`).
+      folder: where to. By default the one that JAX has been told to use
+        (`JAX_COMPILATION_CACHE_DIR`), or else "agentzoo" in the user's folder for caches
+        (`XDG_CACHE_HOME`, or `~/.cache`).
 
     Returns:
       The folder.

@@ -19,8 +19,8 @@ Config = TypeVar("Config")
 class Linear:
     """A schedule that goes in a straight line from `start` to `end` over a run.
 
-    Each cycle has the value of the step at which it began: the first one has `start`, and the last one
-    not quite `end`.
+    Each cycle has the value of the step at which it began: the first one has `start`, and the last
+    one not quite `end`.
 
     Attributes:
       start: the value at the beginning.
@@ -188,7 +188,10 @@ def _describe(kind: Any) -> str:
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """A config as plain JSON. A function cannot be written: only its name is, and `from_json` asks for it."""
+    """A config as plain JSON.
+
+    A function cannot be written: only its name is, and `from_json` asks for it.
+    """
 
     def plain(value):
         if isinstance(value, Linear):
@@ -216,7 +219,8 @@ def from_json(
     """The config that `to_json` wrote, with some values replaced; `others` as for `make_config`.
 
     Raises:
-      ConfigurationError: if a value was a function of the user's and is not among the replaced ones.
+      ConfigurationError: if a value was a function of the user's and is not among the replaced
+        ones.
     """
     values = {}
     for name, value in data.items():

@@ -47,7 +47,8 @@ def evaluate_policy(
 ) -> tuple[Any, Any]:
     """Runs a policy for whole episodes.
 
-    Each of N environments contributes the same number of episodes, so that short episodes do not count more often.
+    Each of N environments contributes the same number of episodes, so that short episodes do not
+    count more often.
 
     An agent may be evaluated in the environments that it trains in (`agent.get_env()`): the
     evaluation breaks off their episodes, and training begins new ones.

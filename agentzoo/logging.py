@@ -61,7 +61,8 @@ class Logger:
             SummaryWriter,
         )  # here, since it is slow to import and not every run needs it
 
-        # TensorBoard reads the files of a folder in the order of their names, which tensorboardX makes from the second and the host.
+        # TensorBoard reads the files of a folder in the order of their names, which tensorboardX
+        # makes from the second and the host.
         suffix = f".{os.getpid()}.{next(_writers):06}"
         self._writer = SummaryWriter(str(self.folder), filename_suffix=suffix)
 
@@ -210,14 +211,16 @@ def versions() -> dict[str, str]:
 
 
 def make_folder(log_dir: str | os.PathLike[str], *names: str | None) -> Path:
-    """Makes the folder of a run, `log_dir/name_name_N`. N is larger than that of the folders that exist.
+    """Makes the folder of a run, `log_dir/name_name_N`.
+
+    N is larger than that of the folders that exist.
 
     Runs that begin at the same time, in threads or in processes, get folders of their own.
 
     Args:
       log_dir: the folder of all runs.
-      *names: what the name of the folder consists of, such as the algorithm and the environment's id. Characters that have a meaning in
-        paths become "-", and None is left out.
+      *names: what the name of the folder consists of, such as the algorithm and the environment's
+        id. Characters that have a meaning in paths become "-", and None is left out.
     """
     log_dir = Path(log_dir)
     log_dir.mkdir(parents=True, exist_ok=True)

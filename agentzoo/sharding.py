@@ -1,7 +1,7 @@
 """Several devices as one: each computes with its share of a batch, and JAX adds up what they find.
 
-An agent's state is the same on all of them. Where an agent has put a batch together it passes it through `share`, which does nothing for
-an agent on one device.
+An agent's state is the same on all of them. Where an agent has put a batch together it passes it
+through `share`, which does nothing for an agent on one device.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """The contracts between agents, runners and environments.
 
-Names follow the field: `_tm1` is the source of a transition, `_t` its destination. Axes in comments: T time,
-N environments, B batch, A actions.
+Names follow the field: `_tm1` is the source of a transition, `_t` its destination. Axes in
+comments: T time, N environments, B batch, A actions.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +25,8 @@ class InvalidStep(ConfigurationError):
     Attributes:
       problem: what is wrong, and what was expected.
       env: index of the environment; None if it is not known.
-      step: environment steps taken, over all environments together, with the wrong one; None if it is not known.
+      step: environment steps taken, over all environments together, with the wrong one; None if it
+        is not known.
     """
 
     def __init__(self, problem: str, env: int | None = None, step: int | None = None):
@@ -72,8 +73,8 @@ def resolve_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
 def has_channels_first(first: int, middle: int, last: int) -> bool:
     """Whether the first axis of an image of this shape holds the channels, and not the last.
 
-    It is the axis of size 1 to 4 if only one of the two is so small, else the one that leaves a square, else the
-    smaller one, else the last.
+    It is the axis of size 1 to 4 if only one of the two is so small, else the one that leaves a
+    square, else the smaller one, else the last.
     """
     if (first <= 4) != (last <= 4):
         return first <= 4
@@ -132,8 +133,8 @@ class Clock(NamedTuple):
     def remaining(self) -> Array:
         """Remaining progress of the run, from 1 to 0, when the cycle began: the argument of schedules.
 
-        The first cycle is learned from with the start of every schedule, and none with the end, where
-        a learning rate would be 0.
+        The first cycle is learned from with the start of every schedule, and none with the end,
+        where a learning rate would be 0.
         """
         began, total = (jax.numpy.asarray(x, jax.numpy.float32) for x in (self.began, self.total))
         return jax.numpy.clip(1.0 - began / total, 0.0, 1.0)
@@ -146,11 +147,13 @@ class Trajectory(NamedTuple):
       obs_tm1: observations that the actions were chosen from.
       a_tm1: actions.
       r_t: rewards.
-      discount_t: 0 where the episode terminated, 1 elsewhere (also at a time limit). The agent multiplies by gamma.
+      discount_t: 0 where the episode terminated, 1 elsewhere (also at a time limit). The agent
+        multiplies by gamma.
       obs_t: the true successor observations, also on the last step of an episode.
       last_t: 1 where the episode ended, by termination or truncation.
       first_tm1: 1 where `obs_tm1` begins an episode.
-      mask: 0 for a step that never happened, the dummy step of a NEXT_STEP vector environment. Nothing may count it.
+      mask: 0 for a step that never happened, the dummy step of a NEXT_STEP vector environment.
+        Nothing may count it.
       extras: what `act` returned beside the action (for example log-probabilities).
       memory: `[N, ...]` the recurrent state in which the trajectory begins, or `()`.
     """
@@ -168,24 +171,28 @@ class Trajectory(NamedTuple):
 
 
 class Agent(NamedTuple):
-    """A learning algorithm as pure, jittable functions. It knows no environment, no loop and no I/O.
+    """A learning algorithm as pure, jittable functions.
+
+    It knows no environment, no loop and no I/O.
 
     Attributes:
       init: `(key) -> state`. A NamedTuple whose first field is `params`, all that acting needs.
-      act: `(params, memory, obs, key, clock) -> (action, memory, extras)`. The behaviour policy on `[N, ...]`
-        observations; exploration schedules and warm-up belong here.
-      predict: `(params, memory, obs, key, deterministic) -> (action, memory)`. The policy to be used after training;
-        `deterministic` is a Python bool.
-      learn: `(state, trajectory, clock) -> (state, metrics)`. One training cycle; metrics are scalars by TensorBoard
-        tag, or a `Mean` where there may be nothing to report yet.
+      act: `(params, memory, obs, key, clock) -> (action, memory, extras)`. The behaviour policy on
+        `[N, ...]` observations; exploration schedules and warm-up belong here.
+      predict: `(params, memory, obs, key, deterministic) -> (action, memory)`. The policy to be
+        used after training; `deterministic` is a Python bool.
+      learn: `(state, trajectory, clock) -> (state, metrics)`. One training cycle; metrics are
+        scalars by TensorBoard tag, or a `Mean` where there may be nothing to report yet.
       unroll_length: T of the trajectories that `learn` wants.
       initial_memory: `(num_envs) -> memory`, the recurrent state at the beginning of an episode.
-      queries: what else can be asked of the agent, as functions `(params, obs) -> array [N, ...]` by name: "values" gives the action
-        values `[N, A]`, or with an argument more, `(params, obs, action)`, those `[N]` of actions that are no indices.
+      queries: what else can be asked of the agent, as functions `(params, obs) -> array [N, ...]`
+        by name: "values" gives the action values `[N, A]`, or with an argument more, `(params, obs,
+        action)`, those `[N]` of actions that are no indices.
       inputs: a description of how each part of an observation is taken, by the name of the part;
         the name is "" if an observation has no parts.
-      refill: parts of the state that are laid out by environments, such as a replay buffer, by name, as functions
-        `(part, old) -> part`: an empty part with what the part `old` of an agent for another number of environments holds.
+      refill: parts of the state that are laid out by environments, such as a replay buffer, by
+        name, as functions `(part, old) -> part`: an empty part with what the part `old` of an agent
+        for another number of environments holds.
     """
 
     init: Callable[[Array], Any]
@@ -202,8 +209,8 @@ class Agent(NamedTuple):
 def stored_dtype(space: spaces.Space) -> Any:
     """The dtype in which elements of a space reach an agent.
 
-    64 bits become 32, unless JAX is set to keep them. Integers of a Box whose bounds are beyond 32 bits become
-    float32, in which networks see them anyway.
+    64 bits become 32, unless JAX is set to keep them. Integers of a Box whose bounds are beyond 32
+    bits become float32, in which networks see them anyway.
     """
     assert space.dtype is not None
     stored = jax.dtypes.canonicalize_dtype(space.dtype)

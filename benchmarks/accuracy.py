@@ -2,10 +2,11 @@
 
     python benchmarks/accuracy.py
 
-Each row is one function: the largest relative error of its value and of its gradient, where they occur, and how many of either are not
-finite. Points lie evenly among the floating-point numbers of the domain, so that every magnitude is met. Up to 1e-37 nothing
-is an error: devices may take such numbers for 0. Log-probabilities have errors relative to `max(1, |value|)`, as a
-difference of logarithms is what counts, and decoded encodings relative to the width of a bin at least.
+Each row is one function: the largest relative error of its value and of its gradient, where they
+occur, and how many of either are not finite. Points lie evenly among the floating-point numbers of
+the domain, so that every magnitude is met. Up to 1e-37 nothing is an error: devices may take such
+numbers for 0. Log-probabilities have errors relative to `max(1, |value|)`, as a difference of
+logarithms is what counts, and decoded encodings relative to the width of a bin at least.
 """
 
 import argparse

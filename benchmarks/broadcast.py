@@ -2,9 +2,11 @@
 
     python benchmarks/broadcast.py --nodes 3
 
-By reference, as `runner="ray"` does: parameters are put into the object store once, and every node fetches them once, whatever the number
-of its actors. By value, every actor is sent a copy of its own. Prints, for both, the bytes that go over the loopback interface, on which
-all nodes of this machine speak to each other, and the time from having new parameters until all actors hold them; medians. Linux only.
+By reference, as `runner="ray"` does: parameters are put into the object store once, and every node
+fetches them once, whatever the number of its actors. By value, every actor is sent a copy of its
+own. Prints, for both, the bytes that go over the loopback interface, on which all nodes of this
+machine speak to each other, and the time from having new parameters until all actors hold them;
+medians. Linux only.
 """
 
 import argparse

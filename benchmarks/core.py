@@ -1,14 +1,17 @@
 """How fast is `agentzoo.core`? Beside RLax 0.1.9, in one process, the two libraries taking turns.
 
-Make an environment that has both, and run this file with its interpreter; let nothing else run meanwhile:
+Make an environment that has both, and run this file with its interpreter; let nothing else run
+meanwhile:
 
     python -m venv peer && peer/bin/pip install rlax==0.1.9 .
     peer/bin/python benchmarks/core.py
 
-Times are the least of many short rounds. Inputs are float32 and random, 32 trajectories of length T unless a row says otherwise: as
-`[B, T]` through `jax.vmap`, or with time first as `[T, B]`, over whose second axis RLax is mapped. A gradient is that of the sum of
-sines of the results with respect to the values, through the targets. `ratio` is RLax's time over ours: above 1, ours is faster. On a
-busy or virtual machine single rows differ by a tenth or two from run to run; the names of sections run parts of the table.
+Times are the least of many short rounds. Inputs are float32 and random, 32 trajectories of length T
+unless a row says otherwise: as `[B, T]` through `jax.vmap`, or with time first as `[T, B]`, over
+whose second axis RLax is mapped. A gradient is that of the sum of sines of the results with respect
+to the values, through the targets. `ratio` is RLax's time over ours: above 1, ours is faster. On a
+busy or virtual machine single rows differ by a tenth or two from run to run; the names of sections
+run parts of the table.
 """
 
 import argparse
@@ -33,7 +36,8 @@ except ImportError:
 
 LIBRARIES = {"rlax": rlax, "ours": core}
 B, A, LAMBDA = 32, 6, 0.95
-# Each as a function of a library and the arguments that `inputs` makes for it; the first is what gradients are taken of.
+# Each as a function of a library and the arguments that `inputs` makes for it; the first is what
+# gradients are taken of.
 TRACED = {
     "lambda_returns": lambda lib, v, r, d: lib.lambda_returns(
         r, d, v, LAMBDA, stop_target_gradients=False
@@ -100,7 +104,8 @@ def interleaved(
 ) -> list[float]:
     """Least seconds of a call of each function, over rounds in which they take turns; a turn takes about `seconds`.
 
-    Each round has arguments at new addresses: where arrays happen to lie changes the time by up to a half.
+    Each round has arguments at new addresses: where arrays happen to lie changes the time by up to
+    a half.
     """
     turns = {}
     for name, function in functions.items():

@@ -4,14 +4,16 @@
     python benchmarks/device.py --tasks sac mpo          others
     python benchmarks/device.py --tasks dqn --seeds 8    eight seeds in one program, and one after the other on the device
 
-Beside rejax, and for PPO a loop as PureJaxRL has them, at the same settings, in an environment of their own:
+Beside rejax, and for PPO a loop as PureJaxRL has them, at the same settings, in an environment of
+their own:
 
     python -m venv peers && peers/bin/pip install rejax==0.1.3 gymnax==0.0.9
     python benchmarks/device.py --tasks dqn ppo ppo-many --peers peers/bin/python
 
-Every figure is whole `learn`, with compilation, in a process of its own; what is printed in brackets is a second run in the same process,
-without it. The score is the mean of 100 episodes after one run, greedy for DQN and sampled for PPO. Let nothing else run meanwhile, or
-trust the ratios only.
+Every figure is whole `learn`, with compilation, in a process of its own; what is printed in
+brackets is a second run in the same process, without it. The score is the mean of 100 episodes
+after one run, greedy for DQN and sampled for PPO. Let nothing else run meanwhile, or trust the
+ratios only.
 """
 
 import argparse

@@ -2,8 +2,9 @@
 
     python benchmarks/device_peers.py '["rejax", "PPO", 100000, {"n_envs": 8, ...}]'
 
-"purejax" is a loop of the shape that PureJaxRL has made known: environment, network and optimiser in one scan, and nothing else. Prints
-the seconds of two runs, the first with compilation, and the mean return of 100 episodes of the trained policy.
+"purejax" is a loop of the shape that PureJaxRL has made known: environment, network and optimiser
+in one scan, and nothing else. Prints the seconds of two runs, the first with compilation, and the
+mean return of 100 episodes of the trained policy.
 """
 
 import json
@@ -36,7 +37,8 @@ def rejax_run(algorithm: str, steps: int, settings: dict):
             ent_coef=0.0, max_grad_norm=0.5, agent_kwargs={"hidden_layer_sizes": (64, 64), "activation": "tanh"},
         )  # fmt: skip
     else:
-        # It learns after each step of all environments: two of them and one update are train_freq=256 and gradient_steps=128.
+        # It learns after each step of all environments: two of them and one update are
+        # train_freq=256 and gradient_steps=128.
         num_envs = settings["train_freq"] // settings["gradient_steps"]
         agent = rejax.DQN.create(
             **common, num_envs=num_envs, num_epochs=1, buffer_size=settings["buffer_size"], fill_buffer=settings["learning_starts"],

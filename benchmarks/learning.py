@@ -3,8 +3,8 @@
     python benchmarks/learning.py dqn-cartpole-defaults --seeds 10
     python benchmarks/learning.py dqn-acrobot --seeds 5
 
-Each task states the score to reach. One line of JSON per seed goes to standard output, then a summary. `parts.py` runs a
-long task in parts.
+Each task states the score to reach. One line of JSON per seed goes to standard output, then a
+summary. `parts.py` runs a long task in parts.
 """
 
 import argparse
@@ -51,8 +51,8 @@ class Recall(gym.Env):
         return self.observe(), reward, self.t == 51, False, {}
 
 
-# Tuned values as in the tables of rl-baselines3-zoo, except that the learning rate falls to 0 where that is said, and transitions span
-# 3 steps; double Q-learning is our default.
+# Tuned values as in the tables of rl-baselines3-zoo, except that the learning rate falls to 0 where
+# that is said, and transitions span 3 steps; double Q-learning is our default.
 LUNAR = dict(
     learning_rate=agentzoo.Linear(6.3e-4), n_steps=3,
     batch_size=128, buffer_size=50_000, learning_starts=0, target_update_interval=250, train_freq=4,
@@ -68,8 +68,9 @@ CARTPOLE = dict(
     batch_size=64, buffer_size=100_000, learning_starts=1_000, target_update_interval=10, train_freq=256,
     gradient_steps=128, exploration_fraction=0.16, exploration_final_eps=0.04, net_arch=(256, 256),
 )  # fmt: skip
-# To land takes some 25 steps with the engines off, which independent noise hardly ever gives, and which the least of two critics thinks
-# risky: some seeds hovered for the whole run with either of them.
+# To land takes some 25 steps with the engines off, which independent noise hardly ever gives, and
+# which the least of two critics thinks risky: some seeds hovered for the whole run with either of
+# them.
 LUNAR_CONTINUOUS = dict(
     learning_rate=agentzoo.Linear(1e-3), n_critics=1, noise_steps=20, n_steps=3, tau=0.01, learning_starts=10_000, buffer_size=300_000,
     net_arch=(128, 128),
@@ -138,7 +139,8 @@ QRDQN_PONG = {
     "exploration_fraction": 0.02,
 }  # fmt: skip
 
-# name: (algorithm, environment, steps, hyperparameters, score to reach, whether by every seed or by their mean, or "at most" by any)
+# name: (algorithm, environment, steps, hyperparameters, score to reach, whether by every seed or by
+# their mean, or "at most" by any)
 TASKS = {
     "dqn-cartpole-defaults": ("DQN", "CartPole-v1", 100_000, {}, 475, "every"),
     "dqn-cartpole": ("DQN", "CartPole-v1", 50_000, CARTPOLE, 475, "every"),

@@ -2,7 +2,8 @@
 
     python benchmarks/mpo_constraints.py --env Pendulum-v1 --steps 2e4 --out mpo_constraints.png
 
-Every point is the mean over a hundredth of the run. Needs matplotlib: `pip install 'agentzoo[plots]'`.
+Every point is the mean over a hundredth of the run. Needs matplotlib: `pip install
+'agentzoo[plots]'`.
 """
 
 import argparse

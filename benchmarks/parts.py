@@ -3,12 +3,14 @@
     python benchmarks/parts.py runs/pong qrdqn-pong --score 17
     python benchmarks/parts.py runs/pong qrdqn-pong --score 17      # again: it goes on where it was
 
-Every `--every` steps the whole agent is saved, replay included, and a line goes to `curve.csv`: environment steps, seconds of training in
-all parts together, the mean raw score of the last 100 training episodes, and with `--episodes N` that of N fresh ones with the
-deterministic policy, whose time does not count. The run ends at `--steps`, at a mean training score of `--score`, or after `--minutes` in
-this part.
+Every `--every` steps the whole agent is saved, replay included, and a line goes to `curve.csv`:
+environment steps, seconds of training in all parts together, the mean raw score of the last 100
+training episodes, and with `--episodes N` that of N fresh ones with the deterministic policy, whose
+time does not count. The run ends at `--steps`, at a mean training score of `--score`, or after
+`--minutes` in this part.
 
-`--set` changes hyperparameters, as in `learning.py`. A part goes on with those of the part before, and may change them again.
+`--set` changes hyperparameters, as in `learning.py`. A part goes on with those of the part before,
+and may change them again.
 """
 
 import argparse

@@ -3,9 +3,10 @@
     python -m venv peers && peers/bin/pip install sbx-rl ale-py opencv-python-headless
     python benchmarks/pong_speed.py --peers peers/bin/python
 
-Each library makes the game in its own way (ours and SB3's `make_atari_env` do the same preprocessing), plays `--warm-up` steps, in which
-it compiles, and then `--steps`, or what it plays of them in `--minutes`, which are timed. Every run is a process of its own. One
-environment, Nature's network, a gradient step on 32 transitions every 4 steps.
+Each library makes the game in its own way (ours and SB3's `make_atari_env` do the same
+preprocessing), plays `--warm-up` steps, in which it compiles, and then `--steps`, or what it plays
+of them in `--minutes`, which are timed. Every run is a process of its own. One environment,
+Nature's network, a gradient step on 32 transitions every 4 steps.
 """
 
 import argparse

@@ -3,9 +3,9 @@
     python benchmarks/replay.py                  # time, from 1e4 to 1e6 entries
     python benchmarks/replay.py --memory         # 1e6 Atari transitions: the peak of the process that allocates and fills them
 
-Every run is a process of its own. What is timed is a compiled function as agents have it: it is given the buffer to overwrite, adds a
-trajectory of 4 steps, and then, behind `lax.cond`, draws 64 batches of 32 in `lax.scan`. If anything copied the buffer, time would grow
-with its size.
+Every run is a process of its own. What is timed is a compiled function as agents have it: it is
+given the buffer to overwrite, adds a trajectory of 4 steps, and then, behind `lax.cond`, draws 64
+batches of 32 in `lax.scan`. If anything copied the buffer, time would grow with its size.
 """
 
 import argparse

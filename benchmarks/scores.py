@@ -4,9 +4,9 @@
     python benchmarks/scores.py scores.jsonl --peers peers/bin/python
     python benchmarks/scores.py scores.jsonl --peers peers/bin/python --envs Hopper-v5     # of one environment
 
-Every run is a process of its own, and ends as a line of the file: the mean raw score of 20 fresh episodes with the deterministic policy.
-Runs that the file holds are not done again, so that the table can be made in parts, or by several processes.
-MPO has its default hyperparameters.
+Every run is a process of its own, and ends as a line of the file: the mean raw score of 20 fresh
+episodes with the deterministic policy. Runs that the file holds are not done again, so that the
+table can be made in parts, or by several processes. MPO has its default hyperparameters.
 """
 
 import argparse

@@ -10,8 +10,9 @@ To compare with another version of agentzoo, give a folder in which it is checke
     git worktree add ../before v0.1.0
     python benchmarks/speed.py --before ../before
 
-Every run is a process of its own; the libraries take turns, and the ratio of medians is printed. Let nothing else run meanwhile.
-The floor is the longer of stepping the environment alone and of the gradient steps alone.
+Every run is a process of its own; the libraries take turns, and the ratio of medians is printed.
+Let nothing else run meanwhile. The floor is the longer of stepping the environment alone and of the
+gradient steps alone.
 """
 
 import argparse

@@ -3,8 +3,8 @@
     python -m venv peers && peers/bin/pip install sbx-rl
     python benchmarks/startup.py --peers peers/bin/python
 
-Each figure is the median over processes of their own, in turn. "cached" is ours with JAX's persistent compilation cache, filled by a
-process before. Let nothing else run meanwhile.
+Each figure is the median over processes of their own, in turn. "cached" is ours with JAX's
+persistent compilation cache, filled by a process before. Let nothing else run meanwhile.
 """
 
 import argparse

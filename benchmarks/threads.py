@@ -2,13 +2,16 @@
 
     python benchmarks/threads.py
     python benchmarks/threads.py --runner ray --nodes 3
-    python benchmarks/threads.py --runner ray --nodes 3 --actors 4 --seconds 60 --repeats 1 --kill-every 10
+    python benchmarks/threads.py --runner ray --nodes 3 --actors 4 --seconds 60 --repeats 1
+    --kill-every 10
 
-In threads, or in processes of a Ray cluster whose nodes are all on this machine. With `--kill-every`, every measurement is made twice, the
-second time while one actor after the other is killed every so many seconds.
+In threads, or in processes of a Ray cluster whose nodes are all on this machine. With
+`--kill-every`, every measurement is made twice, the second time while one actor after the other is
+killed every so many seconds.
 
-Prints steps per second with 1, 2 and 4 actors, measured by turns in one process and without compilation, and their part of so many times
-the steps of one actor. The last line is the in-process runner, whose acting and learning take turns.
+Prints steps per second with 1, 2 and 4 actors, measured by turns in one process and without
+compilation, and their part of so many times the steps of one actor. The last line is the in-process
+runner, whose acting and learning take turns.
 """
 
 import argparse

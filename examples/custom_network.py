@@ -17,7 +17,8 @@ def residual(obs: jax.Array) -> jax.Array:
 
 
 if __name__ == "__main__":
-    # Action values, and a policy and a value function with their own copy of these layers, each with a memory behind them.
+    # Action values, and a policy and a value function with their own copy of these layers, each
+    # with a memory behind them.
     for agent in (
         DQN("CartPole-v1", network=residual),
         PPO("CartPole-v1", network=residual, recurrent="gru", n_envs=4, n_steps=512),

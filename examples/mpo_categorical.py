@@ -1,7 +1,8 @@
 """MPO on a categorical action space, written out: the slippery frozen lake, learned off-policy and compared with its optimum.
 
-The lake is small enough that its transition table is known, so the value of every policy can be computed. The learner sees only
-transitions from random states and actions, as a large replay would hold them.
+The lake is small enough that its transition table is known, so the value of every policy can be
+computed. The learner sees only transitions from random states and actions, as a large replay would
+hold them.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """PopArt: targets grow by a factor of ten again and again; the layer follows, and what it has learned is not disturbed.
 
-Beside it the same layer learns the targets as they are, with the same optimiser: its step size fits one scale alone.
+Beside it the same layer learns the targets as they are, with the same optimiser: its step size fits
+one scale alone.
 """
 
 import jax

@@ -1,4 +1,7 @@
-"""An agent of your own: Q(lambda) with a small network, from operators, Haiku and Optax alone. It solves Catch in seconds."""
+"""An agent of your own: Q(lambda) with a small network, from operators, Haiku and Optax alone.
+
+It solves Catch in seconds.
+"""
 
 import haiku as hk
 import jax

@@ -5,8 +5,9 @@ import pytest
 
 from agentzoo.runners.ray_actors import connect
 
-# Most of the tests' time goes into compiling what runs for milliseconds: this takes a third of the time. It has to be set before JAX runs
-# its first program. A flag that XLA does not know ends the process.
+# Most of the tests' time goes into compiling what runs for milliseconds: this takes a third of the
+# time. It has to be set before JAX runs its first program. A flag that XLA does not know ends the
+# process.
 if jax.__version_info__ < (0, 11):
     flags = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"

@@ -62,7 +62,10 @@ def variant(name, env, **options):
 
 @dataclass(frozen=True)
 class Random:
-    """Any set of actions may be legal, and none at the end of an episode. An illegal action is rewarded with 1."""
+    """Any set of actions may be legal, and none at the end of an episode.
+
+    An illegal action is rewarded with 1.
+    """
 
     observation_space = spaces.Dict(x=spaces.Box(0, 1, (2,)), action_mask=spaces.MultiBinary(4))
     action_space = spaces.Discrete(4, start=1)
@@ -94,9 +97,9 @@ class Random:
 class Fork:
     """Two steps; in the second, actions 0, 1, 2 and 3 are rewarded with 0, 1, 3 and 100.
 
-    The first observation tells two kinds of episodes apart. In the second step, both look the same, but action 2
-    is legal in one of them alone, and action 3 in none: the values of the first step, 0.9 and 2.7, depend on what
-    is legal in the second.
+    The first observation tells two kinds of episodes apart. In the second step, both look the same,
+    but action 2 is legal in one of them alone, and action 3 in none: the values of the first step,
+    0.9 and 2.7, depend on what is legal in the second.
     """
 
     size: int = 2

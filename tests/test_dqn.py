@@ -41,7 +41,8 @@ def obs(value):
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_values_of_the_probes(options):
-    # The mean network of a noisy one is trained only through its noise, and knows the values less exactly.
+    # The mean network of a noisy one is trained only through its noise, and knows the values less
+    # exactly.
     near = {"atol": 0.45 if options.get("noisy") else 0.15}
     np.testing.assert_allclose(
         trained(probes.ConstantReward, 600, **options).values(obs(0)), 1, **near
@@ -66,7 +67,8 @@ def test_a_time_limit_bootstraps_from_the_true_last_observation(mode, n_steps):
     def env(probe):
         return probe if mode is None else SyncVectorEnv([probe], autoreset_mode=mode)
 
-    # The state never changes and every step is rewarded with 1, so that the value is that of going on for ever.
+    # The state never changes and every step is rewarded with 1, so that the value is that of going
+    # on for ever.
     agent = trained(
         env(probes.Truncated), 3_000, n_steps=n_steps, gamma=0.5, target_update_interval=24
     )
@@ -78,7 +80,10 @@ def test_a_time_limit_bootstraps_from_the_true_last_observation(mode, n_steps):
 
 def test_a_time_limit_bootstraps_at_the_last_observation_and_not_at_the_next_first():
     class OneStep(gym.Wrapper):
-        """Starts at 0 or at -1, and is cut off after a step to -1. Reward 1 from 0, and 0 from -1."""
+        """Starts at 0 or at -1, and is cut off after a step to -1.
+
+        Reward 1 from 0, and 0 from -1.
+        """
 
         def reset(self, **kwargs):
             super().reset(**kwargs)
@@ -89,7 +94,8 @@ def test_a_time_limit_bootstraps_at_the_last_observation_and_not_at_the_next_fir
             reward, self.position = float(self.position == 0), -1.0
             return obs(-1.0), reward, False, True, {}
 
-    # q(-1) = 0 and q(0) = 1. Bootstrapping from the next episode's first observation would give both more.
+    # q(-1) = 0 and q(0) = 1. Bootstrapping from the next episode's first observation would give
+    # both more.
     agent = trained(lambda: OneStep(probes.ConstantReward()), 2_000)
     np.testing.assert_allclose(agent.values(np.array([[-1.0], [0.0]])), [[0, 0], [1, 1]], atol=0.12)
 

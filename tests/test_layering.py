@@ -28,7 +28,8 @@ OUTER = {
     "numpy",
 }
 
-# Of ours and of others'; `gymnasium.spaces` is no more than a type, and open to those that read spaces.
+# Of ours and of others'; `gymnasium.spaces` is no more than a type, and open to those that read
+# spaces.
 MAY_IMPORT = {
     "types": {"jax", "gymnasium.spaces"},
     "keywords": {"types"},

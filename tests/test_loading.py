@@ -28,7 +28,8 @@ AGENTS = [
     (PPO, ON_POLICY | dict(batch_size=8, recurrent="gru", sequence_length=4)),
     (IMPALA, ON_POLICY),
 ]
-# Environments that are stepped from Python, and compiled ones: to go on with fewer, and with more that are no multiple.
+# Environments that are stepped from Python, and compiled ones: to go on with fewer, and with more
+# that are no multiple.
 PLACES = [("CartPole-v1", "host", 1), ("agentzoo/CartPole-v0", "device", 3)]
 
 

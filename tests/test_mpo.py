@@ -88,7 +88,8 @@ def test_retrace_forgets_what_the_policy_would_not_have_done():
         def reward(self, action):
             return float(action) if self.t == 1 else 0.0
 
-    # All that is replayed are uniform actions, whose mean reward is 1; the policy takes those near 3.
+    # All that is replayed are uniform actions, whose mean reward is 1; the policy takes those near
+    # 3.
     settings = dict(
         learning_starts=400, train_freq=400, gradient_steps=1_500, n_steps=2, net_arch=(32, 32)
     )

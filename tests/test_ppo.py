@@ -71,7 +71,8 @@ def test_a_time_limit_bootstraps_from_the_true_last_observation(mode):
     def env(probe):
         return probe if mode is None else SyncVectorEnv([probe], autoreset_mode=mode)
 
-    # The state never changes and every step is rewarded with 1, so that the value is that of going on for ever.
+    # The state never changes and every step is rewarded with 1, so that the value is that of going
+    # on for ever.
     np.testing.assert_allclose(
         trained(env(probes.Truncated), 3_000, gamma=0.5).value(obs(0)), 2, atol=0.2
     )
@@ -82,7 +83,10 @@ def test_a_time_limit_bootstraps_from_the_true_last_observation(mode):
 
 def test_a_time_limit_bootstraps_at_the_last_observation_and_not_at_the_next_first():
     class OneStep(gym.Wrapper):
-        """Starts at 0 or at -1, and is cut off after a step to -1. Reward 1 from 0, and 0 from -1."""
+        """Starts at 0 or at -1, and is cut off after a step to -1.
+
+        Reward 1 from 0, and 0 from -1.
+        """
 
         def reset(self, **kwargs):
             super().reset(**kwargs)
@@ -93,7 +97,8 @@ def test_a_time_limit_bootstraps_at_the_last_observation_and_not_at_the_next_fir
             reward, self.position = float(self.position == 0), -1.0
             return obs(-1.0), reward, False, True, {}
 
-    # With memory, the observation that an episode of one step ends with would be one of a kind that is never acted on.
+    # With memory, the observation that an episode of one step ends with would be one of a kind that
+    # is never acted on.
     agent = trained(lambda: OneStep(probes.ConstantReward()), 2_000)
     np.testing.assert_allclose(agent.value(np.array([[-1.0], [0.0]])), [0, 1], atol=0.15)
 

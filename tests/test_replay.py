@@ -43,7 +43,10 @@ class Step(NamedTuple):
 
 
 class Stream:
-    """Random experience in N environments. Every frame has a number of its own; observations are the last `depth` of them."""
+    """Random experience in N environments.
+
+    Every frame has a number of its own; observations are the last `depth` of them.
+    """
 
     def __init__(self, num_envs, rng, depth=1):
         self.rng, self.depth, self.history = rng, depth, [[] for _ in range(num_envs)]

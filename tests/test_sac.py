@@ -85,7 +85,8 @@ def test_a_time_limit_bootstraps_and_a_termination_does_not(mode, n_steps):
 
 
 def test_the_entropy_bonus_is_part_of_the_value():
-    # A step of reward 1 for ever, and a uniform policy as entropy is all that counts: of actions in [-1, 1] it has log 2.
+    # A step of reward 1 for ever, and a uniform policy as entropy is all that counts: of actions in
+    # [-1, 1] it has log 2.
     agent = trained(probes.ContinuousTruncated, 4_000, gamma=0.5, ent_coef=1.0)
     value = (1 + 0.5 * math.log(2)) / (1 - 0.5)
     np.testing.assert_allclose(agent.values(column(0), column(1)), value, atol=0.2)
@@ -144,7 +145,8 @@ class Reference:
         buffer = make_replay(
             agent.spec, config.buffer_size, config.train_freq, config.gamma, config.n_steps
         )
-        # One more step is stored before the batch is drawn; where there is no room for it, the oldest goes.
+        # One more step is stored before the batch is drawn; where there is no room for it, the
+        # oldest goes.
         self.sample = lambda replay: buffer.sample(replay, sample_key, config.batch_size)
         self.noise = [
             np.asarray(jax.random.normal(key, (1, config.batch_size, 2)), np.float64)[0]
@@ -521,7 +523,8 @@ def test_saving_loading_and_resuming_is_exact(tmp_path):
     for x, y in zip(state_of(half), state_of(resumed), strict=True):
         np.testing.assert_array_equal(x, y)
     resumed.learn(100, progress_bar=False, reset_num_timesteps=False)
-    # The share of the run that is left decides how far importance weights correct, and is another in two runs of half the length.
+    # The share of the run that is left decides how far importance weights correct, and is another
+    # in two runs of half the length.
     half.learn(100, progress_bar=False, reset_num_timesteps=False)
     for x, y in zip(state_of(half), state_of(resumed), strict=True):
         np.testing.assert_array_equal(x, y)

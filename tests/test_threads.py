@@ -90,7 +90,10 @@ class WitnessState(NamedTuple):
 
 
 def witness(length: int) -> Agent:
-    """Learns to count. Its trajectories hold the parameters, the clock and the randomness of every call of `act`."""
+    """Learns to count.
+
+    Its trajectories hold the parameters, the clock and the randomness of every call of `act`.
+    """
 
     def act(params, memory, obs, key, clock):
         extras = {"version": params, "step": clock.step, "noise": jax.random.uniform(key)}

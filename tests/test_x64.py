@@ -30,7 +30,8 @@ OPTIONS = {
     ],
 }
 
-# Learns in environments of numbers, categories and masks, and of 64-bit numbers; prints what is not in 32 bits.
+# Learns in environments of numbers, categories and masks, and of 64-bit numbers; prints what is not
+# in 32 bits.
 SCRIPT = """
 import sys
 import warnings

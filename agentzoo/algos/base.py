@@ -82,8 +82,8 @@ _AROUND_ANOTHER = (
     BraxAdapter,
 )
 
-# What the arrays of a saved agent mean, which files say from 2 on. In files of revision 1, the Box actions
-# of PPO and IMPALA are in the environment's units.
+# What the arrays of a saved agent mean, which files say from 2 on. In files of revision 1, the Box
+# actions of PPO and IMPALA are in the environment's units.
 REVISION = 2
 
 
@@ -94,24 +94,32 @@ class Algorithm(Generic[Config]):
     hyperparameters that differ from the defaults.
 
     Args:
-      env: a Gymnasium id, a `gym.Env`, a function that makes one, a `VectorEnv`, or an `agentzoo.envs.FunctionalEnv`.
-      n_envs: how many environments to make of an id, a function or a functional environment, for all actors together.
+      env: a Gymnasium id, a `gym.Env`, a function that makes one, a `VectorEnv`, or an
+        `agentzoo.envs.FunctionalEnv`.
+      n_envs: how many environments to make of an id, a function or a functional environment, for
+        all actors together.
       seed: of networks, exploration and environments; None draws one.
-      runner: how to train. "host" steps environments from Python and learns in turn. "device" compiles both into one program, which needs
-        environments that are written in JAX. "threads" does both at the same time, which pays where environments wait, for a simulator, a
-        network or a clock: see `agentzoo.runners.threads`. "ray" does so in processes, on a cluster or on this machine, which pays where
-        environments compute for long: see `agentzoo.runners.ray_actors`. "auto" is "device" where it can be, and else "host".
-      n_actors: between how many threads or, with `runner="ray"`, processes the environments are shared.
+      runner: how to train. "host" steps environments from Python and learns in turn. "device"
+        compiles both into one program, which needs environments that are written in JAX. "threads"
+        does both at the same time, which pays where environments wait, for a simulator, a network
+        or a clock: see `agentzoo.runners.threads`. "ray" does so in processes, on a cluster or on
+        this machine, which pays where environments compute for long: see
+        `agentzoo.runners.ray_actors`. "auto" is "device" where it can be, and else "host".
+      n_actors: between how many threads or, with `runner="ray"`, processes the environments are
+        shared.
       max_lag: how many trajectories each of them may be ahead of what was learned; 0 takes turns.
-      n_devices: how many of JAX's devices learn, each from its share of every batch, or "all"; the result is that of one.
-      log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with TensorBoard and CSV logs, the
-        hyperparameters, and the trained agent. None writes nothing.
-      network: a Haiku function from a batch of observations to features `[N, F]`, in place of our layers; see "Networks" in the docs.
+      n_devices: how many of JAX's devices learn, each from its share of every batch, or "all"; the
+        result is that of one.
+      log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with
+        TensorBoard and CSV logs, the hyperparameters, and the trained agent. None writes nothing.
+      network: a Haiku function from a batch of observations to features `[N, F]`, in place of our
+        layers; see "Networks" in the docs.
       info_keywords: names of entries in the environments' `info` to be logged, as
         `rollout/<name>_mean`: the mean over the last 100 episodes whose last step had that entry.
         "is_success" is always logged, as `rollout/success_rate`. Environments that are compiled
         have no `info`.
-      preset: the name of a set of hyperparameters to start from instead of the defaults, see `presets`.
+      preset: the name of a set of hyperparameters to start from instead of the defaults, see
+        `presets`.
       **hyperparameters: fields of the algorithm's config.
 
     Raises:
@@ -256,12 +264,18 @@ class Algorithm(Generic[Config]):
 
     @property
     def params(self) -> PyTree:
-        """Network parameters and whatever else acting needs. These arrays stay as they are while the agent learns on."""
+        """Network parameters and whatever else acting needs.
+
+        These arrays stay as they are while the agent learns on.
+        """
         return self._run.agent.params
 
     @property
     def metrics(self) -> dict[str, float]:
-        """What the latest training cycle reported, by tag. A metric that does not exist yet is absent."""
+        """What the latest training cycle reported, by tag.
+
+        A metric that does not exist yet is absent.
+        """
         return resolve_metrics(self._metrics)
 
     @property
@@ -284,8 +298,8 @@ class Algorithm(Generic[Config]):
     ) -> Self:
         """Trains the agent.
 
-        A run ends with the training cycle in which the budget is used up. It can be interrupted (Ctrl-C): the agent keeps what it
-        has learned.
+        A run ends with the training cycle in which the budget is used up. It can be interrupted
+        (Ctrl-C): the agent keeps what it has learned.
 
         Args:
           total_timesteps: environment steps to take, over all environments together; `1e5` is fine.
@@ -293,14 +307,16 @@ class Algorithm(Generic[Config]):
           log_interval: environment steps between two entries of the log.
           progress_bar: show a bar with return, speed and time left. Where the output is neither a
             terminal nor a notebook, print one line for each entry of the log instead.
-          reset_num_timesteps: begin a new run, with schedules and step counter at their start. False goes on with the last one,
-            for `total_timesteps` more, in its log and its episodes.
+          reset_num_timesteps: begin a new run, with schedules and step counter at their start.
+            False goes on with the last one, for `total_timesteps` more, in its log and its
+            episodes.
 
         Returns:
           The agent.
 
         Raises:
-          ConfigurationError: if an argument is out of range, the agent was loaded without an environment, or it is learning already.
+          ConfigurationError: if an argument is out of range, the agent was loaded without an
+            environment, or it is learning already.
         """
         callbacks = CallbackList([make_callback(callback)] if callback is not None else [])
         if progress_bar:
@@ -401,7 +417,8 @@ class Algorithm(Generic[Config]):
                     before, self._run, self._metrics = self.params, cycle.run, cycle.metrics
                     self._keep(cycle.episodes)
                     if cycle.fault is not None:
-                        # The agent keeps the last parameters that were finite, to be used but not to learn on.
+                        # The agent keeps the last parameters that were finite, to be used but not
+                        # to learn on.
                         self._run = self._run._replace(
                             agent=self._run.agent._replace(params=before)
                         )
@@ -493,11 +510,13 @@ class Algorithm(Generic[Config]):
         Args:
           observation: an element of the observation space, or a batch of them.
           state: what the last call returned, for agents with memory.
-          episode_start: whether the observation begins an episode (an array for a batch); memory is reset there.
+          episode_start: whether the observation begins an episode (an array for a batch); memory is
+            reset there.
           deterministic: leave out exploration.
 
         Returns:
-          The action (or a batch of them), as an element of the action space, and the state for the next call.
+          The action (or a batch of them), as an element of the action space, and the state for the
+          next call.
 
         Raises:
           ConfigurationError: if the observation does not fit the observation space.
@@ -528,10 +547,12 @@ class Algorithm(Generic[Config]):
 
         Args:
           observation: an element of the observation space, or a batch of them.
-          action: where actions are no indices, the action to be valued, or a batch of them; the result is a number, or `[N]`.
+          action: where actions are no indices, the action to be valued, or a batch of them; the
+            result is a number, or `[N]`.
 
         Raises:
-          ConfigurationError: if an argument does not fit its space, or the agent has no action values.
+          ConfigurationError: if an argument does not fit its space, or the agent has no action
+            values.
         """
         if "values" not in self._programs.queries:
             raise ConfigurationError(f"{type(self).__name__} has no action values.")
@@ -598,16 +619,17 @@ class Algorithm(Generic[Config]):
     def set_env(self, env: EnvLike, n_envs: int | None = None) -> None:
         """Trains in other environments from now on.
 
-        Their number may differ from the number before. Then the transitions in the replay buffer are laid out anew, and
-        everything that was learned stays.
+        Their number may differ from the number before. Then the transitions in the replay buffer
+        are laid out anew, and everything that was learned stays.
 
         Args:
           env: as for a new agent.
-          n_envs: how many environments to make of an id, a function or a functional environment; None for as many as before.
+          n_envs: how many environments to make of an id, a function or a functional environment;
+            None for as many as before.
 
         Raises:
-          ConfigurationError: if their spaces differ from those that the agent was made for, or the hyperparameters do not
-            allow for their number.
+          ConfigurationError: if their spaces differ from those that the agent was made for, or the
+            hyperparameters do not allow for their number.
         """
         self._train_in(self._make_envs(self.spec, env, n_envs), env)
 
@@ -669,7 +691,9 @@ class Algorithm(Generic[Config]):
 
     @keywords.checked
     def save(self, path: str | os.PathLike, exclude: str | Sequence[str] = ()) -> Path:
-        """Saves the agent as one safetensors file, all or nothing. The state of environments that are compiled is part of it.
+        """Saves the agent as one safetensors file, all or nothing.
+
+        The state of environments that are compiled is part of it.
 
         While another thread trains the agent, that thread saves it at the end of the cycle.
 
@@ -682,7 +706,8 @@ class Algorithm(Generic[Config]):
           The path of the file.
 
         Raises:
-          ConfigurationError: if there is no such part, or a state that is not finite would replace a saved file.
+          ConfigurationError: if there is no such part, or a state that is not finite would replace
+            a saved file.
         """
         return self._turns.call(lambda: self._save(path, exclude))
 
@@ -734,7 +759,8 @@ class Algorithm(Generic[Config]):
     ) -> Self:
         """Loads an agent; without an environment it can predict but not learn.
 
-        In the functional environment that it was saved in, it learns on exactly where it was. Others begin new episodes.
+        In the functional environment that it was saved in, it learns on exactly where it was.
+        Others begin new episodes.
 
         Args:
           path: the file that `save` wrote, a run folder, or the folder in which `EvalCallback`
@@ -752,7 +778,8 @@ class Algorithm(Generic[Config]):
 
         Raises:
           FileNotFoundError: if there is no such file.
-          ConfigurationError: if the file is damaged, belongs to another algorithm, or does not fit what is given.
+          ConfigurationError: if the file is damaged, belongs to another algorithm, or does not fit
+            what is given.
         """
         manifest = checkpoint.read_manifest(path)
         if manifest["algorithm"] != cls.__name__:
@@ -1004,7 +1031,10 @@ class Turns:
 
 @contextlib.contextmanager
 def interrupt_between_cycles() -> Iterator[Callable[[], bool]]:
-    """Lets Ctrl-C wait for the end of a cycle, since JAX overwrites the agent's state within it. A second one does not wait."""
+    """Lets Ctrl-C wait for the end of a cycle, since JAX overwrites the agent's state within it.
+
+    A second one does not wait.
+    """
     pressed, previous = threading.Event(), signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or previous in (
         signal.SIG_IGN,

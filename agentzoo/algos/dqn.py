@@ -6,14 +6,16 @@ A network q with parameters `params` learns by gradient descent on the temporal-
     a_t = argmax_a q(target_params, obs_t)[a]       or, with double Q-learning, argmax_a q(params, obs_t)[a]
     target_params <- params                         every `target_update_interval` steps
 
-where `r_t` and `discount_t` span `n_steps` steps. It acts greedily, but at random with probability epsilon.
+where `r_t` and `discount_t` span `n_steps` steps. It acts greedily, but at random with probability
+epsilon.
 
 Where observations are a Dict with an "action_mask", illegal actions are never taken, greedily or at
 random, and have no part in the maximum; see `agentzoo.networks.action_masks`. `values` gives -inf
 for them.
 
-Double Q-learning: https://arxiv.org/abs/1509.06461. Dueling networks: https://arxiv.org/abs/1511.06581. Prioritised replay:
-https://arxiv.org/abs/1511.05952. Noisy networks: https://arxiv.org/abs/1706.10295. Rainbow: https://arxiv.org/abs/1710.02298.
+Double Q-learning: https://arxiv.org/abs/1509.06461. Dueling networks:
+https://arxiv.org/abs/1511.06581. Prioritised replay: https://arxiv.org/abs/1511.05952. Noisy
+networks: https://arxiv.org/abs/1706.10295. Rainbow: https://arxiv.org/abs/1710.02298.
 """
 
 from dataclasses import dataclass
@@ -262,7 +264,8 @@ class DQN(base.Algorithm[DQNConfig]):
     Config = DQNConfig
     make_agent = staticmethod(make_agent)
     action_spaces = ("Discrete",)
-    # Nature DQN for Atari as rl-baselines3-zoo tuned it: with Adam, and a buffer that fits in memory.
+    # Nature DQN for Atari as rl-baselines3-zoo tuned it: with Adam, and a buffer that fits in
+    # memory.
     presets = MappingProxyType(
         {
             "pixels": {

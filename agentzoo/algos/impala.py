@@ -1,7 +1,7 @@
 """IMPALA: an actor-critic whose actors may run ahead of its learner, https://arxiv.org/abs/1802.01561.
 
-A policy pi and a value function v with parameters `params` learn from each trajectory of `n_steps` steps in every environment by one step
-of gradient descent on
+A policy pi and a value function v with parameters `params` learn from each trajectory of `n_steps`
+steps in every environment by one step of gradient descent on
 
     loss = policy_loss + vf_coef * value_loss - ent_coef * mean(entropy(pi(params, obs_tm1)))
     policy_loss = -mean(log pi(params, obs_tm1)[a_tm1] * adv_tm1)
@@ -12,18 +12,20 @@ where V-trace corrects for the policy that acted, whose log-probabilities the tr
     rho_tm1 = pi(params, obs_tm1)[a_tm1] / pi(acting_params, obs_tm1)[a_tm1]
     target_tm1 = v_tm1 + delta_t + discount_t * vtrace_lambda * min(1, rho_tm1) * (target_t - v_t)
     delta_t = min(clip_rho, rho_tm1) * (r_t + discount_t * v_t - v_tm1)
-    adv_tm1 = min(clip_pg_rho, rho_tm1) * (r_t + discount_t * (v_t + vtrace_lambda * (target_t - v_t)) - v_tm1)
+    adv_tm1 = min(clip_pg_rho, rho_tm1) * (r_t + discount_t * (v_t + vtrace_lambda * (target_t -
+    v_t)) - v_tm1)
 
-and `discount_t` includes gamma. Where an episode ends, `target_t` is `v_t`, so that a time limit bootstraps from the true last observation.
+and `discount_t` includes gamma. Where an episode ends, `target_t` is `v_t`, so that a time limit
+bootstraps from the true last observation.
 
-Where returns are far from the order of 1, as the hundreds of LunarLander are, use `normalize_reward`: large errors of the value take up
-the norm that gradients are clipped to, and leave little of it to the policy.
+Where returns are far from the order of 1, as the hundreds of LunarLander are, use
+`normalize_reward`: large errors of the value take up the norm that gradients are clipped to, and
+leave little of it to the policy.
 
-Actions of a Box are drawn from a Gaussian, in which [-1, 1] stands for the bounds of the action space. The
-environment gets them scaled and clipped to the bounds; the policy learns from what it drew. A dimension
-whose bounds are not finite is in the environment's units.
-An "action_mask" in a Dict of observations marks illegal actions, see
-`agentzoo.networks.action_masks`.
+Actions of a Box are drawn from a Gaussian, in which [-1, 1] stands for the bounds of the action
+space. The environment gets them scaled and clipped to the bounds; the policy learns from what it
+drew. A dimension whose bounds are not finite is in the environment's units. An "action_mask" in a
+Dict of observations marks illegal actions, see `agentzoo.networks.action_masks`.
 """
 
 from dataclasses import dataclass
@@ -70,11 +72,13 @@ class IMPALAConfig:
     ent_coef: Annotated[Schedule, Range(0)] = Linear(0.01)
     # Weight of the value loss.
     vf_coef: Annotated[float, Range(0)] = 0.5
-    # Divide rewards by the standard deviation of their discounted sum, so that their scale does not matter.
+    # Divide rewards by the standard deviation of their discounted sum, so that their scale does not
+    # matter.
     normalize_reward: bool = True
     # Learn from rewards clipped to [-1, 1]; scores are not clipped.
     clip_reward: bool = False
-    # Logarithm of the standard deviation of Box actions at the beginning; [-1, 1] stands for their bounds.
+    # Logarithm of the standard deviation of Box actions at the beginning; [-1, 1] stands for their
+    # bounds.
     log_std_init: float = 0.0
     # Let that standard deviation depend on the observation.
     state_dependent_std: bool = False

@@ -1,7 +1,8 @@
 """Maximum a posteriori Policy Optimisation, https://arxiv.org/abs/1806.06920, with a Gaussian or a categorical policy.
 
-There are two copies of policy pi and critic q: the *online* ones, which gradients change, and the *target* ones, a copy that is refreshed
-every `target_update_interval` gradient steps. A gradient step, on replayed transitions::
+There are two copies of policy pi and critic q: the *online* ones, which gradients change, and the
+*target* ones, a copy that is refreshed every `target_update_interval` gradient steps. A gradient
+step, on replayed transitions::
 
     critic               v_t = mean_j q(target, obs_t, a'[j])                             a'[j] ~ pi(target, obs_t)
              descends    0.5 * (r_t + discount_t * v_t - q(online, obs_tm1, a_tm1))^2
@@ -11,38 +12,47 @@ every `target_update_interval` gradient steps. A gradient step, on replayed tran
     M-step   descends    -sum_i weights[i] * log pi(online, obs_tm1)(a[i]) + stop(alpha) * KL              over the policy
              descends    alpha * (epsilon_kl - stop(KL))                                  over alpha
 
-Discrete actions are not sampled: sums over all of them, with their probabilities, take the place of means over samples.
+Discrete actions are not sampled: sums over all of them, with their probabilities, take the place of
+means over samples.
 
-What goes into the KL? KL(pi(target, obs_tm1) || pi(online, obs_tm1)): how far the policy has moved since the last refresh, not since the
-last gradient step. For a Gaussian there are two of them for each dimension of the action (https://arxiv.org/abs/1812.02256): one between
-policies that differ in their means alone, bounded by `epsilon_mean`, and one for the standard deviations alone, bounded by
-`epsilon_stddev`, each with an alpha of its own. So the mean can move fast while the policy stays wide for long. The M-step fits the mean
-and the standard deviation apart, too.
+What goes into the KL? KL(pi(target, obs_tm1) || pi(online, obs_tm1)): how far the policy has moved
+since the last refresh, not since the last gradient step. For a Gaussian there are two of them for
+each dimension of the action (https://arxiv.org/abs/1812.02256): one between policies that differ in
+their means alone, bounded by `epsilon_mean`, and one for the standard deviations alone, bounded by
+`epsilon_stddev`, each with an alpha of its own. So the mean can move fast while the policy stays
+wide for long. The M-step fits the mean and the standard deviation apart, too.
 
-Why is the KL not zero? Just after a refresh it is, since both copies are equal, and its gradient too; it grows from there. Were it taken to
-the online policy itself it would always be zero, and nothing would be constrained. Where it stays below its bound alpha falls, where it
-exceeds it alpha rises: at rest it is near the bound, averaged over the gradient steps between two refreshes.
+Why is the KL not zero? Just after a refresh it is, since both copies are equal, and its gradient
+too; it grows from there. Were it taken to the online policy itself it would always be zero, and
+nothing would be constrained. Where it stays below its bound alpha falls, where it exceeds it alpha
+rises: at rest it is near the bound, averaged over the gradient steps between two refreshes.
 
-Which parameters are the target's? Those of the policy that samples the actions, of the critic that values them, in both steps and in the
-critic's own target, and of the policy on the left of the KLs. The online policy acts. Gradients reach the online copies and the duals.
+Which parameters are the target's? Those of the policy that samples the actions, of the critic that
+values them, in both steps and in the critic's own target, and of the policy on the left of the KLs.
+The online policy acts. Gradients reach the online copies and the duals.
 
-An action outside the bounds is clipped before it is valued or taken. `action_penalty` makes a second E-step, on minus the distance of each
-action to the bounds, with a temperature of its own and the bound `epsilon_penalty` (https://arxiv.org/abs/2005.07513): without it the mean
-may wander off, as all actions beyond a bound are worth the same. Temperatures and alphas are learned as logarithms, so that a step is a
-relative change whatever their size, with an Adam whose epsilon is far below their gradients. An alpha stays above 0.1, where it hardly
-holds the policy back: from there it is soon as large as it must be, once the policy begins to move faster. And unless it begins beyond,
-it stays within three times sqrt(epsilon / epsilon_mean), or the like for the other bounds: as large as that, it keeps an improved policy
-that is `epsilon` away well within the bound. If the KL is larger still, steps of the optimiser are too large, which no alpha mends: it
-would grow without end, and nothing else would be learned.
+An action outside the bounds is clipped before it is valued or taken. `action_penalty` makes a
+second E-step, on minus the distance of each action to the bounds, with a temperature of its own and
+the bound `epsilon_penalty` (https://arxiv.org/abs/2005.07513): without it the mean may wander off,
+as all actions beyond a bound are worth the same. Temperatures and alphas are learned as logarithms,
+so that a step is a relative change whatever their size, with an Adam whose epsilon is far below
+their gradients. An alpha stays above 0.1, where it hardly holds the policy back: from there it is
+soon as large as it must be, once the policy begins to move faster. And unless it begins beyond, it
+stays within three times sqrt(epsilon / epsilon_mean), or the like for the other bounds: as large as
+that, it keeps an improved policy that is `epsilon` away well within the bound. If the KL is larger
+still, steps of the optimiser are too large, which no alpha mends: it would grow without end, and
+nothing else would be learned.
 
 An "action_mask" in a Dict of observations marks illegal ones among Discrete actions. They have
 probability 0 and no part in expectations and KLs; see `agentzoo.networks.action_masks`. `values`
 gives -inf for them.
 
-The critic's target spans `n_steps` steps, or is that of Retrace over sequences of so many (https://arxiv.org/abs/1606.02647).
+The critic's target spans `n_steps` steps, or is that of Retrace over sequences of so many
+(https://arxiv.org/abs/1606.02647).
 
-The noise of actions may last for `noise_steps` steps, as an Ornstein-Uhlenbeck process, which finds what takes several like actions;
-https://openreview.net/forum?id=hQ9V5QN27eS compares such noise. Retrace then counts with probabilities given the noise before.
+The noise of actions may last for `noise_steps` steps, as an Ornstein-Uhlenbeck process, which finds
+what takes several like actions; https://openreview.net/forum?id=hQ9V5QN27eS compares such noise.
+Retrace then counts with probabilities given the noise before.
 """
 
 from dataclasses import dataclass
@@ -59,7 +69,8 @@ from agentzoo.config import FRACTION, POSITIVE, Range, Schedule, value_at
 from agentzoo.replay import Replay, make_phase, make_replay
 from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, Mean, Trajectory
 
-# The least values of the duals: far below, an alpha takes as long to come back when its KL has left its bound.
+# The least values of the duals: far below, an alpha takes as long to come back when its KL has left
+# its bound.
 LEAST = {
     "temperature": 1e-4,
     "penalty_temperature": 1e-4,
@@ -73,7 +84,11 @@ MOST = 3.0
 
 @dataclass(frozen=True)
 class MPOConfig:
-    """Hyperparameters of MPO. Steps are environment steps; actions are counted in [-1, 1], whatever the bounds of the action space."""
+    """Hyperparameters of MPO.
+
+    Steps are environment steps; actions are counted in [-1, 1], whatever the bounds of the action
+    space.
+    """
 
     # Step size of Adam, for policy and critic; a number or a schedule.
     learning_rate: Annotated[Schedule, POSITIVE] = 3e-4
@@ -97,9 +112,11 @@ class MPOConfig:
     target_update_interval: Annotated[int, Range(1)] = 100
     # Steps that a transition spans; with Retrace, steps of a sequence.
     n_steps: Annotated[int, Range(1)] = 5
-    # Correct for the age of replayed actions by Retrace, over sequences of which batch_size / n_steps make a batch.
+    # Correct for the age of replayed actions by Retrace, over sequences of which batch_size /
+    # n_steps make a batch.
     retrace: bool = False
-    # How far Retrace looks ahead: 0 for one step, 1 for as far as the policy would have acted alike.
+    # How far Retrace looks ahead: 0 for one step, 1 for as far as the policy would have acted
+    # alike.
     retrace_lambda: Annotated[float, FRACTION] = 0.95
     # E-step: actions sampled in each state.
     num_samples: Annotated[int, Range(2)] = 20
@@ -107,7 +124,8 @@ class MPOConfig:
     num_value_samples: Annotated[int, Range(1)] = 4
     # E-step: bound on the KL of the improved to the target policy.
     epsilon: Annotated[float, POSITIVE] = 0.1
-    # M-step: bound on the KL of the target to the online policy that is due to the means, for each dimension.
+    # M-step: bound on the KL of the target to the online policy that is due to the means, for each
+    # dimension.
     epsilon_mean: Annotated[float, POSITIVE] = 0.01
     # M-step: likewise due to the standard deviations.
     epsilon_stddev: Annotated[float, POSITIVE] = 1e-5
@@ -125,7 +143,8 @@ class MPOConfig:
     init_alpha_stddev: Annotated[float, POSITIVE] = 10.0
     # First standard deviation of the policy.
     init_stddev: Annotated[float, POSITIVE] = 0.5
-    # Steps for which the noise of Box actions lasts while training: the more, the longer are things tried; 1 is new noise at every step.
+    # Steps for which the noise of Box actions lasts while training: the more, the longer are things
+    # tried; 1 is new noise at every step.
     noise_steps: Annotated[int, Range(1)] = 1
     # Normalise the numbers of observations by their running mean and standard deviation.
     normalize_obs: bool = False
@@ -258,8 +277,8 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
             step = optax.adam(value_at(config.learning_rate, clock.remaining), b2=b2)
             return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), step)
 
-        # An alpha that rises makes the policy's gradients larger. With b2=0.999 its steps would be too large for long, which raises the KL,
-        # and thus alpha again.
+        # An alpha that rises makes the policy's gradients larger. With b2=0.999 its steps would be
+        # too large for long, which raises the KL, and thus alpha again.
         policy, critic = adam(b2=0.99), adam(b2=0.999)
         duals = optax.adam(
             config.dual_learning_rate, b2=0.99, eps=1e-16

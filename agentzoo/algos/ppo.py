@@ -1,33 +1,37 @@
 """Proximal Policy Optimization, https://arxiv.org/abs/1707.06347, with the details that decide whether it works.
 
-A policy pi and a value function v with parameters `params` learn from each cycle of `n_steps` steps in every environment, for `n_epochs`
-passes over its steps in random minibatches, by gradient descent on
+A policy pi and a value function v with parameters `params` learn from each cycle of `n_steps` steps
+in every environment, for `n_epochs` passes over its steps in random minibatches, by gradient
+descent on
 
     loss = policy_loss + vf_coef * value_loss - ent_coef * mean(entropy(pi(params, obs_tm1)))
     policy_loss = -mean(min(ratio * adv_tm1, clip(ratio, 1 - clip_range, 1 + clip_range) * adv_tm1))
     ratio = exp(log pi(params, obs_tm1)[a_tm1] - log_prob_tm1)
     value_loss = mean((v(params, obs_tm1) - return_tm1)^2)
 
-where `log_prob_tm1` is that of the policy that acted, and, with the values `v_tm1` and `v_t` before the first pass,
+where `log_prob_tm1` is that of the policy that acted, and, with the values `v_tm1` and `v_t` before
+the first pass,
 
     adv_tm1 = delta_t + gamma * gae_lambda * discount_t * (1 - last_t) * adv_t
     delta_t = r_t + gamma * discount_t * v_t - v_tm1
     return_tm1 = adv_tm1 + v_tm1
 
-so that a time limit (`last_t` but `discount_t = 1`) bootstraps from the true last observation. In each minibatch, advantages are brought to
-mean 0 and standard deviation 1. Those of a minibatch with a single step are left as they are.
+so that a time limit (`last_t` but `discount_t = 1`) bootstraps from the true last observation. In
+each minibatch, advantages are brought to mean 0 and standard deviation 1. Those of a minibatch with
+a single step are left as they are.
 
-Actions of a Box are drawn from a Gaussian, in which [-1, 1] stands for the bounds of the action space. The
-environment gets them scaled and clipped to the bounds; the policy learns from what it drew. A dimension
-whose bounds are not finite is in the environment's units.
+Actions of a Box are drawn from a Gaussian, in which [-1, 1] stands for the bounds of the action
+space. The environment gets them scaled and clipped to the bounds; the policy learns from what it
+drew. A dimension whose bounds are not finite is in the environment's units.
 
-Where observations are a Dict with an "action_mask", illegal actions are never taken, and have no part in entropies and gradients; see
-`agentzoo.networks.action_masks`.
+Where observations are a Dict with an "action_mask", illegal actions are never taken, and have no
+part in entropies and gradients; see `agentzoo.networks.action_masks`.
 
-Advantages: https://arxiv.org/abs/1506.02438. Time limits: https://arxiv.org/abs/1712.00378. Details: https://arxiv.org/abs/2005.12729,
-https://arxiv.org/abs/2006.05990. Illegal actions: https://arxiv.org/abs/2006.14171. With memory, gradients flow through
-`sequence_length` steps, from the recurrent state that the policy had when it acted. The gates of a new memory keep what it holds for up to
-as many: https://arxiv.org/abs/1804.11188.
+Advantages: https://arxiv.org/abs/1506.02438. Time limits: https://arxiv.org/abs/1712.00378.
+Details: https://arxiv.org/abs/2005.12729, https://arxiv.org/abs/2006.05990. Illegal actions:
+https://arxiv.org/abs/2006.14171. With memory, gradients flow through `sequence_length` steps, from
+the recurrent state that the policy had when it acted. The gates of a new memory keep what it holds
+for up to as many: https://arxiv.org/abs/1804.11188.
 """
 
 from dataclasses import dataclass
@@ -71,7 +75,8 @@ class PPOConfig:
     clip_range: Annotated[Schedule, POSITIVE] = 0.2
     # How far a value may usefully move in a cycle, in units of the values; None for no limit.
     clip_range_vf: Annotated[Schedule | None, POSITIVE] = None
-    # Bring the advantages of each minibatch of two steps or more to mean 0 and standard deviation 1.
+    # Bring the advantages of each minibatch of two steps or more to mean 0 and standard deviation
+    # 1.
     normalize_advantage: bool = True
     # Weight of the entropy; a number or a schedule.
     ent_coef: Annotated[Schedule, Range(0)] = 0.0
@@ -85,7 +90,8 @@ class PPOConfig:
     normalize_reward: bool = False
     # Learn from rewards clipped to [-1, 1]; scores are not clipped.
     clip_reward: bool = False
-    # Logarithm of the standard deviation of Box actions at the beginning; [-1, 1] stands for their bounds.
+    # Logarithm of the standard deviation of Box actions at the beginning; [-1, 1] stands for their
+    # bounds.
     log_std_init: float = 0.0
     # Let that standard deviation depend on the observation.
     state_dependent_std: bool = False
@@ -133,7 +139,10 @@ class PPOState(NamedTuple):
 
 
 class Sequences(NamedTuple):
-    """S sequences of L steps to learn from, one step each without memory. Leading axes `[L, S]`, except for `memory`."""
+    """S sequences of L steps to learn from, one step each without memory.
+
+    Leading axes `[L, S]`, except for `memory`.
+    """
 
     obs_tm1: PyTree
     a_tm1: Array

@@ -1,22 +1,26 @@
 """QR-DQN: DQN that learns the whole distribution of returns as quantiles, https://arxiv.org/abs/1710.10044.
 
-A network theta with parameters `params` gives K quantiles of the return of each action, at the levels `tau_i = (i + 0.5) / K`, and
-learns by quantile regression towards the distribution that replayed transitions lead to::
+A network theta with parameters `params` gives K quantiles of the return of each action, at the
+levels `tau_i = (i + 0.5) / K`, and learns by quantile regression towards the distribution that
+replayed transitions lead to::
 
     loss = mean(weight * sum_i mean_j abs(tau_i - (delta_ij < 0)) * huber(delta_ij))
-    delta_ij = r_t + discount_t * theta_j(target_params, obs_t)[a_t] - theta_i(params, obs_tm1)[a_tm1]
+    delta_ij = r_t + discount_t * theta_j(target_params, obs_t)[a_t] - theta_i(params,
+    obs_tm1)[a_tm1]
     a_t = argmax_a q(target_params, obs_t)[a]       or, with double Q-learning, argmax_a q(params, obs_t)[a]
     target_params <- params                         every `target_update_interval` steps
 
-where `r_t` and `discount_t` span `n_steps` steps, and `q` is the mean of the quantiles, or of the worst of them for an agent that is
-averse to risk (CVaR, https://arxiv.org/abs/1806.06923, section 4). It acts greedily, but at random with probability epsilon.
+where `r_t` and `discount_t` span `n_steps` steps, and `q` is the mean of the quantiles, or of the
+worst of them for an agent that is averse to risk (CVaR, https://arxiv.org/abs/1806.06923, section
+4). It acts greedily, but at random with probability epsilon.
 
 Where observations are a Dict with an "action_mask", illegal actions are never taken, greedily or at
 random, and have no part in the maximum; see `agentzoo.networks.action_masks`. `values` gives -inf
 for them, and so does `quantiles`.
 
-Double Q-learning: https://arxiv.org/abs/1509.06461. Dueling networks: https://arxiv.org/abs/1511.06581. Prioritised replay:
-https://arxiv.org/abs/1511.05952. Noisy networks: https://arxiv.org/abs/1706.10295. Rainbow: https://arxiv.org/abs/1710.02298.
+Double Q-learning: https://arxiv.org/abs/1509.06461. Dueling networks:
+https://arxiv.org/abs/1511.06581. Prioritised replay: https://arxiv.org/abs/1511.05952. Noisy
+networks: https://arxiv.org/abs/1706.10295. Rainbow: https://arxiv.org/abs/1710.02298.
 """
 
 from dataclasses import dataclass
@@ -291,7 +295,8 @@ class QRDQN(base.Algorithm[QRDQNConfig]):
     Config = QRDQNConfig
     make_agent = staticmethod(make_agent)
     action_spaces = ("Discrete",)
-    # As published for Atari, with the exploration of rl-baselines3-zoo and a buffer that fits in memory.
+    # As published for Atari, with the exploration of rl-baselines3-zoo and a buffer that fits in
+    # memory.
     presets = MappingProxyType(
         {
             "pixels": {
@@ -319,7 +324,8 @@ class QRDQN(base.Algorithm[QRDQNConfig]):
 
         Those of an action that is illegal by an "action_mask" are -inf.
 
-        Quantile i stands for the level `(i + 0.5) / K`: plotted against these levels they draw the distribution function.
+        Quantile i stands for the level `(i + 0.5) / K`: plotted against these levels they draw the
+        distribution function.
 
         Raises:
           ConfigurationError: if the observation does not fit the observation space.

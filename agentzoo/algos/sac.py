@@ -1,7 +1,7 @@
 """Soft Actor-Critic, https://arxiv.org/abs/1801.01290 and https://arxiv.org/abs/1812.05905, and its variant for discrete actions.
 
-A policy pi with parameters `params.policy` and an ensemble of critics q_e with parameters `params.critic` learn from replayed
-transitions, by gradient descent on::
+A policy pi with parameters `params.policy` and an ensemble of critics q_e with parameters
+`params.critic` learn from replayed transitions, by gradient descent on::
 
     critic_loss   = mean(weight * sum_e 0.5 * (r_t + discount_t * (min_e q_e(target_params, obs_t, a_t) - ent_coef * log_prob_t)
                                                - q_e(params, obs_tm1, a_tm1))^2)             a_t ~ pi(obs_t), log_prob_t = log pi(a_t)
@@ -9,17 +9,19 @@ transitions, by gradient descent on::
     ent_coef_loss = mean(ent_coef * (-log_prob - target_entropy))                            ent_coef = exp(log_ent_coef)
     target_params <- target_params + tau * (params - target_params)
 
-where `r_t` and `discount_t` span `n_steps` steps. The policy is a Gaussian squashed by tanh into [-1, 1], and scaled to the bounds of the
-action space: log-probabilities, and `target_entropy`, are those of actions in [-1, 1], and are computed from the value before the tanh,
-where they are exact. Other libraries have the logarithm of `ent_coef` in its place in its loss (`log_ent_coef_loss=True`), so that it falls
-as fast when it is small. The policy acts by a sample, and after training by the squashed mean. The noise of samples may last for
-`noise_steps` steps, as an Ornstein-Uhlenbeck process, which finds what takes several like actions;
+where `r_t` and `discount_t` span `n_steps` steps. The policy is a Gaussian squashed by tanh into
+[-1, 1], and scaled to the bounds of the action space: log-probabilities, and `target_entropy`, are
+those of actions in [-1, 1], and are computed from the value before the tanh, where they are exact.
+Other libraries have the logarithm of `ent_coef` in its place in its loss
+(`log_ent_coef_loss=True`), so that it falls as fast when it is small. The policy acts by a sample,
+and after training by the squashed mean. The noise of samples may last for `noise_steps` steps, as
+an Ornstein-Uhlenbeck process, which finds what takes several like actions;
 https://openreview.net/forum?id=hQ9V5QN27eS compares such noise.
 
-With Discrete actions the policy is categorical and the critics value all actions at once, so that expectations over actions take the
-place of samples, https://arxiv.org/abs/1910.07207. An "action_mask" in a Dict of observations marks
-illegal actions, which have probability 0 and no part in expectations and entropies; see
-`agentzoo.networks.action_masks`. `values` gives -inf for them.
+With Discrete actions the policy is categorical and the critics value all actions at once, so that
+expectations over actions take the place of samples, https://arxiv.org/abs/1910.07207. An
+"action_mask" in a Dict of observations marks illegal actions, which have probability 0 and no part
+in expectations and entropies; see `agentzoo.networks.action_masks`. `values` gives -inf for them.
 
 Prioritised replay: https://arxiv.org/abs/1511.05952. More gradient steps than environment steps:
 https://arxiv.org/abs/2101.05982.
@@ -67,10 +69,11 @@ class SACConfig:
     policy_delay: Annotated[int, Range(1)] = 1
     # Weight of the entropy: a number, "auto" to learn it, or "auto_0.1" to begin with 0.1.
     ent_coef: float | str = "auto"
-    # Learn ent_coef by the loss with its logarithm, as Stable-Baselines3 does; it then falls sooner than by that of the paper.
+    # Learn ent_coef by the loss with its logarithm, as Stable-Baselines3 does; it then falls sooner
+    # than by that of the paper.
     log_ent_coef_loss: bool = False
-    # Entropy to hold by learning ent_coef; "auto" is minus the actions' dimensions, or half of the largest
-    # entropy of (legal) Discrete actions.
+    # Entropy to hold by learning ent_coef; "auto" is minus the actions' dimensions, or half of the
+    # largest entropy of (legal) Discrete actions.
     target_entropy: float | str = "auto"
     # Critics, whose least value counts: the more, the less the policy dares what is uncertain.
     n_critics: Annotated[int, Range(1)] = 2
@@ -84,7 +87,8 @@ class SACConfig:
     prioritized_replay_beta0: Annotated[float, FRACTION] = 0.4
     # Added to errors, so that nothing has priority 0.
     prioritized_replay_eps: Annotated[float, POSITIVE] = 1e-6
-    # Steps for which the noise of Box actions lasts while training: the more, the longer are things tried; 1 is new noise at every step.
+    # Steps for which the noise of Box actions lasts while training: the more, the longer are things
+    # tried; 1 is new noise at every step.
     noise_steps: Annotated[int, Range(1)] = 1
     # Normalise the numbers of observations by their running mean and standard deviation.
     normalize_obs: bool = False

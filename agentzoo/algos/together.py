@@ -23,7 +23,8 @@ class Curve(NamedTuple):
 
     Attributes:
       timesteps: `[L]` environment steps.
-      returns: `[L]` mean return of the last 100 training episodes at those steps; NaN before the first.
+      returns: `[L]` mean return of the last 100 training episodes at those steps; NaN before the
+        first.
     """
 
     timesteps: np.ndarray
@@ -39,8 +40,9 @@ def learn_together(
 ) -> list[Curve]:
     """Trains several agents, each of which learns what `agent.learn` would have taught it.
 
-    Agents of the same class in the same functional environment that differ only in their seeds, and in hyperparameters that are floats (a
-    learning rate, gamma, ...), learn side by side in one program. Others learn one after the other.
+    Agents of the same class in the same functional environment that differ only in their seeds, and
+    in hyperparameters that are floats (a learning rate, gamma, ...), learn side by side in one
+    program. Others learn one after the other.
 
     Args:
       agents: the agents, such as `[DQN(env, seed=seed) for seed in range(8)]`.
@@ -53,7 +55,8 @@ def learn_together(
       The curve of each agent.
 
     Raises:
-      ConfigurationError: if an argument is out of range, an agent appears twice, or one was loaded without an environment.
+      ConfigurationError: if an argument is out of range, an agent appears twice, or one was loaded
+        without an environment.
     """
     if len({id(agent) for agent in agents}) < len(agents):
         raise ConfigurationError("An agent appears twice; make as many agents as there are to be.")
@@ -148,7 +151,10 @@ def _differing(group: Sequence[Any]) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class _Maker:
-    """Makes the agents of a group from the hyperparameters in which they differ. Equal ones make the same."""
+    """Makes the agents of a group from the hyperparameters in which they differ.
+
+    Equal ones make the same.
+    """
 
     make_agent: Callable[..., Agent]
     config: Any

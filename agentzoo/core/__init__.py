@@ -1,6 +1,7 @@
 """Reinforcement-learning operators, compiled and checked, for use in any agent: `from agentzoo import core`.
 
-Every public name of RLax is here, with the same arguments, and more. The modules say what belongs together.
+Every public name of RLax is here, with the same arguments, and more. The modules say what belongs
+together.
 """
 
 import importlib

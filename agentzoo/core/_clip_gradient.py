@@ -1,6 +1,7 @@
 """A primitive that is the identity, and clips the cotangent on its way back.
 
-`jax.custom_vjp` would do that, but knows no forward mode, and what `jax.custom_jvp` can express has the transpose that JAX derives.
+`jax.custom_vjp` would do that, but knows no forward mode, and what `jax.custom_jvp` can express has
+the transpose that JAX derives.
 """
 
 import jax

@@ -1,8 +1,9 @@
 """Mean and variance without cancellation, which running statistics, moving averages and PopArt share.
 
-Subtracting a squared mean from a mean square leaves nothing of a variance that is small beside the mean: at mean 1e4 and standard
-deviation 1, float32 has no digit left. Everything here is centred before it is squared. The mean itself is the sum of two floats, so
-that it also follows steps that are too small to be added to the larger one.
+Subtracting a squared mean from a mean square leaves nothing of a variance that is small beside the
+mean: at mean 1e4 and standard deviation 1, float32 has no digit left. Everything here is centred
+before it is squared. The mean itself is the sum of two floats, so that it also follows steps that
+are too small to be added to the larger one.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,8 +31,9 @@ def moments(
 
     Args:
       x: the sample.
-      mean: averages an array of the shape of `x` over elements, and over devices if there are more of them. Its last operation is the
-        sum, so that the mean is the same number wherever a compiler uses it.
+      mean: averages an array of the shape of `x` over elements, and over devices if there are more
+        of them. Its last operation is the sum, so that the mean is the same number wherever a
+        compiler uses it.
       spread: brings an average back to where its elements are, so that it broadcasts against `x`.
     """
     x = jax.lax.stop_gradient(at_least_float32(x))
@@ -44,17 +46,20 @@ def moments(
 def mix(old: Moments, new: Moments, old_weight: ArrayLike, new_weight: ArrayLike) -> Moments:
     """Moments of a mixture of two populations; those of `old` where neither has a weight.
 
-    See "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances" by Chan, Golub and LeVeque (1979), equation 2.1.
+    See "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances" by Chan, Golub
+    and LeVeque (1979), equation 2.1.
     """
     total = jnp.where(old_weight + new_weight == 0, 1, old_weight + new_weight)
-    # `kept` is not `1 - ratio`, which rounding makes too large where little is kept, and a GPU's x / x is not always 1.
+    # `kept` is not `1 - ratio`, which rounding makes too large where little is kept, and a GPU's x
+    # / x is not always 1.
     kept, ratio = (
         old_weight / total,
         jnp.where(jnp.equal(old_weight, 0), jnp.not_equal(new_weight, 0), new_weight / total),
     )
 
     def share(x):
-        # The choice keeps compilers from fusing the product into sums, in which it would not be rounded as it is elsewhere.
+        # The choice keeps compilers from fusing the product into sums, in which it would not be
+        # rounded as it is elsewhere.
         return jnp.where(ratio == 0, 0, ratio * x)
 
     high, low = new.mean - old.mean, new.rest - old.rest

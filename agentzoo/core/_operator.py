@@ -10,7 +10,10 @@ from jax.typing import ArrayLike
 
 
 class ShapeError(ValueError, AssertionError):
-    """Arguments whose shapes do not fit together. RLax raises `AssertionError` in these cases, hence the second base."""
+    """Arguments whose shapes do not fit together.
+
+    RLax raises `AssertionError` in these cases, hence the second base.
+    """
 
 
 def operator(function: Callable | None = None, *, static: tuple[str, ...] = ()) -> Callable:
@@ -129,7 +132,8 @@ def reduce_loss(
       operator_name: for messages.
       loss: the loss of each step.
       weights: of the same shape or scalar; None for ones.
-      reduction: "mean" divides by the number of steps, "masked_mean" by the sum of the weights, "sum" and "none" by nothing.
+      reduction: "mean" divides by the number of steps, "masked_mean" by the sum of the weights,
+        "sum" and "none" by nothing.
     """
     weights = jnp.ones((), loss.dtype) if weights is None else jnp.asarray(weights, loss.dtype)
     same_shape(operator_name, loss.shape, w_t=weights)

@@ -1,8 +1,9 @@
 """The one recurrence behind every return, error and trace over time: `g_t = step(g_{t+1}, x_t)`, with `step` affine in `g`.
 
-Time is axis 0. On a CPU a scan evaluates `step` as it is written, one time after another: nothing is faster there, and its gradient
-keeps only what `step` needs. On an accelerator the affine maps are composed by an associative scan, in a number of rounds that
-grows with the logarithm of the time.
+Time is axis 0. On a CPU a scan evaluates `step` as it is written, one time after another: nothing
+is faster there, and its gradient keeps only what `step` needs. On an accelerator the affine maps
+are composed by an associative scan, in a number of rounds that grows with the logarithm of the
+time.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,10 @@ from agentzoo.core._operator import ShapeError, floats, same_shape
 
 
 def wide_floats(**arrays) -> tuple[jnp.dtype, list[jax.Array]]:
-    """Promotes as `floats` does, then to float32 at least: what an accumulation is carried in. Also returns the dtype before that."""
+    """Promotes as `floats` does, then to float32 at least: what an accumulation is carried in.
+
+    Also returns the dtype before that.
+    """
     values = floats(**arrays)
     dtype = values[0].dtype
     return dtype, [value.astype(jnp.promote_types(dtype, jnp.float32)) for value in values]
@@ -40,10 +44,12 @@ def within_episodes(
 
     Args:
       shape: `[T, ...]`.
-      lambda_: scalar or of that shape; becomes 0 where the episode ends with the step, and where this or the next step did not happen.
+      lambda_: scalar or of that shape; becomes 0 where the episode ends with the step, and where
+        this or the next step did not happen.
       last_t: of that shape, whether an episode ends with the step; None for nowhere.
       mask: of that shape, whether the step happened; None for everywhere.
-      *steps: what else a step has, each a scalar or of that shape; they become 0 where the step did not happen, NaN as well.
+      *steps: what else a step has, each a scalar or of that shape; they become 0 where the step did
+        not happen, NaN as well.
 
     Returns:
       `lambda_` and then `steps`.
@@ -66,8 +72,8 @@ def recurrence(step: Callable, init: jax.Array, *xs: jax.Array, reverse: bool = 
     """All `g_t` of `g_t = step(g_{t+1}, x_t...)`, or of `g_t = step(g_{t-1}, x_t...)` if not `reverse`.
 
     Args:
-      step: affine in its first argument and element-wise; multiplying that by one input after another, rather than by their product,
-        leaves nothing to be stored for the gradient.
+      step: affine in its first argument and element-wise; multiplying that by one input after
+        another, rather than by their product, leaves nothing to be stored for the gradient.
       init: `[...]`, the `g` before the first step that is taken.
       *xs: `[T, ...]` inputs, and scalars that hold at all times.
       reverse: whether time runs backwards.

@@ -27,7 +27,8 @@ def squash(u: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
 def unsquash(action: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
     """The real value of an action; at or beyond a bound, that of the nearest number below 1, with gradient zero."""
     smallest = 0.5 * float(jnp.finfo(action.dtype).epsneg) * (high - low)
-    # atanh by the distances from the bounds: near a bound they are exact, where 1 - |action| has lost its digits.
+    # atanh by the distances from the bounds: near a bound they are exact, where 1 - |action| has
+    # lost its digits.
     return 0.5 * (
         jnp.log(jnp.maximum(action - low, smallest)) - jnp.log(jnp.maximum(high - action, smallest))
     )

@@ -71,7 +71,8 @@ def two_hot(x: jax.Array, atoms: jax.Array) -> jax.Array:
     x = x[..., None]
     atoms = jnp.expand_dims(atoms, range(x.ndim - atoms.ndim))
     left, right = atoms[..., :-1], atoms[..., 1:]
-    # How much of x lies beyond each gap, in [0, 1]: 1 for gaps to its left, 0 to its right. Atoms that coincide leave a gap of width 0.
+    # How much of x lies beyond each gap, in [0, 1]: 1 for gaps to its left, 0 to its right. Atoms
+    # that coincide leave a gap of width 0.
     width = jnp.maximum(right - left, jnp.finfo(atoms.dtype).tiny)
     beyond = jnp.where(x < left, 0, jnp.where(x >= right, 1, (x - left) / width))
     edge = jnp.ones((*beyond.shape[:-1], 1), beyond.dtype)
@@ -87,7 +88,8 @@ def expectation(probs: jax.Array, atoms: jax.Array) -> jax.Array:
 def below_largest(x: jax.Array, axis: int = -1) -> tuple[jax.Array, jax.Array]:
     """`x` less its largest along an axis, and that, a constant for the gradient, with the axis kept.
 
-    To be divided by a temperature: what large numbers have in common is then gone before the quotient is rounded.
+    To be divided by a temperature: what large numbers have in common is then gone before the
+    quotient is rounded.
     """
     largest = jax.lax.stop_gradient(jnp.max(x, axis=axis, keepdims=True))
     largest = jnp.where(jnp.isfinite(largest), largest, 0)  # where nothing is legal

@@ -1,10 +1,12 @@
 """Errors and losses of off-policy actor-critic methods: TD3, SAC, discrete SAC, AWAC, IQL and CQL.
 
-Operators work on values and log-probabilities, not on networks, for single steps and any leading axes that all arguments share.
-Critics come in ensembles of E, two as a rule, on the last axis: `[..., E]`, or `[..., E, A]` if they value A discrete actions. What an
-ensemble predicts is its least value, against overestimation. Errors are `target - prediction` of each critic for a transition from
-`tm1` to `t`, to be passed to `l2_loss` or another. Losses concern the step `t` itself and are to be minimised; they weigh and reduce
-the steps by `w_t` and `reduction` as those of `policy_gradients` do.
+Operators work on values and log-probabilities, not on networks, for single steps and any leading
+axes that all arguments share. Critics come in ensembles of E, two as a rule, on the last axis:
+`[..., E]`, or `[..., E, A]` if they value A discrete actions. What an ensemble predicts is its
+least value, against overestimation. Errors are `target - prediction` of each critic for a
+transition from `tm1` to `t`, to be passed to `l2_loss` or another. Losses concern the step `t`
+itself and are to be minimised; they weigh and reduce the steps by `w_t` and `reduction` as those of
+`policy_gradients` do.
 """
 
 import math
@@ -95,8 +97,8 @@ def target_policy_smoothing(
 ) -> jax.Array:
     """TD3's target action, `clip(a_t + clip(N(0, stddev), -noise_clip, noise_clip), action_minimum, action_maximum)`.
 
-    See "Addressing Function Approximation Error in Actor-Critic Methods" by Fujimoto et al. (2018, https://arxiv.org/abs/1802.09477),
-    algorithm 1.
+    See "Addressing Function Approximation Error in Actor-Critic Methods" by Fujimoto et al. (2018,
+    https://arxiv.org/abs/1802.09477), algorithm 1.
 
     Args:
       key: consumed.
@@ -135,8 +137,8 @@ def clipped_double_q_learning(
 ) -> jax.Array:
     """TD3's error, `r_t + discount_t * min_e q_t[e] - q_tm1[e]`.
 
-    See "Addressing Function Approximation Error in Actor-Critic Methods" by Fujimoto et al. (2018, https://arxiv.org/abs/1802.09477),
-    algorithm 1.
+    See "Addressing Function Approximation Error in Actor-Critic Methods" by Fujimoto et al. (2018,
+    https://arxiv.org/abs/1802.09477), algorithm 1.
 
     Args:
       q_tm1: `[..., E]` values of the action taken, one per critic.
@@ -169,13 +171,15 @@ def sac_error(
 ) -> jax.Array:
     """SAC's error, `r_t + discount_t * (min_e q_t[e] - temperature * log_prob_t) - q_tm1[e]`.
 
-    See "Soft Actor-Critic Algorithms and Applications" by Haarnoja et al. (2018, https://arxiv.org/abs/1812.05905), algorithm 1.
+    See "Soft Actor-Critic Algorithms and Applications" by Haarnoja et al. (2018,
+    https://arxiv.org/abs/1812.05905), algorithm 1.
 
     Args:
       q_tm1: `[..., E]` values of the action taken, one per critic.
       r_t: `[...]` rewards.
       discount_t: `[...]` discounts, gamma times 0 at a termination.
-      q_t: `[..., E]` values of an action that the policy has sampled at the destination, one per target critic; their E may be another.
+      q_t: `[..., E]` values of an action that the policy has sampled at the destination, one per
+        target critic; their E may be another.
       log_prob_t: `[...]` the log-probability of that action.
       temperature: the weight of the entropy, a scalar or `[...]`.
       stop_target_gradients: whether the target counts as a constant.
@@ -217,8 +221,9 @@ def sac_policy_loss(
 ) -> jax.Array:
     """SAC's policy loss, `mean(w_t * (temperature * log_prob_t - min_e q_t[e]))`.
 
-    The action is sampled by reparametrisation, and its gradient flows through both `q_t` and `log_prob_t`; the critics' parameters must
-    be constants. See "Soft Actor-Critic Algorithms and Applications" by Haarnoja et al. (2018, https://arxiv.org/abs/1812.05905).
+    The action is sampled by reparametrisation, and its gradient flows through both `q_t` and
+    `log_prob_t`; the critics' parameters must be constants. See "Soft Actor-Critic Algorithms and
+    Applications" by Haarnoja et al. (2018, https://arxiv.org/abs/1812.05905).
 
     Args:
       q_t: `[..., E]` values of an action that the policy has just sampled, one per critic.
@@ -254,13 +259,15 @@ def sac_temperature_loss(
 ) -> jax.Array:
     """SAC's temperature loss, `mean(w_t * temperature * (-log_prob_t - target_entropy))`.
 
-    Descending it raises the temperature while the entropy is below its target. See "Soft Actor-Critic Algorithms and Applications" by
-    Haarnoja et al. (2018, https://arxiv.org/abs/1812.05905), section 5.
+    Descending it raises the temperature while the entropy is below its target. See "Soft
+    Actor-Critic Algorithms and Applications" by Haarnoja et al. (2018,
+    https://arxiv.org/abs/1812.05905), section 5.
 
     Args:
-      log_prob_t: `[...]` log-probabilities of actions that the policy has sampled, always constants.
-      temperature: such as the exponential of the parameter that is learned, or that parameter, with which the step does not depend on how
-        small the temperature is; a scalar or `[...]`.
+      log_prob_t: `[...]` log-probabilities of actions that the policy has sampled, always
+        constants.
+      temperature: such as the exponential of the parameter that is learned, or that parameter, with
+        which the step does not depend on how small the temperature is; a scalar or `[...]`.
       target_entropy: as a rule minus the number of the actions' dimensions; a scalar or `[...]`.
       w_t: `[...]` weights, or a scalar.
       reduction: "mean", "masked_mean", "sum" or "none".
@@ -297,15 +304,17 @@ def sac_discrete_error(
 ) -> jax.Array:
     """Discrete SAC's error, `r_t + discount_t * (sum_a pi[a] * min_e q_t[e, a] + temperature * H(pi)) - q_tm1[e, a_tm1]`.
 
-    Here `pi = softmax(logits_t)`. See "Soft Actor-Critic for Discrete Action Settings" by Christodoulou (2019,
-    https://arxiv.org/abs/1910.07207). Actions may be ruled out by logits of `-inf`.
+    Here `pi = softmax(logits_t)`. See "Soft Actor-Critic for Discrete Action Settings" by
+    Christodoulou (2019, https://arxiv.org/abs/1910.07207). Actions may be ruled out by logits of
+    `-inf`.
 
     Args:
       q_tm1: `[..., E, A]` action values, for each critic.
       a_tm1: `[...]` action indices.
       r_t: `[...]` rewards.
       discount_t: `[...]` discounts, gamma times 0 at a termination.
-      q_t: `[..., E, A]` action values at the destination, for each target critic; their E may be another.
+      q_t: `[..., E, A]` action values at the destination, for each target critic; their E may be
+        another.
       logits_t: `[..., A]` of the policy at the destination.
       temperature: the weight of the entropy, a scalar or `[...]`.
       stop_target_gradients: whether the target counts as a constant.
@@ -346,8 +355,8 @@ def sac_discrete_policy_loss(
 ) -> jax.Array:
     """Discrete SAC's policy loss, `-mean(w_t * (sum_a pi[a] * min_e q_t[e, a] + temperature * H(pi)))`, where `pi = softmax(logits_t)`.
 
-    See "Soft Actor-Critic for Discrete Action Settings" by Christodoulou (2019, https://arxiv.org/abs/1910.07207). Actions may be ruled
-    out by logits of `-inf`.
+    See "Soft Actor-Critic for Discrete Action Settings" by Christodoulou (2019,
+    https://arxiv.org/abs/1910.07207). Actions may be ruled out by logits of `-inf`.
 
     Args:
       logits_t: `[..., A]` of the policy.
@@ -382,13 +391,14 @@ def sac_discrete_temperature_loss(
 ) -> jax.Array:
     """Discrete SAC's temperature loss, `mean(w_t * temperature * (H(softmax(logits_t)) - target_entropy))`.
 
-    It is `sac_temperature_loss` with the expectation over the actions in place of a sample. See "Soft Actor-Critic for Discrete Action
-    Settings" by Christodoulou (2019, https://arxiv.org/abs/1910.07207).
+    It is `sac_temperature_loss` with the expectation over the actions in place of a sample. See
+    "Soft Actor-Critic for Discrete Action Settings" by Christodoulou (2019,
+    https://arxiv.org/abs/1910.07207).
 
     Args:
       logits_t: `[..., A]` of the policy, always constants.
-      temperature: such as the exponential of the parameter that is learned, or that parameter, with which the step does not depend on how
-        small the temperature is; a scalar or `[...]`.
+      temperature: such as the exponential of the parameter that is learned, or that parameter, with
+        which the step does not depend on how small the temperature is; a scalar or `[...]`.
       target_entropy: as a rule a share of the largest entropy, `log A`; a scalar or `[...]`.
       w_t: `[...]` weights, or a scalar.
       reduction: "mean", "masked_mean", "sum" or "none".
@@ -425,15 +435,15 @@ def advantage_weights(
 ) -> jax.Array:
     """How much each action is worth imitating, `exp(adv_t / temperature)`; the weights of AWAC and IQL.
 
-    See "AWAC: Accelerating Online Reinforcement Learning with Offline Datasets" by Nair et al. (2020,
-    https://arxiv.org/abs/2006.09359).
+    See "AWAC: Accelerating Online Reinforcement Learning with Offline Datasets" by Nair et al.
+    (2020, https://arxiv.org/abs/2006.09359).
 
     Args:
       adv_t: `[...]` advantages.
       temperature: the smaller, the more only the best count; in units of the advantages, a scalar.
       max_weight: the largest weight, a scalar; None for no limit.
-      normalize: whether the weights are divided by their mean over all axes, before the limit. They are then a softmax over all steps
-        times the number of steps, and cannot overflow.
+      normalize: whether the weights are divided by their mean over all axes, before the limit. They
+        are then a softmax over all steps times the number of steps, and cannot overflow.
       w_t: `[...]`, 0 for a step that the mean leaves out, or a scalar.
 
     Returns:
@@ -473,8 +483,8 @@ def awac_policy_loss(
 ) -> jax.Array:
     """AWAC's policy loss, `-mean(w_t * exp(adv_t / temperature) * log_prob_t)`.
 
-    See "AWAC: Accelerating Online Reinforcement Learning with Offline Datasets" by Nair et al. (2020,
-    https://arxiv.org/abs/2006.09359).
+    See "AWAC: Accelerating Online Reinforcement Learning with Offline Datasets" by Nair et al.
+    (2020, https://arxiv.org/abs/2006.09359).
 
     Args:
       log_prob_t: `[...]` log-probabilities under the policy of the actions in the data.
@@ -510,13 +520,14 @@ def iql_value_loss(
 ) -> jax.Array:
     """IQL's value loss, `mean(w_t * |expectile - (d < 0)| * d^2)`, where `d = min_e q_t[e] - v_t`.
 
-    See "Offline Reinforcement Learning with Implicit Q-Learning" by Kostrikov et al. (2021, https://arxiv.org/abs/2110.06169),
-    equation 5.
+    See "Offline Reinforcement Learning with Implicit Q-Learning" by Kostrikov et al. (2021,
+    https://arxiv.org/abs/2110.06169), equation 5.
 
     Args:
       v_t: `[...]` values.
       q_t: `[..., E]` values of the action in the data, one per target critic.
-      expectile: in (0, 1), a scalar or `[...]`; 0.5 for the mean over the actions in the data, towards 1 for their best.
+      expectile: in (0, 1), a scalar or `[...]`; 0.5 for the mean over the actions in the data,
+        towards 1 for their best.
       use_stop_gradient: whether the action values count as constants.
       w_t: `[...]` weights, or a scalar.
       reduction: "mean", "masked_mean", "sum" or "none".
@@ -546,8 +557,8 @@ def iql_error(
 ) -> jax.Array:
     """IQL's error of the action values, `r_t + discount_t * v_t - q_tm1[e]`.
 
-    See "Offline Reinforcement Learning with Implicit Q-Learning" by Kostrikov et al. (2021, https://arxiv.org/abs/2110.06169),
-    equation 6.
+    See "Offline Reinforcement Learning with Implicit Q-Learning" by Kostrikov et al. (2021,
+    https://arxiv.org/abs/2110.06169), equation 6.
 
     Args:
       q_tm1: `[..., E]` values of the action in the data, one per critic.
@@ -587,8 +598,8 @@ def iql_policy_loss(
 ) -> jax.Array:
     """IQL's policy loss, `-mean(w_t * min(exp(inverse_temperature * adv_t), max_weight) * log_prob_t)`.
 
-    See "Offline Reinforcement Learning with Implicit Q-Learning" by Kostrikov et al. (2021, https://arxiv.org/abs/2110.06169),
-    equation 7.
+    See "Offline Reinforcement Learning with Implicit Q-Learning" by Kostrikov et al. (2021,
+    https://arxiv.org/abs/2110.06169), equation 7.
 
     Args:
       log_prob_t: `[...]` log-probabilities under the policy of the actions in the data.
@@ -620,9 +631,10 @@ def iql_policy_loss(
 def cql_penalty(q_tm1: ArrayLike, a_tm1: ArrayLike, temperature: ArrayLike = 1.0) -> jax.Array:
     """CQL's penalty for discrete actions, `temperature * log sum_a exp(q_tm1[a] / temperature) - q_tm1[a_tm1]`.
 
-    The critic's loss is its temporal-difference loss plus a multiple of the penalty, which lowers the values of actions that are not in
-    the data. See "Conservative Q-Learning for Offline Reinforcement Learning" by Kumar et al. (2020, https://arxiv.org/abs/2006.04779),
-    equation 4. To bound it instead by a learned multiplier, pass it to `kl_constraint_loss` in place of a KL.
+    The critic's loss is its temporal-difference loss plus a multiple of the penalty, which lowers
+    the values of actions that are not in the data. See "Conservative Q-Learning for Offline
+    Reinforcement Learning" by Kumar et al. (2020, https://arxiv.org/abs/2006.04779), equation 4. To
+    bound it instead by a learned multiplier, pass it to `kl_constraint_loss` in place of a KL.
 
     Args:
       q_tm1: `[..., A]` action values; of an ensemble's `[..., E, A]`, map over E by `jax.vmap`.
@@ -652,14 +664,17 @@ def cql_sampled_penalty(
 ) -> jax.Array:
     """CQL's penalty for continuous actions, `temperature * log mean_s exp(sample_q_tm1[s] / temperature - log_prob[s]) - q_tm1`.
 
-    The mean estimates the integral of `exp(q / temperature)` over all actions by importance sampling. The samples may come from several
-    distributions in equal numbers, each with the log-probability under its own: half uniform, half from the policy in "Conservative
-    Q-Learning for Offline Reinforcement Learning" by Kumar et al. (2020, https://arxiv.org/abs/2006.04779), appendix F.
+    The mean estimates the integral of `exp(q / temperature)` over all actions by importance
+    sampling. The samples may come from several distributions in equal numbers, each with the
+    log-probability under its own: half uniform, half from the policy in "Conservative Q-Learning
+    for Offline Reinforcement Learning" by Kumar et al. (2020, https://arxiv.org/abs/2006.04779),
+    appendix F.
 
     Args:
       q_tm1: `[..., E]` values of the action in the data, one per critic.
       sample_q_tm1: `[S, ..., E]` values of S sampled actions.
-      sample_log_probs: `[S, ...]` log-densities of these actions where they were sampled, always constants.
+      sample_log_probs: `[S, ...]` log-densities of these actions where they were sampled, always
+        constants.
       temperature: of the soft maximum, a scalar.
 
     Returns:

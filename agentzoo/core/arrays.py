@@ -1,6 +1,7 @@
 """Indexing, masking and broadcasting of arrays.
 
-Arguments that share their leading axes are lined up from the left: a mask `[T, B]` belongs to data `[T, B, ...]`.
+Arguments that share their leading axes are lined up from the left: a mask `[T, B]` belongs to data
+`[T, B, ...]`.
 """
 
 from collections.abc import Sequence
@@ -40,7 +41,8 @@ def batched_index(values: ArrayLike, indices: ArrayLike, keepdims: bool = False)
       keepdims: whether to keep the last axis, with length 1.
 
     Returns:
-      `[...]`, or `[..., 1]`. NaN where an index is out of range (for integers the smallest, for unsigned ones the largest there is).
+      `[...]`, or `[..., 1]`. NaN where an index is out of range (for integers the smallest, for
+      unsigned ones the largest there is).
 
     Raises:
       ShapeError: if the leading axes differ.

@@ -6,7 +6,8 @@ Each algorithm is a `Bandit` of pure functions::
     arm = bandit.act(key, state)
     state = bandit.update(state, arm, reward)
 
-A state is one learner; `jax.vmap` runs many, with different keys or hyperparameters. An arm that does not exist turns the state to NaN.
+A state is one learner; `jax.vmap` runs many, with different keys or hyperparameters. An arm that
+does not exist turns the state to NaN.
 """
 
 import numbers
@@ -44,7 +45,8 @@ class Bandit(NamedTuple):
       init: `() -> state`, before any pull.
       act: `(key, state) -> arm`, an index in `[0, A)`.
       update: `(state, arm, reward) -> state`.
-      probabilities: `(state) -> [A]`, with which `act` pulls each arm; None for Thompson sampling, which has no formula for them.
+      probabilities: `(state) -> [A]`, with which `act` pulls each arm; None for Thompson sampling,
+        which has no formula for them.
     """
 
     init: Callable[[], Any]
@@ -116,15 +118,20 @@ class Preferences(NamedTuple):
 def epsilon_greedy_bandit(
     num_arms: int, epsilon: ArrayLike | Callable[[jax.Array], ArrayLike]
 ) -> Bandit:
-    """Pulls the arm of largest average reward, and with probability `epsilon` any. An arm not pulled yet has average 0.
+    """Pulls the arm of largest average reward, and with probability `epsilon` any.
 
-    See "Reinforcement Learning: An Introduction" by Sutton and Barto, section 2.4. With a constant epsilon, regret grows linearly; with
-    `epsilon=lambda t: c * num_arms / (d**2 * t)` it grows as log t, for a large enough c and a gap d between the best arm and the next:
-    "Finite-time Analysis of the Multiarmed Bandit Problem" by Auer et al. (2002, https://doi.org/10.1023/A:1013689704352, figure 3).
+    An arm not pulled yet has average 0.
+
+    See "Reinforcement Learning: An Introduction" by Sutton and Barto, section 2.4. With a constant
+    epsilon, regret grows linearly; with `epsilon=lambda t: c * num_arms / (d**2 * t)` it grows as
+    log t, for a large enough c and a gap d between the best arm and the next: "Finite-time Analysis
+    of the Multiarmed Bandit Problem" by Auer et al. (2002, https://doi.org/10.1023/A:1013689704352,
+    figure 3).
 
     Args:
       num_arms: the number A of arms.
-      epsilon: a scalar, or a function of the number of the pull, beginning with 1; what exceeds 1 counts as 1.
+      epsilon: a scalar, or a function of the number of the pull, beginning with 1; what exceeds 1
+        counts as 1.
 
     Returns:
       A `Bandit` with states `SampleMeans`.
@@ -144,10 +151,11 @@ def epsilon_greedy_bandit(
 def ucb_bandit(num_arms: int, exploration: ArrayLike = 2.0) -> Bandit:
     """Pulls the arm of largest upper confidence bound, `mean + sqrt(exploration * log(t) / count)` after t pulls; each arm once first.
 
-    With rewards in [0, 1] and `exploration=2` it is UCB1, whose expected regret after t pulls is at most
-    `sum_a 8 log(t) / gap_a + (1 + pi^2 / 3) gap_a` over the arms that are worse than the best by `gap_a`: "Finite-time Analysis of the
-    Multiarmed Bandit Problem" by Auer et al. (2002, https://doi.org/10.1023/A:1013689704352, figure 1 and theorem 1). For rewards with
-    Gaussian noise, multiply `exploration` by four times its variance.
+    With rewards in [0, 1] and `exploration=2` it is UCB1, whose expected regret after t pulls is at
+    most `sum_a 8 log(t) / gap_a + (1 + pi^2 / 3) gap_a` over the arms that are worse than the best
+    by `gap_a`: "Finite-time Analysis of the Multiarmed Bandit Problem" by Auer et al. (2002,
+    https://doi.org/10.1023/A:1013689704352, figure 1 and theorem 1). For rewards with Gaussian
+    noise, multiply `exploration` by four times its variance.
 
     Args:
       num_arms: the number A of arms.
@@ -178,9 +186,11 @@ def thompson_bernoulli_bandit(
 ) -> Bandit:
     """Thompson sampling for rewards of 0 or 1: draws each arm's probability from its posterior, and pulls the arm of the largest.
 
-    See "On the Likelihood that One Unknown Probability Exceeds Another in View of the Evidence of Two Samples" by Thompson (1933,
-    https://doi.org/10.2307/2332286), and "Analysis of Thompson Sampling for the Multi-armed Bandit Problem" by Agrawal and Goyal (2012,
-    https://arxiv.org/abs/1111.1797, algorithm 1). A reward between 0 and 1 counts as that part of a success.
+    See "On the Likelihood that One Unknown Probability Exceeds Another in View of the Evidence of
+    Two Samples" by Thompson (1933, https://doi.org/10.2307/2332286), and "Analysis of Thompson
+    Sampling for the Multi-armed Bandit Problem" by Agrawal and Goyal (2012,
+    https://arxiv.org/abs/1111.1797, algorithm 1). A reward between 0 and 1 counts as that part of a
+    success.
 
     Args:
       num_arms: the number A of arms.
@@ -218,7 +228,8 @@ def thompson_gaussian_bandit(
 ) -> Bandit:
     """Thompson sampling for rewards with Gaussian noise: draws each arm's mean from its posterior, and pulls the arm of the largest.
 
-    See "Further Optimal Regret Bounds for Thompson Sampling" by Agrawal and Goyal (2013, https://arxiv.org/abs/1209.3353, section 2.2).
+    See "Further Optimal Regret Bounds for Thompson Sampling" by Agrawal and Goyal (2013,
+    https://arxiv.org/abs/1209.3353, section 2.2).
 
     Args:
       num_arms: the number A of arms.
@@ -257,9 +268,10 @@ def thompson_gaussian_bandit(
 def exp3_bandit(num_arms: int, gamma: ArrayLike) -> Bandit:
     """EXP3, for rewards in [0, 1] that anything may decide, even an adversary: exponential weights of importance-weighted rewards.
 
-    See "The Nonstochastic Multiarmed Bandit Problem" by Auer et al. (2002, https://doi.org/10.1137/S0097539701398375, figure 1). Regret
-    to the best single arm after t pulls is at most `2.63 * sqrt(t * A * log(A))` with
-    `gamma = min(1, sqrt(A * log(A) / ((e - 1) * t)))` (corollary 3.2).
+    See "The Nonstochastic Multiarmed Bandit Problem" by Auer et al. (2002,
+    https://doi.org/10.1137/S0097539701398375, figure 1). Regret to the best single arm after t
+    pulls is at most `2.63 * sqrt(t * A * log(A))` with `gamma = min(1, sqrt(A * log(A) / ((e - 1) *
+    t)))` (corollary 3.2).
 
     Args:
       num_arms: the number A of arms.
@@ -287,9 +299,10 @@ def exp3_bandit(num_arms: int, gamma: ArrayLike) -> Bandit:
 def gradient_bandit(num_arms: int, step_size: ArrayLike) -> Bandit:
     """Gradient ascent of the expected reward of a softmax policy, `preference += step_size * (reward - baseline) * (1[arm] - policy)`.
 
-    See "Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning" by Williams (1992,
-    https://doi.org/10.1007/BF00992696), and "Reinforcement Learning: An Introduction" by Sutton and Barto, equation 2.12. The baseline
-    is the average of the rewards before.
+    See "Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning"
+    by Williams (1992, https://doi.org/10.1007/BF00992696), and "Reinforcement Learning: An
+    Introduction" by Sutton and Barto, equation 2.12. The baseline is the average of the rewards
+    before.
 
     Args:
       num_arms: the number A of arms.

@@ -1,11 +1,14 @@
 """Values as categorical distributions: C51's losses, and regression to a scalar by classification.
 
-A distribution gives probabilities, mostly as logits `[..., K]`, to ascending atoms. Atoms are `[K]`, shared by all steps, or have the
-leading axes of the step too. Actions come before atoms: `q_logits_tm1` is `[..., A, K]`. Every operator works on a single
-transition and on any leading axes that its arguments share. Its loss is a cross-entropy `[...]`: it does not fall to 0, and its
-gradient is what counts. An action index out of range raises nothing: its loss is NaN. A logit of minus infinity excludes an atom.
+A distribution gives probabilities, mostly as logits `[..., K]`, to ascending atoms. Atoms are
+`[K]`, shared by all steps, or have the leading axes of the step too. Actions come before atoms:
+`q_logits_tm1` is `[..., A, K]`. Every operator works on a single transition and on any leading axes
+that its arguments share. Its loss is a cross-entropy `[...]`: it does not fall to 0, and its
+gradient is what counts. An action index out of range raises nothing: its loss is NaN. A logit of
+minus infinity excludes an atom.
 
-For targets over n steps pass the n-step `r_t` and `discount_t`, which `agentzoo.core.n_step` computes from sequences.
+For targets over n steps pass the n-step `r_t` and `discount_t`, which `agentzoo.core.n_step`
+computes from sequences.
 """
 
 from collections.abc import Callable
@@ -50,8 +53,9 @@ def _of_action(logits: jax.Array, action: ArrayLike) -> jax.Array:
 def categorical_l2_project(z_p: ArrayLike, probs: ArrayLike, z_q: ArrayLike) -> jax.Array:
     """Moves a distribution to other atoms: each atom of `z_p` shares its probability between the atoms of `z_q` beside it.
 
-    The result is the nearest distribution over `z_q` in the Cramer (L2) distance, and has the same mean as far as `z_q` reaches. See "A
-    Distributional Perspective on Reinforcement Learning" by Bellemare et al. (2017, https://arxiv.org/abs/1707.06887), equation 7.
+    The result is the nearest distribution over `z_q` in the Cramer (L2) distance, and has the same
+    mean as far as `z_q` reaches. See "A Distributional Perspective on Reinforcement Learning" by
+    Bellemare et al. (2017, https://arxiv.org/abs/1707.06887), equation 7.
 
     Args:
       z_p: `[P]` or `[..., P]` atoms of the distribution, in any order.
@@ -85,7 +89,8 @@ def categorical_td_learning(
 ) -> jax.Array:
     """Cross-entropy of a state's value distribution from the projection of `r_t + discount_t * Z_t` onto its atoms.
 
-    See "A Distributional Perspective on Reinforcement Learning" by Bellemare et al. (2017, https://arxiv.org/abs/1707.06887).
+    See "A Distributional Perspective on Reinforcement Learning" by Bellemare et al. (2017,
+    https://arxiv.org/abs/1707.06887).
 
     Args:
       v_atoms_tm1: `[K]` or `[..., K]` atoms at the source.
@@ -131,7 +136,10 @@ def _q_learning(
     q_t_selector,
     stop_target_gradients,
 ) -> jax.Array:
-    """Categorical Q-learning. Where `q_t_selector` is None, the mean of the destination's distribution chooses the action."""
+    """Categorical Q-learning.
+
+    Where `q_t_selector` is None, the mean of the destination's distribution chooses the action.
+    """
     by_action = shared_shape(name, "A, K", "K", q_logits_tm1=q_logits_tm1, q_logits_t=q_logits_t)
     leading = by_action[:-1]
     actions(name, leading, a_tm1=a_tm1)
@@ -170,8 +178,8 @@ def categorical_q_learning(
 ) -> jax.Array:
     """C51's loss: as `categorical_td_learning`, for an action and the action of the greatest mean at the destination.
 
-    See "A Distributional Perspective on Reinforcement Learning" by Bellemare et al. (2017, https://arxiv.org/abs/1707.06887),
-    algorithm 1.
+    See "A Distributional Perspective on Reinforcement Learning" by Bellemare et al. (2017,
+    https://arxiv.org/abs/1707.06887), algorithm 1.
 
     Args:
       q_atoms_tm1: `[K]` or `[..., K]` atoms at the source.
@@ -219,8 +227,9 @@ def categorical_double_q_learning(
 ) -> jax.Array:
     """As `categorical_q_learning`, with the action at the destination chosen by `q_t_selector`.
 
-    See "A Distributional Perspective on Reinforcement Learning" by Bellemare et al. (2017, https://arxiv.org/abs/1707.06887), and
-    "Double Q-learning" by van Hasselt (2010, https://papers.nips.cc/paper/3964-double-q-learning).
+    See "A Distributional Perspective on Reinforcement Learning" by Bellemare et al. (2017,
+    https://arxiv.org/abs/1707.06887), and "Double Q-learning" by van Hasselt (2010,
+    https://papers.nips.cc/paper/3964-double-q-learning).
 
     Args:
       q_atoms_tm1: `[K]` or `[..., K]` atoms at the source.
@@ -261,9 +270,10 @@ def two_hot_loss(
 ) -> jax.Array:
     """Cross-entropy of a value's distribution from the two-hot encoding of its target.
 
-    See "Mastering Atari, Go, Chess and Shogi by Planning with a Learned Model" by Schrittwieser et al. (2020,
-    https://arxiv.org/abs/1911.08265), appendix F. The value is `transform_from_2hot(softmax(logits), ...)`. Where values
-    span orders of magnitude, squash the targets first, as with `signed_hyperbolic`, and stretch the value.
+    See "Mastering Atari, Go, Chess and Shogi by Planning with a Learned Model" by Schrittwieser et
+    al. (2020, https://arxiv.org/abs/1911.08265), appendix F. The value is
+    `transform_from_2hot(softmax(logits), ...)`. Where values span orders of magnitude, squash the
+    targets first, as with `signed_hyperbolic`, and stretch the value.
 
     Args:
       logits: `[..., K]` logits of the atoms `linspace(min_value, max_value, K)`.
@@ -290,15 +300,17 @@ def hl_gauss_loss(
 ) -> jax.Array:
     """Cross-entropy of a value's distribution from the histogram of a Gaussian about its target.
 
-    See "Stop Regressing: Training Value Functions via Classification for Scalable Deep RL" by Farebrother et al. (2024,
-    https://arxiv.org/abs/2403.03950), section 3.1. The value is `transform_from_hl_gauss(softmax(logits), ...)`.
+    See "Stop Regressing: Training Value Functions via Classification for Scalable Deep RL" by
+    Farebrother et al. (2024, https://arxiv.org/abs/2403.03950), section 3.1. The value is
+    `transform_from_hl_gauss(softmax(logits), ...)`.
 
     Args:
       logits: `[..., K]` logits of K bins of equal width.
       targets: `[...]` target values; they count as constants, and beyond the range as its end.
       min_value: where the first bin begins.
       max_value: where the last bin ends.
-      sigma_ratio: standard deviation of the Gaussian in widths of a bin; the paper's choice by default.
+      sigma_ratio: standard deviation of the Gaussian in widths of a bin; the paper's choice by
+        default.
 
     Returns:
       `[...]` losses.

@@ -1,9 +1,11 @@
 """Policies as functions of a network's outputs, with the interface of RLax; `agentzoo.core.policies` has the same as objects.
 
-A distribution is a tuple of pure functions: `softmax(temperature=0.5).sample(key, logits)`. Preferences and logits are `[..., A]`,
-means `[..., D]`, with any leading axes. A standard deviation has the shape of the mean, or is `[D]` or a scalar that all share. An
-action has the leading axes of what it is scored by, and may have more axes in front: several samples `[N, ..., D]` of each.
-An action whose logit or preference is -inf is illegal: it has probability zero and adds nothing to an entropy, a KL or a gradient.
+A distribution is a tuple of pure functions: `softmax(temperature=0.5).sample(key, logits)`.
+Preferences and logits are `[..., A]`, means `[..., D]`, with any leading axes. A standard deviation
+has the shape of the mean, or is `[D]` or a scalar that all share. An action has the leading axes of
+what it is scored by, and may have more axes in front: several samples `[N, ..., D]` of each. An
+action whose logit or preference is -inf is illegal: it has probability zero and adds nothing to an
+entropy, a KL or a gradient.
 """
 
 import math
@@ -77,7 +79,8 @@ def softmax(temperature: ArrayLike = 1.0) -> DiscreteDistribution:
     """Softmax policy, `probs[a] = exp(logits[a] / temperature) / sum_b exp(logits[b] / temperature)`.
 
     Args:
-      temperature: a scalar, or one for each leading axis of the logits; towards 0 the policy becomes greedy.
+      temperature: a scalar, or one for each leading axis of the logits; towards 0 the policy
+        becomes greedy.
     """
 
     def sample(key, logits):
@@ -105,7 +108,8 @@ def clipped_entropy_softmax(
 
     Args:
       temperature: see `softmax`.
-      entropy_clip: the part of the largest possible entropy at which it is cut off, in [0, 1]; a scalar, or one for each leading axis.
+      entropy_clip: the part of the largest possible entropy at which it is cut off, in [0, 1]; a
+        scalar, or one for each leading axis.
     """
     plain = softmax(temperature)
 
@@ -129,7 +133,10 @@ def clipped_entropy_softmax(
 
 
 def greedy() -> DiscreteDistribution:
-    """Greedy policy: the probability is shared by the actions of largest preference. Its `kl` is None."""
+    """Greedy policy: the probability is shared by the actions of largest preference.
+
+    Its `kl` is None.
+    """
     return epsilon_greedy(0.0)
 
 
@@ -137,7 +144,8 @@ def epsilon_greedy(epsilon: ArrayLike | None = None) -> DiscreteDistribution:
     """Mixture of the greedy policy, and with probability `epsilon` the uniform one over all legal actions. Its `kl` is None.
 
     Args:
-      epsilon: a scalar or one for each leading axis of the preferences. Each function also takes one, which then counts instead.
+      epsilon: a scalar or one for each leading axis of the preferences. Each function also takes
+        one, which then counts instead.
     """
 
     def distribution(preferences, given):
@@ -193,14 +201,17 @@ def squashed_gaussian(
 ) -> ContinuousDistribution:
     """Gaussian policy of RLax that is squashed by tanh into the bounds of an action space; `policies.TanhGaussian` is SAC's.
 
-    Of raw outputs `mu` and `sigma`, the base Gaussian has mean `tanh(mu)`, so that its mode never comes nearer to a bound than
-    tanh(1) = 0.76 of the way, and standard deviation `exp(sigma_min + (sigma_max - sigma_min) * (tanh(sigma) + 1) / 2)`.
-    `sample`, `prob` and `logprob` are those of the squashed action and take one more argument, `action_spec`, with attributes
-    `minimum` and `maximum` that are scalars, `[1]` or `[D]`. **`entropy`, `kl_to_standard_normal` and `kl` are those of the base
-    Gaussian, before squashing**, as in RLax; a KL between two policies with the same bounds is the same before and after. For the
-    density of a squashed action see "Soft Actor-Critic" by Haarnoja et al. (2018, https://arxiv.org/abs/1801.01290, appendix C).
+    Of raw outputs `mu` and `sigma`, the base Gaussian has mean `tanh(mu)`, so that its mode never
+    comes nearer to a bound than tanh(1) = 0.76 of the way, and standard deviation `exp(sigma_min +
+    (sigma_max - sigma_min) * (tanh(sigma) + 1) / 2)`. `sample`, `prob` and `logprob` are those of
+    the squashed action and take one more argument, `action_spec`, with attributes `minimum` and
+    `maximum` that are scalars, `[1]` or `[D]`. **`entropy`, `kl_to_standard_normal` and `kl` are
+    those of the base Gaussian, before squashing**, as in RLax; a KL between two policies with the
+    same bounds is the same before and after. For the density of a squashed action see "Soft
+    Actor-Critic" by Haarnoja et al. (2018, https://arxiv.org/abs/1801.01290, appendix C).
 
-    `logprob` finds the Gaussian's value from the action; an action at or beyond a bound counts as the nearest float32 inside.
+    `logprob` finds the Gaussian's value from the action; an action at or beyond a bound counts as
+    the nearest float32 inside.
 
     Args:
       sigma_min: smallest logarithm of the base Gaussian's standard deviation.
@@ -252,7 +263,8 @@ def categorical_sample(key: jax.Array, probs: ArrayLike) -> jax.Array:
 def categorical_cross_entropy(labels: ArrayLike, logits: ArrayLike) -> jax.Array:
     """Cross-entropy between labels and a softmax, `-sum_a labels[a] * log softmax(logits)[a]`.
 
-    See "Deep Learning" by Goodfellow, Bengio and Courville, section 3.13 (https://www.deeplearningbook.org).
+    See "Deep Learning" by Goodfellow, Bengio and Courville, section 3.13
+    (https://www.deeplearningbook.org).
 
     Args:
       labels: `[..., A]` probabilities; they are divided by their sum.
@@ -332,7 +344,8 @@ def multivariate_normal_kl_divergence(
 ) -> jax.Array:
     """KL divergence of two Gaussians with independent dimensions, `KL(N(mu_0, sigma_0^2) || N(mu_1, sigma_1^2))`.
 
-    It is the sum over dimensions of `((sigma_0 / sigma_1)^2 - 1 + ((mu_0 - mu_1) / sigma_1)^2) / 2 - log(sigma_0 / sigma_1)`.
+    It is the sum over dimensions of `((sigma_0 / sigma_1)^2 - 1 + ((mu_0 - mu_1) / sigma_1)^2) / 2
+    - log(sigma_0 / sigma_1)`.
 
     Args:
       mu_0: `[..., D]` mean.
@@ -388,7 +401,8 @@ def _epsilon_greedy(preferences, epsilon):
 
 @operator
 def _log(probs):
-    # Zeros are replaced before the logarithm too: otherwise its infinite derivative makes their gradient NaN.
+    # Zeros are replaced before the logarithm too: otherwise its infinite derivative makes their
+    # gradient NaN.
     return jnp.where(probs == 0, -jnp.inf, jnp.log(jnp.where(probs == 0, 1, probs)))
 
 

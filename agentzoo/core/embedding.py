@@ -16,12 +16,13 @@ def embed_oar(
 ) -> jax.Array:
     """Observation features, one-hot previous action and squashed previous reward, `[features, one_hot(action), tanh(reward)]`.
 
-    See "Recurrent Experience Replay in Distributed Reinforcement Learning" by Kapturowski et al. (2019,
-    https://openreview.net/forum?id=r1lyTjAqYX, section 2.3).
+    See "Recurrent Experience Replay in Distributed Reinforcement Learning" by Kapturowski et al.
+    (2019, https://openreview.net/forum?id=r1lyTjAqYX, section 2.3).
 
     Args:
       features: `[..., D]` of the observation.
-      action: `[...]` the action that led to it; an index outside of `[0, num_actions)`, such as -1 before the first one, gives zeros.
+      action: `[...]` the action that led to it; an index outside of `[0, num_actions)`, such as -1
+        before the first one, gives zeros.
       reward: `[...]` the reward that came with it.
       num_actions: the number of actions.
 

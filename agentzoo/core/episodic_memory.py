@@ -40,14 +40,17 @@ def knn_query(
 ) -> KNNQueryResult:
     """Finds the nearest rows of a memory for each query.
 
-    The default metric ranks by a matrix product, and then measures the best candidates by `sum((x - y)^2)` itself, so that no
-    digits are lost between points that are nearly the same. Where rounding could have hidden a nearer row, all are measured.
+    The default metric ranks by a matrix product, and then measures the best candidates by `sum((x -
+    y)^2)` itself, so that no digits are lost between points that are nearly the same. Where
+    rounding could have hidden a nearer row, all are measured.
 
     Args:
-      data: `[N, D]` the memory. A row of infinities is infinitely far from everything: an empty place.
+      data: `[N, D]` the memory. A row of infinities is infinitely far from everything: an empty
+        place.
       query_points: `[..., D]`.
       num_neighbors: how many to find, at most N.
-      metric: the distance of two vectors `[D]`. A function defined once: each new one is compiled anew.
+      metric: the distance of two vectors `[D]`. A function defined once: each new one is compiled
+        anew.
 
     Returns:
       The `min(num_neighbors, N)` nearest rows of each query.
@@ -92,8 +95,9 @@ def _measure_all(rows, queries, k):
 
 
 def _measure_candidates(rows, queries, k):
-    # |q - x|^2 = |q|^2 + |x|^2 - 2 q.x. Rounding moves the sum by less than `slack` of the squares, so that this is at most what would
-    # be measured; where it is NaN, a row or a query is not finite.
+    # |q - x|^2 = |q|^2 + |x|^2 - 2 q.x. Rounding moves the sum by less than `slack` of the squares,
+    # so that this is at most what would be measured; where it is NaN, a row or a query is not
+    # finite.
     x, q = jax.lax.stop_gradient((rows, queries))
     slack = (2 * x.shape[-1] + 16) * float(jnp.finfo(x.dtype).eps)
     squares = jnp.sum(jnp.square(q), axis=-1)[:, None] + jnp.sum(jnp.square(x), axis=-1)[None]

@@ -1,14 +1,17 @@
 """Values as expectiles of their distribution: ER-DQN.
 
-The expectile of level `tau` is to the mean what a quantile is to the median: the `e` at which `tau * E[(Z - e)^+] = (1 - tau) * E[(e -
-Z)^+]`; that of level 0.5 is the mean. Expectiles are no samples: a distribution that has them must be found, imputed, before the
-Bellman operator can be applied.
+The expectile of level `tau` is to the mean what a quantile is to the median: the `e` at which `tau
+* E[(Z - e)^+] = (1 - tau) * E[(e - Z)^+]`; that of level 0.5 is the mean. Expectiles are no
+samples: a distribution that has them must be found, imputed, before the Bellman operator can be
+applied.
 
-`dist` `[..., K]` holds expectiles at the levels `tau`, which are `[K]`, shared by all steps, or `[..., K]`. Expectiles come before
-actions: `dist_q` is `[..., K, A]`. Every operator works on a single transition and on any leading axes that its arguments share. An
-action index out of range raises nothing: its loss is NaN.
+`dist` `[..., K]` holds expectiles at the levels `tau`, which are `[K]`, shared by all steps, or
+`[..., K]`. Expectiles come before actions: `dist_q` is `[..., K, A]`. Every operator works on a
+single transition and on any leading axes that its arguments share. An action index out of range
+raises nothing: its loss is NaN.
 
-For targets over n steps pass the n-step `r_t` and `discount_t`, which `agentzoo.core.n_step` computes from sequences.
+For targets over n steps pass the n-step `r_t` and `discount_t`, which `agentzoo.core.n_step`
+computes from sequences.
 """
 
 import jax
@@ -51,13 +54,14 @@ def expectile_regression_loss(
 ) -> jax.Array:
     """Expectile regression: `sum_i mean_j |tau_src[i] - (delta < 0)| * delta^2` with `delta = dist_target[j] - dist_src[i]`.
 
-    See "Statistics and Samples in Distributional Reinforcement Learning" by Rowland et al. (2019, https://arxiv.org/abs/1902.08102),
-    section 3.
+    See "Statistics and Samples in Distributional Reinforcement Learning" by Rowland et al. (2019,
+    https://arxiv.org/abs/1902.08102), section 3.
 
     Args:
       dist_src: `[..., K]` expectiles to learn.
       tau_src: `[K]` or `[..., K]` their levels.
-      dist_target: `[..., M]` samples, equally likely, of the distribution to learn from; not expectiles.
+      dist_target: `[..., M]` samples, equally likely, of the distribution to learn from; not
+        expectiles.
       stop_target_gradients: whether the target counts as a constant.
 
     Returns:
@@ -79,13 +83,16 @@ def expectile_regression_loss(
 def impute_expectiles(dist: ArrayLike, tau: ArrayLike, num_iterations: int = 8) -> jax.Array:
     """Samples of a distribution that has the given expectiles, or comes nearest to it.
 
-    As many equally likely samples as there are expectiles are moved from the expectiles until the gradient of the expectile regression
-    loss, `mean_j |tau[i] - (z[j] < dist[i])| * (z[j] - dist[i])`, is least in the square. See "Statistics and Samples in
-    Distributional Reinforcement Learning" by Rowland et al. (2019, https://arxiv.org/abs/1902.08102), section 3. The gradient is
-    piecewise linear in the samples, so a few damped Gauss-Newton steps suffice, and the whole stays one compiled program.
+    As many equally likely samples as there are expectiles are moved from the expectiles until the
+    gradient of the expectile regression loss, `mean_j |tau[i] - (z[j] < dist[i])| * (z[j] -
+    dist[i])`, is least in the square. See "Statistics and Samples in Distributional Reinforcement
+    Learning" by Rowland et al. (2019, https://arxiv.org/abs/1902.08102), section 3. The gradient is
+    piecewise linear in the samples, so a few damped Gauss-Newton steps suffice, and the whole stays
+    one compiled program.
 
     Args:
-      dist: `[..., K]` expectiles; those of a network that are out of order are put in it, as levels are.
+      dist: `[..., K]` expectiles; those of a network that are out of order are put in it, as levels
+        are.
       tau: `[K]` or `[..., K]` their levels.
       num_iterations: the number of Gauss-Newton steps.
 
@@ -133,7 +140,8 @@ def expectile_td_learning(
 ) -> jax.Array:
     """Expectile regression of a state's expectiles towards `r_t + discount_t * z`, for samples `z` imputed from `dist_v_t`.
 
-    See "Statistics and Samples in Distributional Reinforcement Learning" by Rowland et al. (2019, https://arxiv.org/abs/1902.08102).
+    See "Statistics and Samples in Distributional Reinforcement Learning" by Rowland et al. (2019,
+    https://arxiv.org/abs/1902.08102).
 
     Args:
       dist_v_tm1: `[..., K]` expectiles at the source.
@@ -175,7 +183,8 @@ def expectile_q_learning(
 ) -> jax.Array:
     """ER-DQN's loss: as `expectile_td_learning`, for an action and the action that `q_t_selector` chooses at the destination.
 
-    See "Statistics and Samples in Distributional Reinforcement Learning" by Rowland et al. (2019, https://arxiv.org/abs/1902.08102).
+    See "Statistics and Samples in Distributional Reinforcement Learning" by Rowland et al. (2019,
+    https://arxiv.org/abs/1902.08102).
 
     Args:
       dist_q_tm1: `[..., K, A]` expectiles at the source.
@@ -183,8 +192,8 @@ def expectile_q_learning(
       a_tm1: `[...]` action indices.
       r_t: `[...]` rewards.
       discount_t: `[...]` discounts, gamma times 0 at a termination.
-      q_t_selector: `[..., A]` action values that the action at the destination is chosen by: in the paper the means, which are the
-        expectiles of level 0.5.
+      q_t_selector: `[..., A]` action values that the action at the destination is chosen by: in the
+        paper the means, which are the expectiles of level 0.5.
       dist_q_t: `[..., K, A]` expectiles at the destination.
       stop_target_gradients: whether the target counts as a constant.
       num_iterations: see `impute_expectiles`.

@@ -1,6 +1,7 @@
 """Noise on actions and priors, and rewards for novelty.
 
-Actions and priors are `[..., A]`, with any leading axes. Each function consumes the key that it is given.
+Actions and priors are `[..., A]`, with any leading axes. Each function consumes the key that it is
+given.
 """
 
 from typing import NamedTuple
@@ -61,16 +62,19 @@ def ou_step(
 ) -> OUStep:
     """Adds noise that is correlated over time, `noise = (1 - damping) * noise_tm1 + stddev * N(0, 1)`.
 
-    It is the Ornstein-Uhlenbeck process in steps of one, as used in "Continuous control with deep reinforcement learning" by
-    Lillicrap et al. (2015, https://arxiv.org/abs/1509.02971, section 7). In the long run, its variance is
-    `stddev^2 / (1 - (1 - damping)^2)`. An episode begins with zeros, or with a draw of that variance.
+    It is the Ornstein-Uhlenbeck process in steps of one, as used in "Continuous control with deep
+    reinforcement learning" by Lillicrap et al. (2015, https://arxiv.org/abs/1509.02971, section 7).
+    In the long run, its variance is `stddev^2 / (1 - (1 - damping)^2)`. An episode begins with
+    zeros, or with a draw of that variance.
 
     Args:
       key: a PRNG key.
       action: any shape.
       noise_tm1: the noise of the step before, in the shape of `action`.
-      damping: how much of the noise is forgotten in a step; a scalar or of the shape of `action`. 1 gives independent noise.
-      stddev: standard deviation of what is added to the noise in a step; a scalar or of the shape of `action`.
+      damping: how much of the noise is forgotten in a step; a scalar or of the shape of `action`. 1
+        gives independent noise.
+      stddev: standard deviation of what is added to the noise in a step; a scalar or of the shape
+        of `action`.
 
     Returns:
       The noisy action, and the noise that the next step needs.
@@ -95,7 +99,8 @@ def add_ornstein_uhlenbeck_noise(
     Args:
       key: a PRNG key.
       action: any shape.
-      noise_tm1: the noise of the step before, which is what the function returned then less the action that it was given.
+      noise_tm1: the noise of the step before, which is what the function returned then less the
+        action that it was given.
       damping: how much of the noise is forgotten in a step.
       stddev: standard deviation of what is added to the noise in a step.
 
@@ -118,9 +123,10 @@ def add_dirichlet_noise(
 ) -> jax.Array:
     """Mixes a prior over actions with symmetric Dirichlet noise, `(1 - fraction) * prior + fraction * Dirichlet(alpha)`.
 
-    See "Mastering the Game of Go without Human Knowledge" by Silver et al. (2017, https://doi.org/10.1038/nature24270, "Search
-    algorithm"), and "Mastering Chess and Shogi by Self-Play" (2017, https://arxiv.org/abs/1712.01815), which has the values of
-    alpha of 0.3 for chess, 0.15 for shogi and 0.03 for Go with a fraction of 0.25.
+    See "Mastering the Game of Go without Human Knowledge" by Silver et al. (2017,
+    https://doi.org/10.1038/nature24270, "Search algorithm"), and "Mastering Chess and Shogi by
+    Self-Play" (2017, https://arxiv.org/abs/1712.01815), which has the values of alpha of 0.3 for
+    chess, 0.15 for shogi and 0.03 for Go with a fraction of 0.25.
 
     Args:
       key: a PRNG key.
@@ -145,7 +151,8 @@ def add_dirichlet_noise(
     prior, alpha, fraction = floats(
         prior=prior, dirichlet_alpha=dirichlet_alpha, dirichlet_fraction=dirichlet_fraction
     )
-    # A Dirichlet draw is a normalised draw of Gammas; of small alpha, those are zero in all but their logarithm.
+    # A Dirichlet draw is a normalised draw of Gammas; of small alpha, those are zero in all but
+    # their logarithm.
     log_gammas = jax.random.loggamma(key, alpha, prior.shape, prior.dtype)
     if mask is not None:
         values_of("add_dirichlet_noise", prior=prior, mask=mask)
@@ -189,15 +196,17 @@ def episodic_memory_intrinsic_rewards(
         similarity = sqrt(sum_k kernel_k) + constant
         reward = reward_scale / similarity, or 0 where similarity > max_similarity
 
-    See "Never Give Up: Learning Directed Exploration Strategies" by Badia et al. (2020, https://arxiv.org/abs/2002.06038, equations 2
-    and 3 and algorithm 1), whose defaults these are. All embeddings of a call are compared with the memory before it, and then take
-    the places of the oldest.
+    See "Never Give Up: Learning Directed Exploration Strategies" by Badia et al. (2020,
+    https://arxiv.org/abs/2002.06038, equations 2 and 3 and algorithm 1), whose defaults these are.
+    All embeddings of a call are compared with the memory before it, and then take the places of the
+    oldest.
 
     Args:
       embeddings: `[B, D]`.
       num_neighbors: how many neighbours count, k.
       reward_scale: scale of the rewards.
-      intrinsic_reward_state: what the last call returned. None begins an episode: memory holds `num_neighbors` zeros.
+      intrinsic_reward_state: what the last call returned. None begins an episode: memory holds
+        `num_neighbors` zeros.
       constant: added to the similarity, and to the mean distance, so that neither is zero.
       epsilon: kernel width.
       cluster_distance: relative squared distance below which two embeddings count as the same.

@@ -1,6 +1,9 @@
-"""Auxiliary tasks: rewards for changing what is seen or felt, and the loss of pixel control. Time is axis 0, batch axes follow it.
+"""Auxiliary tasks: rewards for changing what is seen or felt, and the loss of pixel control.
 
-See "Reinforcement Learning with Unsupervised Auxiliary Tasks" by Jaderberg et al. (https://arxiv.org/abs/1611.05397, section 3.1).
+Time is axis 0, batch axes follow it.
+
+See "Reinforcement Learning with Unsupervised Auxiliary Tasks" by Jaderberg et al.
+(https://arxiv.org/abs/1611.05397, section 3.1).
 """
 
 import jax
@@ -23,9 +26,10 @@ def feature_control_rewards(
 
     Args:
       features: `[T + 1, ...]`.
-      cumulant_type: which reward a step from `f_tm1` to `f_t` gives: "feature" for `f_t`, "absolute_change" for `|f_t - f_tm1|`,
-        "increase" for `f_t - f_tm1`, "decrease" for `f_tm1 - f_t`, "potential" for `discount * f_t - f_tm1`, see "Policy Invariance
-        Under Reward Transformations" by Ng et al. (1999).
+      cumulant_type: which reward a step from `f_tm1` to `f_t` gives: "feature" for `f_t`,
+        "absolute_change" for `|f_t - f_tm1|`, "increase" for `f_t - f_tm1`, "decrease" for `f_tm1 -
+        f_t`, "potential" for `discount * f_t - f_tm1`, see "Policy Invariance Under Reward
+        Transformations" by Ng et al. (1999).
       discount: of "potential", a scalar or lined up with `[T, ...]` from the left.
 
     Returns:
@@ -111,7 +115,8 @@ def pixel_control_loss(
     Args:
       observations: `[T + 1, ..., H, W, C]`.
       actions: `[T, ...]` action indices.
-      action_values: `[T + 1, ..., H / cell_size, W / cell_size, A]`, through whose last row, and maxima, no gradient passes.
+      action_values: `[T + 1, ..., H / cell_size, W / cell_size, A]`, through whose last row, and
+        maxima, no gradient passes.
       discount_factor: a scalar, `[T]`, or of the shape of the actions.
       cell_size: pixels along each side of a cell; divides H and W.
 

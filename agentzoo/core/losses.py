@@ -38,8 +38,9 @@ def l2_loss(predictions: ArrayLike, targets: ArrayLike | None = None) -> jax.Arr
 def huber_loss(x: ArrayLike, delta: ArrayLike = 1.0) -> jax.Array:
     """Quadratic within `delta` of zero and linear beyond: `0.5 x^2` if `|x| <= delta`, else `delta (|x| - 0.5 delta)`.
 
-    See "Robust Estimation of a Location Parameter" by Huber (1964). Its gradient is `x` clipped to `[-delta, delta]`, which is
-    what "error clipping" means in "Human-level control through deep reinforcement learning" by Mnih et al. (2015).
+    See "Robust Estimation of a Location Parameter" by Huber (1964). Its gradient is `x` clipped to
+    `[-delta, delta]`, which is what "error clipping" means in "Human-level control through deep
+    reinforcement learning" by Mnih et al. (2015).
 
     Args:
       x: errors, any shape.
@@ -62,8 +63,9 @@ def huber_loss(x: ArrayLike, delta: ArrayLike = 1.0) -> jax.Array:
 def expectile_loss(predictions: ArrayLike, targets: ArrayLike, expectile: ArrayLike) -> jax.Array:
     """Asymmetric squared error, `|expectile - (delta < 0)| * delta^2` with `delta = targets - predictions`.
 
-    Its minimum is the expectile of the targets: their mean at 0.5, where the loss is that of `l2_loss`, their greatest value towards 1. See
-    "Offline Reinforcement Learning with Implicit Q-Learning" by Kostrikov et al. (2021, https://arxiv.org/abs/2110.06169), equation 4.
+    Its minimum is the expectile of the targets: their mean at 0.5, where the loss is that of
+    `l2_loss`, their greatest value towards 1. See "Offline Reinforcement Learning with Implicit
+    Q-Learning" by Kostrikov et al. (2021, https://arxiv.org/abs/2110.06169), equation 4.
 
     Args:
       predictions: any shape.
@@ -108,8 +110,8 @@ def likelihood(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
 def log_loss(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
     """Binary cross-entropy, `-targets * log(predictions) - (1 - targets) * log(1 - predictions)`, with `0 * log(0) = 0`.
 
-    It is `-log(likelihood(predictions, targets))`. A prediction that is certain and right costs 0 and has a finite gradient; one that is
-    certain and wrong costs infinity.
+    It is `-log(likelihood(predictions, targets))`. A prediction that is certain and right costs 0
+    and has a finite gradient; one that is certain and wrong costs infinity.
 
     Args:
       predictions: probabilities of a 1, any shape.
@@ -138,8 +140,9 @@ Tree = TypeVar("Tree")
 def clip_gradient(x: Tree, gradient_min: ArrayLike, gradient_max: ArrayLike) -> Tree:
     """The identity, whose gradient is clipped to `[gradient_min, gradient_max]` in every element on its way back.
 
-    See "Human-level control through deep reinforcement learning" by Mnih et al. (2015, https://doi.org/10.1038/nature14236), methods.
-    Only reverse mode clips: a derivative in forward mode comes from the inputs, knows no gradient of the loss, and passes as it is.
+    See "Human-level control through deep reinforcement learning" by Mnih et al. (2015,
+    https://doi.org/10.1038/nature14236), methods. Only reverse mode clips: a derivative in forward
+    mode comes from the inputs, knows no gradient of the loss, and passes as it is.
 
     Args:
       x: an array, or a tree of arrays.

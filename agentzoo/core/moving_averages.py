@@ -1,7 +1,8 @@
 """Running statistics of streams: moving averages, and normalisers of observations and rewards.
 
-States are trees of arrays and functions of them are pure, so that they live in the state of an agent. Samples may be trees of arrays
-too. Statistics are kept in float32 or wider, without cancellation, and with a mapped axis named they are those of all devices together.
+States are trees of arrays and functions of them are pure, so that they live in the state of an
+agent. Samples may be trees of arrays too. Statistics are kept in float32 or wider, without
+cancellation, and with a mapped axis named they are those of all devices together.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,8 +43,8 @@ class EmaMoments(NamedTuple):
 class EmaState(NamedTuple):
     """What `create_ema` keeps.
 
-    RLax's `mu` and `nu` are averages of `x` and `x^2` that begin at zero, from which no variance can be had where the mean is large.
-    Here both are free of that beginning, and `nu` is centred.
+    RLax's `mu` and `nu` are averages of `x` and `x^2` that begin at zero, from which no variance
+    can be had where the mean is large. Here both are free of that beginning, and `nu` is centred.
 
     Attributes:
       mu: a tree of means.
@@ -67,17 +68,19 @@ def create_ema(
 ) -> tuple[Callable[[Any], EmaState], Callable[[Any, EmaState], tuple[EmaMoments, EmaState]]]:
     """Exponential moving averages of the mean and the variance of each leaf of a tree.
 
-    An update multiplies the weight of all earlier samples by `decay`. Weights are divided by their sum, so that zeros from before the
-    first update count for nothing; see "Adam: A Method for Stochastic Optimization" by Kingma and Ba
-    (https://arxiv.org/abs/1412.6980, section 3).
+    An update multiplies the weight of all earlier samples by `decay`. Weights are divided by their
+    sum, so that zeros from before the first update count for nothing; see "Adam: A Method for
+    Stochastic Optimization" by Kingma and Ba (https://arxiv.org/abs/1412.6980, section 3).
 
     Args:
       decay: in [0, 1).
       pmean_axis_name: a mapped axis, or several, to average over too.
-      axis: of each leaf to average over; None for all, which leaves a scalar. For one mean per feature of `[T, B, F]` it is `(0, 1)`.
+      axis: of each leaf to average over; None for all, which leaves a scalar. For one mean per
+        feature of `[T, B, F]` it is `(0, 1)`.
 
     Returns:
-      `init(tree) -> state`, which reads the shapes of a tree, and `update(tree, state) -> (moments, state)`.
+      `init(tree) -> state`, which reads the shapes of a tree, and `update(tree, state) -> (moments,
+      state)`.
     """
     axes = axis if axis is None or isinstance(axis, int) else tuple(axis)
 
@@ -121,8 +124,9 @@ def _update_ema(
 class RunningMeanStd(NamedTuple):
     """Mean and variance of each element over all samples so far, to normalise observations with.
 
-    However the samples are divided into batches and over devices, the statistics are those of all of them at once, up to rounding;
-    see "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances" by Chan, Golub and LeVeque (1979).
+    However the samples are divided into batches and over devices, the statistics are those of all
+    of them at once, up to rounding; see "Updating Formulae and a Pairwise Algorithm for Computing
+    Sample Variances" by Chan, Golub and LeVeque (1979).
 
     Attributes:
       count: sum of the weights of all samples.
@@ -153,7 +157,8 @@ class RunningMeanStd(NamedTuple):
 
         Args:
           x: samples, a tree of `[..., *sample]` with any leading axes.
-          weights: `[...]` the weight of each sample, or a mask; None for ones. Samples of weight 0 may be anything.
+          weights: `[...]` the weight of each sample, or a mask; None for ones. Samples of weight 0
+            may be anything.
           axis_name: a mapped axis, or several, over which the samples are divided.
 
         Returns:
@@ -263,8 +268,9 @@ def _leading_axes(method: str, x: Any, state: RunningMeanStd) -> tuple[int, ...]
 class RewardNormalizer(NamedTuple):
     """Divides rewards by the running standard deviation of their discounted sum, so that returns have a scale of about one.
 
-    The sum is `g_t = r_t + gamma * g_tm1`, from zero at the beginning of an episode: over rewards that have been, unlike a return. See
-    "Implementation Matters in Deep Policy Gradients" by Engstrom et al. (https://arxiv.org/abs/2005.12729, algorithm 1).
+    The sum is `g_t = r_t + gamma * g_tm1`, from zero at the beginning of an episode: over rewards
+    that have been, unlike a return. See "Implementation Matters in Deep Policy Gradients" by
+    Engstrom et al. (https://arxiv.org/abs/2005.12729, algorithm 1).
 
     Attributes:
       returns: `[...]` the sum in each environment, zero where an episode is about to begin.
@@ -295,7 +301,8 @@ class RewardNormalizer(NamedTuple):
 
         Args:
           r_t: `[T, ...]` rewards, time first, going on where the last update ended.
-          last_t: `[T, ...]` true where the episode ended. It may have been terminated or truncated: what comes next is another episode.
+          last_t: `[T, ...]` true where the episode ended. It may have been terminated or truncated:
+            what comes next is another episode.
           gamma: discount per step, a scalar.
           mask: `[T, ...]` false for a step that never happened; None if all did.
           axis_name: a mapped axis, or several, over which environments are divided.

@@ -1,22 +1,24 @@
 """Maximum a posteriori policy optimisation: MPO from sampled actions, V-MPO from advantages, and their Lagrange multipliers.
 
-MPO improves a policy in two steps. The E-step weighs actions of the *target* policy by `exp(q / temperature)`; the M-step fits the
-*online* policy to them, held near the target policy by KL constraints. Each constraint has a dual variable, `alpha`, and a bound,
-`epsilon`, and is learned by gradient descent beside the policy::
+MPO improves a policy in two steps. The E-step weighs actions of the *target* policy by `exp(q /
+temperature)`; the M-step fits the *online* policy to them, held near the target policy by KL
+constraints. Each constraint has a dual variable, `alpha`, and a bound, `epsilon`, and is learned by
+gradient descent beside the policy::
 
     loss = -sum_a weights[a] * log pi(a)                                  policy
          + temperature * (epsilon + log mean_a exp(q[a] / temperature))   temperature, which keeps the E-step within its bound
          + stop(alpha) * KL(target || online)                             KL penalty
          + alpha * (epsilon - stop(KL(target || online)))                 alpha, which rises while the KL exceeds its bound
 
-`gaussian_mpo_loss` and `categorical_mpo_loss` are the whole of it from the parameters of both policies; begin there. The rest are the
-parts, for policies of another kind. See "Maximum a Posteriori Policy Optimisation" by Abdolmaleki et al. (2018,
-https://arxiv.org/abs/1806.06920), "Relative Entropy Regularized Policy Iteration" (2018, https://arxiv.org/abs/1812.02256), and
-"V-MPO: On-Policy Maximum a Posteriori Policy Optimization for Discrete and Continuous Control" by Song et al. (2020,
-https://arxiv.org/abs/1909.12238).
+`gaussian_mpo_loss` and `categorical_mpo_loss` are the whole of it from the parameters of both
+policies; begin there. The rest are the parts, for policies of another kind. See "Maximum a
+Posteriori Policy Optimisation" by Abdolmaleki et al. (2018, https://arxiv.org/abs/1806.06920),
+"Relative Entropy Regularized Policy Iteration" (2018, https://arxiv.org/abs/1812.02256), and
+"V-MPO: On-Policy Maximum a Posteriori Policy Optimization for Discrete and Continuous Control" by
+Song et al. (2020, https://arxiv.org/abs/1909.12238).
 
-`E*` stands for any axes of the steps, `[]`, `[B]`, `[T, B]`...; samples of an action have one more, S, the first unless `sample_axis`
-says otherwise.
+`E*` stands for any axes of the steps, `[]`, `[B]`, `[T, B]`...; samples of an action have one more,
+S, the first unless `sample_axis` says otherwise.
 """
 
 import functools
@@ -68,9 +70,11 @@ class LagrangePenalty(NamedTuple):
     """A constraint's dual variable and its bound.
 
     Attributes:
-      alpha: the dual variable before its projection; a scalar or, for a KL, one for each dimension or element of it.
+      alpha: the dual variable before its projection; a scalar or, for a KL, one for each dimension
+        or element of it.
       epsilon: the bound, of like shape.
-      per_dimension: whether the KL has a last axis of dimensions, each of which is constrained on its own.
+      per_dimension: whether the KL has a last axis of dimensions, each of which is constrained on
+        its own.
     """
 
     alpha: ArrayLike
@@ -86,8 +90,10 @@ class MpoOutputs(NamedTuple):
       policy_loss: E*, the weighted negative log-likelihood.
       kl_loss: E*, the KL penalty.
       alpha_loss: E*, the alphas' dual loss.
-      normalized_weights: the E-step's weights, which sum to 1: over the samples, `[S, E*]`; of V-MPO over all steps, E*.
-      num_samples: how many samples were weighed: S; of V-MPO the number of steps in the top fraction.
+      normalized_weights: the E-step's weights, which sum to 1: over the samples, `[S, E*]`; of
+        V-MPO over all steps, E*.
+      num_samples: how many samples were weighed: S; of V-MPO the number of steps in the top
+        fraction.
     """
 
     temperature_loss: jax.Array
@@ -114,9 +120,10 @@ _clip_below.defvjp(
 def clip_projection(x: ArrayLike, minimum: float = 1e-10) -> jax.Array:
     """Projects a dual variable, `max(x, minimum)`, and lets it return from below.
 
-    The gradient of a plain clip is zero below the minimum: a dual that an optimiser's step has made negative stays there for good, and
-    its constraint is no longer enforced. Here a gradient passes that would raise `x`; one that would lower it further does not. There
-    is no forward-mode derivative.
+    The gradient of a plain clip is zero below the minimum: a dual that an optimiser's step has made
+    negative stays there for good, and its constraint is no longer enforced. Here a gradient passes
+    that would raise `x`; one that would lower it further does not. There is no forward-mode
+    derivative.
 
     Args:
       x: a dual variable, any shape.
@@ -209,13 +216,15 @@ def mpo_compute_weights_and_temperature_loss(
 ) -> tuple[jax.Array, jax.Array, int]:
     """MPO's E-step for actions sampled from the target policy: `weights = softmax(q / temperature)` over the samples.
 
-    The temperature's loss is `temperature * (epsilon + log mean exp(q / temperature))`, the dual of a bound on the KL of the weighted
-    to the target policy; see https://arxiv.org/abs/1806.06920. Its gradient reaches the action values too; `mpo_loss` stops it.
+    The temperature's loss is `temperature * (epsilon + log mean exp(q / temperature))`, the dual of
+    a bound on the KL of the weighted to the target policy; see https://arxiv.org/abs/1806.06920.
+    Its gradient reaches the action values too; `mpo_loss` stops it.
 
     Args:
       sample_q_values: `[S, E*]` action values of the samples.
       temperature_constraint: the temperature (a scalar, or E*) and its bound.
-      projection_operator: maps the dual variable to a positive temperature, such as `clip_projection`.
+      projection_operator: maps the dual variable to a positive temperature, such as
+        `clip_projection`.
       sample_axis: the axis of S.
       use_stop_gradient: whether the weights are constants.
 
@@ -281,14 +290,17 @@ def kl_constraint_loss(
     """The losses of a constraint `kl <= epsilon`, and its projected dual variable.
 
     Args:
-      kl: E*, or `[E*, D]` with a constraint for each of D dimensions. Any other quantity may be bounded in the same way.
-      penalty: the dual variable, the bound, and whether there is a D. Both may be scalars, `[D]`, or of the shape of `kl`.
+      kl: E*, or `[E*, D]` with a constraint for each of D dimensions. Any other quantity may be
+        bounded in the same way.
+      penalty: the dual variable, the bound, and whether there is a D. Both may be scalars, `[D]`,
+        or of the shape of `kl`.
       projection_operator: maps the dual variable to a positive one, such as `clip_projection`.
-      use_stop_gradient: whether the dual variable is a constant in the first loss, and the KL in the second.
+      use_stop_gradient: whether the dual variable is a constant in the first loss, and the KL in
+        the second.
 
     Returns:
-      The penalty `alpha * kl`, which lowers the KL; the dual loss `alpha * (epsilon - kl)`, which raises alpha while the KL exceeds its
-      bound; both E*, summed over D; and the projected alpha.
+      The penalty `alpha * kl`, which lowers the KL; the dual loss `alpha * (epsilon - kl)`, which
+      raises alpha while the KL exceeds its bound; both E*, summed over D; and the projected alpha.
 
     Raises:
       ShapeError: if shapes do not fit together.
@@ -361,23 +373,28 @@ def mpo_loss(
 ) -> tuple[jax.Array, MpoOutputs]:
     """MPO's loss for any policy.
 
-    See "Maximum a Posteriori Policy Optimisation" by Abdolmaleki et al. (2018, https://arxiv.org/abs/1806.06920), and
-    `gaussian_mpo_loss` and `categorical_mpo_loss`, which work out the arguments for the usual policies.
+    See "Maximum a Posteriori Policy Optimisation" by Abdolmaleki et al. (2018,
+    https://arxiv.org/abs/1806.06920), and `gaussian_mpo_loss` and `categorical_mpo_loss`, which
+    work out the arguments for the usual policies.
 
     Args:
-      sample_log_probs: `[S, E*]` log-probabilities under the online policy of actions that the target policy has sampled.
+      sample_log_probs: `[S, E*]` log-probabilities under the online policy of actions that the
+        target policy has sampled.
       sample_q_values: `[S, E*]` their action values.
-      temperature_constraint: the temperature (a scalar, or E*) and the bound on the KL of the weighted to the target policy.
-      kl_constraints: pairs of `KL(target policy || online policy)`, in which the target's parameters are constants, and its penalty.
-        E*, or `[E*, D]` with `per_dimension`. None are needed.
-      projection_operator: maps each dual variable to a positive one. `clip_projection` for variables that are the duals themselves,
-        `softplus_projection` for free parameters.
+      temperature_constraint: the temperature (a scalar, or E*) and the bound on the KL of the
+        weighted to the target policy.
+      kl_constraints: pairs of `KL(target policy || online policy)`, in which the target's
+        parameters are constants, and its penalty. E*, or `[E*, D]` with `per_dimension`. None are
+        needed.
+      projection_operator: maps each dual variable to a positive one. `clip_projection` for
+        variables that are the duals themselves, `softplus_projection` for free parameters.
       policy_loss_weight: of the policy's loss in the sum, a scalar, as all weights.
       temperature_loss_weight: of the temperature's loss.
       kl_loss_weight: of the KL penalty.
       alpha_loss_weight: of the alphas' loss.
       sample_axis: the axis of S.
-      use_stop_gradient: whether weights and action values are constants, and alphas in the KL penalty and KLs in the alphas' loss.
+      use_stop_gradient: whether weights and action values are constants, and alphas in the KL
+        penalty and KLs in the alphas' loss.
 
     Returns:
       The loss, E*, to be averaged; and its parts.
@@ -430,16 +447,19 @@ def get_top_k_weights(
 ) -> jax.Array:
     """Keeps the restarting weights of the largest advantages and sets the others to 0.
 
-    V-MPO learns from these alone; see "V-MPO" by Song et al. (2020, https://arxiv.org/abs/1909.12238).
+    V-MPO learns from these alone; see "V-MPO" by Song et al. (2020,
+    https://arxiv.org/abs/1909.12238).
 
     Args:
-      top_k_fraction: the share to keep, in (0, 1]; of N advantages the `floor(top_k_fraction * N)` largest.
+      top_k_fraction: the share to keep, in (0, 1]; of N advantages the `floor(top_k_fraction * N)`
+        largest.
       restarting_weights: E*, 0 for a step that never counts, else 1.
       scaled_advantages: E*.
-      axis_name: of a mapped axis whose devices hold parts of the batch, if any; the largest are then those of all devices.
+      axis_name: of a mapped axis whose devices hold parts of the batch, if any; the largest are
+        then those of all devices.
       use_stop_gradient: whether the weights are constants.
-      exact: whether to keep exactly that many, the earliest of equal advantages. Otherwise, as in RLax, all that equal the least one
-        kept are kept with it: everything, if all are equal.
+      exact: whether to keep exactly that many, the earliest of equal advantages. Otherwise, as in
+        RLax, all that equal the least one kept are kept with it: everything, if all are equal.
 
     Returns:
       The weights, E*.
@@ -547,23 +567,27 @@ def vmpo_compute_weights_and_temperature_loss(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """V-MPO's E-step: weights proportional to `exp(advantages / temperature)` over the steps of the largest advantages.
 
-    The temperature's loss is `temperature * (epsilon + log mean exp(advantages / temperature))` over the same steps; see
-    https://arxiv.org/abs/1909.12238. Its gradient reaches the advantages too; `vmpo_loss` stops it.
+    The temperature's loss is `temperature * (epsilon + log mean exp(advantages / temperature))`
+    over the same steps; see https://arxiv.org/abs/1909.12238. Its gradient reaches the advantages
+    too; `vmpo_loss` stops it.
 
     Args:
       advantages: E*.
-      restarting_weights: E*, 0 for a step that does not count, such as the first of an episode, else 1.
+      restarting_weights: E*, 0 for a step that does not count, such as the first of an episode,
+        else 1.
       importance_weights: E*, importance-sampling ratios, or 1.
       temperature_constraint: the temperature and its bound, scalars.
-      projection_operator: maps the dual variable to a positive temperature, such as `clip_projection`.
+      projection_operator: maps the dual variable to a positive temperature, such as
+        `clip_projection`.
       top_k_fraction: the share of steps that are used, in (0, 1].
       axis_name: of a mapped axis whose devices hold parts of the batch, if any.
       use_stop_gradient: whether the weights are constants.
-      exact_top_k: whether exactly that share is used if advantages are equal; see `get_top_k_weights`.
+      exact_top_k: whether exactly that share is used if advantages are equal; see
+        `get_top_k_weights`.
 
     Returns:
-      The temperature's loss, a scalar; the weights, E*, of sum 1; and the number of steps used. If none is left, the weights are 0 and
-      the loss is `temperature * epsilon`.
+      The temperature's loss, a scalar; the weights, E*, of sum 1; and the number of steps used. If
+      none is left, the weights are 0 and the loss is `temperature * epsilon`.
 
     Raises:
       ShapeError: if shapes do not fit together.
@@ -606,28 +630,35 @@ def vmpo_loss(
 ) -> tuple[jax.Array, MpoOutputs]:
     """V-MPO's loss for any policy.
 
-    See "V-MPO: On-Policy Maximum a Posteriori Policy Optimization for Discrete and Continuous Control" by Song et al. (2020,
-    https://arxiv.org/abs/1909.12238).
+    See "V-MPO: On-Policy Maximum a Posteriori Policy Optimization for Discrete and Continuous
+    Control" by Song et al. (2020, https://arxiv.org/abs/1909.12238).
 
     Args:
-      sample_log_probs: E*, log-probabilities under the online policy of the actions taken by the target policy.
+      sample_log_probs: E*, log-probabilities under the online policy of the actions taken by the
+        target policy.
       advantages: E*, their advantages.
       temperature_constraint: the temperature and its bound, scalars.
       kl_constraints: as in `mpo_loss`.
       projection_operator: as in `mpo_loss`.
-      restarting_weights: E*, 0 for a step that does not count, such as the first of an episode, else 1; ones if left out.
+      restarting_weights: E*, 0 for a step that does not count, such as the first of an episode,
+        else 1; ones if left out.
       importance_weights: E*, importance-sampling ratios; ones if left out.
-      top_k_fraction: the share of steps, those of the largest advantages, that the policy is fitted to.
+      top_k_fraction: the share of steps, those of the largest advantages, that the policy is fitted
+        to.
       policy_loss_weight: of the policy's loss in the sum, a scalar, as all weights.
       temperature_loss_weight: of the temperature's loss.
       kl_loss_weight: of the KL penalty.
       alpha_loss_weight: of the alphas' loss.
-      axis_name: of a mapped axis whose devices hold parts of the batch, if any. Losses are then to be averaged over it.
-      use_stop_gradient: whether weights and advantages are constants, and alphas in the KL penalty and KLs in the alphas' loss.
-      exact_top_k: whether exactly that share is used if advantages are equal; see `get_top_k_weights`.
+      axis_name: of a mapped axis whose devices hold parts of the batch, if any. Losses are then to
+        be averaged over it.
+      use_stop_gradient: whether weights and advantages are constants, and alphas in the KL penalty
+        and KLs in the alphas' loss.
+      exact_top_k: whether exactly that share is used if advantages are equal; see
+        `get_top_k_weights`.
 
     Returns:
-      The loss, E*, to be averaged (the policy's is scaled so that its mean is the weighted sum); and its parts.
+      The loss, E*, to be averaged (the policy's is scaled so that its mean is the weighted sum);
+      and its parts.
 
     Raises:
       ShapeError: if shapes do not fit together.
@@ -677,16 +708,20 @@ def vmpo_loss(
 class GaussianMpoDuals(NamedTuple):
     """The dual variables of `gaussian_mpo_loss` as logarithms, so that a step is a relative change whatever their size.
 
-    They are learned beside the policy, usually at a larger learning rate, such as 0.03 with Adam. Keep an alpha from falling far below 1
-    while its constraint is idle: it would take as long to come back. And from growing far beyond sqrt(epsilon / epsilon_mean), or the
-    like: steps that are too large to obey the bound would let it grow without end, and then nothing else is learned. The policy's own Adam
-    should forget soon (b2=0.99): while its scale lags behind gradients that alpha makes larger, its steps raise the KL further.
+    They are learned beside the policy, usually at a larger learning rate, such as 0.03 with Adam.
+    Keep an alpha from falling far below 1 while its constraint is idle: it would take as long to
+    come back. And from growing far beyond sqrt(epsilon / epsilon_mean), or the like: steps that are
+    too large to obey the bound would let it grow without end, and then nothing else is learned. The
+    policy's own Adam should forget soon (b2=0.99): while its scale lags behind gradients that alpha
+    makes larger, its steps raise the KL further.
 
     Attributes:
       temperature: a scalar.
-      alpha_mean: `[D]` for a constraint on each dimension's mean, or a scalar for one on all together.
+      alpha_mean: `[D]` for a constraint on each dimension's mean, or a scalar for one on all
+        together.
       alpha_stddev: likewise for the standard deviations.
-      penalty_temperature: a scalar, of the penalty for actions out of bounds; None for no such penalty.
+      penalty_temperature: a scalar, of the penalty for actions out of bounds; None for no such
+        penalty.
     """
 
     temperature: jax.Array
@@ -706,11 +741,14 @@ class GaussianMpoDuals(NamedTuple):
         """Logarithms of the given values.
 
         Args:
-          num_dimensions: D, for constraints on each dimension; None for constraints on all together.
+          num_dimensions: D, for constraints on each dimension; None for constraints on all
+            together.
           temperature: the first temperature, in units of the action values.
-          alpha_mean: the first weight of the mean's KL, in units of the action values divided by the temperature.
+          alpha_mean: the first weight of the mean's KL, in units of the action values divided by
+            the temperature.
           alpha_stddev: the same of the standard deviation's KL.
-          penalty_temperature: the first temperature of the penalty for actions out of bounds, in units of the actions; None for none.
+          penalty_temperature: the first temperature of the penalty for actions out of bounds, in
+            units of the actions; None for none.
         """
         shape = () if num_dimensions is None else (num_dimensions,)
         return cls(
@@ -739,7 +777,8 @@ class GaussianMpoStatistics(NamedTuple):
       epsilon_mean: its bound.
       kl_stddev: the same due to the standard deviations.
       epsilon_stddev: its bound.
-      kl_penalty: KL to the target policy of the policy that the penalty improves; None if there is none.
+      kl_penalty: KL to the target policy of the policy that the penalty improves; None if there is
+        none.
       epsilon_penalty: its bound.
     """
 
@@ -787,33 +826,40 @@ def gaussian_mpo_loss(
 ) -> tuple[jax.Array, GaussianMpoStatistics]:
     """MPO's whole loss for a diagonal Gaussian policy, with separate KL constraints on its mean and its standard deviation.
 
-    Two sets of the policy network's parameters take part. The *online* ones are learned. The *target* ones are a copy of them that is
-    refreshed every so many (say 100) learning steps; the target policy samples the actions, and the target critic values them. What is
-    constrained is how far the online policy has moved from the target policy::
+    Two sets of the policy network's parameters take part. The *online* ones are learned. The
+    *target* ones are a copy of them that is refreshed every so many (say 100) learning steps; the
+    target policy samples the actions, and the target critic values them. What is constrained is how
+    far the online policy has moved from the target policy::
 
         KL(N(target_mean, target_stddev) || N(online_mean, target_stddev)) <= epsilon_mean
         KL(N(target_mean, target_stddev) || N(target_mean, online_stddev)) <= epsilon_stddev
 
-    These are zero, and so is their gradient, while both copies are equal, and grow with the learning steps since the last refresh. Were
-    the target's parameters those of the online policy itself, they would always be zero and nothing would be constrained. The policy is
-    fitted in the same two parts, so that the mean can move fast while the standard deviation shrinks slowly. Gradients reach
-    `online_mean`, `online_stddev` and `duals`; all else is constant.
+    These are zero, and so is their gradient, while both copies are equal, and grow with the
+    learning steps since the last refresh. Were the target's parameters those of the online policy
+    itself, they would always be zero and nothing would be constrained. The policy is fitted in the
+    same two parts, so that the mean can move fast while the standard deviation shrinks slowly.
+    Gradients reach `online_mean`, `online_stddev` and `duals`; all else is constant.
 
-    See "Maximum a Posteriori Policy Optimisation" by Abdolmaleki et al. (2018, https://arxiv.org/abs/1806.06920), "Relative Entropy
-    Regularized Policy Iteration" (2018, https://arxiv.org/abs/1812.02256) for the separate constraints, and "A Distributional View on
-    Multi-Objective Policy Optimization" (2020, https://arxiv.org/abs/2005.07513) for the penalty, whose E-step is a second one, on
-    minus the distance of an action to the bounds.
+    See "Maximum a Posteriori Policy Optimisation" by Abdolmaleki et al. (2018,
+    https://arxiv.org/abs/1806.06920), "Relative Entropy Regularized Policy Iteration" (2018,
+    https://arxiv.org/abs/1812.02256) for the separate constraints, and "A Distributional View on
+    Multi-Objective Policy Optimization" (2020, https://arxiv.org/abs/2005.07513) for the penalty,
+    whose E-step is a second one, on minus the distance of an action to the bounds.
 
     Args:
       online_mean: `[..., D]` means of the policy that is learned.
       online_stddev: `[..., D]` its standard deviations.
       target_mean: `[..., D]` means of the policy that has sampled the actions.
       target_stddev: `[..., D]` its standard deviations.
-      sample_actions: `[S, ..., D]` S actions for each step, sampled from the target policy and not clipped.
-      sample_q_values: `[S, ...]` their action values; where the penalty is on, those of the actions clipped to the bounds.
-      duals: from `GaussianMpoDuals.init`; its shapes say whether constraints hold for each dimension, and whether there is a penalty.
+      sample_actions: `[S, ..., D]` S actions for each step, sampled from the target policy and not
+        clipped.
+      sample_q_values: `[S, ...]` their action values; where the penalty is on, those of the actions
+        clipped to the bounds.
+      duals: from `GaussianMpoDuals.init`; its shapes say whether constraints hold for each
+        dimension, and whether there is a penalty.
       epsilon: bound on the KL of the improved to the target policy; a scalar, as all bounds.
-      epsilon_mean: bound on the mean's KL; of each dimension where the dual is `[D]`, else of their sum.
+      epsilon_mean: bound on the mean's KL; of each dimension where the dual is `[D]`, else of their
+        sum.
       epsilon_stddev: bound on the standard deviation's KL; likewise.
       epsilon_penalty: bound on the KL of the policy that the penalty improves to the target policy.
       action_minimum: the least allowed action, a scalar or `[D]`.
@@ -962,9 +1008,10 @@ def _mean_over_steps(
 class CategoricalMpoDuals(NamedTuple):
     """The dual variables of `categorical_mpo_loss` as logarithms, so that a step is a relative change whatever their size.
 
-    They are learned beside the policy, usually at a larger learning rate, such as 0.03 with Adam. Keep an alpha from falling far below 1
-    while its constraint is idle: it would take as long to come back. And from growing far beyond sqrt(epsilon / epsilon_kl): steps
-    that are too large to obey the bound would let it grow without end, and then nothing else is learned.
+    They are learned beside the policy, usually at a larger learning rate, such as 0.03 with Adam.
+    Keep an alpha from falling far below 1 while its constraint is idle: it would take as long to
+    come back. And from growing far beyond sqrt(epsilon / epsilon_kl): steps that are too large to
+    obey the bound would let it grow without end, and then nothing else is learned.
 
     Attributes:
       temperature: a scalar.
@@ -1026,13 +1073,16 @@ def categorical_mpo_loss(
 ) -> tuple[jax.Array, CategoricalMpoStatistics]:
     """MPO's whole loss for a categorical policy, summed over all actions instead of samples.
 
-    The improved policy is `softmax(target_logits + q_values / temperature)`; the online policy is fitted to it under the constraint
-    `KL(softmax(target_logits) || softmax(online_logits)) <= epsilon_kl`. The *target* logits come from a copy of the policy network's
-    parameters that is refreshed every so many (say 100) learning steps: the KL is zero just after a refresh, and would always be zero
-    with the online parameters in its place; see `gaussian_mpo_loss`. Gradients reach `online_logits` and `duals`; all else is constant.
+    The improved policy is `softmax(target_logits + q_values / temperature)`; the online policy is
+    fitted to it under the constraint `KL(softmax(target_logits) || softmax(online_logits)) <=
+    epsilon_kl`. The *target* logits come from a copy of the policy network's parameters that is
+    refreshed every so many (say 100) learning steps: the KL is zero just after a refresh, and would
+    always be zero with the online parameters in its place; see `gaussian_mpo_loss`. Gradients reach
+    `online_logits` and `duals`; all else is constant.
 
-    See "Maximum a Posteriori Policy Optimisation" by Abdolmaleki et al. (2018, https://arxiv.org/abs/1806.06920). Actions may be ruled
-    out by logits of `-inf` in both policies.
+    See "Maximum a Posteriori Policy Optimisation" by Abdolmaleki et al. (2018,
+    https://arxiv.org/abs/1806.06920). Actions may be ruled out by logits of `-inf` in both
+    policies.
 
     Args:
       online_logits: `[..., A]` of the policy that is learned.

@@ -39,14 +39,16 @@ def n_step_transitions(
 ) -> NStepTransitions:
     """Joins each step of a trajectory and those after it to one transition over `n` steps.
 
-    Any loss of a single transition becomes an n-step loss with them: `categorical_q_learning(atoms, q_logits_tm1, a_tm1, steps.r_t,
-    steps.discount_t, atoms, steps.bootstrap_t)`. As for `n_step_bootstrapped_returns`, fewer steps are joined where the trajectory ends
-    earlier, or an episode at `last_t`; beyond a termination, where the discount is 0, nothing counts.
+    Any loss of a single transition becomes an n-step loss with them: `categorical_q_learning(atoms,
+    q_logits_tm1, a_tm1, steps.r_t, steps.discount_t, atoms, steps.bootstrap_t)`. As for
+    `n_step_bootstrapped_returns`, fewer steps are joined where the trajectory ends earlier, or an
+    episode at `last_t`; beyond a termination, where the discount is 0, nothing counts.
 
     Args:
       r_t: `[T, ...]` rewards.
       discount_t: `[T, ...]` discounts, gamma times 0 at a termination.
-      bootstrap_t: tree of `[T, ...]` and any further axes: what the target takes from a step's destination, such as `q_logits_t`.
+      bootstrap_t: tree of `[T, ...]` and any further axes: what the target takes from a step's
+        destination, such as `q_logits_t`.
       n: the number of steps, at least 1; a Python integer.
       last_t: `[T, ...]` whether an episode ends with the step.
       mask: `[T, ...]` whether the step happened.
@@ -73,7 +75,8 @@ def n_step_transitions(
         )
 
     discount_t = jnp.broadcast_to(discount_t, shape)
-    # With the time of each step as its value, the return without rewards is the time that it bootstraps from.
+    # With the time of each step as its value, the return without rewards is the time that it
+    # bootstraps from.
     time = jnp.arange(shape[0], dtype=jnp.float32).reshape(-1, *[1] * (len(shape) - 1))
     last = returns(0.0, 1.0, jnp.broadcast_to(time, shape)).astype(jnp.int32)
 

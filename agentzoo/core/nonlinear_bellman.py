@@ -1,8 +1,9 @@
 """Bellman targets in a transformed space: a network predicts `tx.apply(value)`, and returns are computed from the values behind it.
 
-A `TxPair` is a transform and its inverse. Time is axis 0, as in `agentzoo.core.returns`: values are `[T, ...]`, action values
-`[T, ..., A]`. Pairs that encode a scalar as probabilities add or remove a last axis of bins. See "General non-linear Bellman
-equations" by van Hasselt et al. (2019, https://arxiv.org/abs/1907.03687).
+A `TxPair` is a transform and its inverse. Time is axis 0, as in `agentzoo.core.returns`: values are
+`[T, ...]`, action values `[T, ..., A]`. Pairs that encode a scalar as probabilities add or remove a
+last axis of bins. See "General non-linear Bellman equations" by van Hasselt et al. (2019,
+https://arxiv.org/abs/1907.03687).
 """
 
 import inspect
@@ -152,9 +153,10 @@ def hl_gauss_pair(
 def muzero_pair(min_value: float, max_value: float, num_bins: int, tx: TxPair) -> TxPair:
     """A squashing transform, then two-hot: MuZero's encoding of values.
 
-    The mean is taken in the squashed space, so a distribution that is not two-hot stands for less than its mean value;
-    `unbiased_transform_pair` mends that. See "Mastering Atari, Go, Chess and Shogi by Planning with a Learned Model" by Schrittwieser et
-    al. (2020, https://arxiv.org/abs/1911.08265), appendix F.
+    The mean is taken in the squashed space, so a distribution that is not two-hot stands for less
+    than its mean value; `unbiased_transform_pair` mends that. See "Mastering Atari, Go, Chess and
+    Shogi by Planning with a Learned Model" by Schrittwieser et al. (2020,
+    https://arxiv.org/abs/1911.08265), appendix F.
 
     Args:
       min_value: the first atom, in the squashed space.
@@ -204,8 +206,8 @@ def transform_values(build_targets: Callable, *value_argnums: int) -> Callable:
       *value_argnums: which of its arguments are values, and come in transformed.
 
     Returns:
-      A function with the arguments of `build_targets` after a `TxPair`. It computes `tx.apply(build_targets(...))` with the values
-      `tx.apply_inv(value)`.
+      A function with the arguments of `build_targets` after a `TxPair`. It computes
+      `tx.apply(build_targets(...))` with the values `tx.apply_inv(value)`.
     """
     signature = inspect.signature(build_targets)
     value_names = {list(signature.parameters)[i] for i in value_argnums}
@@ -251,7 +253,8 @@ def transformed_q_lambda(
 ) -> jax.Array:
     """Errors of Peng's or Watkins' Q(lambda) in a transformed space.
 
-    See "General non-linear Bellman equations" by van Hasselt et al. (2019, https://arxiv.org/abs/1907.03687), and `q_lambda`.
+    See "General non-linear Bellman equations" by van Hasselt et al. (2019,
+    https://arxiv.org/abs/1907.03687), and `q_lambda`.
 
     Args:
       q_tm1: `[T, ..., A]` transformed action values at the source.
@@ -259,7 +262,8 @@ def transformed_q_lambda(
       r_t: `[T, ...]` rewards.
       discount_t: `[T, ...]` discounts, gamma times 0 at a termination.
       q_t: `[T, ..., A]` transformed action values at the destination.
-      lambda_: `[T, ...]` or scalar mixing parameters; Watkins' are 0 where the action at the destination was not greedy.
+      lambda_: `[T, ...]` or scalar mixing parameters; Watkins' are 0 where the action at the
+        destination was not greedy.
       stop_target_gradients: whether the target counts as a constant.
       tx_pair: the transform, which must be increasing.
 
@@ -296,8 +300,8 @@ def transformed_n_step_q_learning(
 ) -> jax.Array:
     """Errors of n-step Q-learning in a transformed space; double Q-learning, if the online network chose `a_t`.
 
-    See "Recurrent Experience Replay in Distributed Reinforcement Learning" by Kapturowski et al. (2019,
-    https://openreview.net/forum?id=r1lyTjAqYX), section 2.3.
+    See "Recurrent Experience Replay in Distributed Reinforcement Learning" by Kapturowski et al.
+    (2019, https://openreview.net/forum?id=r1lyTjAqYX), section 2.3.
 
     Args:
       q_tm1: `[T, ..., A]` transformed action values at the source.
@@ -348,8 +352,9 @@ def transformed_retrace(
 ) -> jax.Array:
     """Retrace errors in a transformed space, with traces `lambda_ * min(1, pi_t[a_t] / (mu_t + eps))`.
 
-    See "Safe and Efficient Off-Policy Reinforcement Learning" by Munos et al. (2016, https://arxiv.org/abs/1606.02647), "Recurrent
-    Experience Replay in Distributed Reinforcement Learning" by Kapturowski et al. (2019, https://openreview.net/forum?id=r1lyTjAqYX), and
+    See "Safe and Efficient Off-Policy Reinforcement Learning" by Munos et al. (2016,
+    https://arxiv.org/abs/1606.02647), "Recurrent Experience Replay in Distributed Reinforcement
+    Learning" by Kapturowski et al. (2019, https://openreview.net/forum?id=r1lyTjAqYX), and
     `retrace`.
 
     Args:

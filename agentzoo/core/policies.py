@@ -1,13 +1,17 @@
 """Policies as distribution objects: what `agentzoo.core.distributions` has as functions, and what it lacks.
 
-Each is a `distrax.Distribution`: `sample(seed=key, sample_shape=())`, `sample_and_log_prob(seed=key)`, `log_prob(action)`,
-`entropy()`, `mode()`, `kl_divergence(other)`. It is a pytree, which `jax.jit` takes and returns. `mode()` is the action to evaluate an
-agent by. Parameters are `[..., A]` or `[..., D]`, with any leading axes; what is computed has those, after a sample's own.
+Each is a `distrax.Distribution`: `sample(seed=key, sample_shape=())`,
+`sample_and_log_prob(seed=key)`, `log_prob(action)`, `entropy()`, `mode()`, `kl_divergence(other)`.
+It is a pytree, which `jax.jit` takes and returns. `mode()` is the action to evaluate an agent by.
+Parameters are `[..., A]` or `[..., D]`, with any leading axes; what is computed has those, after a
+sample's own.
 
-An action is illegal where its logit is -inf or a boolean `mask` is False: it has probability zero, and entropies, divergences and
-all gradients stay finite. An impossible action has log-probability -inf.
+An action is illegal where its logit is -inf or a boolean `mask` is False: it has probability zero,
+and entropies, divergences and all gradients stay finite. An impossible action has log-probability
+-inf.
 
-Importing this module imports distrax, which takes longer than importing JAX; nothing else in `agentzoo.core` does.
+Importing this module imports distrax, which takes longer than importing JAX; nothing else in
+`agentzoo.core` does.
 """
 
 import math
@@ -96,7 +100,8 @@ class ClippedEntropySoftmax(Softmax):
     Args:
       logits: `[..., A]`.
       temperature: a scalar or `[...]`.
-      entropy_clip: the part of the logarithm of the number of legal actions at which the entropy is cut off, in [0, 1].
+      entropy_clip: the part of the logarithm of the number of legal actions at which the entropy is
+        cut off, in [0, 1].
       mask: `[..., A]`, True where an action is legal.
     """
 
@@ -213,13 +218,14 @@ class DiagonalGaussian(_Broadcasting, distrax.Independent):
 class TanhGaussian(distrax.Distribution):
     """A Gaussian squashed into the bounds of a `Box`, `low + (high - low) * (tanh(u) + 1) / 2` with `u ~ N(mean, diag(std^2))`.
 
-    See "Soft Actor-Critic: Off-Policy Maximum Entropy Deep Reinforcement Learning with a Stochastic Actor" by Haarnoja et al. (2018,
-    https://arxiv.org/abs/1801.01290, appendix C).
+    See "Soft Actor-Critic: Off-Policy Maximum Entropy Deep Reinforcement Learning with a Stochastic
+    Actor" by Haarnoja et al. (2018, https://arxiv.org/abs/1801.01290, appendix C).
 
-    `sample_and_log_prob` computes the log-probability from `u` itself, where it is accurate everywhere. From the action alone, digits are
-    lost near a bound, and at a bound all of them: `log_prob` counts such an action as the nearest number inside. To learn later from an
-    action of which the log-probability matters, store `u`: draw it from `DiagonalGaussian(mean, std)`, act by `squash(u)`, and use
-    `log_prob_pre_tanh(u)`.
+    `sample_and_log_prob` computes the log-probability from `u` itself, where it is accurate
+    everywhere. From the action alone, digits are lost near a bound, and at a bound all of them:
+    `log_prob` counts such an action as the nearest number inside. To learn later from an action of
+    which the log-probability matters, store `u`: draw it from `DiagonalGaussian(mean, std)`, act by
+    `squash(u)`, and use `log_prob_pre_tanh(u)`.
 
     Args:
       mean: `[..., D]`, of `u`.
@@ -276,14 +282,17 @@ class TanhGaussian(distrax.Distribution):
         )
 
     def mode(self) -> jax.Array:
-        """The squashed mean: the median of each dimension. The density itself may be largest at a bound."""
+        """The squashed mean: the median of each dimension.
+
+        The density itself may be largest at a bound.
+        """
         return self.squash(self.pre_tanh_mean)
 
     def entropy(self) -> jax.Array:
         """Entropy in nats, exact but for rounding."""
         mean, std = self.pre_tanh_mean, self.pre_tanh_std
-        # E log(1 - tanh(u)^2) = 2 log 2 - 2 E|u| - 2 E log(1 + exp(-2 |u|)): the first expectation has a closed form, and what the other
-        # is of vanishes away from 0.
+        # E log(1 - tanh(u)^2) = 2 log 2 - 2 E|u| - 2 E log(1 + exp(-2 |u|)): the first expectation
+        # has a closed form, and what the other is of vanishes away from 0.
         z = jnp.clip(mean / std, -20, 20)
         mean_size = 2 * std * jax.scipy.stats.norm.pdf(z) + mean * jax.lax.erf(z / math.sqrt(2))
         remainder = _half_line(mean, std) + _half_line(-mean, std)

@@ -1,9 +1,10 @@
 """Policy gradients: the actor's losses, PPO's pieces and its diagnostics.
 
-Every operator works on single steps and on any leading axes that all arguments share: logits of `[..., A]` with actions and
-advantages of `[...]`. `_t` marks what belongs to the step itself. Losses are to be minimised. `w_t` weighs the steps, 0 for one
-that does not count, and `reduction` says what the sum of losses is divided by: "mean" by the number of steps, whatever their
-weights; "masked_mean" by the sum of the weights; "sum" and "none" by nothing ("none" also keeps the axes).
+Every operator works on single steps and on any leading axes that all arguments share: logits of
+`[..., A]` with actions and advantages of `[...]`. `_t` marks what belongs to the step itself.
+Losses are to be minimised. `w_t` weighs the steps, 0 for one that does not count, and `reduction`
+says what the sum of losses is divided by: "mean" by the number of steps, whatever their weights;
+"masked_mean" by the sum of the weights; "sum" and "none" by nothing ("none" also keeps the axes).
 """
 
 import math
@@ -52,12 +53,14 @@ def dpg_loss(
 ) -> jax.Array:
     """Deterministic policy gradient, `0.5 * (stop(a_t + dqda_t) - a_t)^2`, whose gradient in `a_t` is `-dqda_t`.
 
-    See "Deterministic Policy Gradient Algorithms" by Silver et al. (2014, https://proceedings.mlr.press/v32/silver14.html), equation 9.
+    See "Deterministic Policy Gradient Algorithms" by Silver et al. (2014,
+    https://proceedings.mlr.press/v32/silver14.html), equation 9.
 
     Args:
       a_t: `[..., D]` actions of the policy.
       dqda_t: `[..., D]` gradients of the critic in these actions.
-      dqda_clipping: the largest norm of `dqda_t`, to which longer vectors are scaled; None for no limit.
+      dqda_clipping: the largest norm of `dqda_t`, to which longer vectors are scaled; None for no
+        limit.
       use_stop_gradient: whether `a_t + dqda_t` counts as a constant.
 
     Returns:
@@ -89,8 +92,9 @@ def policy_gradient_loss(
 ) -> jax.Array:
     """Policy gradient of a categorical policy, `-mean(w_t * log softmax(logits_t)[a_t] * adv_t)`.
 
-    See "Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning" by Williams (1992,
-    https://doi.org/10.1007/BF00992696). For other policies see `sampled_policy_gradient_loss`.
+    See "Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning"
+    by Williams (1992, https://doi.org/10.1007/BF00992696). For other policies see
+    `sampled_policy_gradient_loss`.
 
     Args:
       logits_t: `[..., A]` logits.
@@ -125,9 +129,9 @@ def log_prob_policy_gradient_loss(
 ) -> jax.Array:
     """Policy gradient of any policy from the log-probabilities of the actions taken, `-mean(w_t * log_prob_t * adv_t)`.
 
-    The actions must be constants where `log_prob_t` is computed. A gradient through an action that the policy has sampled by
-    reparametrisation would be a second one, of the opposite kind; `sampled_policy_gradient_loss` stops it. For the paper see
-    `policy_gradient_loss`.
+    The actions must be constants where `log_prob_t` is computed. A gradient through an action that
+    the policy has sampled by reparametrisation would be a second one, of the opposite kind;
+    `sampled_policy_gradient_loss` stops it. For the paper see `policy_gradient_loss`.
 
     Args:
       log_prob_t: `[...]` log-probabilities of the actions under the policy.
@@ -158,10 +162,12 @@ def sampled_policy_gradient_loss(
 ) -> jax.Array:
     """Policy gradient of any distribution, `-mean(w_t * distribution.log_prob(a_t) * adv_t)` with constant actions.
 
-    With a diagonal Gaussian this is the Gaussian policy gradient. For the paper see `policy_gradient_loss`.
+    With a diagonal Gaussian this is the Gaussian policy gradient. For the paper see
+    `policy_gradient_loss`.
 
     Args:
-      distribution: has `log_prob`, which maps the actions to `[...]`; of distrax, of `core`, or your own.
+      distribution: has `log_prob`, which maps the actions to `[...]`; of distrax, of `core`, or
+        your own.
       a_t: `[...]` or `[..., D]` actions, always constants.
       adv_t: `[...]` advantages.
       w_t: `[...]` weights, or a scalar.
@@ -186,8 +192,9 @@ def entropy_loss(
 ) -> jax.Array:
     """Entropy bonus of a categorical policy, `-mean(w_t * H(softmax(logits_t)))`.
 
-    See "Function Optimization using Connectionist Reinforcement Learning Algorithms" by Williams and Peng (1991,
-    https://doi.org/10.1080/09540099108946587). Actions may be ruled out by logits of `-inf`.
+    See "Function Optimization using Connectionist Reinforcement Learning Algorithms" by Williams
+    and Peng (1991, https://doi.org/10.1080/09540099108946587). Actions may be ruled out by logits
+    of `-inf`.
 
     Args:
       logits_t: `[..., A]` logits.
@@ -224,14 +231,14 @@ def qpg_loss(
 ) -> jax.Array:
     """Q-based policy gradient over all actions, `-mean(sum_a pi[a] * adv[a])`, where `adv = q_t - sum_b pi[b] * q_t[b]`.
 
-    See "Actor-Critic Policy Optimization in Partially Observable Multiagent Environments" by Srinivasan et al. (2018,
-    https://arxiv.org/abs/1810.09026). The `pi` within `adv` is a constant.
+    See "Actor-Critic Policy Optimization in Partially Observable Multiagent Environments" by
+    Srinivasan et al. (2018, https://arxiv.org/abs/1810.09026). The `pi` within `adv` is a constant.
 
     Args:
       logits_t: `[..., A]` logits.
       q_t: `[..., A]` action values.
-      use_stop_gradient: whether the action values count as constants. (Their gradient in this loss is zero in any case: all `q_t`
-        raised by the same amount raise the baseline with them.)
+      use_stop_gradient: whether the action values count as constants. (Their gradient in this loss
+        is zero in any case: all `q_t` raised by the same amount raise the baseline with them.)
       w_t: `[...]` weights, or a scalar.
       reduction: "mean", "masked_mean", "sum" or "none".
 
@@ -256,8 +263,8 @@ def rm_loss(
 ) -> jax.Array:
     """Regret-matching policy gradient, `-mean(sum_a pi[a] * max(adv[a], 0))`, where `adv = q_t - sum_b pi[b] * q_t[b]`.
 
-    See "Actor-Critic Policy Optimization in Partially Observable Multiagent Environments" by Srinivasan et al. (2018,
-    https://arxiv.org/abs/1810.09026). The `pi` within `adv` is a constant.
+    See "Actor-Critic Policy Optimization in Partially Observable Multiagent Environments" by
+    Srinivasan et al. (2018, https://arxiv.org/abs/1810.09026). The `pi` within `adv` is a constant.
 
     Args:
       logits_t: `[..., A]` logits.
@@ -287,8 +294,8 @@ def rpg_loss(
 ) -> jax.Array:
     """Regret policy gradient, `mean(sum_a max(q_t[a] - sum_b pi[b] * q_t[b], 0))`, an upper bound on the regret.
 
-    See "Actor-Critic Policy Optimization in Partially Observable Multiagent Environments" by Srinivasan et al. (2018,
-    https://arxiv.org/abs/1810.09026).
+    See "Actor-Critic Policy Optimization in Partially Observable Multiagent Environments" by
+    Srinivasan et al. (2018, https://arxiv.org/abs/1810.09026).
 
     Args:
       logits_t: `[..., A]` logits.
@@ -313,7 +320,10 @@ _LARGEST_LOG_RATIO = 20.0
 
 
 def _log_ratio(log_prob_t: jax.Array, old_log_prob_t: jax.Array) -> jax.Array:
-    """Log-ratios of which no exponential overflows. One that is capped keeps its gradient, if it is finite."""
+    """Log-ratios of which no exponential overflows.
+
+    One that is capped keeps its gradient, if it is finite.
+    """
     dtype = log_prob_t.dtype
     largest = min(_LARGEST_LOG_RATIO, 0.5 * math.log(float(jnp.finfo(dtype).max)))
     log_ratio_t = jnp.minimum(log_prob_t - old_log_prob_t, jnp.finfo(dtype).max)
@@ -325,9 +335,9 @@ def _log_ratio(log_prob_t: jax.Array, old_log_prob_t: jax.Array) -> jax.Array:
 def prob_ratios(log_prob_t: ArrayLike, old_log_prob_t: ArrayLike) -> jax.Array:
     """How much likelier the policy makes an action than the policy that took it, `exp(log_prob_t - old_log_prob_t)`.
 
-    A log-ratio above 20 counts as 20, so that ratios and their gradients stay finite. (In half precision,
-    the limit is 5.5.) See "Proximal Policy Optimization Algorithms" by Schulman et al. (2017,
-    https://arxiv.org/abs/1707.06347, section 3).
+    A log-ratio above 20 counts as 20, so that ratios and their gradients stay finite. (In half
+    precision, the limit is 5.5.) See "Proximal Policy Optimization Algorithms" by Schulman et al.
+    (2017, https://arxiv.org/abs/1707.06347, section 3).
 
     Args:
       log_prob_t: `[...]` log-probabilities under the policy.
@@ -355,10 +365,12 @@ def clipped_surrogate_pg_loss(
 ) -> jax.Array:
     """PPO's policy loss, `-mean(min(prob_ratios_t * adv_t, clip(prob_ratios_t, 1 - epsilon, 1 + epsilon) * adv_t))`.
 
-    See "Proximal Policy Optimization Algorithms" by Schulman et al. (2017, https://arxiv.org/abs/1707.06347), equation 7.
+    See "Proximal Policy Optimization Algorithms" by Schulman et al. (2017,
+    https://arxiv.org/abs/1707.06347), equation 7.
 
     Args:
-      prob_ratios_t: `[...]` ratios of the new to the old probability of the action taken, as by `prob_ratios`.
+      prob_ratios_t: `[...]` ratios of the new to the old probability of the action taken, as by
+        `prob_ratios`.
       adv_t: `[...]` advantages.
       epsilon: how far from 1 a ratio may earn; a scalar, or `[...]`.
       use_stop_gradient: whether the advantages count as constants.
@@ -393,9 +405,10 @@ def clipped_value_loss(
 ) -> jax.Array:
     """PPO's value loss, `mean(0.5 * max((v_t - target_t)^2, (clipped_t - target_t)^2))`.
 
-    There `clipped_t = clip(v_t, old_v_t - epsilon, old_v_t + epsilon)`: a value earns nothing by moving farther than `epsilon` from
-    what it was when the data were collected. It is the value loss of OpenAI's implementation of "Proximal Policy Optimization
-    Algorithms" (https://arxiv.org/abs/1707.06347), not of the paper.
+    There `clipped_t = clip(v_t, old_v_t - epsilon, old_v_t + epsilon)`: a value earns nothing by
+    moving farther than `epsilon` from what it was when the data were collected. It is the value
+    loss of OpenAI's implementation of "Proximal Policy Optimization Algorithms"
+    (https://arxiv.org/abs/1707.06347), not of the paper.
 
     Args:
       v_t: `[...]` values.
@@ -437,10 +450,10 @@ def approximate_kl(
 ) -> jax.Array:
     """Estimates `KL(old policy || policy)` from the log-probabilities of the actions that the old policy has taken.
 
-    With `x = log_prob_t - old_log_prob_t`, "k1" is `-x`: unbiased, but noisy and negative for half of the steps. "k2" is `0.5 * x^2`:
-    biased, with little noise. "k3" is `exp(x) - 1 - x`: unbiased, with little noise, and never negative;
-    there, `x` is capped as in `prob_ratios`. See "Approximating KL Divergence" by Schulman (2020,
-    http://joschu.net/blog/kl-approx.html).
+    With `x = log_prob_t - old_log_prob_t`, "k1" is `-x`: unbiased, but noisy and negative for half
+    of the steps. "k2" is `0.5 * x^2`: biased, with little noise. "k3" is `exp(x) - 1 - x`:
+    unbiased, with little noise, and never negative; there, `x` is capped as in `prob_ratios`. See
+    "Approximating KL Divergence" by Schulman (2020, http://joschu.net/blog/kl-approx.html).
 
     Args:
       log_prob_t: `[...]` log-probabilities under the policy.
@@ -504,7 +517,8 @@ def explained_variance(
 ) -> jax.Array:
     """How well values predict returns, `1 - Var[target_t - v_t] / Var[target_t]`, over all axes.
 
-    1 for a perfect prediction up to a constant, 0 for one that is no better than a constant, and below 0 for a worse one.
+    1 for a perfect prediction up to a constant, 0 for one that is no better than a constant, and
+    below 0 for a worse one.
 
     Args:
       v_t: `[...]` values.
@@ -512,8 +526,8 @@ def explained_variance(
       w_t: `[...]` weights, or a scalar.
 
     Returns:
-      A scalar. Where all returns are equal it is 1 if the values are right up to a constant, and 0 otherwise, as
-      scikit-learn has it, so that it is always finite.
+      A scalar. Where all returns are equal it is 1 if the values are right up to a constant, and 0
+      otherwise, as scikit-learn has it, so that it is always finite.
 
     Raises:
       ShapeError: if shapes do not fit together.

@@ -1,7 +1,8 @@
 """Targets for a policy, sampled and weighed, and their distillation into a distribution.
 
-Distributions are whatever has `sample(seed=..., sample_shape=...)`, `log_prob` and `batch_shape`: those of `core`, of distrax, or
-your own. Samples come first: S samples of a distribution with batch shape `[...]` are `[S, ...]`.
+Distributions are whatever has `sample(seed=..., sample_shape=...)`, `log_prob` and `batch_shape`:
+those of `core`, of distrax, or your own. Samples come first: S samples of a distribution with batch
+shape `[...]` are `[S, ...]`.
 """
 
 from typing import Any, NamedTuple
@@ -79,8 +80,9 @@ def sampled_policy_distillation_loss(
 ) -> jax.Array:
     """Cross-entropy of sampled targets, `-mean(weights * distribution.log_prob(actions))`.
 
-    See "Muesli: Combining Improvements in Policy Optimization" by Hessel et al. (2021, https://arxiv.org/abs/2104.06159), where the
-    actions are sampled from a prior policy and the weights are their exponentiated, clipped advantages.
+    See "Muesli: Combining Improvements in Policy Optimization" by Hessel et al. (2021,
+    https://arxiv.org/abs/2104.06159), where the actions are sampled from a prior policy and the
+    weights are their exponentiated, clipped advantages.
 
     Args:
       distribution: the policy to be trained, with batch shape `[...]`.

@@ -1,10 +1,11 @@
 """PopArt: a linear layer learns normalised targets, and its outputs stay what they are when the normalisation moves.
 
-Each of K outputs (tasks, say) has statistics of its own. Targets and values `[...]` come with indices of the same shape that say
-which output they belong to. `popart` and its parts act on statistics and parameters that the caller keeps together; `PopArt` keeps
-them together itself, and is the safer choice. See "Learning values across many orders of magnitude" by van Hasselt et al. (2016,
-https://arxiv.org/abs/1602.07714), and for several outputs "Multi-task Deep Reinforcement Learning with PopArt" by Hessel et al. (2018,
-https://arxiv.org/abs/1809.04474).
+Each of K outputs (tasks, say) has statistics of its own. Targets and values `[...]` come with
+indices of the same shape that say which output they belong to. `popart` and its parts act on
+statistics and parameters that the caller keeps together; `PopArt` keeps them together itself, and
+is the safer choice. See "Learning values across many orders of magnitude" by van Hasselt et al.
+(2016, https://arxiv.org/abs/1602.07714), and for several outputs "Multi-task Deep Reinforcement
+Learning with PopArt" by Hessel et al. (2018, https://arxiv.org/abs/1809.04474).
 """
 
 from collections.abc import Callable, Mapping
@@ -41,8 +42,9 @@ class PopArtState(NamedTuple):
       shift: `[K]` means.
       scale: `[K]` standard deviations, within bounds.
       second_moment: `[K]` mean squares.
-      moments: what the above are computed from, as `scale` may be at a bound and `second_moment - shift^2` has no digit left where the
-        mean is large. A state made of the first three alone works, with that error.
+      moments: what the above are computed from, as `scale` may be at a bound and `second_moment -
+        shift^2` has no digit left where the mean is large. A state made of the first three alone
+        works, with that error.
     """
 
     shift: ArrayLike
@@ -105,7 +107,8 @@ def unnormalize(state: PopArtState, normalized: ArrayLike, indices: ArrayLike) -
     normalized, shift, scale = floats(normalized=normalized, shift=state.shift, scale=state.scale)
     indices = _indices("unnormalize", indices, normalized.shape)
     known = (indices >= 0) & (indices < shift.size)
-    # A choice between product and sum keeps compilers from fusing them, so that the product is rounded as a quotient is.
+    # A choice between product and sum keeps compilers from fusing them, so that the product is
+    # rounded as a quotient is.
     return jnp.where(known, jnp.take(scale, indices, mode="clip") * normalized, jnp.nan) + jnp.take(
         shift, indices, mode="clip"
     )
@@ -148,20 +151,23 @@ def art(
 ) -> PopArtState:
     """Adapts the statistics to targets: "ART" of van Hasselt et al., section 2.2.
 
-    For the n targets of an output with mean m, `shift += weight * (m - shift)`, and likewise for the second moment. The variance is
-    updated by itself, as by Chan, Golub and LeVeque (1979), so that it is exact at any mean.
+    For the n targets of an output with mean m, `shift += weight * (m - shift)`, and likewise for
+    the second moment. The variance is updated by itself, as by Chan, Golub and LeVeque (1979), so
+    that it is exact at any mean.
 
     Args:
       state: statistics of K outputs.
       targets: `[...]` of any shape.
-      indices: `[...]` or one for all, the outputs they belong to. Targets of an index out of range do not count.
+      indices: `[...]` or one for all, the outputs they belong to. Targets of an index out of range
+        do not count.
       step_size: weight of one target, in [0, 1]; a scalar or `[K]`, as are the bounds.
       scale_lb: lower bound of the scale.
       scale_ub: upper bound of the scale.
       axis_name: a mapped axis, or several, over which there are more targets.
-      batch_step: the weight of n targets: "sequential" for `1 - (1 - step_size)^n`, which n updates with one target each would have;
-        "mean" for `step_size`; "sum" for `n * step_size`, which RLax has: the same as the first where it is small, but it overshoots,
-        and the variance turns negative, where it is above 1.
+      batch_step: the weight of n targets: "sequential" for `1 - (1 - step_size)^n`, which n updates
+        with one target each would have; "mean" for `step_size`; "sum" for `n * step_size`, which
+        RLax has: the same as the first where it is small, but it overshoots, and the variance turns
+        negative, where it is above 1.
 
     Returns:
       The new statistics.
@@ -210,12 +216,12 @@ def _art(
 def pop(params: LinearParams, old: PopArtState, new: PopArtState) -> dict[str, Any]:
     """Moves the parameters of the linear layer with the statistics: "POP" of van Hasselt et al., section 2.1.
 
-    `w <- w * old.scale / new.scale` and `b <- (old.scale * b + old.shift - new.shift) / new.scale`, so that
-    `scale * (x w + b) + shift` is what it was.
+    `w <- w * old.scale / new.scale` and `b <- (old.scale * b + old.shift - new.shift) / new.scale`,
+    so that `scale * (x w + b) + shift` is what it was.
 
     Args:
-      params: `w` of `[..., K]` and `b` of `[K]`. Where there are statistics of one output alone, all outputs of the
-        layer share them, as the action values of one task do.
+      params: `w` of `[..., K]` and `b` of `[K]`. Where there are statistics of one output alone,
+        all outputs of the layer share them, as the action values of one task do.
       old: the statistics that the parameters belong to.
       new: the statistics that they are to belong to.
 
@@ -262,7 +268,8 @@ def popart(
 ]:
     """`art` followed by `pop`.
 
-    A learner must go on with both things that it returns: the parameters do not fit other statistics. `PopArt` cannot get that wrong.
+    A learner must go on with both things that it returns: the parameters do not fit other
+    statistics. `PopArt` cannot get that wrong.
 
     Args:
       num_outputs: the number K of outputs.
@@ -273,7 +280,8 @@ def popart(
       batch_step: see `art`.
 
     Returns:
-      `initial_state() -> state`, shift 0 and scale 1, and `update(params, state, targets, indices) -> (params, state)`.
+      `initial_state() -> state`, shift 0 and scale 1, and `update(params, state, targets, indices)
+      -> (params, state)`.
     """
 
     def initial_state() -> PopArtState:
@@ -294,12 +302,13 @@ def popart(
 class PopArt(NamedTuple):
     """A linear layer together with the statistics that its parameters belong to.
 
-    Neither moves without the other: `update` moves both and changes no unnormalized output, and a gradient step replaces `params`
-    alone, in the result of `update`::
+    Neither moves without the other: `update` moves both and changes no unnormalized output, and a
+    gradient step replaces `params` alone, in the result of `update`::
 
         pop_art = pop_art.update(targets, indices)
-        grads = jax.grad(lambda params: loss(pop_art._replace(params=params).apply(features, indices)))(pop_art.params)
-        pop_art = pop_art._replace(params=optax.apply_updates(pop_art.params, ...))
+        grads = jax.grad(lambda params: loss(pop_art._replace(params=params).apply(features,
+        indices)))(pop_art.params) pop_art =
+        pop_art._replace(params=optax.apply_updates(pop_art.params, ...))
 
     Attributes:
       params: `w` of `[F, K]` and `b` of `[K]`, to be learned.

@@ -1,10 +1,12 @@
 """Values as quantiles of their distribution: QR-DQN, IQN and FQF.
 
-`dist` `[..., N]` holds quantiles at the levels `tau`, which are `[N]`, shared by all steps, or `[..., N]`. Quantiles come before
-actions: `dist_q` is `[..., N, A]`. Every operator works on a single transition and on any leading axes that its arguments share. An
-action index out of range raises nothing: its loss is NaN.
+`dist` `[..., N]` holds quantiles at the levels `tau`, which are `[N]`, shared by all steps, or
+`[..., N]`. Quantiles come before actions: `dist_q` is `[..., N, A]`. Every operator works on a
+single transition and on any leading axes that its arguments share. An action index out of range
+raises nothing: its loss is NaN.
 
-For targets over n steps pass the n-step `r_t` and `discount_t`, which `agentzoo.core.n_step` computes from sequences.
+For targets over n steps pass the n-step `r_t` and `discount_t`, which `agentzoo.core.n_step`
+computes from sequences.
 """
 
 import jax
@@ -48,8 +50,9 @@ def quantile_regression_loss(
 ) -> jax.Array:
     """Quantile regression: `sum_i mean_j |tau_src[i] - (delta < 0)| * huber(delta)` with `delta = dist_target[j] - dist_src[i]`.
 
-    See "Distributional Reinforcement Learning with Quantile Regression" by Dabney et al. (2018, https://arxiv.org/abs/1710.10044),
-    equations 8 to 10. With `huber_param = 0`, `huber` is the absolute value.
+    See "Distributional Reinforcement Learning with Quantile Regression" by Dabney et al. (2018,
+    https://arxiv.org/abs/1710.10044), equations 8 to 10. With `huber_param = 0`, `huber` is the
+    absolute value.
 
     Args:
       dist_src: `[..., N]` quantiles to learn.
@@ -57,9 +60,9 @@ def quantile_regression_loss(
       dist_target: `[..., M]` samples, equally likely, of the distribution to learn from.
       huber_param: where the Huber loss turns linear; a scalar.
       stop_target_gradients: whether the target counts as a constant.
-      normalize: whether to divide the Huber loss by `huber_param`, so that it approaches the absolute value as that goes to 0, as
-        in equation 3 of "Implicit Quantile Networks for Distributional Reinforcement Learning". By default small parameters make for
-        small losses.
+      normalize: whether to divide the Huber loss by `huber_param`, so that it approaches the
+        absolute value as that goes to 0, as in equation 3 of "Implicit Quantile Networks for
+        Distributional Reinforcement Learning". By default small parameters make for small losses.
 
     Returns:
       `[...]` losses.
@@ -139,8 +142,9 @@ def quantile_q_learning(
 ) -> jax.Array:
     """QR-DQN's loss: quantile regression of an action's quantiles towards `r_t + discount_t * dist_q_t[:, a_t]`.
 
-    The action `a_t` is the one of the greatest mean of `dist_q_t_selector`. See "Distributional Reinforcement Learning with Quantile
-    Regression" by Dabney et al. (2018, https://arxiv.org/abs/1710.10044), algorithm 1.
+    The action `a_t` is the one of the greatest mean of `dist_q_t_selector`. See "Distributional
+    Reinforcement Learning with Quantile Regression" by Dabney et al. (2018,
+    https://arxiv.org/abs/1710.10044), algorithm 1.
 
     Args:
       dist_q_tm1: `[..., N, A]` quantiles at the source.
@@ -148,8 +152,8 @@ def quantile_q_learning(
       a_tm1: `[...]` action indices.
       r_t: `[...]` rewards.
       discount_t: `[...]` discounts, gamma times 0 at a termination.
-      dist_q_t_selector: `[..., K, A]` quantiles at the destination that the action is chosen by; `values[..., None, :]` chooses by any
-        other values `[..., A]`, such as a CVaR.
+      dist_q_t_selector: `[..., K, A]` quantiles at the destination that the action is chosen by;
+        `values[..., None, :]` chooses by any other values `[..., A]`, such as a CVaR.
       dist_q_t: `[..., M, A]` quantiles at the destination that the chosen action is valued by.
       huber_param: where the Huber loss turns linear; a scalar.
       stop_target_gradients: whether the target counts as a constant.
@@ -182,10 +186,11 @@ def iqn_loss(
 ) -> jax.Array:
     """Loss of implicit quantile networks: `quantile_q_learning` at sampled levels, with the Huber loss divided by `huber_param`.
 
-    See "Implicit Quantile Networks for Distributional Reinforcement Learning" by Dabney et al. (2018,
-    https://arxiv.org/abs/1806.06923), equation 3. The three sets of quantiles need not be equally many. For a policy that is averse to
-    risk, or seeks it, sample the levels of `dist_q_t_selector` from a distorted distribution (section 4). With the midpoints of
-    proposed fractions as levels this is also FQF's loss of the quantiles.
+    See "Implicit Quantile Networks for Distributional Reinforcement Learning" by Dabney et al.
+    (2018, https://arxiv.org/abs/1806.06923), equation 3. The three sets of quantiles need not be
+    equally many. For a policy that is averse to risk, or seeks it, sample the levels of
+    `dist_q_t_selector` from a distorted distribution (section 4). With the midpoints of proposed
+    fractions as levels this is also FQF's loss of the quantiles.
 
     Args:
       dist_q_tm1: `[..., N, A]` quantiles at the source, at levels drawn from U(0, 1).
@@ -226,9 +231,9 @@ def quantile_expected_sarsa(
 ) -> jax.Array:
     """Quantile regression towards all actions at the destination: `sum_a probs_a_t[a] * loss(r_t + discount_t * dist_q_t[:, a])`.
 
-    That is the loss towards the mixture of their distributions. See "Distributional Reinforcement Learning with Quantile Regression"
-    by Dabney et al. (2018, https://arxiv.org/abs/1710.10044), and "A Theoretical and Empirical Analysis of Expected Sarsa" by van
-    Seijen et al. (2009).
+    That is the loss towards the mixture of their distributions. See "Distributional Reinforcement
+    Learning with Quantile Regression" by Dabney et al. (2018, https://arxiv.org/abs/1710.10044),
+    and "A Theoretical and Empirical Analysis of Expected Sarsa" by van Seijen et al. (2009).
 
     Args:
       dist_q_tm1: `[..., N, A]` quantiles at the source.
@@ -237,7 +242,8 @@ def quantile_expected_sarsa(
       r_t: `[...]` rewards.
       discount_t: `[...]` discounts, gamma times 0 at a termination.
       dist_q_t: `[..., M, A]` quantiles at the destination.
-      probs_a_t: `[..., A]` probabilities of the actions at the destination; constants, if the target counts as one.
+      probs_a_t: `[..., A]` probabilities of the actions at the destination; constants, if the
+        target counts as one.
       huber_param: where the Huber loss turns linear; a scalar.
       stop_target_gradients: whether the target counts as a constant.
       normalize: whether to divide the Huber loss by `huber_param`; see `quantile_regression_loss`.
@@ -281,9 +287,11 @@ def fqf_fraction_loss(
 ) -> jax.Array:
     """Loss of FQF's fraction proposals: its gradient in each `tau[i]` is that of the 1-Wasserstein distance to the true quantiles.
 
-    That is `2 F(tau[i]) - F(mid[i]) - F(mid[i - 1])` for the quantile function `F` and `mid[i] = (tau[i] + tau[i + 1]) / 2`. The value
-    of the loss means nothing. See "Fully Parameterized Quantile Function for Distributional Reinforcement Learning" by Yang et al. (2019,
-    https://arxiv.org/abs/1911.02140), proposition 1. The quantiles themselves are taught by `iqn_loss` at the midpoints.
+    That is `2 F(tau[i]) - F(mid[i]) - F(mid[i - 1])` for the quantile function `F` and `mid[i] =
+    (tau[i] + tau[i + 1]) / 2`. The value of the loss means nothing. See "Fully Parameterized
+    Quantile Function for Distributional Reinforcement Learning" by Yang et al. (2019,
+    https://arxiv.org/abs/1911.02140), proposition 1. The quantiles themselves are taught by
+    `iqn_loss` at the midpoints.
 
     Args:
       tau: `[..., N + 1]` ascending fractions from 0 to 1, such as cumulated probabilities.
@@ -314,14 +322,17 @@ def fqf_fraction_loss(
 def quantile_cvar(dist_q: ArrayLike, alpha: ArrayLike, probs: ArrayLike | None = None) -> jax.Array:
     """Conditional value at risk of each action: the mean of the worst `alpha` of its distribution, for choices averse to risk.
 
-    With `alpha = 1` it is the mean, and with `alpha = 0` the worst case. It is exact for the distribution that the quantiles stand for,
-    also where `alpha` falls within one of them, and where they are not in order. See "Conditional value-at-risk for general loss
-    distributions" by Rockafellar and Uryasev (2002), and the risk measures of section 4 in https://arxiv.org/abs/1806.06923.
+    With `alpha = 1` it is the mean, and with `alpha = 0` the worst case. It is exact for the
+    distribution that the quantiles stand for, also where `alpha` falls within one of them, and
+    where they are not in order. See "Conditional value-at-risk for general loss distributions" by
+    Rockafellar and Uryasev (2002), and the risk measures of section 4 in
+    https://arxiv.org/abs/1806.06923.
 
     Args:
       dist_q: `[..., N, A]` quantiles.
       alpha: `[...]` or scalar fractions in [0, 1].
-      probs: `[N]` or `[..., N]` probabilities of the quantiles, which sum to 1, such as FQF's differences of fractions; equal if None.
+      probs: `[N]` or `[..., N]` probabilities of the quantiles, which sum to 1, such as FQF's
+        differences of fractions; equal if None.
 
     Returns:
       `[..., A]` values.
@@ -342,7 +353,8 @@ def quantile_cvar(dist_q: ArrayLike, alpha: ArrayLike, probs: ArrayLike | None =
         jnp.take_along_axis(x, order, axis=-2)
         for x in (dist_q, jnp.broadcast_to(probs[..., None], dist_q.shape))
     )
-    # What each quantile has of the worst alpha. The least number that is not 0 leaves the worst case of the limit.
+    # What each quantile has of the worst alpha. The least number that is not 0 leaves the worst
+    # case of the limit.
     alpha = jnp.maximum(jnp.broadcast_to(alpha, leading), jnp.finfo(alpha.dtype).tiny)[
         ..., None, None
     ]

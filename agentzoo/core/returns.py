@@ -1,13 +1,16 @@
 """Returns and advantages along a trajectory: what values, and policies, are taught.
 
-Time is axis 0: arguments are `[T]`, or `[T, B]` for a batch of trajectories, all of the same shape; rewards, discounts and lambdas may
-also be scalars. Results are constants for the gradient unless `stop_target_gradients=False`. A trajectory of length 0 has no returns.
+Time is axis 0: arguments are `[T]`, or `[T, B]` for a batch of trajectories, all of the same shape;
+rewards, discounts and lambdas may also be scalars. Results are constants for the gradient unless
+`stop_target_gradients=False`. A trajectory of length 0 has no returns.
 
-Where episodes follow one another within a trajectory: `discount_t` is gamma, and 0 where an episode terminates; `last_t` says where an
-episode ends for whatever reason, termination or truncation; `v_t` is the value of the true successor, also there. At `last_t` a return then
-bootstraps from `v_t`, and nothing flows back from the next episode. `mask` is 0 for a step that never happened, such as the one in which a
-vector environment resets: its result is 0, whatever its arguments are, and the step before it bootstraps from its own `v_t`. Where an
-operator elsewhere takes lambdas but no `last_t`, passing `lambda_ * (1 - last_t)` means the same.
+Where episodes follow one another within a trajectory: `discount_t` is gamma, and 0 where an episode
+terminates; `last_t` says where an episode ends for whatever reason, termination or truncation;
+`v_t` is the value of the true successor, also there. At `last_t` a return then bootstraps from
+`v_t`, and nothing flows back from the next episode. `mask` is 0 for a step that never happened,
+such as the one in which a vector environment resets: its result is 0, whatever its arguments are,
+and the step before it bootstraps from its own `v_t`. Where an operator elsewhere takes lambdas but
+no `last_t`, passing `lambda_ * (1 - last_t)` means the same.
 """
 
 import operator as python_operator
@@ -58,7 +61,8 @@ def lambda_returns(
 ) -> jax.Array:
     """Lambda-returns, `g_t = r_t + discount_t * ((1 - lambda_t) * v_t + lambda_t * g_{t+1})`, with `g_T = v_t[-1]`.
 
-    See "Reinforcement Learning: An Introduction" by Sutton and Barto, sections 12.3 and 12.8 (lambdas that differ between steps).
+    See "Reinforcement Learning: An Introduction" by Sutton and Barto, sections 12.3 and 12.8
+    (lambdas that differ between steps).
 
     Args:
       r_t: `[T, ...]` rewards.
@@ -118,7 +122,8 @@ def discounted_returns(
     Args:
       r_t: `[T, ...]` rewards.
       discount_t: `[T, ...]` discounts, gamma times 0 at a termination.
-      v_t: `[T, ...]` values of the successors, or a scalar; only the last counts, and those at `last_t` and before a masked step.
+      v_t: `[T, ...]` values of the successors, or a scalar; only the last counts, and those at
+        `last_t` and before a masked step.
       stop_target_gradients: whether the returns count as constants.
       last_t: `[T, ...]` whether an episode ends with the step.
       mask: `[T, ...]` whether the step happened.
@@ -151,9 +156,10 @@ def n_step_bootstrapped_returns(
 ) -> jax.Array:
     """Returns over `n` steps, or up to the end of the trajectory where that is nearer.
 
-    The return from step `t` is what `lambda_returns` gives for steps `t, ..., t + n - 1` alone: with `lambda_t = 1`, `n` rewards and
-    then `v_t[t + n - 1]`. See "Reinforcement Learning: An Introduction" by Sutton and Barto, equation 7.1. Windows are put together
-    from windows of half the length, so time, memory and compilation grow with `log n`.
+    The return from step `t` is what `lambda_returns` gives for steps `t, ..., t + n - 1` alone:
+    with `lambda_t = 1`, `n` rewards and then `v_t[t + n - 1]`. See "Reinforcement Learning: An
+    Introduction" by Sutton and Barto, equation 7.1. Windows are put together from windows of half
+    the length, so time, memory and compilation grow with `log n`.
 
     Args:
       r_t: `[T, ...]` rewards.
@@ -186,8 +192,8 @@ def n_step_bootstrapped_returns(
     if not shape[0]:
         return jnp.zeros(shape, dtype)
 
-    # A window of steps maps the return from behind it to that from its start, `base + slope * g`. First the windows of one step, past the
-    # end steps that change nothing.
+    # A window of steps maps the return from behind it to that from its start, `base + slope * g`.
+    # First the windows of one step, past the end steps that change nothing.
     base, slope = r_t, discount_t
     if mixed:
         lambda_t, r_t, discount_t, v_t = within_episodes(
@@ -237,15 +243,18 @@ def general_off_policy_returns_from_q_and_v(
 ) -> jax.Array:
     """Off-policy returns, `g_t = r_t + discount_t * (v_t + c_t * (g_{t+1} - q_t))`, the last `r_t + discount_t * v_t`.
 
-    The choice of the trace coefficients `c_t` makes it importance sampling, Q(lambda), Tree-backup or Retrace. See "Safe and Efficient
-    Off-Policy Reinforcement Learning" by Munos et al. (https://arxiv.org/abs/1606.02647, equation 3).
+    The choice of the trace coefficients `c_t` makes it importance sampling, Q(lambda), Tree-backup
+    or Retrace. See "Safe and Efficient Off-Policy Reinforcement Learning" by Munos et al.
+    (https://arxiv.org/abs/1606.02647, equation 3).
 
     Args:
-      q_t: `[T - 1, ...]` values of the action taken in the state that a step leads to; that of the last step is not needed.
+      q_t: `[T - 1, ...]` values of the action taken in the state that a step leads to; that of the
+        last step is not needed.
       v_t: `[T, ...]` values of that state under the target policy.
       r_t: `[T, ...]` rewards.
       discount_t: `[T, ...]` discounts, gamma times 0 at a termination.
-      c_t: `[T - 1, ...]` or scalar trace coefficients of the action taken in that state; 0 where an episode ends.
+      c_t: `[T - 1, ...]` or scalar trace coefficients of the action taken in that state; 0 where an
+        episode ends.
       stop_target_gradients: whether the returns count as constants.
 
     Returns:
@@ -286,8 +295,9 @@ def general_off_policy_returns_from_action_values(
 ) -> jax.Array:
     """Off-policy returns, `g_t = r_t + discount_t * (sum_a pi_t[a] q_t[a] + c_t * (g_{t+1} - q_t[a_t]))`, the last without its trace.
 
-    The choice of the trace coefficients `c_t` makes it importance sampling, Q(lambda), Tree-backup or Retrace. See "Safe and Efficient
-    Off-Policy Reinforcement Learning" by Munos et al. (https://arxiv.org/abs/1606.02647, equation 3).
+    The choice of the trace coefficients `c_t` makes it importance sampling, Q(lambda), Tree-backup
+    or Retrace. See "Safe and Efficient Off-Policy Reinforcement Learning" by Munos et al.
+    (https://arxiv.org/abs/1606.02647, equation 3).
 
     Args:
       q_t: `[T, ..., A]` action values of the state that a step leads to.
@@ -330,10 +340,11 @@ def truncated_generalized_advantage_estimation(
 ) -> jax.Array:
     """Generalised advantages along one unbroken row of values.
 
-    `adv_t = delta_t + discount_t * lambda_t * adv_{t+1}` with `delta_t = r_t + discount_t * values[t + 1] - values[t]`, cut off at the
-    end of the trajectory. See "Proximal Policy Optimization Algorithms" by Schulman et al. (https://arxiv.org/abs/1707.06347, equation
-    11). One row of values cannot tell an episode's last state from the next one's first: where episodes are truncated within a
-    trajectory, take `generalized_advantage_estimation`.
+    `adv_t = delta_t + discount_t * lambda_t * adv_{t+1}` with `delta_t = r_t + discount_t *
+    values[t + 1] - values[t]`, cut off at the end of the trajectory. See "Proximal Policy
+    Optimization Algorithms" by Schulman et al. (https://arxiv.org/abs/1707.06347, equation 11). One
+    row of values cannot tell an episode's last state from the next one's first: where episodes are
+    truncated within a trajectory, take `generalized_advantage_estimation`.
 
     Args:
       r_t: `[T, ...]` rewards.
@@ -371,10 +382,11 @@ def generalized_advantage_estimation(
 ) -> jax.Array:
     """Generalised advantages along a trajectory in which episodes may end, by termination or by truncation.
 
-    `adv_t = delta_t + discount_t * lambda_t * (1 - last_t) * adv_{t+1}` with `delta_t = r_t + discount_t * v_t - v_tm1`. See "High-
-    Dimensional Continuous Control Using Generalized Advantage Estimation" by Schulman et al. (https://arxiv.org/abs/1506.02438, equation
-    16), and "Time Limits in Reinforcement Learning" by Pardo et al. (https://arxiv.org/abs/1712.00378) for the bootstrap at truncations.
-    The returns that go with them are `adv_t + v_tm1`.
+    `adv_t = delta_t + discount_t * lambda_t * (1 - last_t) * adv_{t+1}` with `delta_t = r_t +
+    discount_t * v_t - v_tm1`. See "High- Dimensional Continuous Control Using Generalized Advantage
+    Estimation" by Schulman et al. (https://arxiv.org/abs/1506.02438, equation 16), and "Time Limits
+    in Reinforcement Learning" by Pardo et al. (https://arxiv.org/abs/1712.00378) for the bootstrap
+    at truncations. The returns that go with them are `adv_t + v_tm1`.
 
     Args:
       r_t: `[T, ...]` rewards.
@@ -418,13 +430,15 @@ def importance_corrected_td_errors(
 ) -> jax.Array:
     """Multi-step errors with one importance weight per decision, `rho_tm1 * (delta_t + discount_t * lambda_t * error_{t+1})`.
 
-    `delta_t = r_t + discount_t * values[t + 1] - values[t]`. See "Eligibility Traces for Off-Policy Policy Evaluation" by Precup et al.
-    (2000), and "Reinforcement Learning: An Introduction" by Sutton and Barto, section 12.9.
+    `delta_t = r_t + discount_t * values[t + 1] - values[t]`. See "Eligibility Traces for Off-Policy
+    Policy Evaluation" by Precup et al. (2000), and "Reinforcement Learning: An Introduction" by
+    Sutton and Barto, section 12.9.
 
     Args:
       r_t: `[T, ...]` rewards.
       discount_t: `[T, ...]` discounts, gamma times 0 at a termination.
-      rho_tm1: `[T, ...]` ratios of target to behaviour probability of the action that a step starts with.
+      rho_tm1: `[T, ...]` ratios of target to behaviour probability of the action that a step starts
+        with.
       lambda_: `[T, ...]` or scalar mixing parameters.
       values: `[T + 1, ...]` values of all states.
       stop_target_gradients: whether `error + values[:-1]`, the target, counts as a constant.

@@ -22,14 +22,15 @@ def extract_subsequences(
 ) -> Any:
     """Cuts windows out of trajectories, `trajectories[start_indices + s]` for `s` in `[0, S)`.
 
-    What a window has beyond either end of the trajectory is NaN (for integers the smallest, for unsigned ones the largest there is),
-    and never another step.
+    What a window has beyond either end of the trajectory is NaN (for integers the smallest, for
+    unsigned ones the largest there is), and never another step.
 
     Args:
       trajectories: `[T, B, ...]`, or a tree of such arrays.
       start_indices: `[B, n]` integers, the first step of each window.
       subsequence_len: S, the length of the windows.
-      max_valid_start_idx: the largest start index that may occur; if given, it is checked that its window fits.
+      max_valid_start_idx: the largest start index that may occur; if given, it is checked that its
+        window fits.
 
     Returns:
       `[S, B, n, ...]`, or a tree of such arrays.
@@ -110,7 +111,8 @@ def fix_step_type_on_interruptions(step_type: ArrayLike) -> jax.Array:
       step_type: `[T, ...]` step types as in `dm_env`: 0 for FIRST, 1 for MID, 2 for LAST.
 
     Returns:
-      `[T, ...]` step types of the same dtype. A cut between the trajectory and what comes after it cannot be seen.
+      `[T, ...]` step types of the same dtype. A cut between the trajectory and what comes after it
+      cannot be seen.
 
     Raises:
       ShapeError: if there is no time axis.

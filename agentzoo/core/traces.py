@@ -1,8 +1,9 @@
 """Errors over a trajectory, whose targets are traced over many steps: TD(lambda), SARSA(lambda), Q(lambda) and Retrace.
 
-Time is axis 0: rewards are `[T]`, or `[T, B]` for a batch of trajectories, action values `[T, A]` or `[T, B, A]`; rewards, discounts and
-lambdas may also be scalars. An error is `target - prediction`; a lambda of 0 ends the trace where an episode ends. Actions are indices in
-`[0, A)`. As under any `jax.jit`, an index out of range raises nothing: it gives NaN.
+Time is axis 0: rewards are `[T]`, or `[T, B]` for a batch of trajectories, action values `[T, A]`
+or `[T, B, A]`; rewards, discounts and lambdas may also be scalars. An error is `target -
+prediction`; a lambda of 0 ends the trace where an episode ends. Actions are indices in `[0, A)`. As
+under any `jax.jit`, an index out of range raises nothing: it gives NaN.
 """
 
 from typing import Any
@@ -118,8 +119,8 @@ def q_lambda(
 ) -> jax.Array:
     """Q(lambda) errors, `g_t - q_tm1[a_tm1]` with the returns of `lambda_returns` for the values `max_a q_t[a]`.
 
-    With one lambda this is Peng's Q(lambda), with those of `watkins_lambda` it is Watkins's. See "Reinforcement Learning: An
-    Introduction" by Sutton and Barto, section 12.10.
+    With one lambda this is Peng's Q(lambda), with those of `watkins_lambda` it is Watkins's. See
+    "Reinforcement Learning: An Introduction" by Sutton and Barto, section 12.10.
 
     Args:
       q_tm1: `[T, ..., A]` action values at the source.
@@ -162,8 +163,8 @@ def retrace(
 ) -> jax.Array:
     """Retrace(lambda) errors for discrete actions, of the returns whose traces are `c_t = lambda_t * min(1, pi_t[a_t] / mu_t)`.
 
-    The returns are those of `general_off_policy_returns_from_action_values`. See "Safe and Efficient Off-Policy Reinforcement Learning"
-    by Munos et al. (https://arxiv.org/abs/1606.02647).
+    The returns are those of `general_off_policy_returns_from_action_values`. See "Safe and
+    Efficient Off-Policy Reinforcement Learning" by Munos et al. (https://arxiv.org/abs/1606.02647).
 
     Args:
       q_tm1: `[T, ..., A]` action values at the source.
@@ -213,12 +214,13 @@ def retrace_continuous(
 ) -> jax.Array:
     """Retrace(lambda) errors for any actions, of the returns whose traces are `c_t = lambda_t * min(1, exp(log_rhos))`.
 
-    The returns are those of `general_off_policy_returns_from_q_and_v`. See "Safe and Efficient Off-Policy Reinforcement Learning" by
-    Munos et al. (https://arxiv.org/abs/1606.02647).
+    The returns are those of `general_off_policy_returns_from_q_and_v`. See "Safe and Efficient
+    Off-Policy Reinforcement Learning" by Munos et al. (https://arxiv.org/abs/1606.02647).
 
     Args:
       q_tm1: `[T, ...]` values of the action taken at the source.
-      q_t: `[T - 1, ...]` values of the action taken at the destination; that of the last step is not needed.
+      q_t: `[T - 1, ...]` values of the action taken at the destination; that of the last step is
+        not needed.
       v_t: `[T, ...]` values of the destination under the target policy.
       r_t: `[T, ...]` rewards.
       discount_t: `[T, ...]` discounts, gamma times 0 at a termination.
@@ -261,7 +263,8 @@ def retrace_continuous(
 def watkins_lambda(q_t: ArrayLike, a_t: ArrayLike, lambda_: ArrayLike = 1.0) -> jax.Array:
     """Lambdas that end the trace before an action that is not greedy: `lambda_` where `q_t[a_t] = max_a q_t[a]`, elsewhere 0.
 
-    Given to `q_lambda` they make it Watkins's Q(lambda). See "Reinforcement Learning: An Introduction" by Sutton and Barto, section 12.10.
+    Given to `q_lambda` they make it Watkins's Q(lambda). See "Reinforcement Learning: An
+    Introduction" by Sutton and Barto, section 12.10.
 
     Args:
       q_t: `[..., A]` action values at the destination.
@@ -288,21 +291,24 @@ def eligibility_trace(
 ) -> Any:
     """Next eligibility trace of TD(lambda) that learns online, `discount_t * lambda_ * trace + gradient`.
 
-    Each step then moves the parameters by `step_size * error * trace`. See "Reinforcement Learning: An Introduction" by Sutton and
-    Barto, equation 12.5, and "Reinforcement Learning with Replacing Eligibility Traces" by Singh and Sutton (1996).
+    Each step then moves the parameters by `step_size * error * trace`. See "Reinforcement Learning:
+    An Introduction" by Sutton and Barto, equation 12.5, and "Reinforcement Learning with Replacing
+    Eligibility Traces" by Singh and Sutton (1996).
 
     Args:
       trace: any tree of arrays; zeros where an episode begins.
       gradient: the same tree, the gradient of the prediction at the source.
       discount_t: scalar, the discount of the step before.
       lambda_: scalar.
-      replacing: whether a gradient other than 0 takes the place of the trace instead of adding to it, as with binary features.
+      replacing: whether a gradient other than 0 takes the place of the trace instead of adding to
+        it, as with binary features.
 
     Returns:
       A tree like `trace`.
 
     Raises:
-      ShapeError: if `discount_t` or `lambda_` is no scalar, or an array of `gradient` is not of the shape of its trace.
+      ShapeError: if `discount_t` or `lambda_` is no scalar, or an array of `gradient` is not of the
+        shape of its trace.
       ValueError: if the trees differ.
     """
     same_shape("eligibility_trace", (), discount_t=discount_t, lambda_=lambda_)

@@ -1,7 +1,8 @@
 """Transforms of values: element-wise ones that squash or stretch, and encodings of a scalar as probabilities of bins.
 
-They take arrays of any shape. Each is right to a few units in the last place over its whole domain, and so is its gradient:
-no formula here cancels, and none overflows before its result does (`benchmarks/accuracy.py` measures it).
+They take arrays of any shape. Each is right to a few units in the last place over its whole domain,
+and so is its gradient: no formula here cancels, and none overflows before its result does
+(`benchmarks/accuracy.py` measures it).
 """
 
 import jax
@@ -30,7 +31,10 @@ __all__ = [
 
 
 def _split(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Sign and magnitude. The sign of 0 is 1, so that an odd function made of them has its true slope at 0."""
+    """Sign and magnitude.
+
+    The sign of 0 is 1, so that an odd function made of them has its true slope at 0.
+    """
     sign = jnp.where(x < 0, -1, 1).astype(x.dtype)
     return sign, sign * x
 
@@ -61,7 +65,8 @@ _sigmoid.defjvps(
 def logit(x: ArrayLike) -> jax.Array:
     """`log(x / (1 - x))`, the inverse of the sigmoid, for x in (0, 1)."""
     (x,) = floats(x=x)
-    # Near 0 the logarithm of x counts, elsewhere how far x is from 1/2, which 2x - 1 holds without rounding.
+    # Near 0 the logarithm of x counts, elsewhere how far x is from 1/2, which 2x - 1 holds without
+    # rounding.
     low, centred = jnp.minimum(x, 0.25), 2 * jnp.maximum(x, 0.25) - 1
     return jnp.where(
         x < 0.25, jnp.log(low) - jnp.log1p(-low), jnp.log1p(centred) - jnp.log1p(-centred)
@@ -88,7 +93,8 @@ def signed_expm1(x: ArrayLike) -> jax.Array:
 def signed_hyperbolic(x: ArrayLike, eps: ArrayLike = 1e-3) -> jax.Array:
     """`sign(x) (sqrt(|x| + 1) - 1) + eps x`, which squashes like a square root and stays invertible.
 
-    See "Observe and Look Further" by Pohlen et al. (2018, https://arxiv.org/abs/1805.11593), section 3.2.
+    See "Observe and Look Further" by Pohlen et al. (2018, https://arxiv.org/abs/1805.11593),
+    section 3.2.
 
     Args:
       x: any shape.
@@ -120,7 +126,8 @@ _hyperbola.defjvps(
 def signed_parabolic(x: ArrayLike, eps: ArrayLike = 1e-3) -> jax.Array:
     """The inverse of `signed_hyperbolic`: `t (|t| + 2)` with `eps t |t| + (1 + 2 eps) t = x`.
 
-    See "Observe and Look Further" by Pohlen et al. (2018, https://arxiv.org/abs/1805.11593), appendix A.
+    See "Observe and Look Further" by Pohlen et al. (2018, https://arxiv.org/abs/1805.11593),
+    appendix A.
 
     Args:
       x: any shape.
@@ -162,7 +169,9 @@ _parabola.defjvps(
 
 @operator
 def power(x: ArrayLike, p: ArrayLike) -> jax.Array:
-    """`sign(x) ((|x| / q + 1)^p - 1) / q` with `q = sqrt(p)`: a power far from 0, of slope 1 at 0. Its inverse is that of `1 / p`.
+    """`sign(x) ((|x| / q + 1)^p - 1) / q` with `q = sqrt(p)`: a power far from 0, of slope 1 at 0.
+
+    Its inverse is that of `1 / p`.
 
     Args:
       x: any shape.
@@ -189,7 +198,8 @@ def _power(x: jax.Array, p: jax.Array) -> jax.Array:
     return jnp.power(x, p)
 
 
-# In its own derivative, `p x^(p - 1)`, the rounding of `p - 1` would count as often as the logarithm of x is large.
+# In its own derivative, `p x^(p - 1)`, the rounding of `p - 1` would count as often as the
+# logarithm of x is large.
 _power.defjvps(
     lambda tangent, y, x, p: tangent * (p * y / x),
     lambda tangent, y, x, _: tangent * (y * jnp.log(x)),
@@ -257,8 +267,8 @@ def transform_to_2hot(
 ) -> jax.Array:
     """Probabilities of two adjacent of the atoms `linspace(min_value, max_value, num_bins)` whose mean is the scalar.
 
-    See "Mastering Atari, Go, Chess and Shogi by Planning with a Learned Model" by Schrittwieser et al. (2020,
-    https://arxiv.org/abs/1911.08265), appendix F.
+    See "Mastering Atari, Go, Chess and Shogi by Planning with a Learned Model" by Schrittwieser et
+    al. (2020, https://arxiv.org/abs/1911.08265), appendix F.
 
     Args:
       scalar: `[...]` values; beyond the range they count as its end.
@@ -314,15 +324,16 @@ def transform_to_hl_gauss(
 ) -> jax.Array:
     """Probabilities that a Gaussian about the scalar, cut off at the ends of the range, gives to `num_bins` bins of equal width.
 
-    See "Stop Regressing: Training Value Functions via Classification for Scalable Deep RL" by Farebrother et al. (2024,
-    https://arxiv.org/abs/2403.03950), section 3.1.
+    See "Stop Regressing: Training Value Functions via Classification for Scalable Deep RL" by
+    Farebrother et al. (2024, https://arxiv.org/abs/2403.03950), section 3.1.
 
     Args:
       scalar: `[...]` values; beyond the range they count as its end.
       min_value: where the first bin begins.
       max_value: where the last bin ends.
       num_bins: the number of bins.
-      sigma_ratio: standard deviation of the Gaussian in widths of a bin; the paper's choice by default.
+      sigma_ratio: standard deviation of the Gaussian in widths of a bin; the paper's choice by
+        default.
 
     Returns:
       `[..., num_bins]` probabilities.
@@ -355,8 +366,8 @@ def transform_from_hl_gauss(
 ) -> jax.Array:
     """The mean of a distribution over `num_bins` bins of equal width, each at its centre.
 
-    It inverts `transform_to_hl_gauss` away from the ends of the range: within a few standard deviations of an end the Gaussian is cut
-    off, and its mean moves inwards.
+    It inverts `transform_to_hl_gauss` away from the ends of the range: within a few standard
+    deviations of an end the Gaussian is cut off, and its mean moves inwards.
 
     Args:
       probs: `[..., num_bins]` probabilities.

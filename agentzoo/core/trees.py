@@ -30,7 +30,8 @@ def tree_select(pred: ArrayLike, on_true: Any, on_false: Any) -> Any:
     """The leaves of one tree where a condition holds, and those of another elsewhere.
 
     Args:
-      pred: a scalar; or an array, lined up with each leaf from the left, to select along the leading axes.
+      pred: a scalar; or an array, lined up with each leaf from the left, to select along the
+        leading axes.
       on_true: a tree.
       on_false: a tree of the same structure with leaves of the same shapes.
 
@@ -178,7 +179,8 @@ def tree_split_leaves(tree_like: Any, axis: int = 0, keepdim: bool = False) -> t
       keepdim: whether to keep that axis, with length 1.
 
     Returns:
-      As many trees as the axis is long, of the same structure; NumPy arrays are not copied. None for a tree without leaves.
+      As many trees as the axis is long, of the same structure; NumPy arrays are not copied. None
+      for a tree without leaves.
 
     Raises:
       ShapeError: if the arrays are not equally long.

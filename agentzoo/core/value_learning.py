@@ -1,8 +1,9 @@
 """Temporal-difference errors of one step, for state and action values.
 
-Every operator works on a single transition, with action values `[A]` and scalar actions, rewards and discounts, and on any
-leading axes that all arguments share: `q_tm1` of `[B, A]` with `a_tm1` of `[B]`. An error is `target - prediction`. Actions are
-indices in `[0, A)`. As under any `jax.jit`, an index out of range raises nothing: its error is NaN.
+Every operator works on a single transition, with action values `[A]` and scalar actions, rewards
+and discounts, and on any leading axes that all arguments share: `q_tm1` of `[B, A]` with `a_tm1` of
+`[B]`. An error is `target - prediction`. Actions are indices in `[0, A)`. As under any `jax.jit`,
+an index out of range raises nothing: its error is NaN.
 """
 
 import jax
@@ -190,8 +191,10 @@ def double_q_learning(
 ) -> jax.Array:
     """Double Q-learning error, `r_t + discount_t * q_t_value[argmax_a q_t_selector[a]] - q_tm1[a_tm1]`.
 
-    See "Double Q-learning" by van Hasselt (2010, https://papers.nips.cc/paper/3964-double-q-learning), and "Deep Reinforcement
-    Learning with Double Q-learning" (2015, https://arxiv.org/abs/1509.06461, equation 4) where the selector is the online network.
+    See "Double Q-learning" by van Hasselt (2010,
+    https://papers.nips.cc/paper/3964-double-q-learning), and "Deep Reinforcement Learning with
+    Double Q-learning" (2015, https://arxiv.org/abs/1509.06461, equation 4) where the selector is
+    the online network.
 
     Args:
       q_tm1: `[..., A]` action values at the source.
@@ -233,9 +236,9 @@ def persistent_q_learning(
 ) -> jax.Array:
     """Q-learning error whose target mixes in the value of taking the same action again, which widens the gap between actions.
 
-    `r_t + discount_t * ((1 - action_gap_scale) * max_a q_t[a] + action_gap_scale * q_t[a_tm1]) - q_tm1[a_tm1]`. See "Increasing the
-    Action Gap: New Operators for Reinforcement Learning" by Bellemare et al.
-    (https://arxiv.org/abs/1512.04860).
+    `r_t + discount_t * ((1 - action_gap_scale) * max_a q_t[a] + action_gap_scale * q_t[a_tm1]) -
+    q_tm1[a_tm1]`. See "Increasing the Action Gap: New Operators for Reinforcement Learning" by
+    Bellemare et al. (https://arxiv.org/abs/1512.04860).
 
     Args:
       q_tm1: `[..., A]` action values at the source.
@@ -285,10 +288,10 @@ def munchausen_q_learning(
 ) -> jax.Array:
     """Munchausen Q-learning error: soft Q-learning whose reward also counts how likely the policy found the action.
 
-    With the policy `pi = softmax(q / temperature)` of the target network, at the source and at the destination, the target is
-    `r_t + munchausen_scale * clip(temperature * log pi_tm1[a_tm1], log_policy_min, 0)
-    + discount_t * sum_a pi_t[a] (q_t[a] - temperature * log pi_t[a])`. See "Munchausen Reinforcement Learning" by Vieillard et al.
-    (https://arxiv.org/abs/2007.14430).
+    With the policy `pi = softmax(q / temperature)` of the target network, at the source and at the
+    destination, the target is `r_t + munchausen_scale * clip(temperature * log pi_tm1[a_tm1],
+    log_policy_min, 0) + discount_t * sum_a pi_t[a] (q_t[a] - temperature * log pi_t[a])`. See
+    "Munchausen Reinforcement Learning" by Vieillard et al. (https://arxiv.org/abs/2007.14430).
 
     Args:
       q_tm1: `[..., A]` action values at the source.
@@ -351,7 +354,8 @@ def qv_learning(
 ) -> jax.Array:
     """QV-learning error, `r_t + discount_t * v_t - q_tm1[a_tm1]`: action values learn from state values.
 
-    See "Two Novel On-policy Reinforcement Learning Algorithms based on TD(lambda)-methods" by Wiering and van Hasselt (2007).
+    See "Two Novel On-policy Reinforcement Learning Algorithms based on TD(lambda)-methods" by
+    Wiering and van Hasselt (2007).
 
     Args:
       q_tm1: `[..., A]` action values at the source.
@@ -385,7 +389,8 @@ def qv_max(
 ) -> jax.Array:
     """QVMAX error, `r_t + discount_t * max_a q_t[a] - v_tm1`: state values learn from action values.
 
-    See "The QV Family Compared to Other Reinforcement Learning Algorithms" by Wiering and van Hasselt (2009).
+    See "The QV Family Compared to Other Reinforcement Learning Algorithms" by Wiering and van
+    Hasselt (2009).
 
     Args:
       v_tm1: `[...]` values at the source.
@@ -416,17 +421,19 @@ def expectile_td_loss(
 ) -> jax.Array:
     """Asymmetric squared TD(0) error, `|expectile - (error < 0)| * error^2` with `error = r_t + discount_t * v_t - v_tm1`.
 
-    Its minimum is the expectile of the target instead of the mean, which 0.5 gives; unlike the other operators it returns the loss, for
-    no squared error has this gradient. See "Statistics and Samples in Distributional Reinforcement Learning" by Rowland et al.
-    (https://arxiv.org/abs/1902.08102), and "Offline Reinforcement Learning with Implicit Q-Learning" by Kostrikov et al.
-    (https://arxiv.org/abs/2110.06169, equation 5).
+    Its minimum is the expectile of the target instead of the mean, which 0.5 gives; unlike the
+    other operators it returns the loss, for no squared error has this gradient. See "Statistics and
+    Samples in Distributional Reinforcement Learning" by Rowland et al.
+    (https://arxiv.org/abs/1902.08102), and "Offline Reinforcement Learning with Implicit
+    Q-Learning" by Kostrikov et al. (https://arxiv.org/abs/2110.06169, equation 5).
 
     Args:
       v_tm1: `[...]` values at the source.
       r_t: `[...]` rewards.
       discount_t: `[...]` discounts, gamma times 0 at a termination.
       v_t: `[...]` values at the destination.
-      expectile: `[...]` or scalar, in `(0, 1)`; above 0.5 the value leans towards the better outcomes.
+      expectile: `[...]` or scalar, in `(0, 1)`; above 0.5 the value leans towards the better
+        outcomes.
       stop_target_gradients: whether the target counts as a constant.
 
     Returns:

@@ -1,13 +1,15 @@
 """V-trace: off-policy errors of state values, and advantages for an actor whose data were made by an older policy.
 
-Time is axis 0: arguments are `[T]`, or `[T, B]` for a batch of trajectories, all of the same shape; rewards, discounts, ratios and
-lambdas may also be scalars. Targets are constants for the gradient unless `stop_target_gradients=False`.
+Time is axis 0: arguments are `[T]`, or `[T, B]` for a batch of trajectories, all of the same shape;
+rewards, discounts, ratios and lambdas may also be scalars. Targets are constants for the gradient
+unless `stop_target_gradients=False`.
 
-`sample_mask` is false for a step that never happened: all its results are 0, and the step before it bootstraps from its own `v_t`, so that
-nothing flows through a masked step. Where an episode is truncated within a trajectory, `v_t` is the value of the true successor and
-lambda is 0. See "IMPALA: Scalable Distributed Deep-RL with Importance Weighted Actor-Learner Architectures" by Espeholt et al.
-(https://arxiv.org/abs/1802.01561), and for the leaky form "A Self-Tuning Actor-Critic Algorithm" by Zahavy et al.
-(https://arxiv.org/abs/2002.12928).
+`sample_mask` is false for a step that never happened: all its results are 0, and the step before it
+bootstraps from its own `v_t`, so that nothing flows through a masked step. Where an episode is
+truncated within a trajectory, `v_t` is the value of the true successor and lambda is 0. See
+"IMPALA: Scalable Distributed Deep-RL with Importance Weighted Actor-Learner Architectures" by
+Espeholt et al. (https://arxiv.org/abs/1802.01561), and for the leaky form "A Self-Tuning
+Actor-Critic Algorithm" by Zahavy et al. (https://arxiv.org/abs/2002.12928).
 """
 
 from typing import NamedTuple
@@ -59,16 +61,18 @@ def leaky_vtrace(
 ) -> jax.Array:
     """V-trace errors with weights between clipped and plain importance ratios.
 
-    `error_t = rho_t * delta_t + discount_t * lambda_t * c_t * error_{t+1}` with `delta_t = r_t + discount_t * v_t - v_tm1`. The weights are
-    `rho_t = alpha * min(clip_rho_threshold, rho_tm1) + (1 - alpha) * rho_tm1`, and `c_t` the same with a threshold of 1. See Zahavy et
-    al., section 3 ("leaky V-trace").
+    `error_t = rho_t * delta_t + discount_t * lambda_t * c_t * error_{t+1}` with `delta_t = r_t +
+    discount_t * v_t - v_tm1`. The weights are `rho_t = alpha * min(clip_rho_threshold, rho_tm1) +
+    (1 - alpha) * rho_tm1`, and `c_t` the same with a threshold of 1. See Zahavy et al., section 3
+    ("leaky V-trace").
 
     Args:
       v_tm1: `[T, ...]` values of the states that steps start from.
       v_t: `[T, ...]` values of their successors.
       r_t: `[T, ...]` rewards.
       discount_t: `[T, ...]` discounts, gamma times 0 at a termination.
-      rho_tm1: `[T, ...]` ratios of target to behaviour probability of the action that a step starts with.
+      rho_tm1: `[T, ...]` ratios of target to behaviour probability of the action that a step starts
+        with.
       alpha_: scalar; 1 is V-trace, 0 plain importance sampling.
       lambda_: `[T, ...]` or scalar mixing parameters.
       clip_rho_threshold: scalar.
@@ -111,15 +115,16 @@ def vtrace(
 ) -> jax.Array:
     """V-trace errors, `error_t = rho_t * delta_t + discount_t * lambda_t * c_t * error_{t+1}`.
 
-    `delta_t = r_t + discount_t * v_t - v_tm1`, `rho_t = min(clip_rho_threshold, rho_tm1)` and `c_t = min(1, rho_tm1)`. See Espeholt et
-    al., section 4.1 (remark 2 for lambda).
+    `delta_t = r_t + discount_t * v_t - v_tm1`, `rho_t = min(clip_rho_threshold, rho_tm1)` and `c_t
+    = min(1, rho_tm1)`. See Espeholt et al., section 4.1 (remark 2 for lambda).
 
     Args:
       v_tm1: `[T, ...]` values of the states that steps start from.
       v_t: `[T, ...]` values of their successors.
       r_t: `[T, ...]` rewards.
       discount_t: `[T, ...]` discounts, gamma times 0 at a termination.
-      rho_tm1: `[T, ...]` ratios of target to behaviour probability of the action that a step starts with.
+      rho_tm1: `[T, ...]` ratios of target to behaviour probability of the action that a step starts
+        with.
       lambda_: `[T, ...]` or scalar mixing parameters.
       clip_rho_threshold: scalar.
       stop_target_gradients: whether the targets, `error + v_tm1`, count as constants.
@@ -162,15 +167,17 @@ def leaky_vtrace_td_error_and_advantage(
 ) -> VTraceOutput:
     """Errors of `leaky_vtrace`, and the advantages `rho_t * (q_t - v_tm1)` that go with them in the policy gradient.
 
-    `q_t = r_t + discount_t * ((1 - lambda_t) * v_t + lambda_t * target_{t+1})` with `target_t = v_tm1 + error_t`, and `v_t` alone at the
-    last step. `rho_t` is clipped as in `leaky_vtrace`, at `clip_pg_rho_threshold`. See Espeholt et al., section 4.2.
+    `q_t = r_t + discount_t * ((1 - lambda_t) * v_t + lambda_t * target_{t+1})` with `target_t =
+    v_tm1 + error_t`, and `v_t` alone at the last step. `rho_t` is clipped as in `leaky_vtrace`, at
+    `clip_pg_rho_threshold`. See Espeholt et al., section 4.2.
 
     Args:
       v_tm1: `[T, ...]` values of the states that steps start from.
       v_t: `[T, ...]` values of their successors.
       r_t: `[T, ...]` rewards.
       discount_t: `[T, ...]` discounts, gamma times 0 at a termination.
-      rho_tm1: `[T, ...]` ratios of target to behaviour probability of the action that a step starts with.
+      rho_tm1: `[T, ...]` ratios of target to behaviour probability of the action that a step starts
+        with.
       alpha: scalar; 1 is V-trace, 0 plain importance sampling.
       lambda_: `[T, ...]` or scalar mixing parameters.
       clip_rho_threshold: scalar, for the errors.
@@ -218,15 +225,17 @@ def vtrace_td_error_and_advantage(
 ) -> VTraceOutput:
     """Errors of `vtrace`, and the advantages `rho_t * (q_t - v_tm1)` that go with them in the policy gradient.
 
-    `q_t = r_t + discount_t * ((1 - lambda_t) * v_t + lambda_t * target_{t+1})` with `target_t = v_tm1 + error_t`, and `v_t` alone at the
-    last step; `rho_t = min(clip_pg_rho_threshold, rho_tm1)`. See Espeholt et al., section 4.2.
+    `q_t = r_t + discount_t * ((1 - lambda_t) * v_t + lambda_t * target_{t+1})` with `target_t =
+    v_tm1 + error_t`, and `v_t` alone at the last step; `rho_t = min(clip_pg_rho_threshold,
+    rho_tm1)`. See Espeholt et al., section 4.2.
 
     Args:
       v_tm1: `[T, ...]` values of the states that steps start from.
       v_t: `[T, ...]` values of their successors.
       r_t: `[T, ...]` rewards.
       discount_t: `[T, ...]` discounts, gamma times 0 at a termination.
-      rho_tm1: `[T, ...]` ratios of target to behaviour probability of the action that a step starts with.
+      rho_tm1: `[T, ...]` ratios of target to behaviour probability of the action that a step starts
+        with.
       lambda_: `[T, ...]` or scalar mixing parameters.
       clip_rho_threshold: scalar, for the errors.
       clip_pg_rho_threshold: scalar, for the advantages.

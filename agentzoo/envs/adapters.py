@@ -16,7 +16,8 @@ class FuncEnvAdapter:
     """An environment of `gymnasium.experimental.functional`, stepped as Gymnasium's own adapter does.
 
     Args:
-      env: a `FuncEnv`. It has no truncation; `agentzoo.envs.TimeLimit` adds one, as `gymnasium.make` does.
+      env: a `FuncEnv`. It has no truncation; `agentzoo.envs.TimeLimit` adds one, as
+        `gymnasium.make` does.
     """
 
     def __init__(self, env: Any):
@@ -49,7 +50,8 @@ class FuncEnvAdapter:
 class GymnaxAdapter:
     """An environment of gymnax, 0.0.9 or 1.0.
 
-    gymnax 0.0 does not tell a time limit from a termination: what is not over without `max_steps_in_episode` was truncated.
+    gymnax 0.0 does not tell a time limit from a termination: what is not over without
+    `max_steps_in_episode` was truncated.
 
     Args:
       env: what `gymnax.make` returns first.
@@ -92,11 +94,12 @@ class BraxAdapter:
     """An environment of Brax, with actions in [-1, 1].
 
     Args:
-      env: what `brax.envs.create(name, auto_reset=False)` returns, with its time limit of `episode_length` steps, or
-        `brax.envs.get_environment`, which has none.
+      env: what `brax.envs.create(name, auto_reset=False)` returns, with its time limit of
+        `episode_length` steps, or `brax.envs.get_environment`, which has none.
 
     Raises:
-      ConfigurationError: if the environment begins its next episode on its own, or is a batch of several.
+      ConfigurationError: if the environment begins its next episode on its own, or is a batch of
+        several.
     """
 
     def __init__(self, env: Any):

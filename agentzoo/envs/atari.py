@@ -1,8 +1,10 @@
 """Atari games with the preprocessing of "Revisiting the Arcade Learning Environment" (Machado et al., https://arxiv.org/abs/1709.06009).
 
-A step repeats the action for 4 frames, of which the last two are pooled by their maximum, in grey and at 84 x 84; an observation is the
-last 4 of those, black ones before the episode's first. Actions stick with probability 0.25 (in `ALE/...-v5`), episodes begin with up to
-30 no-ops and are cut off after 108,000 frames (half an hour), the loss of a life does not end them, and rewards are raw scores.
+A step repeats the action for 4 frames, of which the last two are pooled by their maximum, in grey
+and at 84 x 84; an observation is the last 4 of those, black ones before the episode's first.
+Actions stick with probability 0.25 (in `ALE/...-v5`), episodes begin with up to 30 no-ops and are
+cut off after 108,000 frames (half an hour), the loss of a life does not end them, and rewards are
+raw scores.
 """
 
 from typing import Any
@@ -34,7 +36,8 @@ def make(env_id: str, terminal_on_life_loss: bool = False, **kwargs: Any) -> gym
     Args:
       env_id: such as `ALE/Pong-v5`.
       terminal_on_life_loss: let the loss of a life end an episode.
-      **kwargs: arguments of ale-py's environment, such as `render_mode`, `mode` or `repeat_action_probability`.
+      **kwargs: arguments of ale-py's environment, such as `render_mode`, `mode` or
+        `repeat_action_probability`.
     """
     register()
     env = gym.make(

@@ -26,12 +26,13 @@ class DeepSeaState(NamedTuple):
 class DeepSea:
     """A diver sinks by one row at each step, one column to the left or to the right; the treasure is in the last column at the bottom.
 
-    Going right costs 0.01 / size, and only who always goes right finds the treasure, which is worth 1: random play does once in 2^size
-    episodes of `size` steps.
+    Going right costs 0.01 / size, and only who always goes right finds the treasure, which is worth
+    1: random play does once in 2^size episodes of `size` steps.
 
     Attributes:
       size: rows and columns.
-      mapping_seed: which of the two actions goes right differs from cell to cell, and is drawn with this seed; None for 1 everywhere.
+      mapping_seed: which of the two actions goes right differs from cell to cell, and is drawn with
+        this seed; None for 1 everywhere.
     """
 
     size: int = 10

@@ -1,10 +1,12 @@
 """Catch: a ball falls, and a paddle at the bottom catches it or not.
 
-The rules are those of bsuite's Catch ("Behaviour Suite for Reinforcement Learning" by Osband et al.,
-https://arxiv.org/abs/1908.03568). The ball begins in a random column of the top row, the paddle in the middle of the bottom row. At each
-step the paddle moves one column to the left, not at all, or one to the right, and then the ball falls by one row. When the ball
-reaches the bottom row, the reward is 1 if the paddle is there and -1 if not, and the episode terminates; all other rewards are 0. So
-an episode has one step less than the board has rows, and random play has a mean return of -0.6 on a board of 10 x 5.
+The rules are those of bsuite's Catch ("Behaviour Suite for Reinforcement Learning" by Osband et
+al., https://arxiv.org/abs/1908.03568). The ball begins in a random column of the top row, the
+paddle in the middle of the bottom row. At each step the paddle moves one column to the left, not at
+all, or one to the right, and then the ball falls by one row. When the ball reaches the bottom row,
+the reward is 1 if the paddle is there and -1 if not, and the episode terminates; all other rewards
+are 0. So an episode has one step less than the board has rows, and random play has a mean return of
+-0.6 on a board of 10 x 5.
 """
 
 from dataclasses import dataclass

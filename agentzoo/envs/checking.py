@@ -1,8 +1,9 @@
 """Checks of what environments return, before any of it is stored.
 
-NumPy would store a wrong value without a word: 0.7 in an array of bytes becomes 0, 300 becomes 44, `None` becomes NaN,
-and a single number fills a vector. Every step is checked instead. What is as it should be passes within about a
-microsecond, and everything else ends in an `InvalidStep` that names the value and what was expected.
+NumPy would store a wrong value without a word: 0.7 in an array of bytes becomes 0, 300 becomes 44,
+`None` becomes NaN, and a single number fills a vector. Every step is checked instead. What is as it
+should be passes within about a microsecond, and everything else ends in an `InvalidStep` that names
+the value and what was expected.
 """
 
 import math
@@ -151,8 +152,9 @@ def flags_of(values: Any, num_envs: int, name: str) -> np.ndarray:
 def make_check(space: spaces.Space, name: str = "the observation") -> Check:
     """Build a function that raises `InvalidStep` unless it is given an element of a space that can be stored.
 
-    Shapes must be equal. Values must survive the conversion to the dtype in which agents see them, must be finite, and
-    must be within the bounds of spaces other than Box; those of a Box are not enforced, as is usual in the field.
+    Shapes must be equal. Values must survive the conversion to the dtype in which agents see them,
+    must be finite, and must be within the bounds of spaces other than Box; those of a Box are not
+    enforced, as is usual in the field.
     """
     if isinstance(space, spaces.Dict | spaces.Tuple):
         checks = [(key, make_check(part, f"{name}[{key!r}]")) for key, part in own.parts(space)]
@@ -196,7 +198,8 @@ def make_check(space: spaces.Space, name: str = "the observation") -> Check:
             if type(obs) is np.ndarray and obs.shape == shape:
                 if obs.dtype == stored and _adds_up(obs):
                     return
-                # If no sum of squares exceeds the square of the largest float32, no number exceeds that.
+                # If no sum of squares exceeds the square of the largest float32, no number exceeds
+                # that.
                 if (
                     obs.dtype == np.float64
                     and np.vdot(obs, obs) <= _LARGEST**2
@@ -307,10 +310,11 @@ def make_batch_check(
 class BufferWatch:
     """Detects environments whose reset overwrites the last observation of the episode before.
 
-    In SAME_STEP mode, Gymnasium's vector environments hand out the last observation of an episode without copying it.
-    If the environment writes its next first observation into the same array, the last one is lost: it then equals
-    the first one, and the array that was handed out changes with the next step. In environments of other processes
-    (`AsyncVectorEnv`) nothing gives that away.
+    In SAME_STEP mode, Gymnasium's vector environments hand out the last observation of an episode
+    without copying it. If the environment writes its next first observation into the same array,
+    the last one is lost: it then equals the first one, and the array that was handed out changes
+    with the next step. In environments of other processes (`AsyncVectorEnv`) nothing gives that
+    away.
     """
 
     def __init__(self) -> None:
@@ -360,8 +364,8 @@ def _range(space: spaces.Space) -> tuple[Any, Any]:
 def _adds_up(array: np.ndarray) -> bool:
     """Whether a sum of the numbers, or of their squares, is finite: if it is, so are all of them.
 
-    Of few numbers, Python's own sum takes a tenth of the time of `np.isfinite(array).all()`, and of more numbers a
-    product takes a third.
+    Of few numbers, Python's own sum takes a tenth of the time of `np.isfinite(array).all()`, and of
+    more numbers a product takes a third.
     """
     if array.ndim == 1 and array.size <= 32:
         return math.isfinite(sum(array.tolist()))

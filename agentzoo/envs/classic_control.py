@@ -1,11 +1,13 @@
 """Gymnasium's classic control problems.
 
-They have the dynamics and time limits of its CartPole-v1, Acrobot-v1, MountainCar-v0, MountainCarContinuous-v0 and Pendulum-v1: from the
-same state, a step leads to the same one up to the rounding of float32.
+They have the dynamics and time limits of its CartPole-v1, Acrobot-v1, MountainCar-v0,
+MountainCarContinuous-v0 and Pendulum-v1: from the same state, a step leads to the same one up to
+the rounding of float32.
 
-CartPole: Barto, Sutton and Anderson, "Neuronlike Adaptive Elements That Can Solve Difficult Learning Control Problems" (1983).
-Acrobot: Sutton, "Generalization in Reinforcement Learning: Successful Examples Using Sparse Coarse Coding" (1996), with the equations of
-Sutton and Barto's book. Mountain car: Moore, "Efficient Memory-based Learning for Robot Control" (1990).
+CartPole: Barto, Sutton and Anderson, "Neuronlike Adaptive Elements That Can Solve Difficult
+Learning Control Problems" (1983). Acrobot: Sutton, "Generalization in Reinforcement Learning:
+Successful Examples Using Sparse Coarse Coding" (1996), with the equations of Sutton and Barto's
+book. Mountain car: Moore, "Efficient Memory-based Learning for Robot Control" (1990).
 """
 
 import math

@@ -1,8 +1,9 @@
 """Environments as pure functions, to be compiled together with an agent, and how they become ordinary ones.
 
-Gymnasium's `experimental.functional.FuncEnv` has the same spirit and cuts finer: `initial` and `observation` are `reset` here, and
-`transition`, `observation`, `reward` and `terminal` are `step`, which computes what they share once and can tell a truncation from a
-termination. Parameters of an environment are fields of the object that implements the protocol.
+Gymnasium's `experimental.functional.FuncEnv` has the same spirit and cuts finer: `initial` and
+`observation` are `reset` here, and `transition`, `observation`, `reward` and `terminal` are `step`,
+which computes what they share once and can tell a truncation from a termination. Parameters of an
+environment are fields of the object that implements the protocol.
 """
 
 from dataclasses import dataclass
@@ -26,7 +27,8 @@ class Step(NamedTuple):
       obs: the observation of the state that was reached, also on the last step of an episode.
       reward: a float32 scalar.
       terminated: a bool scalar, whether that state ends the task; nothing comes after it.
-      truncated: a bool scalar, whether the episode ends for another reason, such as a time limit; more would have come.
+      truncated: a bool scalar, whether the episode ends for another reason, such as a time limit;
+        more would have come.
     """
 
     obs: PyTree
@@ -38,12 +40,14 @@ class Step(NamedTuple):
 class FunctionalEnv(Protocol[State]):
     """One environment whose state is a value.
 
-    `reset` and `step` are pure, free of side effects and of decisions in Python that depend on arrays, so that they can be compiled,
-    put into `jax.lax.scan`, and mapped over N environments with `jax.vmap`. They do not begin another episode when one ends: who calls
-    them chooses between the state reached and that of a reset. What follows a step after the end is not defined.
+    `reset` and `step` are pure, free of side effects and of decisions in Python that depend on
+    arrays, so that they can be compiled, put into `jax.lax.scan`, and mapped over N environments
+    with `jax.vmap`. They do not begin another episode when one ends: who calls them chooses between
+    the state reached and that of a reset. What follows a step after the end is not defined.
 
-    A state is a NamedTuple of arrays (or another pytree) whose shapes and dtypes never change. The object itself is constant and
-    hashable, a frozen dataclass for example; equal ones share their compiled functions.
+    A state is a NamedTuple of arrays (or another pytree) whose shapes and dtypes never change. The
+    object itself is constant and hashable, a frozen dataclass for example; equal ones share their
+    compiled functions.
 
     Attributes:
       observation_space: of one environment.
@@ -102,7 +106,9 @@ class TimeLimit(Generic[State]):
 
 
 class World(NamedTuple):
-    """A functional environment in the middle of an episode. All that can happen follows from it and the actions.
+    """A functional environment in the middle of an episode.
+
+    All that can happen follows from it and the actions.
 
     Attributes:
       key: the randomness of the rest of this episode, and of those that follow.
@@ -146,7 +152,8 @@ def advance_all(env: FunctionalEnv, worlds: World, actions: Array) -> tuple[Worl
     """Takes an action in each of N environments, and begins the next episode where one ends.
 
     Returns:
-      The worlds, the observations to act on next, and the steps, whose observations are the true successors.
+      The worlds, the observations to act on next, and the steps, whose observations are the true
+      successors.
     """
     worlds, step = jax.vmap(partial(advance, env))(worlds, actions)
     ended = step.terminated | step.truncated

@@ -21,7 +21,8 @@ class FunctionalGymEnv(gym.Env):
     """A functional environment as a `gym.Env`, with `reset` and `step` compiled.
 
     Args:
-      env: the functional environment. If it has a method `render(state)`, which returns an RGB image, it can be rendered.
+      env: the functional environment. If it has a method `render(state)`, which returns an RGB
+        image, it can be rendered.
       render_mode: "rgb_array" or None.
     """
 
@@ -61,7 +62,9 @@ class FunctionalGymEnv(gym.Env):
 
 
 class FunctionalVectorEnv(gym.vector.VectorEnv):
-    """N functional environments as a `VectorEnv`, stepped by one program. Where an episode ends, the next begins in the same step.
+    """N functional environments as a `VectorEnv`, stepped by one program.
+
+    Where an episode ends, the next begins in the same step.
 
     Args:
       env: the functional environment.
@@ -84,7 +87,10 @@ class FunctionalVectorEnv(gym.vector.VectorEnv):
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[PyTree, dict[str, Any]]:
-        """Begins episodes; environment i is seeded with `seed + i`, or `seed[i]`. Without a seed the random numbers go on."""
+        """Begins episodes; environment i is seeded with `seed + i`, or `seed[i]`.
+
+        Without a seed the random numbers go on.
+        """
         keys = (
             draw_keys(seed, self.num_envs)
             if seed is not None or self._worlds is None

@@ -1,7 +1,7 @@
 """Any Gymnasium environment as N environments with one meaning of `step`.
 
-Steps are written into the arrays of a `Trajectory`, always with the true successor observation, with termination and truncation
-apart, and with a mask for dummy steps (`VectorEnvs` knows some).
+Steps are written into the arrays of a `Trajectory`, always with the true successor observation,
+with termination and truncation apart, and with a mask for dummy steps (`VectorEnvs` knows some).
 """
 
 import functools
@@ -76,10 +76,12 @@ class Envs(Protocol):
     def step(self, actions: np.ndarray, out: Trajectory, t: int) -> None:
         """Takes one action in each environment, and writes what follows into row t of `out` (made by `make_buffers`).
 
-        The observations to act on next, and whether they begin an episode, go to row t + 1 of `obs_tm1` and `first_tm1`.
+        The observations to act on next, and whether they begin an episode, go to row t + 1 of
+        `obs_tm1` and `first_tm1`.
 
         Raises:
-          InvalidStep: if an environment returns what cannot be stored as it is; see `agentzoo.envs.checking`.
+          InvalidStep: if an environment returns what cannot be stored as it is; see
+            `agentzoo.envs.checking`.
         """
         ...
 

@@ -19,7 +19,8 @@ from agentzoo.types import ConfigurationError
 
 EnvLike = str | gym.Env | gym.vector.VectorEnv | FunctionalEnv | Callable[[], gym.Env]
 
-# The extra that brings an environment, by the beginning of its id or by the package that is found missing.
+# The extra that brings an environment, by the beginning of its id or by the package that is found
+# missing.
 _EXTRAS = {
     "ale-py": "atari",
     "opencv": "atari",
@@ -40,14 +41,17 @@ def make_envs(env: EnvLike, n_envs: int = 1, exact: bool = True) -> Envs:
     """Makes the environments that an agent trains in.
 
     Args:
-      env: a Gymnasium id, an environment, a factory of environments, a vector environment, or a functional environment, which may be
-        a `FuncEnv` of Gymnasium, or what `gymnax.make` returns.
-      n_envs: how many to make of an id, a factory or a functional environment. Those that are functional are stepped by one program. An
-        environment is always one; a vector environment knows its number, also one that a factory makes.
+      env: a Gymnasium id, an environment, a factory of environments, a vector environment, or a
+        functional environment, which may be a `FuncEnv` of Gymnasium, or what `gymnax.make`
+        returns.
+      n_envs: how many to make of an id, a factory or a functional environment. Those that are
+        functional are stepped by one program. An environment is always one; a vector environment
+        knows its number, also one that a factory makes.
       exact: whether a vector environment that a factory makes has to hold `n_envs`.
 
     Raises:
-      ConfigurationError: if there is no such environment, a package for it is missing, or `n_envs` cannot be had.
+      ConfigurationError: if there is no such environment, a package for it is missing, or `n_envs`
+        cannot be had.
     """
     if isinstance(env, gym.vector.VectorEnv):
         if n_envs not in (1, env.num_envs):
@@ -122,7 +126,8 @@ def make_env(env_id: str, **kwargs: Any) -> gym.Env:
 
     Args:
       env_id: a Gymnasium id; in `my_module:MyEnv-v0`, the module before the colon registers it.
-      **kwargs: arguments of the environment, such as `render_mode`, and for Atari `terminal_on_life_loss`.
+      **kwargs: arguments of the environment, such as `render_mode`, and for Atari
+        `terminal_on_life_loss`.
 
     Raises:
       ConfigurationError: if there is no such environment, a package for it is missing, or it does

@@ -1,7 +1,7 @@
 """Two games on a board of 10 x 10, with the rules of "MinAtar" (Young and Tian, https://arxiv.org/abs/1903.03176).
 
-An observation is the board `[10, 10, 4]`, with 1 in the channel of each thing where it is. With probability `sticky`, the last action is
-repeated in place of the new one.
+An observation is the board `[10, 10, 4]`, with 1 in the channel of each thing where it is. With
+probability `sticky`, the last action is repeated in place of the new one.
 """
 
 from dataclasses import dataclass
@@ -69,10 +69,11 @@ class BreakoutState(NamedTuple):
 class Breakout:
     """A ball flies along diagonals, and a paddle keeps it from leaving the board at the bottom; reward 1 for each brick that it breaks.
 
-    Walls, bricks and paddle reflect the ball. Where a brick breaks, the ball stays in its row, and flies through those that it meets in the
-    steps right after. If the paddle is below the ball, it goes up again on the same diagonal side; if the paddle is where it would land, it
-    turns round. When the last brick is broken, three new rows are there as soon as the ball has come down. The channels are the paddle, the
-    ball, where the ball was before, and the bricks.
+    Walls, bricks and paddle reflect the ball. Where a brick breaks, the ball stays in its row, and
+    flies through those that it meets in the steps right after. If the paddle is below the ball, it
+    goes up again on the same diagonal side; if the paddle is where it would land, it turns round.
+    When the last brick is broken, three new rows are there as soon as the ball has come down. The
+    channels are the paddle, the ball, where the ball was before, and the bricks.
 
     Attributes:
       sticky: probability that an action is repeated.
@@ -179,7 +180,8 @@ class AsterixState(NamedTuple):
 class Asterix:
     """Enemies and gold fly in from the sides, a third of them gold: reward 1 for gold that is met, and an enemy ends the episode.
 
-    They come and fly faster from 100 steps to the next. The channels are the player, enemies, where those that fly were before, and gold.
+    They come and fly faster from 100 steps to the next. The channels are the player, enemies, where
+    those that fly were before, and gold.
 
     Attributes:
       sticky: probability that an action is repeated.

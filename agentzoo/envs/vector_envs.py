@@ -1,6 +1,7 @@
 """Gymnasium's vector environments, in any of their three autoreset modes, with the one meaning of `step` that `Envs` describes.
 
-A vector environment of mode NEXT_STEP begins an episode with a dummy step: the mask marks it, and nothing is learned from it.
+A vector environment of mode NEXT_STEP begins an episode with a dummy step: the mask marks it, and
+nothing is learned from it.
 """
 
 from typing import Any

@@ -41,10 +41,10 @@ class ActionMasks(NamedTuple):
 def action_masks(spec: EnvSpec) -> ActionMasks:
     """Looks for an "action_mask" in the observations, which says which actions are legal.
 
-    In an observation space that is a Dict, it holds `[A]` numbers for a Discrete space of A actions,
-    not 0 where an action is legal; one for each value of each choice of a MultiDiscrete space; and one
-    for each bit of a MultiBinary space, whether it may be 1. Where none is legal, which should only
-    happen at the end of an episode, all are.
+    In an observation space that is a Dict, it holds `[A]` numbers for a Discrete space of A
+    actions, not 0 where an action is legal; one for each value of each choice of a MultiDiscrete
+    space; and one for each bit of a MultiBinary space, whether it may be 1. Where none is legal,
+    which should only happen at the end of an episode, all are.
 
     Raises:
       ConfigurationError: if there is a mask that does not fit the actions, or nothing beside it.
@@ -98,7 +98,8 @@ def uniform_action(u: Array, num_actions: int, legal: Array | None) -> Array:
     chosen = jnp.minimum(u * count, count - 1).astype(jnp.int32)
     if legal is None:
         return chosen
-    # The sum counts the legal actions up to each one. It first exceeds `chosen` at the one of that rank.
+    # The sum counts the legal actions up to each one. It first exceeds `chosen` at the one of that
+    # rank.
     return jnp.argmax(jnp.cumsum(legal, axis=-1) > chosen[..., None], axis=-1).astype(jnp.int32)
 
 

@@ -11,9 +11,12 @@ from agentzoo.types import Array, ConfigurationError
 
 
 class ActionBounds(NamedTuple):
-    """The bounds of a Box of D numbers. No action that `scale` returns lies outside them, whatever the rounding.
+    """The bounds of a Box of D numbers.
 
-    A dimension with a bound that is not finite is not scaled: there, a policy works in units of the Box.
+    No action that `scale` returns lies outside them, whatever the rounding.
+
+    A dimension with a bound that is not finite is not scaled: there, a policy works in units of the
+    Box.
     """
 
     low: np.ndarray  # [D]

@@ -35,14 +35,16 @@ class ActorCritic(NamedTuple):
 
     Attributes:
       init: `(key) -> params`.
-      apply: `(params, obs, mask, first, memory) -> Output`, for `[T, N]` observations that follow on each other, from a recurrent state
-        `[N, ...]` on, which is reset where `first`.
-      split: `(obs) -> (obs, mask)`, takes which actions are legal, or None, out of an environment's observations.
+      apply: `(params, obs, mask, first, memory) -> Output`, for `[T, N]` observations that follow
+        on each other, from a recurrent state `[N, ...]` on, which is reset where `first`.
+      split: `(obs) -> (obs, mask)`, takes which actions are legal, or None, out of an environment's
+        observations.
       space: of the observations without their mask.
       view: how these observations are taken.
-      continuous: whether actions are those of a Box. The policy's are in [-1, 1] where bounds are finite;
-        the environment gets them scaled and clipped to its bounds.
-      to_environment: `(a) -> action`, from `[N, ...]` actions that the policy draws to those that an environment takes.
+      continuous: whether actions are those of a Box. The policy's are in [-1, 1] where bounds are
+        finite; the environment gets them scaled and clipped to its bounds.
+      to_environment: `(a) -> action`, from `[N, ...]` actions that the policy draws to those that
+        an environment takes.
       initial_memory: `(num_envs) -> memory`, the recurrent state at the beginning of an episode.
     """
 
@@ -82,11 +84,12 @@ def make_actor_critic(
       cnn: convolutions for images, which policy and value share.
       net_arch: sizes of the hidden layers.
       activation: between layers.
-      shared: use the hidden layers and the memory for both policy and value, instead of for each its own.
-      orthogonal: initialise orthogonally, with gain sqrt(2) in hidden layers, 0.01 in the policy's head and 1 in the others, and not as
-        Haiku does.
-      log_std_init: logarithm of the standard deviation of Box actions at the beginning, where [-1, 1]
-        stands for finite bounds.
+      shared: use the hidden layers and the memory for both policy and value, instead of for each
+        its own.
+      orthogonal: initialise orthogonally, with gain sqrt(2) in hidden layers, 0.01 in the policy's
+        head and 1 in the others, and not as Haiku does.
+      log_std_init: logarithm of the standard deviation of Box actions at the beginning, where [-1,
+        1] stands for finite bounds.
       state_dependent_std: let the standard deviation depend on the observation.
       recurrent: "lstm" or "gru" after the hidden layers; None for no memory.
       recurrent_size: size of that memory.
@@ -131,7 +134,8 @@ def make_actor_critic(
     def forward(obs, mask, first, memory):
         num_steps, num_envs = first.shape
 
-        # Layers see one leading axis: of two, their gradients would be slow. Environments come first, since devices share those.
+        # Layers see one leading axis: of two, their gradients would be slow. Environments come
+        # first, since devices share those.
         def merge(x: Array) -> Array:
             return jnp.swapaxes(x, 0, 1).reshape(num_envs * num_steps, *x.shape[2:])
 
@@ -226,8 +230,9 @@ def _orthogonal(gain: float) -> Any:
 def _lasting(recurrent: str, span: int) -> Any:
     """Within this context, the gates of a memory are initialised so that its cells forget after 1 to `span` steps.
 
-    By Haiku's own initialisation they all forget after 4, and no gradient comes from further back. This is the "chrono initialisation" of
-    "Can recurrent neural networks warp time?" by Tallec and Ollivier (https://arxiv.org/abs/1804.11188).
+    By Haiku's own initialisation they all forget after 4, and no gradient comes from further back.
+    This is the "chrono initialisation" of "Can recurrent neural networks warp time?" by Tallec and
+    Ollivier (https://arxiv.org/abs/1804.11188).
     """
 
     def gates(shape, dtype):

@@ -15,9 +15,10 @@ _AXES = ("NHWC", "HWIO", "NHWC")
 class Conv2D(hk.Module):
     """`haiku.Conv2D` for images `[N, H, W, C]`, with the same parameters, square kernels and strides.
 
-    XLA brings convolutions into the order of axes that its fast CPU kernels take, but not those inside of loops
-    (https://github.com/jax-ml/jax/issues/12868), where all our gradient steps are. Those that JAX forms for the gradients have another
-    order and take up to 40 times as long there, so that we state them in the right one.
+    XLA brings convolutions into the order of axes that its fast CPU kernels take, but not those
+    inside of loops (https://github.com/jax-ml/jax/issues/12868), where all our gradient steps are.
+    Those that JAX forms for the gradients have another order and take up to 40 times as long there,
+    so that we state them in the right one.
     """
 
     def __init__(
@@ -61,7 +62,8 @@ def _forward(x: Array, w: Array, stride: int) -> tuple[Array, tuple[Array, Array
 def _backward(stride: int, residuals: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     x, w = residuals
     (height, width), (m, n), (size, _, channels, features) = x.shape[1:3], dy.shape[1:3], w.shape
-    # dw[k, l, c, d] = sum_nij x[n, stride * i + k, stride * j + l, c] dy[n, i, j, d]: channels are the batch, images the channels.
+    # dw[k, l, c, d] = sum_nij x[n, stride * i + k, stride * j + l, c] dy[n, i, j, d]: channels are
+    # the batch, images the channels.
     reached = x[
         :, : stride * (m - 1) + size, : stride * (n - 1) + size
     ]  # the other pixels are below no kernel
@@ -73,7 +75,8 @@ def _backward(stride: int, residuals: tuple[Array, Array], dy: Array) -> tuple[A
         rhs_dilation=(stride, stride),
         dimension_numbers=_AXES,
     )
-    # dx is dy convolved with the kernels turned round: one convolution for all of the stride * stride places that a pixel can have.
+    # dx is dy convolved with the kernels turned round: one convolution for all of the stride *
+    # stride places that a pixel can have.
     steps = -(-size // stride)
     w = jnp.pad(w, ((0, steps * stride - size), (0, steps * stride - size), (0, 0), (0, 0)))
     w = w.reshape(steps, stride, steps, stride, channels, features)[::-1, :, ::-1].transpose(

@@ -60,8 +60,9 @@ def _encode_parts(view: View, obs: PyTree, cnn: str) -> list[Array]:
 def nature_cnn(x: Array) -> Array:
     """Encodes images `[N, H, W, C]` as features `[N, F]`.
 
-    From 36 pixels on, these are the layers of "Human-level control through deep reinforcement learning" (Mnih et al., 2015);
-    smaller images get the one layer of "MinAtar" (Young and Tian, https://arxiv.org/abs/1903.03176).
+    From 36 pixels on, these are the layers of "Human-level control through deep reinforcement
+    learning" (Mnih et al., 2015); smaller images get the one layer of "MinAtar" (Young and Tian,
+    https://arxiv.org/abs/1903.03176).
     """
     layers = [(32, 8, 4), (64, 4, 2), (64, 3, 1)] if min(x.shape[1:3]) >= 36 else [(16, 3, 1)]
     for channels, kernel, stride in layers:
@@ -79,8 +80,9 @@ def nature_cnn(x: Array) -> Array:
 def impala_cnn(x: Array) -> Array:
     """Encodes images `[N, H, W, C]` as features `[N, F]`.
 
-    These are the residual layers of "IMPALA: Scalable Distributed Deep-RL with Importance Weighted Actor-Learner Architectures"
-    (Espeholt et al., https://arxiv.org/abs/1802.01561), figure 3, right.
+    These are the residual layers of "IMPALA: Scalable Distributed Deep-RL with Importance Weighted
+    Actor-Learner Architectures" (Espeholt et al., https://arxiv.org/abs/1802.01561), figure 3,
+    right.
     """
     for channels in (16, 32, 32):
         x = hk.MaxPool((3, 3, 1), (2, 2, 1), padding="SAME")(Conv2D(channels, 3)(x))
@@ -95,8 +97,8 @@ def efficient_cnn(x: Array) -> Array:
 
     The arithmetic is a tenth of that of `nature_cnn`.
 
-    These are the layers of "When to use parametric models in reinforcement learning?" (van Hasselt et al.,
-    https://arxiv.org/abs/1906.05243), appendix E.
+    These are the layers of "When to use parametric models in reinforcement learning?" (van Hasselt
+    et al., https://arxiv.org/abs/1906.05243), appendix E.
     """
     for channels in (32, 64):
         x = jax.nn.relu(Conv2D(channels, 5, 5, padding="VALID")(x))

@@ -11,8 +11,9 @@ from agentzoo.types import Array
 class NoisyLinear(hk.Module):
     """A linear layer with factorised Gaussian noise on its parameters; without a random key the noise is zero.
 
-    `y = (mu_w + sigma_w * f(p) f(q)^T) x + mu_b + sigma_b * f(q)` with `f(z) = sign(z) sqrt(|z|)`, the same noise for a whole
-    batch. See "Noisy Networks for Exploration" by Fortunato et al. (https://arxiv.org/abs/1706.10295), equations 9 to 11.
+    `y = (mu_w + sigma_w * f(p) f(q)^T) x + mu_b + sigma_b * f(q)` with `f(z) = sign(z) sqrt(|z|)`,
+    the same noise for a whole batch. See "Noisy Networks for Exploration" by Fortunato et al.
+    (https://arxiv.org/abs/1706.10295), equations 9 to 11.
     """
 
     def __init__(self, output_size: int, sigma_0: float = 0.5, name: str | None = None):
@@ -56,8 +57,9 @@ def q_head(
       num_actions: A.
       hidden: sizes of the layers between features and output (of each stream if dueling).
       activation: between those layers.
-      dueling: form `q = v + adv - mean(adv)` from two streams, see "Dueling Network Architectures for Deep Reinforcement Learning"
-        by Wang et al. (https://arxiv.org/abs/1511.06581), equation 9.
+      dueling: form `q = v + adv - mean(adv)` from two streams, see "Dueling Network Architectures
+        for Deep Reinforcement Learning" by Wang et al. (https://arxiv.org/abs/1511.06581), equation
+        9.
       noisy: use `NoisyLinear` layers.
       num_outputs: K, how many numbers describe the value of an action.
     """

@@ -14,7 +14,10 @@ Statistics = RunningMeanStd | tuple[()]
 
 
 def init_statistics(space: spaces.Space, view: View) -> Statistics:
-    """Statistics of no observations; normalising by them changes nothing. `()` if there is nothing to be normalised."""
+    """Statistics of no observations; normalising by them changes nothing.
+
+    `()` if there is nothing to be normalised.
+    """
     numbers, _ = _split(view, zeros(space))
     return _in_32_bits(RunningMeanStd.init(numbers)) if numbers else ()
 

@@ -1,11 +1,13 @@
 """Rings of frames, in which a replay stores large observations once.
 
-An observation is a window of S frames: S = 1 in general, and the depth of the stack where the observation is a `FrameStack`. The first
-observation of an episode is written whole, and each step adds the newest frame of its `obs_t`; so the frames of a transition are S + 1 in
-a row, those of `obs_tm1` and one more for `obs_t`, and to know where the last of them is suffices.
+An observation is a window of S frames: S = 1 in general, and the depth of the stack where the
+observation is a `FrameStack`. The first observation of an episode is written whole, and each step
+adds the newest frame of its `obs_t`; so the frames of a transition are S + 1 in a row, those of
+`obs_tm1` and one more for `obs_t`, and to know where the last of them is suffices.
 
-A step takes one frame, and an episode S more. There is room for 1/128 more frames than steps: where episodes are shorter than 128 S
-steps, frames run out before steps do, and the replay holds somewhat fewer steps than it has room for, always the latest.
+A step takes one frame, and an episode S more. There is room for 1/128 more frames than steps: where
+episodes are shorter than 128 S steps, frames run out before steps do, and the replay holds somewhat
+fewer steps than it has room for, always the latest.
 """
 
 from collections.abc import Callable
@@ -24,12 +26,15 @@ class FrameRings(NamedTuple):
 
     Attributes:
       init: `() -> frames`, leaves `[F * N, ...]`.
-      add: `(frames, newest, steps, kept) -> (frames, obs_t, used)` writes the new frames of steps `[T, N]` where `kept` is 1. `newest`
-        `[N]` are the rows last written to; `obs_t` `[T, N]` those of the newest frames of the steps' `obs_t`, and `used` `[N]` how many
-        have been written.
-      read: `(frames, newest, env, num_envs) -> obs`, the observations `[...]` of environments `[...]` whose newest frames are in these
-        rows `[...]`. The frames may be rings of another size, for another number of environments.
-      overwritten: `(newest, obs_t, used) -> lost` whether steps `[..., N]` with these rows lose a frame when so many more are written.
+      add: `(frames, newest, steps, kept) -> (frames, obs_t, used)` writes the new frames of steps
+        `[T, N]` where `kept` is 1. `newest` `[N]` are the rows last written to; `obs_t` `[T, N]`
+        those of the newest frames of the steps' `obs_t`, and `used` `[N]` how many have been
+        written.
+      read: `(frames, newest, env, num_envs) -> obs`, the observations `[...]` of environments
+        `[...]` whose newest frames are in these rows `[...]`. The frames may be rings of another
+        size, for another number of environments.
+      overwritten: `(newest, obs_t, used) -> lost` whether steps `[..., N]` with these rows lose a
+        frame when so many more are written.
       most: `(length) -> frames`, how many a trajectory of so many steps writes at most.
       room: how many steps of a trajectory fit at least.
     """

@@ -11,11 +11,13 @@ from agentzoo.types import ConfigurationError, PyTree
 def check_memory(shapes: PyTree, capacity: int) -> None:
     """Refuses arrays of these shapes and dtypes, a buffer of `capacity` transitions, if they cannot be held.
 
-    A GPU holds what is larger than its own memory if XLA has been told to allocate CUDA's unified memory, of which what is not in use moves
-    to the host. XLA cannot write by index to arrays that are the host's alone, https://github.com/openxla/xla/issues/34565.
+    A GPU holds what is larger than its own memory if XLA has been told to allocate CUDA's unified
+    memory, of which what is not in use moves to the host. XLA cannot write by index to arrays that
+    are the host's alone, https://github.com/openxla/xla/issues/34565.
 
     Raises:
-      ConfigurationError: with the capacity that would fit, and the setting by which a GPU uses the host's memory.
+      ConfigurationError: with the capacity that would fit, and the setting by which a GPU uses the
+        host's memory.
     """
     size, memory = (
         sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes)),

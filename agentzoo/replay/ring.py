@@ -1,10 +1,11 @@
 """Experience replay as pure functions on a pytree, so that it can live inside an agent's state.
 
-Each environment has a ring of its own, in which consecutive rows are consecutive steps: n-step returns are formed when a
-transition is drawn, and need no bookkeeping when it is stored. Steps are stored flat over (row, environment); a `slot` is an index
-into them.
+Each environment has a ring of its own, in which consecutive rows are consecutive steps: n-step
+returns are formed when a transition is drawn, and need no bookkeeping when it is stored. Steps are
+stored flat over (row, environment); a `slot` is an index into them.
 
-Small observations are stored with their steps. Large ones have rings apart, in which every frame is stored once (`frames.py`).
+Small observations are stored with their steps. Large ones have rings apart, in which every frame is
+stored once (`frames.py`).
 """
 
 import functools
@@ -57,14 +58,19 @@ class ReplayBuffer(NamedTuple):
 
     Attributes:
       init: `() -> replay`, empty.
-      add: `(replay, trajectory) -> replay`. Steps with mask 0 are not stored. Without `first_tm1`, `obs_tm1` is the `obs_t` before it.
-      sample: `(replay, key, batch_size, remaining) -> batch`. The buffer must not be empty. `remaining` is the progress that the run
-        still has to make, from 1 to 0; only prioritised replay asks for it.
-      sample_sequences: `(replay, key, batch_size, length) -> trajectory`, `[T, B]` consecutive steps of one environment each, uniformly
-        drawn. Episodes may begin and end within them. An environment must hold as many steps.
-      update: `(replay, slot, error) -> replay`, the errors `[B]` of what has been drawn. Without prioritisation it changes nothing.
-      refill: `(replay, old) -> replay`, an empty replay filled with the steps of a replay of another number of environments, or of
-        another capacity. Each environment gets about as many of them, in order. It is not to be compiled.
+      add: `(replay, trajectory) -> replay`. Steps with mask 0 are not stored. Without `first_tm1`,
+        `obs_tm1` is the `obs_t` before it.
+      sample: `(replay, key, batch_size, remaining) -> batch`. The buffer must not be empty.
+        `remaining` is the progress that the run still has to make, from 1 to 0; only prioritised
+        replay asks for it.
+      sample_sequences: `(replay, key, batch_size, length) -> trajectory`, `[T, B]` consecutive
+        steps of one environment each, uniformly drawn. Episodes may begin and end within them. An
+        environment must hold as many steps.
+      update: `(replay, slot, error) -> replay`, the errors `[B]` of what has been drawn. Without
+        prioritisation it changes nothing.
+      refill: `(replay, old) -> replay`, an empty replay filled with the steps of a replay of
+        another number of environments, or of another capacity. Each environment gets about as many
+        of them, in order. It is not to be compiled.
     """
 
     init: Callable[[], Replay]
@@ -93,7 +99,8 @@ def make_replay(
       gamma: discount per step.
       n_step: steps between the two ends of a drawn transition.
       prioritisation: draw transitions in proportion to their errors, instead of uniformly.
-      extras: `[1, ...]` an example of what is stored beside each step, of a trajectory's `extras`; nothing by default.
+      extras: `[1, ...]` an example of what is stored beside each step, of a trajectory's `extras`;
+        nothing by default.
 
     Raises:
       ConfigurationError: if one trajectory does not fit, or the buffer does not fit into memory.
@@ -260,7 +267,8 @@ def make_replay(
     def refill(replay: Replay, old: Replay) -> Replay:
         sizes = jax.device_get(old.size)
         share_of_each = -(-int(sizes.sum()) // num_envs)
-        # As many steps at once as can be written at once, and as do not take much memory beside the replay.
+        # As many steps at once as can be written at once, and as do not take much memory beside the
+        # replay.
         piece = min(256, rows, rings.room if rings else rows)
         if prioritisation is not None:
             replay = replay._replace(max_priority=jnp.copy(old.max_priority))
@@ -282,7 +290,8 @@ def make_replay(
         age = number - (ends - old.size)[env]
         slot = (old.cursor[env] - old.size[env] + age) % old_rows * num + env
         steps = read(old, slot)
-        # Nothing may be taken for one episode that was not: neither across two old environments nor across two new ones.
+        # Nothing may be taken for one episode that was not: neither across two old environments nor
+        # across two new ones.
         first_tm1 = steps.first_tm1 | (age == 0) | (place == 0)
         last_t = steps.last_t | (age == old.size[env] - 1) | (place == share_of_each - 1)
         target = (replay.cursor + place - first) % rows * num_envs + envs
@@ -316,9 +325,12 @@ def make_phase(
       least: steps that an environment must have in the replay before the first gradient step.
 
     Returns:
-      `(update, state, trajectory, clock) -> (state, totals, updates)`, which stores the trajectory and then calls the gradient step
-      `update: (state, key, clock) -> (state, metrics)` so many times, each with a key of its own. `totals` are the sums of its metrics,
-      and `updates` is how many were made: 0 before learning starts. The state is a NamedTuple with fields `replay` and `key`.
+      `(update, state, trajectory, clock) -> (state, totals, updates)`, which stores the trajectory
+      and then calls the gradient step
+      `update: (state, key, clock) -> (state, metrics)` so many times, each with a key of its own.
+        `totals` are the sums of its metrics,
+      and `updates` is how many were made: 0 before learning starts. The state is a NamedTuple with
+      fields `replay` and `key`.
 
     Raises:
       ConfigurationError: if there would be no gradient step.
@@ -356,8 +368,8 @@ def make_phase(
 def read_once(x: Array, slots: Array) -> Array:
     """`x[slots]`, before anything is written to `x`.
 
-    XLA would read it again wherever it is used, also after writing, and copy the whole of `x` to be able to. It does not repeat a sort,
-    even if there is nothing to sort.
+    XLA would read it again wherever it is used, also after writing, and copy the whole of `x` to be
+    able to. It does not repeat a sort, even if there is nothing to sort.
     """
     order, read = jnp.arange(slots.size), x[slots.reshape(-1)]
     return jax.lax.sort((order, read), num_keys=1)[1].reshape(slots.shape)

@@ -1,7 +1,8 @@
 """A binary tree of sums over priorities, as one array: changing or drawing B leaves takes O(B log n) array operations.
 
-Node 1 is the root and node i has children 2i and 2i + 1, so the leaves are the second half of the array. See appendix B.2.1 of
-"Prioritized Experience Replay" by Schaul et al. (https://arxiv.org/abs/1511.05952).
+Node 1 is the root and node i has children 2i and 2i + 1, so the leaves are the second half of the
+array. See appendix B.2.1 of "Prioritized Experience Replay" by Schaul et al.
+(https://arxiv.org/abs/1511.05952).
 """
 
 import jax
@@ -24,7 +25,10 @@ def get(tree: jax.Array, leaves: jax.Array) -> jax.Array:
 
 
 def update(tree: jax.Array, leaves: jax.Array, priorities: jax.Array) -> jax.Array:
-    """Sets the priorities `[B]` of leaves `[B]`; negative leaves are left out. A leaf named twice gets one of its values."""
+    """Sets the priorities `[B]` of leaves `[B]`; negative leaves are left out.
+
+    A leaf named twice gets one of its values.
+    """
     depth = tree.shape[0].bit_length() - 2
     nowhere = tree.shape[0]  # out of range, which scatters drop
     node = jnp.where(leaves >= 0, tree.shape[0] // 2 + leaves, nowhere)
@@ -40,8 +44,8 @@ def update(tree: jax.Array, leaves: jax.Array, priorities: jax.Array) -> jax.Arr
 def find(tree: jax.Array, mass: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The leaves `[B]` in whose share of the total the given masses `[B]` fall, each in `[0, total)`, and their share of it.
 
-    The loop is one of XLA's, so that what it reads is read once: unrolled, XLA would read it again wherever it is used, and to be able to
-    do that after an update it would copy the tree.
+    The loop is one of XLA's, so that what it reads is read once: unrolled, XLA would read it again
+    wherever it is used, and to be able to do that after an update it would copy the tree.
     """
 
     def descend(_, carry):

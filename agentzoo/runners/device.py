@@ -1,7 +1,8 @@
 """The on-device runner: many cycles of acting in functional environments and learning, as one compiled program.
 
-It does what the in-process runner does, with the same random numbers: a trajectory of T steps, then `learn`, then the next. Python comes
-into it only between chunks of cycles. Where a chunk ends makes no difference to what is learned.
+It does what the in-process runner does, with the same random numbers: a trajectory of T steps, then
+`learn`, then the next. Python comes into it only between chunks of cycles. Where a chunk ends makes
+no difference to what is learned.
 """
 
 import functools
@@ -31,7 +32,8 @@ from agentzoo.runners.programs import (
 from agentzoo.sharding import Mesh, collect, of_first_host, spread
 from agentzoo.types import Agent, Array, InvalidStep, PyTree, Trajectory
 
-# A chunk grows while it takes less than the first number of seconds, and shrinks if it takes more than the second.
+# A chunk grows while it takes less than the first number of seconds, and shrinks if it takes more
+# than the second.
 _SECONDS = (0.1, 0.4)
 # Steps of a chunk, over all environments, that there is room for (or one cycle).
 _MOST_STEPS = 2**17
@@ -80,8 +82,8 @@ def find_fault(trajectory: Trajectory) -> tuple[Trajectory, Faults]:
     """Look for rewards and observations that are not finite.
 
     Returns:
-      The trajectory with 0 in their places, so that the parameters survive until the run is stopped, and the first
-      of them; its `cycle` is 0 if there is one.
+      The trajectory with 0 in their places, so that the parameters survive until the run is
+      stopped, and the first of them; its `cycle` is 0 if there is one.
     """
     num_envs = trajectory.r_t.shape[1]
 
@@ -108,7 +110,8 @@ class DeviceRunner(Runner):
     """Trains an agent in functional environments. It keeps their episodes between runs.
 
     Attributes:
-      worlds: the state of the environments, or None before the first reset. It is all that the runner has to keep.
+      worlds: the state of the environments, or None before the first reset. It is all that the
+        runner has to keep.
       name: tells environments apart, of which one can go on with the state of another.
     """
 
@@ -142,7 +145,8 @@ class DeviceRunner(Runner):
     ) -> Generator[Cycle, None, None]:
         """Acts and learns in turn, until `total` environment steps are done; yields after each chunk of cycles.
 
-        A chunk ends with the cycle that reaches the step `pause(step)`, or earlier, so that it takes fractions of a second.
+        A chunk ends with the cycle that reaches the step `pause(step)`, or earlier, so that it
+        takes fractions of a second.
         """
         if self.worlds is None:
             self.reset()
@@ -318,8 +322,8 @@ def make_chunk(
 ) -> Callable[..., Any]:
     """Makes the function `(state, worlds, key, numbers) -> (state, worlds), ends, faults, metrics`.
 
-    The numbers are how many cycles to do, at most `most`, and step, moves and total of the run. Metrics are those of
-    the last cycle, or of the first one that had a fault.
+    The numbers are how many cycles to do, at most `most`, and step, moves and total of the run.
+    Metrics are those of the last cycle, or of the first one that had a fault.
     """
     offset, dtype = spaces.start(env.action_space), spaces.dtype(env.action_space)
 

@@ -16,8 +16,9 @@ from agentzoo.envs import make_buffers, spaces
 from agentzoo.sharding import Mesh, between, replicate
 from agentzoo.types import Agent, Array, Clock, EnvSpec, PyTree, resolve_metrics
 
-# On the CPU, programs run in the thread that calls them: to hand one over to another thread takes longer than `act` itself. It has an
-# effect only before JAX runs its first program, and gives way to a user's own setting.
+# On the CPU, programs run in the thread that calls them: to hand one over to another thread takes
+# longer than `act` itself. It has an effect only before JAX runs its first program, and gives way
+# to a user's own setting.
 if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
     jax.config.update("jax_cpu_enable_async_dispatch", False)
 
@@ -25,8 +26,9 @@ if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
 def keep_freed_memory() -> None:
     """Has glibc keep up to 512 MiB of freed memory, unless a user has set one of its variables `MALLOC_...`.
 
-    XLA allocates the intermediate results of a program anew at every call. By default it depends on their exact size whether glibc gives
-    them back to the system each time, and every page has to be fetched again: that took a fifth of the time of some gradient steps.
+    XLA allocates the intermediate results of a program anew at every call. By default it depends on
+    their exact size whether glibc gives them back to the system each time, and every page has to be
+    fetched again: that took a fifth of the time of some gradient steps.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None and not any(name.startswith("MALLOC_") for name in os.environ):
@@ -75,7 +77,8 @@ class Cycle(NamedTuple):
 class InPlace:
     """Compiles `(state, *arguments)`, so that a call overwrites the state but leaves its `params` as they are.
 
-    Whoever holds parameters, a user, an actor or another thread, can go on with them. What is large, such as a replay, is not copied.
+    Whoever holds parameters, a user, an actor or another thread, can go on with them. What is
+    large, such as a replay, is not copied.
 
     Args:
       function: the function. The state is a NamedTuple with the field `params`.
@@ -147,8 +150,9 @@ def reset_memory(initial_memory: Callable[[int], PyTree], memory: PyTree, first:
 def matmul_precision() -> str | None:
     """Precision of matrix products and convolutions in an agent's programs; None for JAX's default.
 
-    On the CPU, JAX's default is float32. Some accelerators multiply with fewer digits by default, such as
-    TF32 on GPUs, so that we ask for float32. A user's own `jax_default_matmul_precision` has priority.
+    On the CPU, JAX's default is float32. Some accelerators multiply with fewer digits by default,
+    such as TF32 on GPUs, so that we ask for float32. A user's own `jax_default_matmul_precision`
+    has priority.
     """
     given = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
     return given or (None if jax.default_backend() == "cpu" else "highest")
@@ -178,13 +182,18 @@ def describe_device() -> dict[str, Any]:
 
 
 def compile_agent(agent: Agent, mesh: Mesh | None = None) -> Programs:
-    """Compiles an agent. Memory is reset where an episode begins; learning overwrites the state that it is given, but not its `params`.
+    """Compiles an agent.
+
+    Memory is reset where an episode begins; learning overwrites the state that it is given, but not
+    its `params`.
 
     `learn` also returns whether what was learned is finite, see `is_finite`.
 
-    With a mesh, its devices share the batches that the agent learns from, and each of them has a copy of the state.
+    With a mesh, its devices share the batches that the agent learns from, and each of them has a
+    copy of the state.
 
-    Numbers arrive packed in one array, since each argument that is passed to a compiled function costs time.
+    Numbers arrive packed in one array, since each argument that is passed to a compiled function
+    costs time.
     """
 
     def act(params, memory, obs, first, key, numbers):
@@ -247,11 +256,15 @@ def compile_ahead(agent: Agent, programs: Programs, run: RunState, spec: EnvSpec
 
 
 class Runner(Protocol):
-    """Moves trajectories between environments and an agent. It keeps the environments' episodes between runs.
+    """Moves trajectories between environments and an agent.
+
+    It keeps the environments' episodes between runs.
 
     Attributes:
-      worlds: the state of the environments, if it can be kept: all that a runner has to keep beside a `RunState`. Otherwise None.
-      name: tells environments apart, of which one can go on with the state of another; None where there is no such state.
+      worlds: the state of the environments, if it can be kept: all that a runner has to keep beside
+        a `RunState`. Otherwise None.
+      name: tells environments apart, of which one can go on with the state of another; None where
+        there is no such state.
       busy: whether actors in other threads are stepping the environments at this moment.
     """
 
@@ -268,7 +281,8 @@ class Runner(Protocol):
     ) -> Generator[Cycle, None, None]:
         """Acts and learns until `total` environment steps are done.
 
-        Yields after each cycle, or after several: but not later than with the one that reaches the step `pause(step)`.
+        Yields after each cycle, or after several: but not later than with the one that reaches the
+        step `pause(step)`.
         """
         ...
 

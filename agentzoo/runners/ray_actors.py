@@ -1,12 +1,14 @@
 """Actors on a Ray cluster, and the learner in the process that calls.
 
-Each actor is a process anywhere in the cluster, with its own environments and a copy of `act`. What they do, how far they may be ahead
-and what is learned from is as in `agentzoo.runners.threads`: here a thread of the learner's process stands for each of them, and waits
-for its trajectories. Parameters go to Ray's object store once per version, and actors get a reference; trajectories come back through it.
+Each actor is a process anywhere in the cluster, with its own environments and a copy of `act`. What
+they do, how far they may be ahead and what is learned from is as in `agentzoo.runners.threads`:
+here a thread of the learner's process stands for each of them, and waits for its trajectories.
+Parameters go to Ray's object store once per version, and actors get a reference; trajectories come
+back through it.
 
-An actor whose process or node dies is replaced by one that stands by, and another is made to stand by. New episodes begin, and what the
-dead one was busy with is asked for again. Only an actor that fails `PATIENCE` seconds long ends the run. What an environment raises ends
-it at once.
+An actor whose process or node dies is replaced by one that stands by, and another is made to stand
+by. New episodes begin, and what the dead one was busy with is asked for again. Only an actor that
+fails `PATIENCE` seconds long ends the run. What an environment raises ends it at once.
 
 Ray: https://arxiv.org/abs/1712.05889.
 """
@@ -102,8 +104,9 @@ class Handle:
 
         Raises:
           Stop: as soon as it is no longer wanted.
-          ray.exceptions.RayTaskError: what the environment raised, which the error is an instance of, too.
-          ray.exceptions.RayError: if there was no trajectory for so long as `PATIENCE`, or the actor cannot be made.
+          ray.exceptions.RayTaskError: what the environment raised, which the error is an instance
+          of, too. ray.exceptions.RayError: if there was no trajectory for so long as `PATIENCE`, or
+          the actor cannot be made.
         """
         import ray
         from ray.exceptions import ActorDiedError, RayError, RayTaskError

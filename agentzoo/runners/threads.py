@@ -1,14 +1,17 @@
 """Actors and learner at the same time, on one machine: threads step environments and may run ahead of the learner.
 
-Every actor has its own environments, takes T steps in each with the newest parameters, and begins again. The learner, in the thread that
-calls, puts their trajectories side by side: an actor always fills the same columns of a `[T, N]` trajectory, which so follow on each other
-as they do in the in-process runner. What learns there learns here.
+Every actor has its own environments, takes T steps in each with the newest parameters, and begins
+again. The learner, in the thread that calls, puts their trajectories side by side: an actor always
+fills the same columns of a `[T, N]` trajectory, which so follow on each other as they do in the
+in-process runner. What learns there learns here.
 
-An actor begins its trajectory k only when k - `max_lag` have been learned from. So no more than `max_lag` + 1 of them wait, and none is
-learned from with parameters that have changed more than `max_lag` times since. With `max_lag=0` actors and learner take turns, and a run
-follows from its seed: with one actor it is that of the in-process runner.
+An actor begins its trajectory k only when k - `max_lag` have been learned from. So no more than
+`max_lag` + 1 of them wait, and none is learned from with parameters that have changed more than
+`max_lag` times since. With `max_lag=0` actors and learner take turns, and a run follows from its
+seed: with one actor it is that of the in-process runner.
 
-Actors that run ahead: https://arxiv.org/abs/1802.01561. In threads, beside the learner: https://arxiv.org/abs/2104.06272.
+Actors that run ahead: https://arxiv.org/abs/1802.01561. In threads, beside the learner:
+https://arxiv.org/abs/2104.06272.
 """
 
 import contextlib
@@ -58,7 +61,9 @@ class Stop(Exception):
 
 
 class ThreadsRunner(Runner):
-    """Trains an agent by actors in threads. It keeps the environments' episodes between runs, unless one is broken off.
+    """Trains an agent by actors in threads.
+
+    It keeps the environments' episodes between runs, unless one is broken off.
 
     Args:
       agent: the agent.

@@ -15,8 +15,8 @@ STEPS, BATCH, ACTIONS = 6, 2, 3
 def as_on_an_accelerator():
     """Recurrences are evaluated as they are on an accelerator.
 
-    What is compiled or traced already is found by JAX's settings, too: under a precision of matrix products that nothing else asks for,
-    and that no recurrence has a use for, all is traced anew.
+    What is compiled or traced already is found by JAX's settings, too: under a precision of matrix
+    products that nothing else asks for, and that no recurrence has a use for, all is traced anew.
     """
     with (
         mock.patch.object(_recurrence, "_scan", _recurrence._associative_scan),
@@ -30,9 +30,11 @@ def check(operator, loop, arguments, differentiate=()):
 
     Args:
       operator: the operator, that takes `arguments` by name.
-      loop: takes the same arguments as NumPy float64, of one trajectory, and returns an array or a tuple of them.
+      loop: takes the same arguments as NumPy float64, of one trajectory, and returns an array or a
+        tuple of them.
       arguments: arrays `[T, B, ...]`, and scalars.
-      differentiate: names of the arguments whose gradient is compared with the loop's finite differences.
+      differentiate: names of the arguments whose gradient is compared with the loop's finite
+        differences.
     """
     arguments = {
         name: np.asarray(x, np.int32 if np.asarray(x).dtype == int else np.float32)

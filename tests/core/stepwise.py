@@ -15,8 +15,9 @@ LEADING = (2, 3)
 class Case(NamedTuple):
     """An operator, its arguments with leading axes `LEADING`, options, and the oracle of one step.
 
-    The oracle is called as `oracle(x, target, held)`, with the arguments of one step in each. They are the same but for gradients:
-    those flow through `x`, through `target` only where they are not stopped, and through `held` never.
+    The oracle is called as `oracle(x, target, held)`, with the arguments of one step in each. They
+    are the same but for gradients: those flow through `x`, through `target` only where they are not
+    stopped, and through `held` never.
     """
 
     function: Callable

@@ -268,7 +268,8 @@ def test_ucb1_regret_is_logarithmic_and_within_its_bound():
     assert mean[-1] > lai_robbins(BERNOULLI) * np.log(
         PULLED
     )  # UCB1 is not optimal: known to be above
-    # Logarithmic: the last doubling costs about what those before did, and much less than twice as much in all.
+    # Logarithmic: the last doubling costs about what those before did, and much less than twice as
+    # much in all.
     assert mean[1999] - mean[999] < 1.3 * (mean[999] - mean[499])
     assert mean[1999] < 1.4 * mean[999]
     assert regret[:, -1].max() < bound[-1]

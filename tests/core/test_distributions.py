@@ -241,7 +241,8 @@ def test_gradients_against_differences_of_the_oracle():
                     for step in (1e-6, -1e-6)
                 )
                 expected[..., i] = ((up - down) / 2e-6).reshape(*LEADING, -1).sum(-1)
-            # Relative to the size: between 100 and 101, the density of an action has a steep slope that float32 rounds.
+            # Relative to the size: between 100 and 101, the density of an action has a steep slope
+            # that float32 rounds.
             np.testing.assert_allclose(
                 actual[name][argument],
                 expected,

@@ -86,7 +86,8 @@ def test_imputed_samples_have_the_expectiles():
     wanted = expectiles(samples, tau)
     imputed = np.asarray(ev.impute_expectiles(wanted, tau), np.float64)
     spread = np.ptp(wanted, axis=-1, keepdims=True)
-    # As many samples as expectiles cannot match them all; taking expectiles for samples is the naive way.
+    # As many samples as expectiles cannot match them all; taking expectiles for samples is the
+    # naive way.
     error, naive = (np.abs(expectiles(x, tau) - wanted) / spread for x in (imputed, wanted))
     assert np.median(error.max(-1)) < 0.02
     assert np.quantile(error.max(-1), 0.9) < 0.1
@@ -170,7 +171,8 @@ def test_terminal_transitions_teach_the_reward():
 
 
 def test_iterated_backups_learn_the_distribution_and_not_its_mean_alone():
-    # A state that pays +1 or -1 and ends with probability 0.2: the fixed point of exact expectile backups.
+    # A state that pays +1 or -1 and ends with probability 0.2: the fixed point of exact expectile
+    # backups.
     tau = np.linspace(0.05, 0.95, 11)
     rewards, weight = np.array([-1.0, 1.0]), 0.8
     estimate = np.zeros(11)

@@ -82,7 +82,8 @@ def test_categorical_loss_over_n_steps():
         atoms, logits_tm1, a_tm1, steps.r_t, steps.discount_t, atoms, steps.bootstrap_t
     )
     assert found.shape == (T, B)
-    # The first step by hand: three rewards, then the distribution at the destination of the third step.
+    # The first step by hand: three rewards, then the distribution at the destination of the third
+    # step.
     reward, product, (k, *_) = loops(r[:, 0], discount[:, 0], 3)
     one = categorical_values.categorical_q_learning(
         atoms, logits_tm1[0, 0], a_tm1[0, 0], reward[0], product[0], atoms, logits_t[k, 0]

@@ -109,7 +109,8 @@ def test_unbiased_pair_takes_the_mean_of_the_values_themselves():
     np.testing.assert_allclose(pair.apply_inv(probs)[:3], x[:3], rtol=2e-6, atol=1e-6)
     atoms = EXACT[2][1](np.linspace(-30, 30, 61))
     np.testing.assert_allclose(pair.apply_inv(probs)[3], atoms[-1], rtol=1e-6)
-    # Half of 0 and half of the last atom: in the squashed space the mean would be far less than half of it.
+    # Half of 0 and half of the last atom: in the squashed space the mean would be far less than
+    # half of it.
     half = np.zeros(61, np.float32)
     half[[30, 60]] = 0.5
     np.testing.assert_allclose(pair.apply_inv(half), atoms[-1] / 2, rtol=1e-6)

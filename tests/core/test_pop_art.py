@@ -46,7 +46,8 @@ def float64_art(targets, indices, num_outputs, step_size, batch_step="sequential
                 "mean": step_size,
                 "sum": step_size * len(x),
             }[batch_step]
-            # The second moment about any point moves with the same weight as the first; about the old mean nothing cancels.
+            # The second moment about any point moves with the same weight as the first; about the
+            # old mean nothing cancels.
             about_old_mean = (1 - weight) * variance[k] + weight * np.mean((x - shift[k]) ** 2)
             moved = weight * (x.mean() - shift[k])
             shift[k], variance[k] = shift[k] + moved, about_old_mean - moved**2
@@ -114,7 +115,8 @@ def test_adapting_against_float64(batch_step):
 
 
 def test_one_large_batch_does_not_overshoot():
-    # RLax sums its step over the batch: shift 15 and a scale at its lower bound for 300 targets of 5.
+    # RLax sums its step over the batch: shift 15 and a scale at its lower bound for 300 targets of
+    # 5.
     targets = np.full(300, 5.0, np.float32)
     state = art(start(1), targets, 0, 0.01, *BOUNDS)
     np.testing.assert_allclose(state.shift, 5 * (1 - 0.99**300), rtol=1e-5)
@@ -131,7 +133,8 @@ def test_one_large_batch_does_not_overshoot():
 
 @pytest.mark.parametrize("step_size", [1e-2, 3e-4])
 def test_the_scale_is_right_beside_a_large_mean(step_size):
-    # From second_moment - shift^2 in float32 the scale would come out as 3 or more, and steps of 3e-4 would not reach the shift.
+    # From second_moment - shift^2 in float32 the scale would come out as 3 or more, and steps of
+    # 3e-4 would not reach the shift.
     targets = np.random.default_rng(0).normal(1e4, 1, 30_000).astype(np.float32)
     state = art(start(1), targets[:100], 0, 1.0, *BOUNDS)
     state, _ = jax.lax.scan(

@@ -119,7 +119,8 @@ def test_identities():
     same(q(0.0), one_step)
     greedy = jax.nn.one_hot(x["q_t"].argmax(axis=-1), ACTIONS)
     same(retrace(greedy, x["mu_t"], 0.0), one_step)
-    # On policy and with a lambda of 1, Retrace's correction is the plain return's, less the sampling noise of the next action.
+    # On policy and with a lambda of 1, Retrace's correction is the plain return's, less the
+    # sampling noise of the next action.
     pi_a_t = jnp.take_along_axis(x["pi_t"], x["a_t"][..., None], -1)[..., 0]
     noise = (x["pi_t"] * x["q_t"]).sum(axis=-1) - q_a_t
     corrected = (

@@ -62,7 +62,8 @@ def test_values_by_hand(how):
 def test_round_trips_of_every_magnitude(there, back):
     x = np.geomspace(1e-30, 1e12, 1001).astype(np.float32)
     x = np.concatenate([-x, [0], x]).astype(np.float32)
-    # What a squashed value has lost: the inverse multiplies the rounding of its argument by the logarithm of x at most.
+    # What a squashed value has lost: the inverse multiplies the rounding of its argument by the
+    # logarithm of x at most.
     np.testing.assert_allclose(back(there(x)), x, rtol=1e-5)
 
 
@@ -266,22 +267,25 @@ def test_bad_bins(encode, decode):
     )  # bounds may be traced
 
 
-# The bounds of the accuracy benchmark, of values and of gradients, in roundings to the nearest float32. A number that is well conditioned
-# takes some ten operations, each of which rounds once.
+# The bounds of the accuracy benchmark, of values and of gradients, in roundings to the nearest
+# float32. A number that is well conditioned takes some ten operations, each of which rounds once.
 
 ROUNDING, WELL = 2.0**-24, 16
 BOUNDS = {
-    # The mean's slope is a sum in which centres up to 300 widths from 0 cancel: their sizes add up to 1200 times the least slope.
-    # The mean itself is a sum over 601 bins, which the compiler of the tests takes one after the other.
+    # The mean's slope is a sum in which centres up to 300 widths from 0 cancel: their sizes add up
+    # to 1200 times the least slope. The mean itself is a sum over 601 bins, which the compiler of
+    # the tests takes one after the other.
     "hl_gauss_pair": (4 * WELL, 4 * 1200),
     # The slope is the difference of two products with neighbouring atoms, up to 300 widths from 0.
     "muzero_pair": (WELL, 4 * 300),
-    # A slope is 1 / temperature = 10 times a probability, the error of which is that of its logarithm.
+    # A slope is 1 / temperature = 10 times a probability, the error of which is that of its
+    # logarithm.
     "softmax(0.1).logprob": (WELL, 4 * 10),
     "clipped_entropy_softmax(0.1).logprob": (WELL, 4 * 10),
     "Softmax(_": (WELL, 4 * 10),
     "ClippedEntropySoftmax(_": (WELL, 4 * 10),
-    # The policy is kept as logarithms, down to -85: a rounding of them counts 85 times in the probabilities that a slope is made of.
+    # The policy is kept as logarithms, down to -85: a rounding of them counts 85 times in the
+    # probabilities that a slope is made of.
     "EpsilonGreedy.log_prob": (WELL, 85 + WELL),
     # Three logarithms of up to 42 may cancel against a square of that size.
     "gaussian_diagonal().logprob": (4 * 125, WELL),

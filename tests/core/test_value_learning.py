@@ -78,7 +78,8 @@ def expectile(v_tm1, r_t, discount_t, v_t, expectile):
     return (expectile if error > 0 else 1 - expectile) * error**2
 
 
-# Of a single transition. Arguments that start with q or probs are `[A]`, with a are indices, others are scalars.
+# Of a single transition. Arguments that start with q or probs are `[A]`, with a are indices, others
+# are scalars.
 ORACLES = {
     "td_learning": lambda v_tm1, r_t, discount_t, v_t: r_t + discount_t * v_t - v_tm1,
     "sarsa": lambda q_tm1, a_tm1, r_t, discount_t, q_t, a_t: (
