@@ -5,9 +5,14 @@ An algorithm's config is a frozen dataclass of plain values. A range is written 
 """
 
 import dataclasses
+import functools
 import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 
 from agentzoo import keywords
 from agentzoo.types import Array, ConfigurationError
@@ -56,6 +61,16 @@ class Range:
 
 POSITIVE = Range(0, open_low=True)
 FRACTION = Range(0, 1)
+
+
+class Traced:
+    """Marks an integer hyperparameter that compiled programs take as an argument.
+
+    Floats are always arguments. An integer is one only if it decides neither a shape nor a branch.
+    """
+
+
+TRACED = Traced()
 
 Schedule = float | Linear | Callable[[Array], Array]
 """A number, or a function of the remaining progress (1 to 0): `Linear`, or your own on JAX scalars."""
@@ -235,3 +250,74 @@ def from_json(
             )
         values[name] = value
     return make_config(cls, {**values, **replaced}, others)
+
+
+def structure_of(config: Config) -> Config:
+    """Return the config with 0 in place of every hyperparameter that compiled programs take.
+
+    Configs whose structures are equal share their compiled programs.
+    """
+    return _replace_numbers(config, lambda kind, index: kind(0))
+
+
+def numbers_of(config: Any) -> np.ndarray:
+    """Return the hyperparameters that compiled programs take, as an int32 vector `[P]`.
+
+    Floats are stored by the bits of their float32 value, since float32 could not hold every
+    integer.
+    """
+    values = [value for _, value in _numbers(config)]
+    packed = [np.float32(x).view(np.int32) if isinstance(x, float) else np.int32(x) for x in values]
+    return np.array(packed, np.int32)
+
+
+def with_numbers(structure: Config, numbers: Array) -> Config:
+    """Return the config of a structure and of the vector `[P]` that `numbers_of` made.
+
+    In the config, hyperparameters are JAX scalars, which may be traced.
+    """
+
+    def unpack(kind: type, index: int) -> Array:
+        number = numbers[index]
+        if kind is int:
+            return number
+        return jax.lax.bitcast_convert_type(number, jnp.float32)
+
+    return _replace_numbers(structure, unpack)
+
+
+@functools.cache
+def _number_kinds(cls: type) -> dict[str, type]:
+    """The fields of a config class that may hold a traced number, each with float or int."""
+    kinds: dict[str, type] = {}
+    for name, hint in get_type_hints(cls, include_extras=True).items():
+        kind = _plain(hint)
+        options = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+        if float in options:
+            kinds[name] = float
+        elif get_origin(hint) is Annotated and TRACED in get_args(hint)[1:]:
+            kinds[name] = int
+    return kinds
+
+
+def _numbers(config: Any) -> list[tuple[str, float | int]]:
+    """The names and values of the numbers that programs take. A `Linear` schedule has two."""
+    numbers: list[tuple[str, float | int]] = []
+    for name, kind in _number_kinds(type(config)).items():
+        value = getattr(config, name)
+        if isinstance(value, Linear):
+            numbers += [(name, float(value.start)), (name, float(value.end))]
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            numbers.append((name, kind(value)))
+    return numbers
+
+
+def _replace_numbers(config: Config, make: Callable[[type, int], Any]) -> Config:
+    """Return a config with `make(kind, index)` in place of each number, in the order of `_numbers`."""
+    kinds = _number_kinds(type(config))
+    made: dict[str, list[Any]] = {}
+    for index, (name, value) in enumerate(_numbers(config)):
+        made.setdefault(name, []).append(make(type(value), index))
+    is_schedule = {name: isinstance(getattr(config, name), Linear) for name in kinds}
+    values = {name: Linear(*new) if is_schedule[name] else new[0] for name, new in made.items()}
+    return dataclasses.replace(config, **values)  # type: ignore[type-var]

@@ -33,7 +33,7 @@ OUTER = {
 MAY_IMPORT = {
     "types": {"jax", "gymnasium.spaces"},
     "keywords": {"types"},
-    "config": {"keywords", "types"},
+    "config": {"jax", "numpy", "keywords", "types"},
     "sharding": {"jax", "numpy", "types"},
     "core": {"jax", "chex", "distrax", "core"},
     "networks": {
