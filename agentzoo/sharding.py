@@ -1,7 +1,7 @@
 """Several devices as one: each computes with its share of a batch, and JAX adds up what they find.
 
 An agent's state is the same on all of them. Where an agent has put a batch together it passes it
-through `share`, which does nothing for an agent on one device.
+through `shard_batch`, which does nothing for an agent on one device.
 """
 
 import contextlib
@@ -51,8 +51,8 @@ def make_mesh(n_devices: int | str) -> Mesh | None:
     return Mesh(np.array(devices[:n_devices]), (_AXIS,), axis_types=(AxisType.Auto,))
 
 
-def between(mesh: Mesh | None) -> Any:
-    """A context in which functions are traced, so that `share` shares between the devices of the mesh."""
+def use_mesh(mesh: Mesh | None) -> Any:
+    """A context in which functions are traced, so that `shard_batch` shares between the devices of the mesh."""
     return (
         contextlib.nullcontext()
         if mesh is None
@@ -60,7 +60,7 @@ def between(mesh: Mesh | None) -> Any:
     )
 
 
-def share(batch: PyTree, axis: int = 0) -> PyTree:
+def shard_batch(batch: PyTree, axis: int = 0) -> PyTree:
     """A batch of which each device has its share, of `axis` of all arrays.
 
     Raises:
@@ -88,7 +88,7 @@ def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
     )
 
 
-def spread(tree: PyTree, mesh: Mesh | None) -> PyTree:
+def shard(tree: PyTree, mesh: Mesh | None) -> PyTree:
     """Arrays of which each device of the mesh has its share of the first axis, or a copy where equal shares cannot be."""
     if mesh is None:
         return tree
@@ -118,7 +118,7 @@ def _put(x: jax.Array, sharding: NamedSharding) -> jax.Array:
     return jax.make_array_from_callback(x.shape, sharding, np.asarray(x).__getitem__)
 
 
-def collect(tree: PyTree, mesh: Mesh | None) -> PyTree:
+def gather(tree: PyTree, mesh: Mesh | None) -> PyTree:
     """Arrays that each host can read, with the shares of all hosts, each of which has to ask for it."""
     return _collector(mesh)(tree) if mesh is not None and mesh.is_multi_process else tree
 
@@ -128,7 +128,7 @@ def _collector(mesh: Mesh) -> Any:
     return jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
-def of_first_host(number: float, mesh: Mesh | None) -> float:
+def from_first_host(number: float, mesh: Mesh | None) -> float:
     """What the first host has measured, so that all of them do the same."""
     if mesh is None or not mesh.is_multi_process:
         return number

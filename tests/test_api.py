@@ -34,7 +34,8 @@ def leaves(agent):
     return jax.tree.leaves(
         jax.device_get(
             agent._run._replace(
-                key=jax.random.key_data(agent._run.key), agent=agent._run.agent._replace(key=())
+                key=jax.random.key_data(agent._run.key),
+                learner_state=agent.learner_state._replace(key=()),
             )
         )
     )

@@ -113,8 +113,8 @@ def test_agents_learn_from_the_screen(kind, tmp_path):
         seed=3,
     )
     agent = kind(short(2, frames=24), **settings).learn(48, progress_bar=False)
-    assert agent._run.agent.n_updates == 2
-    assert agent._run.agent.replay.frames.dtype == np.uint8
+    assert agent.learner_state.n_updates == 2
+    assert agent.learner_state.replay.frames.dtype == np.uint8
     loaded = kind.load(agent.save(tmp_path / "agent"), PONG)
     observation, _ = make_env(PONG).reset(seed=0)
     np.testing.assert_array_equal(loaded.values(observation), agent.values(observation))

@@ -224,8 +224,8 @@ def test_every_callback_works_with_every_agent(algorithm, runner, tmp_path, caps
     }.items():
         loaded = agentzoo.load(tmp_path / name, CATCH, runner=runner)
         assert type(loaded) is type(a)
-        if hasattr(a._run.agent, "replay"):
-            assert loaded._run.agent.replay.size.sum() == (64 if replay else 0)
+        if hasattr(a.learner_state, "replay"):
+            assert loaded.learner_state.replay.size.sum() == (64 if replay else 0)
     small = agentzoo.load(tmp_path / "small_64_steps", CATCH, runner=runner)
     assert small.learn(16, progress_bar=False).num_timesteps == 16
     np.testing.assert_array_equal(np.load(tmp_path / "evaluations.npz")["timesteps"], [32, 64])

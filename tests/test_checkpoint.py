@@ -48,7 +48,7 @@ def test_saving_and_loading_keeps_everything(tmp_path):
         )
         assert_same_state(a, b)
         np.testing.assert_array_equal(
-            jax.random.key_data(a._run.agent.key), jax.random.key_data(b._run.agent.key)
+            jax.random.key_data(a.learner_state.key), jax.random.key_data(b.learner_state.key)
         )
         np.testing.assert_array_equal(a.values(np.ones(4)), b.values(np.ones(4)))
         for _ in range(20):
@@ -81,7 +81,7 @@ def test_excluded_parts_are_empty_after_loading(tmp_path):
     small, large = a.save(tmp_path / "small", exclude=["replay"]), a.save(tmp_path / "large")
     assert small.stat().st_size < large.stat().st_size / 2
     b = DQN.load(small, "CartPole-v1")
-    assert b._run.agent.replay.size.sum() == 0
+    assert b.learner_state.replay.size.sum() == 0
     np.testing.assert_array_equal(a.values(np.ones(4)), b.values(np.ones(4)))
     b.learn(40, progress_bar=False)
     with pytest.raises(ConfigurationError, match="exclude='nothing'"):
@@ -154,7 +154,7 @@ def test_every_dtype_survives(tmp_path, dtype):
 def test_files_of_earlier_versions_load():
     """A file of format 1, with replay, priorities and the state of a compiled environment."""
     loaded = agentzoo.load(DATA / "dqn_format_1", "agentzoo/CartPole-v0")
-    replay = loaded._run.agent.replay
+    replay = loaded.learner_state.replay
     assert loaded.num_timesteps == 100 and replay.size == 64 and replay.storage.r_t.sum() == 64
     np.testing.assert_allclose(replay.priorities[1], 93.4422, rtol=1e-5)
     np.testing.assert_allclose(loaded.values(np.ones(4)), [0.0518179, 0.4099400], rtol=1e-4)
@@ -267,7 +267,7 @@ def test_a_replay_of_frames_takes_the_room_that_it_fills(tmp_path):
 def test_the_folder_of_a_run_holds_no_empty_replay(tmp_path):
     options = dict(net_arch=(16,), batch_size=16, learning_starts=50)
     a = SAC("Pendulum-v1", log_dir=tmp_path, **options).learn(100, progress_bar=False)
-    replay = jax.tree.leaves(a._run.agent.replay)
+    replay = jax.tree.leaves(a.learner_state.replay)
     assert (
         (a.run_dir / "model.safetensors").stat().st_size
         < 200_000

@@ -54,7 +54,9 @@ def test_learning_keeps_the_types_of_the_first_state(algorithm, env):
     agent = getattr(agentzoo, algorithm)(
         env, net_arch=(5,), **({} if algorithm in ("IMPALA", "PPO") else {"buffer_size": 99})
     )
-    assert not any(getattr(leaf, "weak_type", False) for leaf in jax.tree.leaves(agent._run.agent))
+    assert not any(
+        getattr(leaf, "weak_type", False) for leaf in jax.tree.leaves(agent.learner_state)
+    )
 
 
 @pytest.mark.skipif(

@@ -110,7 +110,7 @@ def test_dummy_steps_are_neither_counted_nor_stored():
     # Two real steps of every three.
     assert lengths[:3] == [8, 16, 24]
     assert agent.num_timesteps == 96
-    replay = agent._run.agent.replay
+    replay = agent.learner_state.replay
     assert replay.size.tolist() == [48, 48]
     stored = make_replay(agent.spec, agent.config.buffer_size, 6, GAMMA).sample(
         replay, jax.random.key(0), 512
@@ -206,7 +206,7 @@ def test_the_target_network_is_updated_as_often_as_in_sb3():
     snapshots = []
 
     def watch(a):
-        state = jax.device_get(a._run.agent)
+        state = jax.device_get(a.learner_state)
         snapshots.append(
             (
                 a.num_timesteps,
@@ -240,12 +240,14 @@ def test_polyak_averaging_over_several_intervals_in_a_cycle():
         "target_update_interval": 2,
     }  # 4 updates per cycle of 8 steps
     agent = DQN(probes.CueReward, **settings)
-    state = agent._run.agent
+    state = agent.learner_state
     params = jax.tree.map(lambda x: x + 1.0, state.params)
-    agent._run = agent._run._replace(agent=state._replace(params=params))
+    agent._run = agent._run._replace(learner_state=state._replace(params=params))
     agent.learn(8, progress_bar=False)
     for new, old in zip(
-        jax.tree.leaves(agent._run.agent.target_params), jax.tree.leaves(agent.params), strict=True
+        jax.tree.leaves(agent.learner_state.target_params),
+        jax.tree.leaves(agent.params),
+        strict=True,
     ):
         np.testing.assert_allclose(old - new, 0.9**4, rtol=1e-4)
 
@@ -253,9 +255,9 @@ def test_polyak_averaging_over_several_intervals_in_a_cycle():
 def test_nothing_is_learned_before_learning_starts_and_gradient_steps_are_counted():
     agent = DQN("CartPole-v1", **{**FAST, "learning_starts": 80, "gradient_steps": -1})
     agent.learn(80, progress_bar=False)
-    assert agent._run.agent.n_updates == 0
+    assert agent.learner_state.n_updates == 0
     agent.learn(16, progress_bar=False, reset_num_timesteps=False)
-    assert agent._run.agent.n_updates == 16
+    assert agent.learner_state.n_updates == 16
 
 
 def test_epsilon_falls_as_in_sb3(tmp_path):

@@ -411,7 +411,9 @@ def test_compiled_training_does_not_notice():
     evaluate_policy(a, a.get_env(), 2)
     for each in (a, b):
         each.learn(8, progress_bar=False, reset_num_timesteps=False)
-    assert [x.tolist() for x in a._runner.worlds.obs] == [x.tolist() for x in b._runner.worlds.obs]
+    assert [x.tolist() for x in a._runner.rollout_state.obs] == [
+        x.tolist() for x in b._runner.rollout_state.obs
+    ]
 
 
 def test_the_training_environment_of_a_callback():

@@ -180,6 +180,6 @@ def test_rewards_are_clipped_for_learning_and_raw_in_the_score():
         buffer = make_replay(
             agent.spec, agent.config.buffer_size, agent.config.train_freq, agent.config.gamma
         )
-        drawn = buffer.sample(agent._run.agent.replay, jax.random.key(0), 512)
+        drawn = buffer.sample(agent.learner_state.replay, jax.random.key(0), 512)
         assert set(np.unique(drawn.r_t).tolist()) == learned
         assert {episode.reward for episode in agent._episodes} <= {-15.0, -5.0, 5.0, 15.0}

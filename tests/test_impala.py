@@ -154,7 +154,7 @@ def test_a_loaded_agent_learns_on_exactly(tmp_path):
         100, progress_bar=False, reset_num_timesteps=False
     )
     jax.tree.map(
-        np.testing.assert_array_equal, *(jax.device_get(a._run.agent) for a in (whole, resumed))
+        np.testing.assert_array_equal, *(jax.device_get(a.learner_state) for a in (whole, resumed))
     )
 
 
@@ -222,7 +222,7 @@ def test_with_normalised_rewards_their_scale_does_not_matter():
         small.params,
         large.params,
     )
-    statistics = large._run.agent.reward_normalizer.statistics
+    statistics = large.learner_state.reward_normalizer.statistics
     assert statistics.count == 640 and statistics.variance > 1e6
     clipped = learned(1_000.0, clip_reward=True)  # to 1, before they are normalised
     jax.tree.map(np.testing.assert_array_equal, small.params, clipped.params)

@@ -53,9 +53,9 @@ def test_an_agent_goes_on_with_another_number_of_environments(
 ):
     agent = cls(env, n_envs=2, runner=runner, **settings).learn(64, progress_bar=False)
     path = agent.save(tmp_path / "agent")
-    kept = all_but(agent._run.agent, "replay", "reward_normalizer")
+    kept = all_but(agent.learner_state, "replay", "reward_normalizer")
     obs = np.linspace(-0.1, 0.1, 24).reshape(6, 4)
-    stored = int(agent._run.agent.replay.size.sum()) if "buffer_size" in settings else 0
+    stored = int(agent.learner_state.replay.size.sum()) if "buffer_size" in settings else 0
     other = cls.load(
         path,
         env=env,
@@ -64,20 +64,20 @@ def test_an_agent_goes_on_with_another_number_of_environments(
         **({"batch_size": n_envs} if cls is PPO else {}),
     )
     assert other.n_envs == n_envs and other.num_timesteps == 64 and other._runner is not None
-    same(all_but(other._run.agent, "replay", "reward_normalizer"), kept)
+    same(all_but(other.learner_state, "replay", "reward_normalizer"), kept)
     same(other.predict(obs, deterministic=True)[0], agent.predict(obs, deterministic=True)[0])
-    state = other._run.agent
+    state = other.learner_state
     if stored:
         assert int(state.replay.size.sum()) == stored and state.replay.size.shape == (n_envs,)
         assert int(state.replay.size.max() - state.replay.size.min()) < n_envs
     else:
-        before = agent._run.agent.reward_normalizer
+        before = agent.learner_state.reward_normalizer
         same(jax.device_get(state.reward_normalizer.statistics), jax.device_get(before.statistics))
         assert state.reward_normalizer.returns.shape == (n_envs,)
     updates = int(state.n_updates)
     cycle = n_envs * settings.get("train_freq", 8)
     other.learn(3 * cycle, progress_bar=False, reset_num_timesteps=False)
-    assert other.num_timesteps == 64 + 3 * cycle and int(other._run.agent.n_updates) > updates
+    assert other.num_timesteps == 64 + 3 * cycle and int(other.learner_state.n_updates) > updates
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(other.params)))
     back = load(other.save(tmp_path / "other"), env)
     assert back.n_envs == n_envs and back.num_timesteps == other.num_timesteps
@@ -151,7 +151,7 @@ def test_an_agent_without_an_environment_can_be_for_another_number(tmp_path):
         .save(tmp_path / "agent")
     )
     agent = DQN.load(path, n_envs=3)
-    assert agent.n_envs == 3 and agent._run.agent.replay.size.shape == (3,)
+    assert agent.n_envs == 3 and agent.learner_state.replay.size.shape == (3,)
     agent.set_env("CartPole-v1")
     assert agent.learn(24, progress_bar=False).n_envs == 3
 

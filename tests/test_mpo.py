@@ -103,7 +103,7 @@ class Reference:
     """The losses of one gradient step in NumPy, float64, from the batch and the noise that the agent draws."""
 
     def __init__(self, agent):
-        state, self.config = agent._run.agent, agent.config
+        state, self.config = agent.learner_state, agent.config
         self.target, self.duals = jax.device_get(state.target), jax.device_get(state.duals)
         self.sample_key, noise_key = jax.random.split(jax.random.split(state.key, 2)[1])
         numbers = (self.config.num_samples, self.config.num_value_samples)
@@ -201,15 +201,17 @@ def test_losses_and_gradients_are_those_of_numpy():
     )
     agent = MPO(Small, **{**FAST, **settings, **rates}).learn(60, progress_bar=False)
     for i in range(3):
-        fresh = MPO(Small, **agent.config.__dict__)._run.agent.opt_state
-        agent._run = agent._run._replace(agent=agent._run.agent._replace(opt_state=fresh))
-        before, reference = jax.device_get(agent._run.agent._replace(key=0)), Reference(agent)
+        fresh = MPO(Small, **agent.config.__dict__).learner_state.opt_state
+        agent._run = agent._run._replace(
+            learner_state=agent.learner_state._replace(opt_state=fresh)
+        )
+        before, reference = jax.device_get(agent.learner_state._replace(key=0)), Reference(agent)
         agent.learn(1, progress_bar=False, reset_num_timesteps=False)
         after, metrics = (
-            jax.device_get(agent._run.agent._replace(key=0)),
+            jax.device_get(agent.learner_state._replace(key=0)),
             jax.device_get(agent.metrics),
         )
-        reference.use(agent._run.agent.replay)
+        reference.use(agent.learner_state.replay)
         online, policy = before.params.online, before.params.online.policy
         np.testing.assert_allclose(
             metrics["train/critic_loss"], reference.critic_loss(online.critic), rtol=1e-5
@@ -273,7 +275,7 @@ def test_the_target_is_refreshed_after_so_many_gradient_steps():
     agent.learn(
         12,
         progress_bar=False,
-        callback=lambda a: states.append(jax.device_get(a._run.agent._replace(key=0, replay=0))),
+        callback=lambda a: states.append(jax.device_get(a.learner_state._replace(key=0, replay=0))),
     )
     for i, state in enumerate(states, start=1):
         same = all(
@@ -294,7 +296,7 @@ def test_kls_settle_at_their_bounds():
     )
 
     def watch(a):
-        if a._run.agent.n_updates > 2_000:
+        if a.learner_state.n_updates > 2_000:
             kls.append(
                 [
                     float(a.metrics[f"train/{name}"])
@@ -314,7 +316,7 @@ def test_duals_come_back_from_the_least_that_they_can_be():
         probes.ContinuousCue,
         **{**FAST, "epsilon_mean": 1e-4, "epsilon_stddev": 1e-6, "epsilon": 1e-2},
     )
-    state = agent._run.agent
+    state = agent.learner_state
     least = {name: mpo.LEAST[name] for name in ("temperature", "alpha_mean", "alpha_stddev")}
     duals = state.duals._replace(
         **{
@@ -322,7 +324,7 @@ def test_duals_come_back_from_the_least_that_they_can_be():
             for name, value in least.items()
         }
     )
-    agent._run = agent._run._replace(agent=state._replace(duals=duals))
+    agent._run = agent._run._replace(learner_state=state._replace(duals=duals))
     agent.learn(1_000, progress_bar=False)
     for name, value in least.items():
         assert float(agent.metrics[f"train/{name}"]) > 2 * value
@@ -332,9 +334,11 @@ def test_duals_come_back_from_the_least_that_they_can_be():
         **{**FAST, "epsilon": 10.0, "epsilon_mean": 10.0, "dual_learning_rate": 1.0},
     )
     agent.learn(1_000, progress_bar=False)
-    assert all(np.isfinite(leaf).all() for leaf in leaves(agent._run.agent.duals))
+    assert all(np.isfinite(leaf).all() for leaf in leaves(agent.learner_state.duals))
     np.testing.assert_allclose(
-        min(leaves(agent._run.agent.duals.alpha_mean)), np.log(mpo.LEAST["alpha_mean"]), rtol=1e-6
+        min(leaves(agent.learner_state.duals.alpha_mean)),
+        np.log(mpo.LEAST["alpha_mean"]),
+        rtol=1e-6,
     )
 
 
@@ -364,7 +368,7 @@ def test_without_a_penalty_the_mean_may_leave_the_bounds():
         action, _ = agent._agent.predict(
             agent.params, (), jnp.zeros((1, 1)), jax.random.key(0), True
         )
-        outputs = agent._run.agent.params.online.policy
+        outputs = agent.learner_state.params.online.policy
         hidden = np.maximum(outputs["linear"]["b"], 0)
         return float((hidden @ outputs["linear_1"]["w"] + outputs["linear_1"]["b"])[0]), float(
             action[0, 0]
@@ -386,7 +390,7 @@ def test_warm_up_and_gradient_steps_are_counted_as_in_sb3():
     agent.learn(
         112,
         progress_bar=False,
-        callback=lambda a: counts.update({a.num_timesteps: int(a._run.agent.n_updates)}),
+        callback=lambda a: counts.update({a.num_timesteps: int(a.learner_state.n_updates)}),
     )
     assert counts == {step: max(step - 80, 0) for step in range(8, 113, 8)}
     agent = MPO(
@@ -396,7 +400,7 @@ def test_warm_up_and_gradient_steps_are_counted_as_in_sb3():
         retrace=True,
     )
     agent.learn(400 * 8, progress_bar=False)
-    stored = agent._run.agent.replay.storage
+    stored = agent.learner_state.replay.storage
     actions = np.sort(np.asarray(stored.a_tm1)[:3_200, 0])
     np.testing.assert_allclose(actions, np.linspace(-2, 2, 3_200), atol=4 * 1.95 / math.sqrt(3_200))
     np.testing.assert_allclose(stored.extras["log_prob"][:3_200], -math.log(2), rtol=1e-6)
@@ -411,7 +415,7 @@ def test_stored_log_probabilities_are_those_of_the_policy_that_acted():
     )
     policy = jax.device_get(agent.params.online.policy)
     agent.learn(64, progress_bar=False)
-    stored = jax.device_get(agent._run.agent.replay.storage)
+    stored = jax.device_get(agent.learner_state.replay.storage)
     hidden = np.maximum(
         stored.obs_tm1[:64] @ policy["linear"]["w"] + policy["linear"]["b"], 0
     ).astype(np.float64)

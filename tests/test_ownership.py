@@ -127,7 +127,7 @@ def test_another_thread_may_save_agents_that_learn_together(tmp_path):
     def save():
         path = agents[1].save(tmp_path / "agent")
         loaded = type(agents[1]).load(path)
-        saved.append((loaded.num_timesteps, int(loaded._run.agent.replay.cursor[0])))
+        saved.append((loaded.num_timesteps, int(loaded.learner_state.replay.cursor[0])))
 
     with while_learning(agents[1], save):
         learn_together(agents, 4_000, log_interval=100, progress_bar=False)

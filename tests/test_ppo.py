@@ -391,7 +391,7 @@ def test_policies_of_old_files_act_as_before(tmp_path, monkeypatch, algorithm, d
     def gradients(agent):
         """The optimiser's mean gradient and mean squared gradient of the means' biases."""
         opt_state, params = (
-            agent._run.agent.opt_state,
+            agent.learner_state.opt_state,
             getattr(agent.params, "network", agent.params),
         )
         moments = [optax.tree_utils.tree_get(opt_state, name) for name in ("mu", "nu")]
@@ -442,7 +442,10 @@ def test_statistics_are_those_of_all_that_was_observed(tmp_path):
     agent = PPO(
         Recorded, normalize_obs=True, normalize_reward=True, **{**FAST, "n_steps": 32}
     ).learn(96, progress_bar=False)
-    statistics, rewards = agent.params.obs_statistics, agent._run.agent.reward_normalizer.statistics
+    statistics, rewards = (
+        agent.params.obs_statistics,
+        agent.learner_state.reward_normalizer.statistics,
+    )
     acted_on = np.array(seen[:96], float)  # the last has not been acted on
     assert statistics.count == rewards.count == 96 and len(sums) == 96
     np.testing.assert_allclose(statistics.mean[0], acted_on.mean(axis=0), rtol=1e-6)
@@ -478,7 +481,10 @@ def test_a_loaded_agent_learns_on_exactly(tmp_path, options):
         100, progress_bar=False, reset_num_timesteps=False
     )
     for x, y in zip(
-        *(jax.tree.leaves(jax.device_get(a._run.agent._replace(key=()))) for a in (whole, resumed)),
+        *(
+            jax.tree.leaves(jax.device_get(a.learner_state._replace(key=())))
+            for a in (whole, resumed)
+        ),
         strict=True,
     ):
         np.testing.assert_array_equal(x, y)

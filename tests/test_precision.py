@@ -19,7 +19,7 @@ def precisions(algorithm):
     compiled, runner = compile_agent(agent._agent), agent._runner
     parts = compiled.act, compiled.learn, agent._agent.initial_memory
     _, chunk = compile_chunk(*parts, agent._agent.unroll_length, runner.env, 1, 4)
-    state, worlds = agent._run.agent, runner.worlds
+    state, worlds = agent.learner_state, runner.rollout_state
     text = chunk.lower(state, worlds, agent._run.key, np.zeros(4, np.int32)).as_text()
     found = re.findall(r"dot_general.*?precision = \[(\w+), (\w+)\]", text)
     assert len(found) == text.count("stablehlo.dot_general") > 4

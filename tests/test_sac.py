@@ -137,7 +137,7 @@ class Reference:
     """The losses of one gradient step in NumPy, float64, from the batch and the noise that the agent draws."""
 
     def __init__(self, agent):
-        state, config = agent._run.agent, agent.config
+        state, config = agent.learner_state, agent.config
         self.gamma, self.params, self.target = config.gamma, state.params, state.target_critic
         self.log_ent_coef_loss = config.log_ent_coef_loss
         self.ent_coef = float(np.exp(np.float64(state.log_ent_coef)))
@@ -223,18 +223,18 @@ def test_losses_and_gradients_are_those_of_numpy(log_ent_coef_loss):
     agent = SAC(Small, **{**FAST, **settings}).learn(60, progress_bar=False)
     for _ in range(3):  # as targets and online parameters move apart
         agent._run = agent._run._replace(
-            agent=agent._run.agent._replace(
-                opt_state=SAC(Small, **agent.config.__dict__)._run.agent.opt_state
+            learner_state=agent.learner_state._replace(
+                opt_state=SAC(Small, **agent.config.__dict__).learner_state.opt_state
             )
         )
-        before, reference = jax.device_get(agent._run.agent._replace(key=0)), Reference(agent)
+        before, reference = jax.device_get(agent.learner_state._replace(key=0)), Reference(agent)
         agent.learn(1, progress_bar=False, reset_num_timesteps=False)
         after, metrics = (
-            jax.device_get(agent._run.agent._replace(key=0)),
+            jax.device_get(agent.learner_state._replace(key=0)),
             jax.device_get(agent.metrics),
         )
         reference.params, reference.target = before.params, before.target_critic
-        reference.use(agent._run.agent.replay)
+        reference.use(agent.learner_state.replay)
         np.testing.assert_allclose(
             metrics["train/critic_loss"], reference.critic_loss(before.params.critic), rtol=1e-5
         )
@@ -303,7 +303,7 @@ def test_actions_keep_within_their_bounds_exactly(space):
             for name, layer in policy.items()
         }
         agent._run = agent._run._replace(
-            agent=agent._run.agent._replace(params=agent.params._replace(policy=far))
+            learner_state=agent.learner_state._replace(params=agent.params._replace(policy=far))
         )
         action, _ = agent.predict(np.zeros(1), deterministic=True)
         np.testing.assert_allclose(action, bound, rtol=2e-7)
@@ -326,7 +326,7 @@ def test_actions_of_the_warm_up_are_uniform():
         **{**FAST, "learning_starts": 10**6, "buffer_size": 50_000},
     )
     agent.learn(500 * 8, progress_bar=False)
-    actions = np.sort(np.asarray(agent._run.agent.replay.storage.a_tm1)[:4_000, 0])
+    actions = np.sort(np.asarray(agent.learner_state.replay.storage.a_tm1)[:4_000, 0])
     np.testing.assert_allclose(
         actions, np.linspace(-1, 3, 4_000), atol=4 * 1.95 / math.sqrt(4_000)
     )  # Kolmogorov and Smirnov, 0.1 %
@@ -337,7 +337,7 @@ def test_actions_of_the_warm_up_are_uniform():
     )
     agent.learn(500 * 8, progress_bar=False)
     np.testing.assert_allclose(
-        np.asarray(agent._run.agent.replay.storage.a_tm1)[:4_000].mean(), 0.5, atol=0.03
+        np.asarray(agent.learner_state.replay.storage.a_tm1)[:4_000].mean(), 0.5, atol=0.03
     )
 
 
@@ -373,7 +373,7 @@ def test_warm_up_ends_and_learning_begins_as_in_sb3():
     agent.learn(
         112,
         progress_bar=False,
-        callback=lambda a: counts.update({a.num_timesteps: int(a._run.agent.n_updates)}),
+        callback=lambda a: counts.update({a.num_timesteps: int(a.learner_state.n_updates)}),
     )
     assert counts == {
         step: max(step - 80, 0) for step in range(8, 113, 8)
@@ -381,7 +381,7 @@ def test_warm_up_ends_and_learning_begins_as_in_sb3():
     agent = SAC(
         "Pendulum-v1", **{**FAST, "learning_starts": 10, "train_freq": 1, "gradient_steps": 3}
     ).learn(20, progress_bar=False)
-    assert agent._run.agent.n_updates == 30
+    assert agent.learner_state.n_updates == 30
     act = agent._agent.act
     obs, key = jnp.zeros((1000, 3)), jax.random.key(0)
     early, late = (
@@ -402,11 +402,11 @@ def test_the_target_follows_the_critics():
         "target_update_interval": 3,
     }
     agent = SAC("Pendulum-v1", **settings)
-    states = [jax.device_get(agent._run.agent._replace(key=0, replay=0))]
+    states = [jax.device_get(agent.learner_state._replace(key=0, replay=0))]
     agent.learn(
         9,
         progress_bar=False,
-        callback=lambda a: states.append(jax.device_get(a._run.agent._replace(key=0, replay=0))),
+        callback=lambda a: states.append(jax.device_get(a.learner_state._replace(key=0, replay=0))),
     )
     for i, (old, new) in enumerate(itertools.pairwise(states), start=1):
         for target, next_target, online in zip(
@@ -422,10 +422,10 @@ def test_a_delayed_policy_learns_less_often():
         "Pendulum-v1",
         **{**FAST, "learning_starts": 0, "train_freq": 1, "gradient_steps": 1, "policy_delay": 3},
     )
-    states, logs = [jax.device_get(agent._run.agent._replace(key=0, replay=0))], []
+    states, logs = [jax.device_get(agent.learner_state._replace(key=0, replay=0))], []
 
     def watch(a):
-        states.append(jax.device_get(a._run.agent._replace(key=0, replay=0)))
+        states.append(jax.device_get(a.learner_state._replace(key=0, replay=0)))
         logs.append(float(a.metrics.get("train/actor_loss", np.nan)))
 
     agent.learn(9, progress_bar=False, callback=watch)
@@ -448,9 +448,9 @@ def test_the_coefficient_moves_towards_the_target_entropy():
     settings = {**FAST, "ent_coef": "auto_0.5", "learning_starts": 0}
     for target, sign in ((-50.0, -1), (50.0, 1)):  # much less, and much more, than the policy has
         agent = SAC("Pendulum-v1", **settings, target_entropy=target)
-        np.testing.assert_allclose(np.exp(agent._run.agent.log_ent_coef), 0.5, rtol=1e-6)
+        np.testing.assert_allclose(np.exp(agent.learner_state.log_ent_coef), 0.5, rtol=1e-6)
         agent.learn(40, progress_bar=False)
-        assert sign * (np.exp(agent._run.agent.log_ent_coef) - 0.5) > 0.01
+        assert sign * (np.exp(agent.learner_state.log_ent_coef) - 0.5) > 0.01
     agent = SAC("Pendulum-v1", **{**FAST, "ent_coef": 0.3}).learn(100, progress_bar=False)
     np.testing.assert_allclose(agent.metrics["train/ent_coef"], 0.3, rtol=1e-6)
     assert "train/ent_coef_loss" not in agent.metrics
@@ -464,7 +464,7 @@ def test_observations_are_normalised_by_statistics_of_the_state(tmp_path):
             return np.array([5000 + 3000 * self.cue], np.float32)
 
     agent = trained(Scaled, 2_500, normalize_obs=True)
-    seen = agent._run.agent.replay.storage.obs_tm1[:2_000]
+    seen = agent.learner_state.replay.storage.obs_tm1[:2_000]
     statistics = agent.params.statistics
     np.testing.assert_allclose(statistics.count, 2_504)
     np.testing.assert_allclose(statistics.mean[0], np.mean(seen), rtol=0.05)
@@ -507,7 +507,8 @@ def test_every_observation_space_can_be_learned_from(space):
 def state_of(agent):
     return leaves(
         agent._run._replace(
-            key=jax.random.key_data(agent._run.key), agent=agent._run.agent._replace(key=())
+            key=jax.random.key_data(agent._run.key),
+            learner_state=agent.learner_state._replace(key=()),
         )
     )
 
@@ -555,7 +556,7 @@ def test_tags(tmp_path):
     assert {f"train/{tag}" for tag in tags} <= set(
         (agent.run_dir / "progress.csv").read_text().splitlines()[0].split(",")
     )
-    assert agent.logger.values["train/n_updates"] == agent._run.agent.n_updates == 152
+    assert agent.logger.values["train/n_updates"] == agent.learner_state.n_updates == 152
 
 
 class Unbounded(probes.ContinuousConstant):

@@ -57,7 +57,7 @@ def test_the_same_agent_comes_out(algorithm):
     check_equal(four, one)
     trajectory = four._runner.rollout(four.params, four._run.key, 0, 0, 1)
     program = four._programs.learn.lower(
-        four._run.agent, trajectory, np.array([128, 4, 128], np.int32)
+        four.learner_state, trajectory, np.array([128, 4, 128], np.int32)
     ).compile()
     assert "all-reduce" in program.as_text(), "each of them has computed everything"
 
@@ -68,7 +68,7 @@ def test_each_device_does_a_part_of_the_work():
         agent._runner.reset()
         trajectory = agent._runner.rollout(agent.params, agent._run.key, 0, 0, 1)
         program = agent._programs.learn.lower(
-            agent._run.agent, trajectory, np.array([128, 4, 128], np.int32)
+            agent.learner_state, trajectory, np.array([128, 4, 128], np.int32)
         ).compile()
         return program.cost_analysis()["flops"]
 
@@ -81,7 +81,10 @@ def test_compiled_environments_are_shared_too(algorithm, tmp_path):
         make(algorithm, n_devices, runner="device").learn(128, progress_bar=False)
         for n_devices in (1, 4)
     )
-    assert four._runner.worlds.obs.sharding.shard_shape(four._runner.worlds.obs.shape)[0] == 1
+    assert (
+        four._runner.rollout_state.obs.sharding.shard_shape(four._runner.rollout_state.obs.shape)[0]
+        == 1
+    )
     check_equal(four, one)
     again = agentzoo.load(four.save(tmp_path / "four"), CATCH, n_devices=4)
     check_equal(

@@ -311,7 +311,7 @@ def test_zero_sized_spaces():
     class Env(probes.Spaced):
         def __init__(
             self, observation_space=spaces.Box(-1, 1, (2,)), action_space=spaces.Discrete(2)
-        ):  # noqa: B008
+        ):
             super().__init__(observation_space)
             self.action_space = action_space
 

@@ -44,7 +44,8 @@ def assert_same(a, b):
     assert a.num_timesteps == b.num_timesteps and list(a._episodes) == list(b._episodes)
     keys_apart = (
         jax.tree.map(
-            lambda x: jax.random.key_data(x) if x.dtype == a._run.key.dtype else x, agent._run.agent
+            lambda x: jax.random.key_data(x) if x.dtype == a._run.key.dtype else x,
+            agent.learner_state,
         )
         for agent in (a, b)
     )
@@ -144,14 +145,14 @@ def test_trajectories_follow_on_each_other(n_actors, max_lag):
                 trajectory.extras["step"],
                 np.repeat(run.step - (4 - np.arange(4)) * num_envs, num_envs).reshape(4, -1),
             )
-            lag = run.agent.params - 1 - trajectory.extras["version"][0]
+            lag = run.learner_state.params - 1 - trajectory.extras["version"][0]
             assert (lag >= 0).all() and (lag <= min(max_lag, i)).all()
             np.testing.assert_allclose(cycle.metrics["threads/lag"], lag.mean(), rtol=1e-6)
             assert 0 <= cycle.metrics["threads/queue_size"] <= max_lag + 1
             assert all(episode[:2] == (6.0, 3) for episode in cycle.episodes)
             assert {episode.env for episode in cycle.episodes} <= set(range(num_envs))
             noises.append(trajectory.extras["noise"][:, ::2].reshape(-1))
-        assert run.step == total == num_envs * run.moves // n_actors
+        assert run.step == total == num_envs * run.act_calls // n_actors
     assert (
         len(np.unique(np.concatenate(noises))) == 60 * n_actors
     )  # the randomness of every call is its own

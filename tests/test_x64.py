@@ -61,7 +61,7 @@ def learn(env, runner, **options):
     agent = make(algorithm, env, runner=runner, n_envs=2, **options).learn(64, progress_bar=False)
     agent.predict(agent.spec.observation_space.sample())
     assert agent.metrics["train/n_updates"] > 0
-    for path, x in jax.tree_util.tree_leaves_with_path(agent._run.agent):
+    for path, x in jax.tree_util.tree_leaves_with_path(agent.learner_state):
         name = jax.tree_util.keystr(path)
         if str(x.dtype) == "float64" and "replay" not in name:
             print(algorithm, env, runner, options, name)

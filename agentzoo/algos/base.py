@@ -60,7 +60,7 @@ from agentzoo.runners import (
     describe_device,
     make_runner,
 )
-from agentzoo.sharding import Mesh, collect, make_mesh, replicate, spread
+from agentzoo.sharding import Mesh, gather, make_mesh, replicate, shard
 from agentzoo.types import (
     Agent,
     ConfigurationError,
@@ -268,7 +268,16 @@ class Algorithm(Generic[Config]):
 
         These arrays stay as they are while the agent learns on.
         """
-        return self._run.agent.params
+        return self._run.learner_state.params
+
+    @property
+    def learner_state(self) -> Any:
+        """The state that the agent's functions carry from one training cycle to the next.
+
+        It is a NamedTuple that begins with `params`. The next training cycle overwrites the other
+        arrays, so copy what you want to keep.
+        """
+        return self._run.learner_state
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -404,13 +413,13 @@ class Algorithm(Generic[Config]):
         callback.on_training_start(locals_, {})
         logged = self._run.step // log_interval
 
-        def pause(step: int) -> float:
+        def next_stop(step: int) -> float:
             return min((step // log_interval + 1) * log_interval, callback.next_step(step))
 
         try:
             with (
                 interrupt_between_cycles() as interrupted,
-                contextlib.closing(self._runner.run(self._run, total, pause)) as cycles,
+                contextlib.closing(self._runner.run(self._run, total, next_stop)) as cycles,
             ):
                 callback.on_rollout_start()
                 for cycle in cycles:
@@ -420,7 +429,7 @@ class Algorithm(Generic[Config]):
                         # The agent keeps the last parameters that were finite, to be used but not
                         # to learn on.
                         self._run = self._run._replace(
-                            agent=self._run.agent._replace(params=before)
+                            learner_state=self._run.learner_state._replace(params=before)
                         )
                         raise TrainingError(cycle.fault)
                     callback.update_locals(self._locals(cycle, watched))
@@ -656,7 +665,7 @@ class Algorithm(Generic[Config]):
             spec,
             agent,
             programs,
-            self._run._replace(agent=state),
+            self._run._replace(learner_state=state),
         )
         self._runner, self._seed_next_reset = runner, True
         self._envs = envs
@@ -670,8 +679,8 @@ class Algorithm(Generic[Config]):
           ConfigurationError: if the hyperparameters do not allow for that number.
         """
         if num_envs == self.spec.num_envs:
-            return self.spec, self._agent, self._programs, self._run.agent
-        spec, old = self.spec._replace(num_envs=num_envs), self._run.agent
+            return self.spec, self._agent, self._programs, self._run.learner_state
+        spec, old = self.spec._replace(num_envs=num_envs), self._run.learner_state
         agent, programs = _build(
             type(self).make_agent, self.config, spec_to_json(spec), self.network, self.mesh
         )
@@ -686,7 +695,11 @@ class Algorithm(Generic[Config]):
     def _is_finite(self) -> bool:
         """Whether the agent's state is finite, apart from its replay, of which the environments' checks take care."""
         return all_finite(
-            {name: part for name, part in self._run.agent._asdict().items() if name != "replay"}
+            {
+                name: part
+                for name, part in self._run.learner_state._asdict().items()
+                if name != "replay"
+            }
         )
 
     @keywords.checked
@@ -717,16 +730,21 @@ class Algorithm(Generic[Config]):
                 f"The agent's state is not finite, so that it does not replace {path}; save it elsewhere."
             )
         exclude = (exclude,) if isinstance(exclude, str) else exclude
-        exclude = [part for part in exclude if part != "replay" or part in self._run.agent._fields]
+        exclude = [
+            part for part in exclude if part != "replay" or part in self._run.learner_state._fields
+        ]
         for part in exclude:
-            if part not in self._run.agent._fields or part == "params":
+            if part not in self._run.learner_state._fields or part == "params":
                 raise ConfigurationError(
-                    f"exclude={part!r}; choose from {', '.join(self._run.agent._fields[1:])}."
+                    f"exclude={part!r}; choose from {', '.join(self._run.learner_state._fields[1:])}."
                 )
-        run = self._run._replace(agent=self._run.agent._asdict())
-        run = run._replace(
-            agent={part: value for part, value in run.agent.items() if part not in exclude}
-        )
+        parts = self._run.learner_state._asdict()
+        tree = {
+            "agent": {name: part for name, part in parts.items() if name not in exclude},
+            "key": self._run.key,
+            "step": self._run.step,
+            "moves": self._run.act_calls,
+        }
         manifest = {
             **self._describe_run(),
             "excluded": sorted(exclude),
@@ -734,12 +752,10 @@ class Algorithm(Generic[Config]):
             "versions": versions(),
         }
         manifest["revision"] = REVISION
-        if self._runner is None or self._runner.worlds is None:
-            return checkpoint.save(path, run._asdict(), manifest)
-        worlds = collect(self._runner.worlds, self.mesh)
-        return checkpoint.save(
-            path, run._asdict() | {"worlds": worlds}, manifest | {"worlds": self._runner.name}
-        )
+        if self._runner is not None and self._runner.rollout_state is not None:
+            tree["worlds"] = gather(self._runner.rollout_state, self.mesh)
+            manifest["worlds"] = self._runner.name
+        return checkpoint.save(path, tree, manifest)
 
     @classmethod
     def load(
@@ -824,12 +840,17 @@ class Algorithm(Generic[Config]):
             agent._train_in(envs, env)
         else:
             agent.spec, agent._agent, agent._programs, state = agent._regrouped(number)
-            agent._run = agent._run._replace(agent=state)
+            agent._run = agent._run._replace(learner_state=state)
         return agent
 
     def _restore(self, path: str | os.PathLike, manifest: dict[str, Any]) -> None:
         """Takes over the state that a file holds, with that of the environments where those are the same."""
-        template = self._run._replace(agent=self._run.agent._asdict())._asdict()
+        template = {
+            "agent": self._run.learner_state._asdict(),
+            "key": self._run.key,
+            "step": self._run.step,
+            "moves": self._run.act_calls,
+        }
         missing = tuple(f"['agent']['{part}']" for part in manifest["excluded"])
         going_on = (
             self._runner is not None
@@ -839,13 +860,13 @@ class Algorithm(Generic[Config]):
         if self._runner is not None and going_on:
             self._runner.reset(self.seed)
             template["worlds"], self._seed_next_reset = (
-                collect(self._runner.worlds, self.mesh),
+                gather(self._runner.rollout_state, self.mesh),
                 False,
             )
         loaded = checkpoint.load(path, template, missing, surplus="['worlds']")
         if self._runner is not None:
-            self._runner.worlds = spread(loaded.pop("worlds", None), self.mesh)
-        state = type(self._run.agent)(**loaded["agent"])
+            self._runner.rollout_state = shard(loaded.pop("worlds", None), self.mesh)
+        state = type(self._run.learner_state)(**loaded["agent"])
         if manifest.get("revision", 1) < REVISION:
             state = self.upgrade(state, self.spec)
         self._run = RunState(

@@ -40,7 +40,7 @@ from agentzoo import core, networks
 from agentzoo.algos import base
 from agentzoo.config import FRACTION, POSITIVE, Linear, Range, Schedule, value_at
 from agentzoo.networks.actor_critic import Output, make_actor_critic, scale_to_bounds
-from agentzoo.sharding import share
+from agentzoo.sharding import shard_batch
 from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, PyTree, Trajectory
 
 
@@ -219,8 +219,8 @@ def make_agent(
             normalizer, trajectory = networks.normalize_rewards(
                 normalizer, trajectory, config.gamma
             )
-        trajectory = share(trajectory._replace(memory=()), axis=1)._replace(
-            memory=share(trajectory.memory)
+        trajectory = shard_batch(trajectory._replace(memory=()), axis=1)._replace(
+            memory=shard_batch(trajectory.memory)
         )
         grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params, trajectory, clock)
         updates, opt_state = optimizer(clock).update(grads, state.opt_state, state.params)

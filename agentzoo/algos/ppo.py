@@ -47,7 +47,7 @@ from agentzoo import core, networks
 from agentzoo.algos import base
 from agentzoo.config import FRACTION, POSITIVE, Linear, Range, Schedule, value_at
 from agentzoo.networks.actor_critic import Output, make_actor_critic, scale_to_bounds
-from agentzoo.sharding import share
+from agentzoo.sharding import shard_batch
 from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, PyTree, Trajectory
 
 
@@ -342,8 +342,12 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
 
         def train(carry):
             i, _, params, opt_state, sums = carry
-            batch = share(jax.tree.map(lambda x: x[:, order[i]], data._replace(memory=())), axis=1)
-            batch = batch._replace(memory=share(jax.tree.map(lambda x: x[order[i]], data.memory)))
+            batch = shard_batch(
+                jax.tree.map(lambda x: x[:, order[i]], data._replace(memory=())), axis=1
+            )
+            batch = batch._replace(
+                memory=shard_batch(jax.tree.map(lambda x: x[order[i]], data.memory))
+            )
             (_, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(
                 params, statistics, batch, clock
             )

@@ -129,7 +129,7 @@ def _kind(agent: Any) -> Any:
         agent.n_envs,
         agent.network,
         agent.num_timesteps,
-        agent._run.moves,
+        agent._run.act_calls,
     )
 
 
@@ -178,7 +178,9 @@ def _one_program(group: Sequence[Any]) -> GroupRunner | None:
 
 def _stacked(group: Sequence[Any]) -> tuple[Any, Any]:
     """States and keys of the agents."""
-    return stack([agent._run.agent for agent in group]), stack([agent._run.key for agent in group])
+    return stack([agent._run.learner_state for agent in group]), stack(
+        [agent._run.key for agent in group]
+    )
 
 
 class _Recorder(BaseCallback):
@@ -240,7 +242,7 @@ def _learn_as_one(
             turns.enter_context(agent._turns.learning())
         for agent in group:
             agent._begin(reset)
-        runner.worlds = stack([agent._runner.worlds for agent in group])
+        runner.rollout_state = stack([agent._runner.rollout_state for agent in group])
         run = RunState(*_stacked(group), *group[0]._run[2:])
         try:
             with interrupt_between_cycles() as interrupted:
@@ -248,15 +250,17 @@ def _learn_as_one(
                     run, total, lambda step: (step // log_interval + 1) * log_interval
                 ):
                     due = cycle.run.step // log_interval > run.step // log_interval
-                    before, run = run.agent.params, cycle.run
+                    before, run = run.learner_state.params, cycle.run
                     for agent, episodes, own in zip(group, cycle.episodes, points, strict=True):
-                        agent._run = agent._run._replace(step=run.step, moves=run.moves)
+                        agent._run = agent._run._replace(step=run.step, act_calls=run.act_calls)
                         agent._episodes.extend(episodes)
                         if due:
                             own.append((run.step, agent.ep_rew_mean))
                     if cycle.fault is not None:
                         run = run._replace(
-                            agent=run.agent._replace(params=_last_finite(run.agent.params, before))
+                            learner_state=run.learner_state._replace(
+                                params=_last_finite(run.learner_state.params, before)
+                            )
                         )
                         raise TrainingError(cycle.fault)
                     if due:
@@ -279,8 +283,10 @@ def _learn_as_one(
 
 def _hand_over(group: Sequence[Any], run: RunState, runner: GroupRunner) -> None:
     """Gives each agent its own part of what the program has computed."""
-    for agent, state, worlds in zip(group, unstack(run.agent), unstack(runner.worlds), strict=True):
-        agent._run, agent._runner.worlds = agent._run._replace(agent=state), worlds
+    for agent, state, worlds in zip(
+        group, unstack(run.learner_state), unstack(runner.rollout_state), strict=True
+    ):
+        agent._run, agent._runner.rollout_state = agent._run._replace(learner_state=state), worlds
 
 
 @jax.jit

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from agentzoo.replay import sum_tree
 from agentzoo.replay.frames import are_small, make_frame_rings
 from agentzoo.replay.memory import check_memory
-from agentzoo.sharding import share
+from agentzoo.sharding import shard_batch
 from agentzoo.types import Array, Clock, ConfigurationError, EnvSpec, PyTree, Trajectory, zeros
 
 
@@ -220,7 +220,9 @@ def make_replay(
             weight = jnp.ones(batch_size, jnp.float32)
         r_t, discount_t, end = n_step_return(replay, row, env, age)
         first, last = read(replay, slot), read(replay, end)
-        return share(Batch(first.obs_tm1, first.a_tm1, r_t, discount_t, last.obs_t, weight, slot))
+        return shard_batch(
+            Batch(first.obs_tm1, first.a_tm1, r_t, discount_t, last.obs_t, weight, slot)
+        )
 
     def n_step_return(
         replay: Replay, row: Array, env: Array, age: Array
@@ -250,7 +252,7 @@ def make_replay(
         row = (
             (replay.cursor - replay.size)[env] + age + jnp.arange(length, dtype=jnp.int32)[:, None]
         )  # [T, B]
-        return share(
+        return shard_batch(
             read(replay, row % rows * num_envs + env)._replace(mask=jnp.ones(row.shape, bool)),
             axis=1,
         )

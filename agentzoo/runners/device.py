@@ -29,7 +29,7 @@ from agentzoo.runners.programs import (
     describe_fault,
     reset_memory,
 )
-from agentzoo.sharding import Mesh, collect, of_first_host, spread
+from agentzoo.sharding import Mesh, from_first_host, gather, shard
 from agentzoo.types import Agent, Array, InvalidStep, PyTree, Trajectory
 
 # A chunk grows while it takes less than the first number of seconds, and shrinks if it takes more
@@ -39,7 +39,7 @@ _SECONDS = (0.1, 0.4)
 _MOST_STEPS = 2**17
 
 
-class Worlds(NamedTuple):
+class RolloutState(NamedTuple):
     """N environments between two steps."""
 
     envs: World
@@ -49,7 +49,7 @@ class Worlds(NamedTuple):
     rewards: Array  # [N] sum of those of the episode so far
 
 
-class Ends(NamedTuple):
+class EpisodeEnds(NamedTuple):
     """Which steps `[..., T, N]` end an episode, with the sum of its rewards and its length."""
 
     last: Array
@@ -110,7 +110,7 @@ class DeviceRunner(Runner):
     """Trains an agent in functional environments. It keeps their episodes between runs.
 
     Attributes:
-      worlds: the state of the environments, or None before the first reset. It is all that the
+      rollout_state: the state of the environments, or None before the first reset. It is all that the
         runner has to keep.
       name: tells environments apart, of which one can go on with the state of another.
     """
@@ -122,7 +122,7 @@ class DeviceRunner(Runner):
             envs.spec.num_envs,
             programs.mesh,
         )
-        self.worlds: Worlds | None = None
+        self.rollout_state: RolloutState | None = None
         self.name = repr(env)
         self._cycle_steps = agent.unroll_length * self.num_envs
         self._cycles, self._most = 1, max(1, _MOST_STEPS // self._cycle_steps)
@@ -135,38 +135,38 @@ class DeviceRunner(Runner):
         """Begins new episodes; without a seed, the random numbers go on."""
         keys = (
             draw_keys(seed, self.num_envs)
-            if seed is not None or self.worlds is None
-            else self.worlds.envs.key
+            if seed is not None or self.rollout_state is None
+            else self.rollout_state.envs.key
         )
-        self.worlds = spread(self._begin(keys), self.mesh)
+        self.rollout_state = shard(self._begin(keys), self.mesh)
 
     def run(
-        self, run: RunState, total: int, pause: Callable[[int], float]
+        self, run: RunState, total: int, next_stop: Callable[[int], float]
     ) -> Generator[Cycle, None, None]:
         """Acts and learns in turn, until `total` environment steps are done; yields after each chunk of cycles.
 
-        A chunk ends with the cycle that reaches the step `pause(step)`, or earlier, so that it
+        A chunk ends with the cycle that reaches the step `next_stop(step)`, or earlier, so that it
         takes fractions of a second.
         """
-        if self.worlds is None:
+        if self.rollout_state is None:
             self.reset()
         while run.step < total:
-            wanted = math.ceil((min(total, pause(run.step)) - run.step) / self._cycle_steps)
+            wanted = math.ceil((min(total, next_stop(run.step)) - run.step) / self._cycle_steps)
             cycles = max(1, min(wanted, self._cycles, self._most))
-            numbers = np.array([cycles, run.step, run.moves % 2**31, total], np.int32)
+            numbers = np.array([cycles, run.step, run.act_calls % 2**31, total], np.int32)
             start = time.perf_counter()
-            (state, self.worlds), ends, faults, metrics = self._chunk(
-                run.agent, self.worlds, run.key, numbers
+            (state, self.rollout_state), ends, faults, metrics = self._chunk(
+                run.learner_state, self.rollout_state, run.key, numbers
             )
-            episodes = self._episodes(collect(ends, self.mesh), cycles)  # waits for the program
-            seconds = of_first_host(time.perf_counter() - start, self.mesh)
+            episodes = self._episodes(gather(ends, self.mesh), cycles)  # waits for the program
+            seconds = from_first_host(time.perf_counter() - start, self.mesh)
             if cycles == self._cycles and seconds < _SECONDS[0]:
                 self._cycles = min(2 * self._cycles, self._most)
             elif seconds > _SECONDS[1]:
                 self._cycles = max(1, cycles // 2)
-            fault = self._describe(collect(faults, self.mesh), state.params, metrics, run.step)
-            moves = run.moves + cycles * self.agent.unroll_length
-            run = RunState(state, run.key, run.step + cycles * self._cycle_steps, moves)
+            fault = self._describe(gather(faults, self.mesh), state.params, metrics, run.step)
+            act_calls = run.act_calls + cycles * self.agent.unroll_length
+            run = RunState(state, run.key, run.step + cycles * self._cycle_steps, act_calls)
             yield Cycle(run, episodes, metrics, fault)
 
     def _describe(self, faults: Faults, params: PyTree, metrics: Any, step: int) -> str | None:
@@ -181,7 +181,7 @@ class DeviceRunner(Runner):
         problem = f"{what} is not finite; correct the environment {self.env}."
         return str(InvalidStep(problem, n, step + (t + 1) * self.num_envs))
 
-    def _episodes(self, ends: Ends, cycles: int) -> list[Any]:
+    def _episodes(self, ends: EpisodeEnds, cycles: int) -> list[Any]:
         last, reward, length = (np.asarray(x)[:cycles] for x in ends)
         each = reward[last].tolist(), length[last].tolist(), last.nonzero()[-1].tolist()
         return [Episode(reward, length, env=env) for reward, length, env in zip(*each, strict=True)]
@@ -214,28 +214,28 @@ class GroupRunner(DeviceRunner):
         )
         self._cycle_steps, self._cycles = one._cycle_steps, 1
         self._most = max(1, one._most // len(runners))
-        self.worlds, self._begin = None, one._begin
+        self.rollout_state, self._begin = None, one._begin
         self._values = values
 
         compiled = compile_group(make_agent, one.env, one.num_envs, self._most, one.mesh)
-        self._chunk = lambda state, worlds, key, numbers: compiled(
-            state, worlds, key, values, numbers
+        self._chunk = lambda state, rollout_state, key, numbers: compiled(
+            state, rollout_state, key, values, numbers
         )
 
     def can_run(self, states: Any, keys: Array) -> bool:
         """Whether hyperparameters may be arrays: an algorithm may decide by them what to compute."""
-        worlds = jax.eval_shape(
+        rollout_state = jax.eval_shape(
             jax.vmap(self._begin), jax.vmap(lambda key: jax.random.split(key, self.num_envs))(keys)
         )
         try:
-            jax.eval_shape(self._chunk, states, worlds, keys, np.zeros(4, np.int32))
+            jax.eval_shape(self._chunk, states, rollout_state, keys, np.zeros(4, np.int32))
         except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
             return False
         return True
 
-    def _episodes(self, ends: Ends, cycles: int) -> list[Any]:
+    def _episodes(self, ends: EpisodeEnds, cycles: int) -> list[Any]:
         each = zip(*(np.asarray(x) for x in ends), strict=True)
-        return [super(GroupRunner, self)._episodes(Ends(*one), cycles) for one in each]
+        return [super(GroupRunner, self)._episodes(EpisodeEnds(*one), cycles) for one in each]
 
     def _describe(self, faults: Faults, params: PyTree, metrics: Any, step: int) -> str | None:
         bad = np.flatnonzero(np.asarray(faults.cycle) >= 0)
@@ -258,7 +258,11 @@ def compile_group(
     """Compiles the function of `make_chunk` for several agents, with the values of their hyperparameters after the key."""
 
     def chunk(
-        state: Any, worlds: Worlds, key: Array, values: dict[str, Array], numbers: Array
+        state: Any,
+        rollout_state: RolloutState,
+        key: Array,
+        values: dict[str, Array],
+        numbers: Array,
     ) -> Any:
         agent = make_agent(values)
         programs = compile_agent(agent, mesh)
@@ -271,7 +275,7 @@ def compile_group(
             num_envs,
             most,
         )
-        return one(state, worlds, key, numbers)
+        return one(state, rollout_state, key, numbers)
 
     return InPlace(jax.vmap(chunk, in_axes=(0, 0, 0, 0, None)), overwritten=1)
 
@@ -299,11 +303,11 @@ def compile_chunk(
     num_envs: int,
     most: int,
 ) -> tuple[Any, Any]:
-    """Compiles the functions `(keys) -> worlds`, which begins episodes, and that of `make_chunk`."""
+    """Compiles the functions `(keys) -> rollout_state`, which begins episodes, and that of `make_chunk`."""
 
-    def begin(keys: Array) -> Worlds:
+    def begin(keys: Array) -> RolloutState:
         envs, obs = begin_all(env, keys)
-        return Worlds(
+        return RolloutState(
             envs, obs, jnp.ones(num_envs, bool), initial_memory(num_envs), jnp.zeros(num_envs)
         )
 
@@ -320,53 +324,69 @@ def make_chunk(
     num_envs: int,
     most: int,
 ) -> Callable[..., Any]:
-    """Makes the function `(state, worlds, key, numbers) -> (state, worlds), ends, faults, metrics`.
+    """Makes the function `(state, rollout_state, key, numbers) -> (state, rollout_state), ends, faults, metrics`.
 
-    The numbers are how many cycles to do, at most `most`, and step, moves and total of the run.
+    The numbers are how many cycles to do, at most `most`, and step, act_calls and total of the run.
     Metrics are those of the last cycle, or of the first one that had a fault.
     """
     offset, dtype = spaces.start(env.action_space), spaces.dtype(env.action_space)
 
     def rollout(
-        params: PyTree, worlds: Worlds, key: Array, step: Array, total: Array, moves: Array
-    ) -> tuple[Worlds, Trajectory, Ends]:
-        def move(worlds: Worlds, t: Array) -> tuple[Worlds, tuple[Trajectory, Ends]]:
-            numbers = jnp.stack([step + t * num_envs, total, (moves + t) & (2**31 - 1)])
+        params: PyTree,
+        rollout_state: RolloutState,
+        key: Array,
+        step: Array,
+        total: Array,
+        act_calls: Array,
+    ) -> tuple[RolloutState, Trajectory, EpisodeEnds]:
+        def move(
+            rollout_state: RolloutState, t: Array
+        ) -> tuple[RolloutState, tuple[Trajectory, EpisodeEnds]]:
+            numbers = jnp.stack([step + t * num_envs, total, (act_calls + t) & (2**31 - 1)])
             _, action, memory, extras = act(
-                params, worlds.memory, worlds.obs, worlds.first, key, numbers
+                params, rollout_state.memory, rollout_state.obs, rollout_state.first, key, numbers
             )
             a_tm1 = action.astype(dtype)
             envs, obs, (obs_t, r_t, terminated, truncated) = advance_all(
-                env, worlds.envs, a_tm1 + offset
+                env, rollout_state.envs, a_tm1 + offset
             )
-            last_t, rewards = terminated | truncated, worlds.rewards + r_t
+            last_t, rewards = terminated | truncated, rollout_state.rewards + r_t
             discount_t = 1.0 - terminated.astype(jnp.float32)
             row = Trajectory(
-                worlds.obs,
+                rollout_state.obs,
                 a_tm1,
                 r_t,
                 discount_t,
                 obs_t,
                 last_t,
-                worlds.first,
+                rollout_state.first,
                 mask=(),
                 extras=extras,
             )
-            after = Worlds(envs, obs, last_t, memory, jnp.where(last_t, 0.0, rewards))
-            return after, (row, Ends(last_t, rewards, worlds.envs.t + 1))
+            after = RolloutState(envs, obs, last_t, memory, jnp.where(last_t, 0.0, rewards))
+            return after, (row, EpisodeEnds(last_t, rewards, rollout_state.envs.t + 1))
 
-        memory = reset_memory(initial_memory, worlds.memory, worlds.first)
-        worlds, (trajectory, ends) = jax.lax.scan(move, worlds, jnp.arange(length, dtype=jnp.int32))
+        memory = reset_memory(initial_memory, rollout_state.memory, rollout_state.first)
+        rollout_state, (trajectory, ends) = jax.lax.scan(
+            move, rollout_state, jnp.arange(length, dtype=jnp.int32)
+        )
         return (
-            worlds,
+            rollout_state,
             trajectory._replace(mask=jnp.ones((length, num_envs), bool), memory=memory),
             ends,
         )
 
     def cycle(
-        state: Any, worlds: Worlds, key: Array, step: Array, moves: Array, total: Array
+        state: Any,
+        rollout_state: RolloutState,
+        key: Array,
+        step: Array,
+        act_calls: Array,
+        total: Array,
     ) -> Any:
-        worlds, trajectory, ends = rollout(state.params, worlds, key, step, total, moves)
+        rollout_state, trajectory, ends = rollout(
+            state.params, rollout_state, key, step, total, act_calls
+        )
         trajectory, faults = find_fault(trajectory)
         steps = length * num_envs
         numbers = jnp.stack([step + steps, jnp.full_like(step, steps), total])
@@ -375,17 +395,17 @@ def make_chunk(
             cycle=jnp.where(finite, faults.cycle, 0),
             kind=jnp.where(faults.cycle < 0, 0, faults.kind),
         )
-        return state, worlds, ends, faults, metrics
+        return state, rollout_state, ends, faults, metrics
 
     def chunk(
-        state: Any, worlds: Worlds, key: Array, numbers: Array
-    ) -> tuple[tuple[Any, Worlds], Ends, Faults, Any]:
-        cycles, step, moves, total = numbers
+        state: Any, rollout_state: RolloutState, key: Array, numbers: Array
+    ) -> tuple[tuple[Any, RolloutState], EpisodeEnds, Faults, Any]:
+        cycles, step, act_calls, total = numbers
 
         def one(i: Array, carry: Any) -> Any:
-            (state, worlds), ends, faults, metrics = carry
-            now = step + i * length * num_envs, moves + i * length
-            state, worlds, *new = cycle(state, worlds, key, *now, total)
+            (state, rollout_state), ends, faults, metrics = carry
+            now = step + i * length * num_envs, act_calls + i * length
+            state, rollout_state, *new = cycle(state, rollout_state, key, *now, total)
             ends = jax.tree.map(lambda all, x: all.at[i].set(x), ends, new[0])
             found = new[1]._replace(cycle=jnp.where(new[1].cycle < 0, -1, i))
             latest = jax.tree.map(
@@ -393,11 +413,15 @@ def make_chunk(
                 (faults, metrics),
                 (found, new[2]),
             )
-            return (state, worlds), ends, *latest
+            return (state, rollout_state), ends, *latest
 
-        *_, ends, _, metrics = jax.eval_shape(cycle, state, worlds, key, step, moves, total)
+        *_, ends, _, metrics = jax.eval_shape(
+            cycle, state, rollout_state, key, step, act_calls, total
+        )
         ends = jax.tree.map(lambda x: jnp.zeros((most, *x.shape), x.dtype), ends)
         metrics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)
-        return jax.lax.fori_loop(0, cycles, one, ((state, worlds), ends, no_fault(), metrics))
+        return jax.lax.fori_loop(
+            0, cycles, one, ((state, rollout_state), ends, no_fault(), metrics)
+        )
 
     return chunk

@@ -52,22 +52,24 @@ class HostRunner(Runner):
         self._rewards, self._lengths = np.zeros(num_envs), np.zeros(num_envs, int)
 
     def run(
-        self, run: RunState, total: int, pause: Callable[[int], float]
+        self, run: RunState, total: int, next_stop: Callable[[int], float]
     ) -> Generator[Cycle, None, None]:
-        """Acts and learns in turn, until `total` environment steps are done; yields after each cycle, whatever `pause` asks for."""
+        """Acts and learns in turn, until `total` environment steps are done; yields after each cycle, whatever `next_stop` asks for."""
         if not self.continues:
             self.reset()
         compiled = compile_ahead(self.agent, self.programs, run, self.envs.spec)
         while run.step < total:
             if self.envs.disturbed:  # by a callback
                 self.reset()
-            trajectory = self.rollout(run.agent.params, run.key, run.step, run.moves, total)
+            trajectory = self.rollout(
+                run.learner_state.params, run.key, run.step, run.act_calls, total
+            )
             compiled.result()
             steps = int(trajectory.mask.sum())
             step = run.step + steps
             numbers = np.array([step, steps, total], np.int32)
-            state, metrics, finite = self.programs.learn(run.agent, trajectory, numbers)
-            run = RunState(state, run.key, step, run.moves + self.agent.unroll_length)
+            state, metrics, finite = self.programs.learn(run.learner_state, trajectory, numbers)
+            run = RunState(state, run.key, step, run.act_calls + self.agent.unroll_length)
             fault = None if finite else describe_fault(state.params, metrics, step)
             yield Cycle(run, self.finished_episodes(trajectory), metrics, fault)
 
@@ -80,8 +82,10 @@ class HostRunner(Runner):
         """Returns the `info` of each environment's newest step."""
         return self.envs.infos()
 
-    def rollout(self, params: PyTree, key: Array, step: int, moves: int, total: int) -> Trajectory:
-        """Takes T steps in N environments, from where `step` steps and `moves` calls of `act` have been made by all actors together."""
+    def rollout(
+        self, params: PyTree, key: Array, step: int, act_calls: int, total: int
+    ) -> Trajectory:
+        """Takes T steps in N environments, from where `step` steps and `act_calls` calls of `act` have been made by all actors together."""
         length, num_envs = self.agent.unroll_length, self.envs.spec.num_envs
         out = make_buffers(
             self.envs.spec, length
@@ -96,7 +100,7 @@ class HostRunner(Runner):
                 [
                     step + t * n_actors * num_envs,
                     total,
-                    (moves + t * n_actors + self.actor) % 2**31,
+                    (act_calls + t * n_actors + self.actor) % 2**31,
                 ],
                 np.int32,
             )

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from agentzoo.envs import make_buffers, spaces
-from agentzoo.sharding import Mesh, between, replicate
+from agentzoo.sharding import Mesh, replicate, use_mesh
 from agentzoo.types import Agent, Array, Clock, EnvSpec, PyTree, resolve_metrics
 
 # On the CPU, programs run in the thread that calls them: to hand one over to another thread takes
@@ -52,10 +52,10 @@ class Episode(NamedTuple):
 class RunState(NamedTuple):
     """All state of a training run as one pytree."""
 
-    agent: Any  # the agent's own state
+    learner_state: Any  # what `init` and `learn` of the agent return
     key: Array  # randomness of acting
     step: int  # environment steps of this run
-    moves: int  # calls of `act` since the agent was made, by all actors; with the key, it determines the randomness of the next
+    act_calls: int  # calls of `act` since the agent was made, by all actors; with the key, it determines the randomness of the next
 
 
 class Cycle(NamedTuple):
@@ -197,10 +197,10 @@ def compile_agent(agent: Agent, mesh: Mesh | None = None) -> Programs:
     """
 
     def act(params, memory, obs, first, key, numbers):
-        step, total, moves = numbers
+        step, total, act_calls = numbers
         memory = reset_memory(agent.initial_memory, memory, first)
         clock = Clock(step, jnp.zeros_like(step), total)
-        return memory, *agent.act(params, memory, obs, jax.random.fold_in(key, moves), clock)
+        return memory, *agent.act(params, memory, obs, jax.random.fold_in(key, act_calls), clock)
 
     def predict(params, memory, obs, first, key, count, deterministic):
         # Outside of a compiled function, deriving a key takes longer than the rest of the call.
@@ -209,7 +209,7 @@ def compile_agent(agent: Agent, mesh: Mesh | None = None) -> Programs:
         return agent.predict(params, memory, obs, key, deterministic)
 
     def learn(state, trajectory, numbers):
-        with between(mesh):
+        with use_mesh(mesh):
             state, metrics = agent.learn(state, trajectory, Clock(*numbers))
         return state, metrics, is_finite(state.params, metrics)
 
@@ -238,7 +238,7 @@ def compile_ahead(agent: Agent, programs: Programs, run: RunState, spec: EnvSpec
     def compile_learn() -> None:
         *_, extras = jax.eval_shape(
             programs.act,
-            run.agent.params,
+            run.learner_state.params,
             memory,
             spaces.at(out.obs_t, 0),
             out.last_t[0],
@@ -246,7 +246,7 @@ def compile_ahead(agent: Agent, programs: Programs, run: RunState, spec: EnvSpec
             numbers,
         )
         extras = jax.tree.map(lambda x: jax.ShapeDtypeStruct((length, *x.shape), x.dtype), extras)
-        programs.learn.lower(run.agent, out._replace(extras=extras), numbers).compile()
+        programs.learn.lower(run.learner_state, out._replace(extras=extras), numbers).compile()
 
     pool = ThreadPoolExecutor(1, "compile")
     try:
@@ -261,14 +261,14 @@ class Runner(Protocol):
     It keeps the environments' episodes between runs.
 
     Attributes:
-      worlds: the state of the environments, if it can be kept: all that a runner has to keep beside
+      rollout_state: the state of the environments, if it can be kept: all that a runner has to keep beside
         a `RunState`. Otherwise None.
       name: tells environments apart, of which one can go on with the state of another; None where
         there is no such state.
       busy: whether actors in other threads are stepping the environments at this moment.
     """
 
-    worlds: Any = None
+    rollout_state: Any = None
     name: str | None = None
     busy: bool = False
 
@@ -277,12 +277,12 @@ class Runner(Protocol):
         ...
 
     def run(
-        self, run: RunState, total: int, pause: Callable[[int], float]
+        self, run: RunState, total: int, next_stop: Callable[[int], float]
     ) -> Generator[Cycle, None, None]:
         """Acts and learns until `total` environment steps are done.
 
         Yields after each cycle, or after several: but not later than with the one that reaches the
-        step `pause(step)`.
+        step `next_stop(step)`.
         """
         ...
 

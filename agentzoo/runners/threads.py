@@ -44,7 +44,7 @@ class Published(NamedTuple):
 
     params: Any  # from `_publish`
     step: int  # environment steps, and
-    moves: int  # calls of `act`, that have been learned from,
+    act_calls: int  # calls of `act`, that have been learned from,
     version: int  # in so many cycles of this run
 
 
@@ -80,7 +80,7 @@ class ThreadsRunner(Runner):
         self.actors = [
             HostRunner(agent, acting, envs, i, len(parts)) for i, envs in enumerate(parts)
         ]
-        self._moves = agent.unroll_length * len(parts)  # of a cycle, and
+        self._act_calls = agent.unroll_length * len(parts)  # of a cycle, and
         self._spec = parts[0].spec._replace(num_envs=sum(envs.spec.num_envs for envs in parts))
         self._steps = agent.unroll_length * self._spec.num_envs
         self._local_actors = self.actors  # those whose environments are in this process
@@ -95,9 +95,9 @@ class ThreadsRunner(Runner):
         self._continues = True
 
     def run(
-        self, run: RunState, total: int, pause: Callable[[int], float]
+        self, run: RunState, total: int, next_stop: Callable[[int], float]
     ) -> Generator[Cycle, None, None]:
-        """Acts and learns at the same time, until `total` environment steps are done; yields after each cycle, whatever `pause` asks for.
+        """Acts and learns at the same time, until `total` environment steps are done; yields after each cycle, whatever `next_stop` asks for.
 
         What an actor raises is raised here, as soon as what came before has been learned.
         """
@@ -106,7 +106,9 @@ class ThreadsRunner(Runner):
         self._continues = False
         self._changed, self._stopped = threading.Condition(), threading.Event()
         self._queues: list[deque[Rollout | BaseException]] = [deque() for _ in self.actors]
-        self._published = Published(self._publish(run.agent.params), run.step, run.moves, 0)
+        self._published = Published(
+            self._publish(run.learner_state.params), run.step, run.act_calls, 0
+        )
         began, idle = time.perf_counter(), 0.0
         with self._threads(run, total):
             compile_ahead(
@@ -118,11 +120,11 @@ class ThreadsRunner(Runner):
                 idle += time.perf_counter() - waits
                 trajectory = _side_by_side([rollout.trajectory for rollout in rollouts])
                 steps = int(trajectory.mask.sum())
-                step, moves = run.step + steps, run.moves + self._moves
+                step, act_calls = run.step + steps, run.act_calls + self._act_calls
                 numbers = np.array([step, steps, total], np.int32)
-                state, metrics, finite = self.programs.learn(run.agent, trajectory, numbers)
-                run, version = RunState(state, run.key, step, moves), self._published.version
-                newest = Published(self._publish(state.params), step, moves, version + 1)
+                state, metrics, finite = self.programs.learn(run.learner_state, trajectory, numbers)
+                run, version = RunState(state, run.key, step, act_calls), self._published.version
+                newest = Published(self._publish(state.params), step, act_calls, version + 1)
                 with self._changed:
                     self._published = newest
                     self._changed.notify_all()
@@ -193,7 +195,7 @@ class ThreadsRunner(Runner):
         queue = self._queues[actor.actor]
         try:
             for cycle in itertools.count():
-                params, step, moves, version = self._begin(cycle, total)
+                params, step, act_calls, version = self._begin(cycle, total)
                 ahead = (
                     cycle - version
                 )  # if there are dummy steps among those cycles, it will be fewer steps
@@ -202,7 +204,7 @@ class ThreadsRunner(Runner):
                     params,
                     key,
                     step + ahead * self._steps,
-                    moves + ahead * self._moves,
+                    act_calls + ahead * self._act_calls,
                     total,
                 )
                 self._put(queue, Rollout(trajectory, episodes, version))

@@ -403,7 +403,7 @@ def test_no_step_left_and_bad_advantages():
         assert not weights.any()
         gradient = jax.grad(
             lambda temperature: call(LagrangePenalty(temperature, 0.1), mpo.clip_projection, 0.5)[0]
-        )(2.0)  # noqa: B023
+        )(2.0)
         close(gradient, 0.1)
     bad = np.array([0.0, np.nan, 1.0, 2.0])
     assert np.isnan(
