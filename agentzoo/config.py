@@ -1,228 +1,362 @@
-"""Hyperparameters: schedules, ranges, checks, and their form in JSON.
+"""Hyperparameters: their names, types, defaults, ranges and descriptions, each in one place.
 
-An algorithm's config is a frozen dataclass of plain values. A range is written beside the type:
-`gamma: Annotated[float, Range(0, 1)] = 0.99`.
+The config of an algorithm is a frozen dataclass of plain values::
+
+    @dataclass(frozen=True)
+    class MyConfig:
+        gamma: float = hyperparameter(0.99, "Discount factor per environment step.", ge=0, le=1)
+
+Checks, error messages, `help`, editors, the documentation and the command line read it there. A
+field with an ordinary default also works; it has no range and no description.
+
+The checks are our own, because those of pydantic and typeguard do not fit: users may write
+`buffer_size=1e6` and `net_arch=[64, 64]`, but `double_q=1` is a mistake. The bounds are named as in
+pydantic and annotated-types.
 """
 
 import dataclasses
+import difflib
 import functools
 import types
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
+from typing_extensions import TypeAliasType
 
 from agentzoo import keywords
 from agentzoo.types import Array, ConfigurationError
 
 Config = TypeVar("Config")
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
 class Linear:
-    """A schedule that goes in a straight line from `start` to `end` over a run.
+    """A schedule that goes in a straight line from `start` to `end` during a run.
 
-    Each cycle has the value of the step at which it began: the first one has `start`, and the last
-    one not quite `end`.
+    Each training cycle uses the value of the step at which the cycle began. The first cycle uses
+    `start`, and the last one uses a value just before `end`.
 
     Attributes:
-      start: the value at the beginning.
-      end: the value at the end.
+      start: the value at the beginning of the run.
+      end: the value at the end of the run.
     """
 
     start: float
     end: float = 0.0
 
     def __call__(self, remaining: Array) -> Array:
-        """The value when `remaining` (from 1 to 0) of the run is left."""
+        """Return the value when the fraction `remaining` (from 1 to 0) of the run is left."""
         return self.end + (self.start - self.end) * remaining
+
+
+Schedule = TypeAliasType("Schedule", float | Linear | Callable[[Array], Array])
+"""A number, or a function (on JAX scalars) of the remaining progress from 1 to 0, as `Linear`."""
+
+
+def value_at(schedule: Schedule, remaining: Array) -> Any:
+    """Return the value of a schedule when the fraction `remaining` of the run is left."""
+    return schedule(remaining) if callable(schedule) else schedule
 
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Bounds of a number; an open bound is not allowed itself."""
+    """The range of a number. `low` itself is outside the range if `open_low` is true."""
 
     low: float = float("-inf")
     high: float = float("inf")
     open_low: bool = False
 
-    def allows(self, value: float) -> bool:
-        """Whether a number lies within the bounds."""
-        return (self.low < value if self.open_low else self.low <= value) and value <= self.high
+    def __contains__(self, value: float) -> bool:
+        above = self.low < value if self.open_low else self.low <= value
+        return above and value <= self.high
 
     def __str__(self) -> str:
-        low = f"above {self.low:g}" if self.open_low else f"at least {self.low:g}"
+        low = f"above {self.low:g}" if self.open_low else f"of at least {self.low:g}"
+        if self.low == float("-inf"):
+            return "" if self.high == float("inf") else f"of at most {self.high:g}"
         if self.high == float("inf"):
             return low
-        return f"{low} and at most {self.high:g}"
+        if self.open_low:
+            return f"{low} and up to {self.high:g}"
+        return f"from {self.low:g} to {self.high:g}"
 
 
-POSITIVE = Range(0, open_low=True)
-FRACTION = Range(0, 1)
+@dataclasses.dataclass(frozen=True)
+class Hyperparameter:
+    """What a config class says about one of its fields.
 
-
-class Traced:
-    """Marks an integer hyperparameter that compiled programs take as an argument.
-
-    Floats are always arguments. An integer is one only if it decides neither a shape nor a branch.
+    Attributes:
+      name: the name of the field.
+      type: its type, such as `float` or `Schedule | None`.
+      default: its default value; `dataclasses.MISSING` if there is none.
+      text: its description, with units.
+      range: the range of its numbers.
+      traced: whether compiled programs take it as an argument although it is an integer.
     """
 
+    name: str
+    type: Any
+    default: Any
+    text: str = ""
+    range: Range = Range()
+    traced: bool = False
 
-TRACED = Traced()
+    @property
+    def expected(self) -> str:
+        """The values that are allowed, such as "an integer of at least 1"."""
+        return _either([_describe(option, self.range) for option in _options(self.type)])
 
-Schedule = float | Linear | Callable[[Array], Array]
-"""A number, or a function of the remaining progress (1 to 0): `Linear`, or your own on JAX scalars."""
+    @property
+    def type_name(self) -> str:
+        """The type as code, such as "float" or "Schedule | None"."""
+        return _type_name(self.type)
 
 
-def value_at(schedule: Schedule, remaining: Array) -> Any:
-    """The value of a schedule when `remaining` of the run is left."""
-    return schedule(remaining) if callable(schedule) else schedule
+def hyperparameter(
+    default: T,
+    text: str = "",
+    *,
+    gt: float | None = None,
+    ge: float | None = None,
+    le: float | None = None,
+    traced: bool = False,
+) -> T:
+    """Declare a field of a config.
+
+    Args:
+      default: the default value.
+      text: what the hyperparameter means, in one or two sentences, with its unit.
+      gt: the values are greater than this number.
+      ge: the values are greater than or equal to this number.
+      le: the values are less than or equal to this number.
+      traced: the hyperparameter is an integer that decides neither a shape nor a branch, so that
+        compiled programs can take it as an argument. Floats are always arguments.
+
+    Returns:
+      What a dataclass needs in place of the default. For type checkers, it is the default.
+    """
+    low = gt if gt is not None else ge
+    bounds = Range(
+        float("-inf") if low is None else low, float("inf") if le is None else le, gt is not None
+    )
+    about = {"text": text, "range": bounds, "traced": traced}
+    return cast(T, dataclasses.field(default=cast(Any, default), metadata=about))
+
+
+@functools.cache
+def hyperparameters(cls: type[Any]) -> Mapping[str, Hyperparameter]:
+    """Return the hyperparameters of a config class by name, in the order of the class."""
+    hints = get_type_hints(cls)
+    found: dict[str, Hyperparameter] = {}
+    for field in dataclasses.fields(cls):
+        found[field.name] = Hyperparameter(
+            field.name, hints[field.name], field.default, **field.metadata
+        )
+    return types.MappingProxyType(found)
 
 
 def integer(name: str, value: Any, least: int = 0) -> int:
-    """An argument that counts something, as a Python integer; NumPy's integers and 1e6 serve, too.
+    """Return an argument that counts something as a Python integer.
+
+    NumPy's integers and floats such as 1e6 are accepted.
 
     Raises:
-      ConfigurationError: if the value is no integer, or is below `least`.
+      ConfigurationError: if the value is not an integer, or is below `least`.
     """
     number = _convert(int, value)
     if not _is_a(number, int) or number < least:
-        raise ConfigurationError(f"{name}={value!r}; expected an integer of at least {least}.")
+        raise ConfigurationError(
+            f"{name}={value!r} is not allowed. Choose an integer of at least {least}."
+        )
     return number
 
 
 def make_config(cls: type[Config], values: Mapping[str, Any], others: Iterable[str] = ()) -> Config:
-    """Builds a config from hyperparameters by name, and checks it.
+    """Build a config from hyperparameters by name, and check it.
 
     Args:
-      cls: the config's class.
-      values: of hyperparameters by name; the others keep their defaults.
-      others: names that a user may have meant by an unknown one, beside those of hyperparameters.
+      cls: the class of the config.
+      values: hyperparameters by name. The others keep their defaults.
+      others: names of other arguments, which a user may have meant by an unknown name.
 
     Raises:
       ConfigurationError: if a name is unknown, or a value has the wrong type or is out of range.
     """
-    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    where, known = cls.__name__.removesuffix("Config"), [*names, *others]
+    known = hyperparameters(cls)
+    names = [*known]
+    where = cls.__name__.removesuffix("Config")
     unknown = [
-        keywords.unknown(where, name, value, known, names)
+        keywords.unknown(where, name, value, [*names, *others], names)
         for name, value in values.items()
-        if name not in names
+        if name not in known
     ]
     if unknown:
         raise ConfigurationError(" ".join(map(str, unknown)))
-    hints = get_type_hints(cls, include_extras=True)
-    config = cls(**{name: _convert(hints[name], value) for name, value in values.items()})
-    for name in names:
-        _check(name, hints[name], getattr(config, name))
+    config = cls(**{name: _convert(known[name].type, value) for name, value in values.items()})
+    for one in known.values():
+        _check(one, getattr(config, one.name))
     return config
 
 
+def _options(hint: Any) -> list[Any]:
+    """The alternatives of a union as a list, in order. Other types are the only alternative."""
+    if isinstance(hint, TypeAliasType):
+        return _options(hint.__value__)
+    if get_origin(hint) in (Union, types.UnionType):
+        return [option for part in get_args(hint) for option in _options(part)]
+    return [hint]
+
+
 def _convert(hint: Any, value: Any) -> Any:
-    """Lists become tuples and NumPy scalars numbers, and integral floats (1e6) serve where an integer is asked for."""
+    """Convert a value that is meant for a type, such as a list for a tuple or 1e6 for an integer.
+
+    Values that do not fit the type are returned as they are.
+    """
     if hasattr(value, "item") and getattr(value, "shape", None) == ():
         value = value.item()
-    kind = _plain(hint)
-    kinds = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
-    if int in kinds and float not in kinds and isinstance(value, float) and value.is_integer():
+    options = _options(hint)
+    if float in options and _is_a(value, int):
+        return float(value)
+    if int in options and float not in options and isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, Linear):
         return Linear(_convert(float, value.start), _convert(float, value.end))
-    items: Any = (
-        value if isinstance(value, list | tuple) or len(getattr(value, "shape", ())) == 1 else None
-    )
-    of_tuple = next((option for option in kinds if get_origin(option) is tuple), None)
-    if of_tuple is not None and items is not None:
-        return tuple(_convert(get_args(of_tuple)[0], item) for item in items)
+    for option in options:
+        if get_origin(option) is tuple and _is_sequence(value):
+            items = cast(Iterable[Any], value)
+            return tuple(_convert(get_args(option)[0], item) for item in items)
     return value
 
 
-def _plain(hint: Any) -> Any:
-    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, list | tuple) or len(getattr(value, "shape", ())) == 1
 
 
-def _check(name: str, hint: Any, value: Any) -> None:
-    kind = _plain(hint)
-    if not _is_a(value, kind):
-        raise ConfigurationError(
-            f"{name}={value!r} has the wrong type; expected {_describe(kind)}."
-        )
-    ranges = (
-        [extra for extra in get_args(hint)[1:] if isinstance(extra, Range)]
-        if get_origin(hint) is Annotated
-        else []
-    )
-    if isinstance(value, Linear):  # it may end on an open bound, such as a learning rate on 0
-        numbers = [value.start]
-        if any(not (allowed.low <= value.end <= allowed.high) for allowed in ranges):
+def _check(about: Hyperparameter, value: Any) -> None:
+    """Raise `ConfigurationError` unless a hyperparameter may have this value."""
+    given = f"{about.name}={value!r}"
+    if not _is_a(value, about.type):
+        if all(
+            get_origin(option) is Literal or option is type(None) for option in _options(about.type)
+        ):
+            raise ConfigurationError(f"{given} is unknown. {_advice(about, value)}")
+        raise ConfigurationError(f"{given} has the wrong type. Choose {about.expected}.")
+    if isinstance(value, Linear):
+        # The end may be an open bound: a learning rate may fall to 0.
+        ends = dataclasses.replace(about.range, open_low=False)
+        if value.start not in about.range or value.end not in ends:
             raise ConfigurationError(
-                f"{name}={value!r} is out of range; expected a start {ranges[0]} and an end within the same bounds."
+                f"{given} is out of range. Choose a start {about.range} and an end {ends}."
             )
-    else:
-        numbers = [
-            n
-            for n in (value if isinstance(value, tuple) else (value,))
-            if isinstance(n, int | float)
-        ]
-    for allowed in ranges:
-        for number in numbers:
-            if not allowed.allows(number):
-                raise ConfigurationError(f"{name}={value!r} is out of range; expected {allowed}.")
+        return
+    numbers = cast(tuple[Any, ...], value) if isinstance(value, tuple) else (value,)
+    if any(_is_a(number, float) and number not in about.range for number in numbers):
+        raise ConfigurationError(f"{given} is out of range. Choose {about.expected}.")
 
 
-def _is_a(value: Any, kind: Any) -> bool:
-    if get_origin(kind) in (Union, types.UnionType):
-        return any(_is_a(value, option) for option in get_args(kind))
+def _advice(about: Hyperparameter, value: Any) -> str:
+    """What to write instead of a word that is not one of the choices."""
+    words = [word for option in _options(about.type) for word in get_args(option)]
+    close = difflib.get_close_matches(str(value).lower(), words, n=1)
+    guess = f"Did you mean {close[0]!r}? " if close else ""
+    return f"{guess}Choose {about.expected}."
+
+
+def _is_a(value: Any, hint: Any) -> bool:
+    """Whether a value has a type. Integers are numbers, and booleans are not."""
+    return any(_is_option(value, option) for option in _options(hint))
+
+
+def _is_option(value: Any, kind: Any) -> bool:
     if get_origin(kind) is tuple:
-        return isinstance(value, tuple) and all(_is_a(item, get_args(kind)[0]) for item in value)
+        items = cast(tuple[Any, ...], value) if isinstance(value, tuple) else None
+        return items is not None and all(_is_a(item, get_args(kind)[0]) for item in items)
+    if get_origin(kind) is Literal:
+        return any(type(value) is type(word) and value == word for word in get_args(kind))
     if get_origin(kind) is Callable:
         return callable(value)
-    if kind is None or kind is type(None):
-        return value is None
     if isinstance(value, bool):
-        return kind is bool
-    return isinstance(value, (int, float) if kind is float else kind)
+        return kind in (bool, Any)
+    origin = get_origin(kind) or kind  # such as `dict` of `dict[str, int]`
+    return (
+        isinstance(value, (int, float) if kind is float else origin) if _is_class(origin) else True
+    )
 
 
-def _describe(kind: Any) -> str:
-    if get_origin(kind) in (Union, types.UnionType):
-        return " or ".join(_describe(option) for option in get_args(kind))
+def _is_class(kind: Any) -> bool:
+    return isinstance(kind, type)
+
+
+def _describe(kind: Any, bounds: Range) -> str:
+    """The values of a type without alternatives, in words."""
+    if get_origin(kind) is Literal:
+        return _either([repr(word) for word in get_args(kind)])
+    if get_origin(kind) is tuple:
+        if get_args(kind)[0] is not int:
+            return "a tuple of strings"
+        return f"a tuple of integers {bounds}".rstrip()
+    if kind in (int, float):
+        return f"{'an integer' if kind is int else 'a number'} {bounds}".rstrip()
     names = {
-        float: "a number",
-        int: "an integer",
         bool: "True or False",
         str: "a string",
         type(None): "None",
         Linear: "Linear(start, end)",
     }
-    if get_origin(kind) is tuple:
-        return f"a tuple of {'strings' if get_args(kind)[0] is str else 'integers'}"
-    return names.get(kind, "a function of the remaining progress")
+    if get_origin(kind) is Callable:
+        return "a function of the remaining progress"
+    return names.get(kind, _type_name(kind))
+
+
+def _either(words: list[str]) -> str:
+    """Words as a text, such as "A, B or C"."""
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _type_name(hint: Any) -> str:
+    if isinstance(hint, TypeAliasType):
+        return hint.__name__
+    if get_origin(hint) in (Union, types.UnionType):
+        return " | ".join(_type_name(part) for part in get_args(hint))
+    if get_origin(hint) is Literal:
+        return f"Literal[{', '.join(map(_quoted, get_args(hint)))}]"
+    if hint is type(None):
+        return "None"
+    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
+
+
+def _quoted(value: Any) -> str:
+    return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """A config as plain JSON.
+    """Return a config as plain JSON.
 
-    A function cannot be written: only its name is, and `from_json` asks for it.
+    A function cannot be written: only its name is, and `from_json` asks for the function.
     """
 
-    def plain(value):
+    def plain(value: Any) -> Any:
         if isinstance(value, Linear):
             return {"linear": [value.start, value.end]}
-        return (
-            {"function": getattr(value, "__name__", type(value).__name__)}
-            if callable(value)
-            else value
-        )
+        if callable(value):
+            return {"function": getattr(value, "__name__", type(value).__name__)}
+        return value
 
     return {field.name: plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
 def is_function(value: Any) -> bool:
-    """Whether `to_json` wrote this value for a function."""
+    """Return whether `to_json` wrote this value for a function."""
     return isinstance(value, dict) and "linear" not in value
+
+
+def _is_linear(value: Any) -> bool:
+    return isinstance(value, dict) and "linear" in value
 
 
 def from_json(
@@ -231,24 +365,28 @@ def from_json(
     replaced: Mapping[str, Any],
     others: Iterable[str] = (),
 ) -> Config:
-    """The config that `to_json` wrote, with some values replaced; `others` as for `make_config`.
+    """Return the config that `to_json` wrote, with some values replaced.
+
+    Args:
+      cls: the class of the config.
+      data: what `to_json` returned.
+      replaced: hyperparameters that replace those in `data`.
+      others: as for `make_config`.
 
     Raises:
-      ConfigurationError: if a value was a function of the user's and is not among the replaced
-        ones.
+      ConfigurationError: if a value was a user's function and is not replaced, or a replaced value
+        is not allowed.
     """
-    values = {}
+    values: dict[str, Any] = {}
     for name, value in data.items():
         if name in replaced:
             continue
-        if isinstance(value, dict) and "linear" in value:
-            value = Linear(*value["linear"])
-        elif is_function(value):
+        if is_function(value):
             raise ConfigurationError(
-                f"The hyperparameter {name!r} was your function {value.get('function')!r}, which is not stored in the file (no code is); "
-                f"pass it again: load(path, {name}=...)."
+                f"The hyperparameter {name!r} was your function {value.get('function')!r}, which "
+                f"the file does not hold. Pass it again: load(path, {name}=...)."
             )
-        values[name] = value
+        values[name] = Linear(*value["linear"]) if _is_linear(value) else value
     return make_config(cls, {**values, **replaced}, others)
 
 
@@ -260,7 +398,7 @@ def structure_of(config: Config) -> Config:
     return _replace_numbers(config, lambda kind, index: kind(0))
 
 
-def numbers_of(config: Any) -> np.ndarray:
+def numbers_of(config: Any) -> npt.NDArray[np.int32]:
     """Return the hyperparameters that compiled programs take, as an int32 vector `[P]`.
 
     Floats are stored by the bits of their float32 value, since float32 could not hold every
@@ -287,15 +425,13 @@ def with_numbers(structure: Config, numbers: Array) -> Config:
 
 
 @functools.cache
-def _number_kinds(cls: type) -> dict[str, type]:
+def _number_kinds(cls: type[Any]) -> Mapping[str, type]:
     """The fields of a config class that may hold a traced number, each with float or int."""
     kinds: dict[str, type] = {}
-    for name, hint in get_type_hints(cls, include_extras=True).items():
-        kind = _plain(hint)
-        options = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
-        if float in options:
+    for name, about in hyperparameters(cls).items():
+        if float in _options(about.type):
             kinds[name] = float
-        elif get_origin(hint) is Annotated and TRACED in get_args(hint)[1:]:
+        elif about.traced:
             kinds[name] = int
     return kinds
 
@@ -303,21 +439,21 @@ def _number_kinds(cls: type) -> dict[str, type]:
 def _numbers(config: Any) -> list[tuple[str, float | int]]:
     """The names and values of the numbers that programs take. A `Linear` schedule has two."""
     numbers: list[tuple[str, float | int]] = []
-    for name, kind in _number_kinds(type(config)).items():
+    for name, kind in _number_kinds(config.__class__).items():
         value = getattr(config, name)
         if isinstance(value, Linear):
             numbers += [(name, float(value.start)), (name, float(value.end))]
-        elif isinstance(value, int | float) and not isinstance(value, bool):
+        elif _is_a(value, float):
             numbers.append((name, kind(value)))
     return numbers
 
 
 def _replace_numbers(config: Config, make: Callable[[type, int], Any]) -> Config:
-    """Return a config with `make(kind, index)` in place of each number, in the order of `_numbers`."""
-    kinds = _number_kinds(type(config))
+    """Return a config with `make(kind, index)` for each number, in the order of `_numbers`."""
     made: dict[str, list[Any]] = {}
     for index, (name, value) in enumerate(_numbers(config)):
-        made.setdefault(name, []).append(make(type(value), index))
-    is_schedule = {name: isinstance(getattr(config, name), Linear) for name in kinds}
-    values = {name: Linear(*new) if is_schedule[name] else new[0] for name, new in made.items()}
-    return dataclasses.replace(config, **values)  # type: ignore[type-var]
+        made.setdefault(name, []).append(make(value.__class__, index))
+    values: dict[str, Any] = {}
+    for name, new in made.items():
+        values[name] = Linear(*new) if isinstance(getattr(config, name), Linear) else new[0]
+    return dataclasses.replace(cast(Any, config), **values)
