@@ -4,7 +4,7 @@ PYTHON ?= python3
 ENV ?= CartPole-v1
 STEPS ?= 1e5
 
-.PHONY: train test lint types docs check format
+.PHONY: train test lint types docs check format stubs
 
 train: $(VENV)/installed
 	$(VENV)/bin/agentzoo train dqn --env $(ENV) --steps $(STEPS)
@@ -27,6 +27,9 @@ check: test lint types docs
 format: $(VENV)/developing
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+stubs: $(VENV)/developing
+	$(VENV)/bin/python scripts/stubs.py
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

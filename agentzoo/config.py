@@ -1,163 +1,58 @@
-"""Hyperparameters: their names, types, defaults, ranges and descriptions, each in one place.
+"""Making, checking and storing configs, and the numbers in them that compiled programs take.
 
-The config of an algorithm is a frozen dataclass of plain values::
-
-    @dataclass(frozen=True)
-    class MyConfig:
-        gamma: float = hyperparameter(0.99, "Discount factor per environment step.", ge=0, le=1)
-
-Checks, error messages, `help`, editors, the documentation and the command line read it there. A
-field with an ordinary default also works; it has no range and no description.
+`agentzoo.hyperparameters` says how a config class is written.
 
 The checks are our own, because those of pydantic and typeguard do not fit: users may write
-`buffer_size=1e6` and `net_arch=[64, 64]`, but `double_q=1` is a mistake. The bounds are named as in
-pydantic and annotated-types.
+`buffer_size=1e6` and `net_arch=[64, 64]`, but `double_q=1` is a mistake.
 """
 
 import dataclasses
 import difflib
 import functools
-import types
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-from typing_extensions import TypeAliasType
 
 from agentzoo import keywords
+from agentzoo.hyperparameters import (
+    FRACTION,
+    POSITIVE,
+    TRACED,
+    Hyperparameter,
+    Linear,
+    Range,
+    Schedule,
+    hyperparameters,
+    options_of,
+    value_at,
+)
 from agentzoo.types import Array, ConfigurationError
 
+__all__ = [
+    "FRACTION",
+    "POSITIVE",
+    "TRACED",
+    "Hyperparameter",
+    "Linear",
+    "Range",
+    "Schedule",
+    "from_json",
+    "hyperparameters",
+    "integer",
+    "is_function",
+    "make_config",
+    "numbers_of",
+    "structure_of",
+    "to_json",
+    "value_at",
+    "with_numbers",
+]
+
 Config = TypeVar("Config")
-T = TypeVar("T")
-
-
-@dataclasses.dataclass(frozen=True)
-class Linear:
-    """A schedule that goes in a straight line from `start` to `end` during a run.
-
-    Each training cycle uses the value of the step at which the cycle began. The first cycle uses
-    `start`, and the last one uses a value just before `end`.
-
-    Attributes:
-      start: the value at the beginning of the run.
-      end: the value at the end of the run.
-    """
-
-    start: float
-    end: float = 0.0
-
-    def __call__(self, remaining: Array) -> Array:
-        """Return the value when the fraction `remaining` (from 1 to 0) of the run is left."""
-        return self.end + (self.start - self.end) * remaining
-
-
-Schedule = TypeAliasType("Schedule", float | Linear | Callable[[Array], Array])
-"""A number, or a function (on JAX scalars) of the remaining progress from 1 to 0, as `Linear`."""
-
-
-def value_at(schedule: Schedule, remaining: Array) -> Any:
-    """Return the value of a schedule when the fraction `remaining` of the run is left."""
-    return schedule(remaining) if callable(schedule) else schedule
-
-
-@dataclasses.dataclass(frozen=True)
-class Range:
-    """The range of a number. `low` itself is outside the range if `open_low` is true."""
-
-    low: float = float("-inf")
-    high: float = float("inf")
-    open_low: bool = False
-
-    def __contains__(self, value: float) -> bool:
-        above = self.low < value if self.open_low else self.low <= value
-        return above and value <= self.high
-
-    def __str__(self) -> str:
-        low = f"above {self.low:g}" if self.open_low else f"of at least {self.low:g}"
-        if self.low == float("-inf"):
-            return "" if self.high == float("inf") else f"of at most {self.high:g}"
-        if self.high == float("inf"):
-            return low
-        if self.open_low:
-            return f"{low} and up to {self.high:g}"
-        return f"from {self.low:g} to {self.high:g}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Hyperparameter:
-    """What a config class says about one of its fields.
-
-    Attributes:
-      name: the name of the field.
-      type: its type, such as `float` or `Schedule | None`.
-      default: its default value; `dataclasses.MISSING` if there is none.
-      text: its description, with units.
-      range: the range of its numbers.
-      traced: whether compiled programs take it as an argument although it is an integer.
-    """
-
-    name: str
-    type: Any
-    default: Any
-    text: str = ""
-    range: Range = Range()
-    traced: bool = False
-
-    @property
-    def expected(self) -> str:
-        """The values that are allowed, such as "an integer of at least 1"."""
-        return _either([_describe(option, self.range) for option in _options(self.type)])
-
-    @property
-    def type_name(self) -> str:
-        """The type as code, such as "float" or "Schedule | None"."""
-        return _type_name(self.type)
-
-
-def hyperparameter(
-    default: T,
-    text: str = "",
-    *,
-    gt: float | None = None,
-    ge: float | None = None,
-    le: float | None = None,
-    traced: bool = False,
-) -> T:
-    """Declare a field of a config.
-
-    Args:
-      default: the default value.
-      text: what the hyperparameter means, in one or two sentences, with its unit.
-      gt: the values are greater than this number.
-      ge: the values are greater than or equal to this number.
-      le: the values are less than or equal to this number.
-      traced: the hyperparameter is an integer that decides neither a shape nor a branch, so that
-        compiled programs can take it as an argument. Floats are always arguments.
-
-    Returns:
-      What a dataclass needs in place of the default. For type checkers, it is the default.
-    """
-    low = gt if gt is not None else ge
-    bounds = Range(
-        float("-inf") if low is None else low, float("inf") if le is None else le, gt is not None
-    )
-    about = {"text": text, "range": bounds, "traced": traced}
-    return cast(T, dataclasses.field(default=cast(Any, default), metadata=about))
-
-
-@functools.cache
-def hyperparameters(cls: type[Any]) -> Mapping[str, Hyperparameter]:
-    """Return the hyperparameters of a config class by name, in the order of the class."""
-    hints = get_type_hints(cls)
-    found: dict[str, Hyperparameter] = {}
-    for field in dataclasses.fields(cls):
-        found[field.name] = Hyperparameter(
-            field.name, hints[field.name], field.default, **field.metadata
-        )
-    return types.MappingProxyType(found)
 
 
 def integer(name: str, value: Any, least: int = 0) -> int:
@@ -169,10 +64,7 @@ def integer(name: str, value: Any, least: int = 0) -> int:
       ConfigurationError: if the value is not an integer, or is below `least`.
     """
     number = _convert(int, value)
-    if not _is_a(number, int) or number < least:
-        raise ConfigurationError(
-            f"{name}={value!r} is not allowed. Choose an integer of at least {least}."
-        )
+    _check(Hyperparameter(name, int, dataclasses.MISSING, range=Range(least)), number)
     return number
 
 
@@ -203,15 +95,6 @@ def make_config(cls: type[Config], values: Mapping[str, Any], others: Iterable[s
     return config
 
 
-def _options(hint: Any) -> list[Any]:
-    """The alternatives of a union as a list, in order. Other types are the only alternative."""
-    if isinstance(hint, TypeAliasType):
-        return _options(hint.__value__)
-    if get_origin(hint) in (Union, types.UnionType):
-        return [option for part in get_args(hint) for option in _options(part)]
-    return [hint]
-
-
 def _convert(hint: Any, value: Any) -> Any:
     """Convert a value that is meant for a type, such as a list for a tuple or 1e6 for an integer.
 
@@ -219,7 +102,7 @@ def _convert(hint: Any, value: Any) -> Any:
     """
     if hasattr(value, "item") and getattr(value, "shape", None) == ():
         value = value.item()
-    options = _options(hint)
+    options = options_of(hint)
     if float in options and _is_a(value, int):
         return float(value)
     if int in options and float not in options and isinstance(value, float) and value.is_integer():
@@ -242,7 +125,8 @@ def _check(about: Hyperparameter, value: Any) -> None:
     given = f"{about.name}={value!r}"
     if not _is_a(value, about.type):
         if all(
-            get_origin(option) is Literal or option is type(None) for option in _options(about.type)
+            get_origin(option) is Literal or option is type(None)
+            for option in options_of(about.type)
         ):
             raise ConfigurationError(f"{given} is unknown. {_advice(about, value)}")
         raise ConfigurationError(f"{given} has the wrong type. Choose {about.expected}.")
@@ -261,7 +145,7 @@ def _check(about: Hyperparameter, value: Any) -> None:
 
 def _advice(about: Hyperparameter, value: Any) -> str:
     """What to write instead of a word that is not one of the choices."""
-    words = [word for option in _options(about.type) for word in get_args(option)]
+    words = [word for option in options_of(about.type) for word in get_args(option)]
     close = difflib.get_close_matches(str(value).lower(), words, n=1)
     guess = f"Did you mean {close[0]!r}? " if close else ""
     return f"{guess}Choose {about.expected}."
@@ -269,7 +153,7 @@ def _advice(about: Hyperparameter, value: Any) -> str:
 
 def _is_a(value: Any, hint: Any) -> bool:
     """Whether a value has a type. Integers are numbers, and booleans are not."""
-    return any(_is_option(value, option) for option in _options(hint))
+    return any(_is_option(value, option) for option in options_of(hint))
 
 
 def _is_option(value: Any, kind: Any) -> bool:
@@ -290,48 +174,6 @@ def _is_option(value: Any, kind: Any) -> bool:
 
 def _is_class(kind: Any) -> bool:
     return isinstance(kind, type)
-
-
-def _describe(kind: Any, bounds: Range) -> str:
-    """The values of a type without alternatives, in words."""
-    if get_origin(kind) is Literal:
-        return _either([repr(word) for word in get_args(kind)])
-    if get_origin(kind) is tuple:
-        if get_args(kind)[0] is not int:
-            return "a tuple of strings"
-        return f"a tuple of integers {bounds}".rstrip()
-    if kind in (int, float):
-        return f"{'an integer' if kind is int else 'a number'} {bounds}".rstrip()
-    names = {
-        bool: "True or False",
-        str: "a string",
-        type(None): "None",
-        Linear: "Linear(start, end)",
-    }
-    if get_origin(kind) is Callable:
-        return "a function of the remaining progress"
-    return names.get(kind, _type_name(kind))
-
-
-def _either(words: list[str]) -> str:
-    """Words as a text, such as "A, B or C"."""
-    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
-
-
-def _type_name(hint: Any) -> str:
-    if isinstance(hint, TypeAliasType):
-        return hint.__name__
-    if get_origin(hint) in (Union, types.UnionType):
-        return " | ".join(_type_name(part) for part in get_args(hint))
-    if get_origin(hint) is Literal:
-        return f"Literal[{', '.join(map(_quoted, get_args(hint)))}]"
-    if hint is type(None):
-        return "None"
-    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
-
-
-def _quoted(value: Any) -> str:
-    return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
 def to_json(config: Any) -> dict[str, Any]:
@@ -429,7 +271,7 @@ def _number_kinds(cls: type[Any]) -> Mapping[str, type]:
     """The fields of a config class that may hold a traced number, each with float or int."""
     kinds: dict[str, type] = {}
     for name, about in hyperparameters(cls).items():
-        if float in _options(about.type):
+        if float in options_of(about.type):
             kinds[name] = float
         elif about.traced:
             kinds[name] = int

@@ -163,7 +163,7 @@ def test_users_decide():
     (("camera", "speed"), spaces.Dict(camera=box(0, 255, 9, 9, 3), speed=box(0, 9, 3)), "cannot be an image"),
     ("camera", box(0, 255, 9, 9, 3), "choose from True and False"),
     (True, box(0, 255, 128), "images=True, but no part of Box"),
-    (3, box(0, 255, 9, 9, 3), "images=3 has the wrong type; expected True or False or a string or a tuple of strings"),
+    (3, box(0, 255, 9, 9, 3), "images=3 has the wrong type. Choose True, False, a string or a tuple of strings"),
 ], ids=lambda value: str(value)[:20])  # fmt: skip
 def test_what_cannot_be_an_image_is_refused_before_training(algorithm, images, space, message):
     with pytest.raises(ConfigurationError, match=message.replace("(", r"\(")):

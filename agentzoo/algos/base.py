@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import jax
 import numpy as np
 
-from agentzoo import checkpoint, description, keywords
+from agentzoo import checkpoint, description, keywords, signatures
 from agentzoo import config as configs
 from agentzoo.callbacks import (
     BaseCallback,
@@ -130,6 +130,10 @@ class Algorithm(Generic[Config]):
     make_agent: ClassVar[Callable[..., Agent]]
     action_spaces: ClassVar[tuple[str, ...]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        signatures.document(cls, Algorithm)
 
     @keywords.checked
     def __init__(
@@ -890,6 +894,7 @@ class Algorithm(Generic[Config]):
         )
         return {
             "algorithm": type(self).__name__,
+            "module": type(self).__module__,
             "env_id": self.env_id,
             "env_kwargs": self.env_kwargs,
             "seed": self.seed,

@@ -1,6 +1,7 @@
 """From observations to feature vectors: convolutions for images, and one vector of all parts."""
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import haiku as hk
 import jax
@@ -10,6 +11,9 @@ from gymnasium import spaces
 from agentzoo.networks.convolutions import Conv2D
 from agentzoo.networks.observations import Image, View
 from agentzoo.types import Array, ConfigurationError, PyTree, zeros
+
+Activation = Literal["relu", "tanh", "silu", "gelu"]
+Cnn = Literal["nature", "impala", "efficient"]
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
