@@ -1,4 +1,4 @@
-"""Hyperparameters that are numbers are arguments of compiled programs: they never decide a branch."""
+"""Compiled programs take hyperparameters that are numbers as arguments."""
 
 import jax
 import jax.numpy as jnp
@@ -148,9 +148,7 @@ def test_a_program_that_takes_the_numbers_does_the_same_as_one_that_holds_them(n
         jax.tree_util.tree_leaves_with_path(expected), jax.tree.leaves(found), strict=True
     ):
         assert (x.dtype, x.shape) == (y.dtype, y.shape), path
-        np.testing.assert_allclose(
-            x, y, rtol=1e-5, atol=1e-6, err_msg=jax.tree_util.keystr(path)
-        )
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6, err_msg=jax.tree_util.keystr(path))
     before = cls.make_agent(config, spec).init(jax.random.key(0)).params
     moved = jax.tree.map(lambda x, y: bool((x != y).any()), before, expected[0])
     assert any(jax.tree.leaves(moved)), "the test is about agents that learn"
