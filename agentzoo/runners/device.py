@@ -16,8 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from agentzoo.envs import Envs, FunctionalEnv, spaces
-from agentzoo.envs.functional import World, advance_all, begin_all
-from agentzoo.envs.functional_gym import draw_keys
+from agentzoo.envs.functional import EnvState, advance_all, begin_all, draw_keys
 from agentzoo.runners.programs import (
     Cycle,
     Episode,
@@ -42,7 +41,7 @@ _MOST_STEPS = 2**17
 class RolloutState(NamedTuple):
     """N environments between two steps."""
 
-    envs: World
+    envs: EnvState
     obs: PyTree  # [N, ...] to act on next
     first: Array  # [N] whether it begins an episode
     memory: PyTree  # [N, ...] of the agent
