@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 from gymnasium import spaces
 
+from agentzoo.elements import zeros
 from agentzoo.networks.convolutions import Conv2D
 from agentzoo.networks.observations import Image, View
-from agentzoo.types import Array, ConfigurationError, PyTree, zeros
+from agentzoo.types import Array, ConfigurationError, PyTree
 
 Activation = Literal["relu", "tanh", "silu", "gelu"]
 Cnn = Literal["nature", "impala", "efficient"]
