@@ -165,7 +165,7 @@ class RunningMeanStd(NamedTuple):
           Statistics that are the same on all devices if they were before.
 
         Raises:
-          ShapeError: if shapes do not fit together.
+          ShapeError: if the shapes are incompatible.
         """
         return _update(self, x, weights, hashable(axis_name))
 
@@ -311,7 +311,7 @@ class RewardNormalizer(NamedTuple):
           A state of which `statistics` are the same on all devices, if they were before.
 
         Raises:
-          ShapeError: if shapes do not fit together.
+          ShapeError: if the shapes are incompatible.
         """
         return _update_rewards(self, r_t, last_t, gamma, mask, hashable(axis_name))
 

@@ -127,7 +127,7 @@ def unnormalize_linear(state: PopArtState, inputs: ArrayLike, indices: ArrayLike
       `[...]` normalized and unnormalized; NaN where an index is out of range.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
       TypeError: if the indices are not integers.
     """
     (inputs,) = floats(inputs=inputs)
@@ -229,7 +229,7 @@ def pop(params: LinearParams, old: PopArtState, new: PopArtState) -> dict[str, A
       Parameters with the new `w` and `b`.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
     """
     w, b = _pop(params["w"], params["b"], old, new)
     return {**params, "w": w, "b": b}

@@ -66,18 +66,18 @@ def lambda_returns(
 
     Args:
       r_t: `[T, ...]` rewards.
-      discount_t: `[T, ...]` discounts, gamma times 0 at a termination.
+      discount_t: `[T, ...]` discounts: gamma, and 0 at a termination.
       v_t: `[T, ...]` values of the successors.
       lambda_: `[T, ...]` or scalar mixing parameters.
-      stop_target_gradients: whether the returns count as constants.
-      last_t: `[T, ...]` whether an episode ends with the step.
-      mask: `[T, ...]` whether the step happened.
+      stop_target_gradients: whether to treat the returns as constants.
+      last_t: `[T, ...]` true where the step ends an episode.
+      mask: `[T, ...]` true where the step happened.
 
     Returns:
       `[T, ...]` returns.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
     """
     shape = over_time(
         "lambda_returns",
@@ -121,18 +121,18 @@ def discounted_returns(
 
     Args:
       r_t: `[T, ...]` rewards.
-      discount_t: `[T, ...]` discounts, gamma times 0 at a termination.
+      discount_t: `[T, ...]` discounts: gamma, and 0 at a termination.
       v_t: `[T, ...]` values of the successors, or a scalar; only the last counts, and those at
         `last_t` and before a masked step.
-      stop_target_gradients: whether the returns count as constants.
-      last_t: `[T, ...]` whether an episode ends with the step.
-      mask: `[T, ...]` whether the step happened.
+      stop_target_gradients: whether to treat the returns as constants.
+      last_t: `[T, ...]` true where the step ends an episode.
+      mask: `[T, ...]` true where the step happened.
 
     Returns:
       `[T, ...]` returns.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
     """
     over_time(
         "discounted_returns", r_t=r_t, discount_t=discount_t, v_t=v_t, last_t=last_t, mask=mask
@@ -163,19 +163,19 @@ def n_step_bootstrapped_returns(
 
     Args:
       r_t: `[T, ...]` rewards.
-      discount_t: `[T, ...]` discounts, gamma times 0 at a termination.
+      discount_t: `[T, ...]` discounts: gamma, and 0 at a termination.
       v_t: `[T, ...]` values of the successors.
       n: the number of steps, at least 1; a Python integer.
       lambda_t: `[T, ...]` or scalar mixing parameters; 1 if left out.
-      stop_target_gradients: whether the returns count as constants.
-      last_t: `[T, ...]` whether an episode ends with the step.
-      mask: `[T, ...]` whether the step happened.
+      stop_target_gradients: whether to treat the returns as constants.
+      last_t: `[T, ...]` true where the step ends an episode.
+      mask: `[T, ...]` true where the step happened.
 
     Returns:
       `[T, ...]` returns.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
       ValueError: if `n` is less than 1.
     """
     if python_operator.index(n) < 1:
@@ -252,16 +252,16 @@ def general_off_policy_returns_from_q_and_v(
         last step is not needed.
       v_t: `[T, ...]` values of that state under the target policy.
       r_t: `[T, ...]` rewards.
-      discount_t: `[T, ...]` discounts, gamma times 0 at a termination.
+      discount_t: `[T, ...]` discounts: gamma, and 0 at a termination.
       c_t: `[T - 1, ...]` or scalar trace coefficients of the action taken in that state; 0 where an
         episode ends.
-      stop_target_gradients: whether the returns count as constants.
+      stop_target_gradients: whether to treat the returns as constants.
 
     Returns:
       `[T, ...]` returns.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
     """
     name = "general_off_policy_returns_from_q_and_v"
     shape = over_time(name, v_t=v_t, r_t=r_t, discount_t=discount_t)
@@ -303,16 +303,16 @@ def general_off_policy_returns_from_action_values(
       q_t: `[T, ..., A]` action values of the state that a step leads to.
       a_t: `[T, ...]` indices of the action taken there.
       r_t: `[T, ...]` rewards.
-      discount_t: `[T, ...]` discounts, gamma times 0 at a termination.
+      discount_t: `[T, ...]` discounts: gamma, and 0 at a termination.
       c_t: `[T, ...]` or scalar trace coefficients of that action; 0 where an episode ends.
       pi_t: `[T, ..., A]` probabilities of the target policy there.
-      stop_target_gradients: whether the returns count as constants.
+      stop_target_gradients: whether to treat the returns as constants.
 
     Returns:
       `[T, ...]` returns.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
       TypeError: if the actions are not integers.
     """
     name = "general_off_policy_returns_from_action_values"
@@ -348,16 +348,16 @@ def truncated_generalized_advantage_estimation(
 
     Args:
       r_t: `[T, ...]` rewards.
-      discount_t: `[T, ...]` discounts, gamma times 0 at a termination.
+      discount_t: `[T, ...]` discounts: gamma, and 0 at a termination.
       lambda_: `[T, ...]` or scalar mixing parameters.
       values: `[T + 1, ...]` values of all states.
-      stop_target_gradients: whether the advantages count as constants.
+      stop_target_gradients: whether to treat the advantages as constants.
 
     Returns:
       `[T, ...]` advantages.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
     """
     name = "truncated_generalized_advantage_estimation"
     shape = _shape_before_last_value(name, values)
@@ -396,13 +396,13 @@ def generalized_advantage_estimation(
       last_t: `[T, ...]` whether an episode ends with the step, terminated or truncated.
       lambda_: `[T, ...]` or scalar mixing parameters.
       mask: `[T, ...]` whether the step happened; the advantage of one that did not is 0.
-      stop_target_gradients: whether the advantages count as constants.
+      stop_target_gradients: whether to treat the advantages as constants.
 
     Returns:
       `[T, ...]` advantages.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
     """
     shape = over_time(
         "generalized_advantage_estimation",
@@ -436,7 +436,7 @@ def importance_corrected_td_errors(
 
     Args:
       r_t: `[T, ...]` rewards.
-      discount_t: `[T, ...]` discounts, gamma times 0 at a termination.
+      discount_t: `[T, ...]` discounts: gamma, and 0 at a termination.
       rho_tm1: `[T, ...]` ratios of target to behaviour probability of the action that a step starts
         with.
       lambda_: `[T, ...]` or scalar mixing parameters.
@@ -447,7 +447,7 @@ def importance_corrected_td_errors(
       `[T, ...]` errors.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
     """
     shape = _shape_before_last_value("importance_corrected_td_errors", values)
     same_shape(
