@@ -8,7 +8,8 @@ from gymnasium import spaces
 
 from agentzoo.algos.loading import find
 from agentzoo.config import Linear, make_config, numbers_of, structure_of, with_numbers
-from agentzoo.types import Clock, EnvSpec, Trajectory, resolve_metrics, zeros
+from agentzoo.elements import zeros
+from agentzoo.types import Clock, EnvSpec, Trajectory, resolve_metrics
 
 NUM_ENVS = 2
 OBSERVATIONS = spaces.Box(-1, 1, (3,), np.float32)
