@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 
 from agentzoo.core import bandits
-from agentzoo.envs.bandit import MultiArmedBandit
+from agentzoo.envs import MultiArmedBandit
 
 PULLS, SEEDS, A = 2_000, 100, 5
 BERNOULLI = MultiArmedBandit(means=(0.1, 0.3, 0.5, 0.7, 0.9))

@@ -6,7 +6,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from agentzoo.envs import FunctionalGymEnv
-from agentzoo.envs.bandit import BanditState, MultiArmedBandit
+from agentzoo.envs.functional.bandit import BanditState, MultiArmedBandit
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from gymnasium.utils.env_checker import check_env
 
 from agentzoo import envs
 from agentzoo.envs import Catch, FunctionalGymEnv, Step
-from agentzoo.envs.catch import CatchState
+from agentzoo.envs.functional.catch import CatchState
 
 LEFT, STAY, RIGHT = 0, 1, 2
 KEY = jax.random.key(0)
@@ -126,7 +126,7 @@ def test_rendering():
     env.reset(seed=0)
     image = env.render()
     assert image.shape == (160, 80, 3) and image.dtype == np.uint8
-    state = env.unwrapped._world.state
+    state = env.unwrapped.env_state.state
     assert image[8, 8 + 16 * int(state.ball_column)].tolist() == [255, 0, 0]
     assert image[-8, 8 + 16 * 2].tolist() == [255, 255, 255]
     assert (image > 0).any(-1).sum() == 2 * 16 * 16
@@ -181,7 +181,7 @@ def test_any_functional_environment_becomes_an_ordinary_one():
 
 
 def test_equal_environments_share_what_is_compiled():
-    from agentzoo.envs.functional_gym import _advance
+    from agentzoo.envs.functional.as_gymnasium import _advance
 
     _advance.clear_cache()
     for _ in range(3):

@@ -16,9 +16,9 @@ from agentzoo.envs import (
     make_envs,
     registration,
 )
-from agentzoo.envs.classic_control import ControlState
 from agentzoo.envs.functional import advance_all, begin_all
-from agentzoo.envs.minatar import BreakoutState
+from agentzoo.envs.functional.classic_control import ControlState
+from agentzoo.envs.functional.minatar import BreakoutState
 
 KEY = jax.random.key(0)
 NAMES = sorted(registration.ENVIRONMENTS)

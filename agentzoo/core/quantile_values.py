@@ -320,19 +320,21 @@ def fqf_fraction_loss(
 
 @operator
 def quantile_cvar(dist_q: ArrayLike, alpha: ArrayLike, probs: ArrayLike | None = None) -> jax.Array:
-    """Conditional value at risk of each action: the mean of the worst `alpha` of its distribution, for choices averse to risk.
+    """Return the conditional value at risk of each action: the mean of its worst outcomes.
 
-    With `alpha = 1` it is the mean, and with `alpha = 0` the worst case. It is exact for the
-    distribution that the quantiles stand for, also where `alpha` falls within one of them, and
-    where they are not in order. See "Conditional value-at-risk for general loss distributions" by
-    Rockafellar and Uryasev (2002), and the risk measures of section 4 in
-    https://arxiv.org/abs/1806.06923.
+    The worst outcomes are the lowest fraction `alpha` of the distribution. With `alpha = 1` the
+    result is the mean, and with `alpha = 0` it is the worst case. The result is exact for the
+    distribution that the quantiles describe, also if `alpha` falls within a quantile and if the
+    quantiles are not in order. See "Conditional value-at-risk for general loss distributions" by
+    Rockafellar and Uryasev (2002), and the risk measures in section 4 of "Implicit Quantile
+    Networks for Distributional Reinforcement Learning" by Dabney et al. (2018,
+    https://arxiv.org/abs/1806.06923).
 
     Args:
       dist_q: `[..., N, A]` quantiles.
-      alpha: `[...]` or scalar fractions in [0, 1].
-      probs: `[N]` or `[..., N]` probabilities of the quantiles, which sum to 1, such as FQF's
-        differences of fractions; equal if None.
+      alpha: `[...]` or scalar fractions in [0, 1]. A scalar of 1 skips the sorting.
+      probs: `[N]` or `[..., N]` probabilities of the quantiles, which sum to 1, such as the
+        differences of FQF's fractions. All quantiles are equally likely if None.
 
     Returns:
       `[..., A]` values.
@@ -340,23 +342,33 @@ def quantile_cvar(dist_q: ArrayLike, alpha: ArrayLike, probs: ArrayLike | None =
     Raises:
       ShapeError: if shapes do not fit together.
     """
-    leading, size = (
-        shared_shape("quantile_cvar", "N, A", "N", dist_q=dist_q)[:-1],
-        jnp.shape(dist_q)[-2],
-    )
-    same_shape("quantile_cvar", leading, alpha=alpha)
-    probs = jnp.full(size, 1 / size) if probs is None else probs
+    name = "quantile_cvar"
+    leading = shared_shape(name, "N, A", "N", dist_q=dist_q)[:-1]
+    size = jnp.shape(dist_q)[-2]
+    same_shape(name, leading, alpha=alpha)
+    equally_likely = probs is None
+    probs = jnp.full(size, 1 / size) if equally_likely else probs
     dist_q, alpha, probs = floats(dist_q=dist_q, alpha=alpha, probs=probs)
-    (probs,) = supports("quantile_cvar", leading, size, probs=probs)
-    order = jnp.argsort(dist_q, axis=-2)
-    dist_q, probs = (
-        jnp.take_along_axis(x, order, axis=-2)
-        for x in (dist_q, jnp.broadcast_to(probs[..., None], dist_q.shape))
-    )
-    # What each quantile has of the worst alpha. The least number that is not 0 leaves the worst
-    # case of the limit.
-    alpha = jnp.maximum(jnp.broadcast_to(alpha, leading), jnp.finfo(alpha.dtype).tiny)[
-        ..., None, None
-    ]
-    share = jnp.clip(alpha - (jnp.cumsum(probs, axis=-2) - probs), 0, probs)
-    return jnp.sum(share * dist_q, axis=-2) / jnp.sum(share, axis=-2)
+    (probs,) = supports(name, leading, size, probs=probs)
+    probs = jnp.broadcast_to(probs[..., None], dist_q.shape)  # [..., N, A]
+
+    def mean() -> jax.Array:
+        if equally_likely:
+            return jnp.mean(dist_q, axis=-2)
+        return jnp.sum(probs * dist_q, axis=-2) / jnp.sum(probs, axis=-2)
+
+    def mean_of_worst() -> jax.Array:
+        order = jnp.argsort(dist_q, axis=-2)
+        ascending = jnp.take_along_axis(dist_q, order, axis=-2)
+        weight = jnp.take_along_axis(probs, order, axis=-2)
+        # The smallest positive number instead of 0 gives the limit, which is the worst case.
+        fraction = jnp.maximum(jnp.broadcast_to(alpha, leading), jnp.finfo(alpha.dtype).tiny)
+        # How much of each quantile lies within the worst `alpha`: `alpha` minus the probability
+        # of all lower quantiles, between 0 and the probability of the quantile itself.
+        below = jnp.cumsum(weight, axis=-2) - weight
+        share = jnp.clip(fraction[..., None, None] - below, 0, weight)
+        return jnp.sum(share * ascending, axis=-2) / jnp.sum(share, axis=-2)
+
+    if alpha.ndim:
+        return jnp.where(alpha[..., None] >= 1, mean(), mean_of_worst())
+    return jax.lax.cond(alpha >= 1, mean, mean_of_worst)

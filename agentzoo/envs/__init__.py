@@ -5,24 +5,31 @@ Importing this module registers our own with Gymnasium, as `agentzoo/Catch-v0` a
 """
 
 from agentzoo.envs import registration
-from agentzoo.envs.adapters import BraxAdapter, FuncEnvAdapter, GymnaxAdapter
-from agentzoo.envs.bandit import MultiArmedBandit
-from agentzoo.envs.bsuite import DeepSea, MemoryChain
-from agentzoo.envs.catch import Catch
-from agentzoo.envs.classic_control import (
+from agentzoo.envs.functional import (
     Acrobot,
+    Asterix,
+    BraxAdapter,
+    Breakout,
     CartPole,
+    Catch,
+    DeepSea,
+    FuncEnvAdapter,
+    FunctionalEnv,
+    FunctionalGymEnv,
+    FunctionalVectorEnv,
+    GymnaxAdapter,
+    MemoryChain,
     MountainCar,
     MountainCarContinuous,
+    MultiArmedBandit,
     Pendulum,
+    Step,
+    TimeLimit,
 )
-from agentzoo.envs.functional import FunctionalEnv, Step, TimeLimit
-from agentzoo.envs.functional_gym import FunctionalGymEnv, FunctionalVectorEnv
 from agentzoo.envs.gym_envs import Envs, GymEnvs, make_buffers
 from agentzoo.envs.infos import number
 from agentzoo.envs.joint import as_vector_env
 from agentzoo.envs.make import EnvLike, find_native, make_env, make_envs
-from agentzoo.envs.minatar import Asterix, Breakout
 from agentzoo.envs.records import identify
 from agentzoo.envs.shares import DistantEnvs, SharedEnvs, has_dummy_steps, make_shared_envs
 from agentzoo.envs.use import TrainingEnv, parts_of

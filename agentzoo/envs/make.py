@@ -10,9 +10,14 @@ from typing import Any, cast
 import gymnasium as gym
 from gymnasium.envs.registration import get_env_id, parse_env_id
 
-from agentzoo.envs import adapters, atari
-from agentzoo.envs.functional import FunctionalEnv
-from agentzoo.envs.functional_gym import FunctionalGymEnv, FunctionalVectorEnv, find_functional
+from agentzoo.envs import atari
+from agentzoo.envs.functional import (
+    FunctionalEnv,
+    FunctionalGymEnv,
+    FunctionalVectorEnv,
+    adapt,
+    find_functional,
+)
 from agentzoo.envs.gym_envs import Envs, GymEnvs
 from agentzoo.envs.vector_envs import VectorEnvs
 from agentzoo.types import ConfigurationError
@@ -76,16 +81,16 @@ def make_envs(env: EnvLike, n_envs: int = 1, exact: bool = True) -> Envs:
             if functional is None
             else _make_functional(functional, n_envs)
         )
-    env = adapters.adapt(env)
+    env = adapt(env)
     if _is_functional(env):
         return _make_functional(cast(FunctionalEnv, env), n_envs)
     if callable(env):
-        first = adapters.adapt(env())
+        first = adapt(env())
         if isinstance(first, gym.vector.VectorEnv):
             return make_envs(first, n_envs if exact else 1)
         if _is_functional(first):
             return _make_functional(cast(FunctionalEnv, first), n_envs)
-        made = [first, *(adapters.adapt(env()) for _ in range(n_envs - 1))]
+        made = [first, *(adapt(env()) for _ in range(n_envs - 1))]
         for one in made:
             if not isinstance(one, gym.Env):
                 raise ConfigurationError(

@@ -4,18 +4,21 @@ from typing import Any
 
 import gymnasium as gym
 
-from agentzoo.envs.bandit import MultiArmedBandit
-from agentzoo.envs.bsuite import DeepSea, MemoryChain
-from agentzoo.envs.catch import Catch
-from agentzoo.envs.classic_control import (
+from agentzoo.envs.functional import (
     Acrobot,
+    Asterix,
+    Breakout,
     CartPole,
+    Catch,
+    DeepSea,
+    FunctionalGymEnv,
+    FunctionalVectorEnv,
+    MemoryChain,
     MountainCar,
     MountainCarContinuous,
+    MultiArmedBandit,
     Pendulum,
 )
-from agentzoo.envs.functional_gym import FunctionalGymEnv, FunctionalVectorEnv
-from agentzoo.envs.minatar import Asterix, Breakout
 
 ENVIRONMENTS = {
     "Acrobot": Acrobot,

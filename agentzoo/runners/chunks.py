@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from agentzoo.envs import FunctionalEnv, spaces
-from agentzoo.envs.functional import World, advance_all, begin_all
+from agentzoo.envs.functional import EnvState, advance_all, begin_all
 from agentzoo.runners.counters import LIMIT, ActCounters, ChunkCounters, LearnCounters
 from agentzoo.runners.faults import Faults, find_fault, no_fault
 from agentzoo.runners.programs import InPlace, MakeAgent, act, learn, reset_memory, with_precision
@@ -27,7 +27,7 @@ class RolloutState(NamedTuple):
       rewards: `[N]` the sum of the rewards of each running episode.
     """
 
-    envs: World
+    envs: EnvState
     obs: PyTree
     first: Array
     memory: PyTree

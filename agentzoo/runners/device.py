@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from agentzoo.envs import Envs, FunctionalEnv
-from agentzoo.envs.functional_gym import draw_keys
+from agentzoo.envs.functional import draw_keys
 from agentzoo.runners.base import Cycle, Episode, Runner, RunState
 from agentzoo.runners.chunks import (
     ChunkSpec,

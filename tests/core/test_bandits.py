@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from agentzoo.core import bandits
-from agentzoo.envs.bandit import BanditState, MultiArmedBandit
+from agentzoo.envs.functional.bandit import BanditState, MultiArmedBandit
 
 KEY = jax.random.key(0)
 A = 3

@@ -12,8 +12,10 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from agentzoo.envs import adapters, functional, spaces
-from agentzoo.envs.functional import FunctionalEnv, World
+from agentzoo.envs import spaces
+from agentzoo.envs.functional import adapters, stepping
+from agentzoo.envs.functional.api import FunctionalEnv, TimeLimit
+from agentzoo.envs.functional.stepping import EnvState
 from agentzoo.types import Array, PyTree
 
 
@@ -30,7 +32,7 @@ class FunctionalGymEnv(gym.Env):
         self.metadata = _metadata(env, render_mode)
         self.env, self.render_mode = env, render_mode
         self.observation_space, self.action_space = env.observation_space, env.action_space
-        self._world: World | None = None
+        self.env_state: EnvState | None = None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -38,15 +40,17 @@ class FunctionalGymEnv(gym.Env):
         """Begins an episode; without a seed the random numbers go on where they were."""
         super().reset(seed=seed, options=options)
         key = (
-            draw_key(self.np_random) if seed is not None or self._world is None else self._world.key
+            draw_key(self.np_random)
+            if seed is not None or self.env_state is None
+            else self.env_state.key
         )
-        self._world, obs = _begin(self.env, key)
+        self.env_state, obs = _begin(self.env, key)
         return _element(self.observation_space, obs), {}
 
     def step(self, action: Any) -> tuple[PyTree, float, bool, bool, dict[str, Any]]:
         """Takes an action."""
         action = np.asarray(action, spaces.dtype(self.action_space))
-        self._world, step = _advance(self.env, self._world, action)
+        self.env_state, step = _advance(self.env, self.env_state, action)
         obs, reward, terminated, truncated = jax.device_get(step)
         return (
             _element(self.observation_space, obs),
@@ -58,7 +62,7 @@ class FunctionalGymEnv(gym.Env):
 
     def render(self) -> np.ndarray | None:
         """The current state as an RGB image."""
-        return np.array(self.env.render(self._world.state)) if self.render_mode else None  # type: ignore[attr-defined]
+        return np.array(self.env.render(self.env_state.state)) if self.render_mode else None  # type: ignore[attr-defined]
 
 
 class FunctionalVectorEnv(gym.vector.VectorEnv):
@@ -82,7 +86,7 @@ class FunctionalVectorEnv(gym.vector.VectorEnv):
         self.observation_space, self.action_space = (
             batch_space(space, num_envs) for space in (env.observation_space, env.action_space)
         )
-        self._worlds: World | None = None
+        self.env_states: EnvState | None = None
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -93,10 +97,10 @@ class FunctionalVectorEnv(gym.vector.VectorEnv):
         """
         keys = (
             draw_keys(seed, self.num_envs)
-            if seed is not None or self._worlds is None
-            else self._worlds.key
+            if seed is not None or self.env_states is None
+            else self.env_states.key
         )
-        self._worlds, obs = _begin_all(self.env, keys)
+        self.env_states, obs = _begin_all(self.env, keys)
         return jax.tree.map(np.array, obs), {}
 
     def step(
@@ -104,7 +108,7 @@ class FunctionalVectorEnv(gym.vector.VectorEnv):
     ) -> tuple[PyTree, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Takes an action in each environment."""
         actions = np.asarray(actions, spaces.dtype(self.single_action_space))
-        self._worlds, obs, step = _advance_all(self.env, self._worlds, actions)
+        self.env_states, obs, step = _advance_all(self.env, self.env_states, actions)
         obs, final_obs, reward, terminated, truncated = jax.tree.map(np.array, (obs, *step))
         ended = terminated | truncated
         info = {"final_obs": final_obs, "_final_obs": ended} if ended.any() else {}
@@ -114,7 +118,7 @@ class FunctionalVectorEnv(gym.vector.VectorEnv):
         """The current states as RGB images."""
         if not self.render_mode:
             return None
-        return tuple(np.array(jax.vmap(self.env.render)(self._worlds.state)))  # type: ignore[attr-defined]
+        return tuple(np.array(jax.vmap(self.env.render)(self.env_states.state)))  # type: ignore[attr-defined]
 
 
 def draw_key(rng: np.random.Generator) -> Array:
@@ -138,7 +142,7 @@ def find_functional(env: gym.Env) -> FunctionalEnv | None:
         return env.env
     if isinstance(env, wrappers.TimeLimit):
         inner = find_functional(env.env)
-        return None if inner is None else functional.TimeLimit(inner, env._max_episode_steps)
+        return None if inner is None else TimeLimit(inner, env._max_episode_steps)
     if isinstance(env, wrappers.OrderEnforcing | wrappers.PassiveEnvChecker):
         return find_functional(env.env)
     return adapters.FuncEnvAdapter(env.func_env) if isinstance(env, FunctionalJaxEnv) else None
@@ -153,10 +157,10 @@ def _metadata(env: FunctionalEnv, render_mode: str | None) -> dict[str, Any]:
     return {"render_modes": modes, "render_fps": 10}
 
 
-_begin = jax.jit(functional.begin, static_argnums=0)
-_begin_all = jax.jit(functional.begin_all, static_argnums=0)
-_advance = jax.jit(functional.advance, static_argnums=0)
-_advance_all = jax.jit(functional.advance_all, static_argnums=0)
+_begin = jax.jit(stepping.begin, static_argnums=0)
+_begin_all = jax.jit(stepping.begin_all, static_argnums=0)
+_advance = jax.jit(stepping.advance, static_argnums=0)
+_advance_all = jax.jit(stepping.advance_all, static_argnums=0)
 
 
 def _element(space: gym.Space, arrays: PyTree) -> PyTree:

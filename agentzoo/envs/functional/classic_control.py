@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
-from agentzoo.envs.functional import Step
+from agentzoo.envs.functional.api import Step
 from agentzoo.types import Array
 
 
