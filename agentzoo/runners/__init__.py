@@ -42,9 +42,7 @@ def check_runner(name: str, n_actors: int, max_lag: int) -> None:
       ConfigurationError: if there is no runner of that name, or the numbers are out of range.
     """
     if name not in RUNNERS:
-        raise ConfigurationError(
-            f"runner={name!r} is unknown; choose one of {', '.join(RUNNERS)}."
-        )
+        raise ConfigurationError(f"runner={name!r} is unknown; choose one of {', '.join(RUNNERS)}.")
     if name == "ray" and importlib.util.find_spec("ray") is None:
         raise ConfigurationError(
             "runner=\"ray\" needs a package that is not installed; run: pip install 'agentzoo[ray]'"

@@ -61,9 +61,7 @@ class Actor:
         self._rewards = np.zeros(self.num_envs)
         self._lengths = np.zeros(self.num_envs, int)
 
-    def rollout(
-        self, params: PyTree, key: Array, step: int, act_calls: int, total: int
-    ) -> Rollout:
+    def rollout(self, params: PyTree, key: Array, step: int, act_calls: int, total: int) -> Rollout:
         """Take T steps in each environment.
 
         Args:
@@ -80,9 +78,7 @@ class Actor:
         trajectory = self._act(params, key, step, act_calls, total)
         return Rollout(trajectory, self._finished_episodes(trajectory))
 
-    def _act(
-        self, params: PyTree, key: Array, step: int, act_calls: int, total: int
-    ) -> Trajectory:
+    def _act(self, params: PyTree, key: Array, step: int, act_calls: int, total: int) -> Trajectory:
         length, num_envs = self.agent.unroll_length, self.num_envs
         # New arrays for each rollout, because JAX may still read the last ones.
         out = make_buffers(self.envs.spec, length)

@@ -162,7 +162,11 @@ def make_chunk(spec: ChunkSpec) -> Callable[..., tuple[tuple[Any, RolloutState],
 
 
 def rollout(
-    spec: ChunkSpec, agent: Agent, params: PyTree, start: RolloutState, key: Array,
+    spec: ChunkSpec,
+    agent: Agent,
+    params: PyTree,
+    start: RolloutState,
+    key: Array,
     now: ChunkCounters,
 ) -> tuple[RolloutState, Trajectory, EpisodeEnds]:
     """Act for T steps in N environments, inside of a compiled function.

@@ -72,9 +72,7 @@ class ParallelActor(Protocol):
         """Begin new episodes. The seed is the one of all actors together."""
         ...
 
-    def rollout(
-        self, params: Any, key: Array, step: int, act_calls: int, total: int
-    ) -> Rollout:
+    def rollout(self, params: Any, key: Array, step: int, act_calls: int, total: int) -> Rollout:
         """Return the next rollout; see `Actor.rollout`.
 
         Raises:
@@ -185,9 +183,7 @@ class ParallelRunner(Runner):
         trajectory = side_by_side([delivery.rollout.trajectory for delivery in deliveries])
         steps = int(trajectory.mask.sum())
         counters = LearnCounters(run.step + steps, steps, total)
-        state, metrics, finite = self.programs.learn(
-            run.learner_state, trajectory, counters.pack()
-        )
+        state, metrics, finite = self.programs.learn(run.learner_state, trajectory, counters.pack())
         run = RunState(state, run.key, counters.step, run.act_calls + self._cycle_calls)
         version = self._published.version + 1
         newest = Published(self.publish(state.params), run.step, run.act_calls, version)

@@ -88,9 +88,7 @@ class Programs(NamedTuple):
     mesh: Mesh | None
 
 
-def reset_memory(
-    initial_memory: Callable[[int], PyTree], memory: PyTree, first: Array
-) -> PyTree:
+def reset_memory(initial_memory: Callable[[int], PyTree], memory: PyTree, first: Array) -> PyTree:
     """Return the memory `[N, ...]`, with the initial memory where an episode begins."""
 
     def choose(initial: Array, old: Array) -> Array:
@@ -135,7 +133,12 @@ def describe_device() -> dict[str, Any]:
 
 
 def act(
-    agent: Agent, params: PyTree, memory: PyTree, obs: PyTree, first: Array, key: Array,
+    agent: Agent,
+    params: PyTree,
+    memory: PyTree,
+    obs: PyTree,
+    first: Array,
+    key: Array,
     counters: ActCounters,
 ) -> tuple[PyTree, Array, PyTree, PyTree]:
     """Act once in each environment.

@@ -138,9 +138,7 @@ class RemoteActor:
         """Ask the worker to begin new episodes before its next trajectory, without waiting."""
         self.worker.reset.remote(seed)
 
-    def rollout(
-        self, params: Any, key: Array, step: int, act_calls: int, total: int
-    ) -> Rollout:
+    def rollout(self, params: Any, key: Array, step: int, act_calls: int, total: int) -> Rollout:
         """Wait for the next rollout. If the worker dies, another one collects it.
 
         Raises:

@@ -18,9 +18,7 @@ from agentzoo.types import Agent, Array, PyTree
 class ThreadActor(Actor):
     """An actor that gives up its rollout when the run is over, and notices disturbances."""
 
-    def rollout(
-        self, params: PyTree, key: Array, step: int, act_calls: int, total: int
-    ) -> Rollout:
+    def rollout(self, params: PyTree, key: Array, step: int, act_calls: int, total: int) -> Rollout:
         """Take T steps in each environment; see `Actor.rollout`."""
         if self.envs.disturbed:  # by a callback
             self.reset()
@@ -39,9 +37,7 @@ class ThreadsRunner(ParallelRunner):
 
     tag = "threads"
 
-    def __init__(
-        self, agent: Agent, programs: Programs, parts: Sequence[Envs], max_lag: int = 1
-    ):
+    def __init__(self, agent: Agent, programs: Programs, parts: Sequence[Envs], max_lag: int = 1):
         def act(*arguments: Any) -> Any:
             if self.stopped.is_set():
                 raise Stop
