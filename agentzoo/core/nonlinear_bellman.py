@@ -8,7 +8,7 @@ https://arxiv.org/abs/1907.03687).
 
 import inspect
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, Concatenate, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 
 from agentzoo.core import transforms
 from agentzoo.core._operator import (
+    Arguments,
     actions,
     floats,
     operator,
@@ -198,7 +199,9 @@ def unbiased_transform_pair(
     )
 
 
-def transform_values(build_targets: Callable, *value_argnums: int) -> Callable:
+def transform_values(
+    build_targets: Callable[Arguments, jax.Array], *value_argnums: int
+) -> Callable[Concatenate[TxPair, Arguments], jax.Array]:
     """Makes a function that computes targets from values work in a transformed space.
 
     Args:
@@ -209,15 +212,16 @@ def transform_values(build_targets: Callable, *value_argnums: int) -> Callable:
       A function with the arguments of `build_targets` after a `TxPair`. It computes
       `tx.apply(build_targets(...))` with the values `tx.apply_inv(value)`.
     """
+    build = cast(Callable[..., jax.Array], build_targets)
     signature = inspect.signature(build_targets)
     value_names = {list(signature.parameters)[i] for i in value_argnums}
 
-    def transformed(tx_pair: TxPair, *args, **kwargs) -> jax.Array:
-        args = [tx_pair.apply_inv(x) if i in value_argnums else x for i, x in enumerate(args)]
-        kwargs = {
+    def transformed(tx_pair: TxPair, /, *args: Any, **kwargs: Any) -> jax.Array:
+        by_place = [tx_pair.apply_inv(x) if i in value_argnums else x for i, x in enumerate(args)]
+        by_name = {
             name: tx_pair.apply_inv(x) if name in value_names else x for name, x in kwargs.items()
         }
-        return tx_pair.apply(build_targets(*args, **kwargs))
+        return tx_pair.apply(build(*by_place, **by_name))
 
     transformed.__name__ = transformed.__qualname__ = f"transformed_{build_targets.__name__}"
     inverses = ", ".join(f"tx_pair.apply_inv({name})" for name in sorted(value_names))
