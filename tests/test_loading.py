@@ -63,7 +63,7 @@ def test_an_agent_goes_on_with_another_number_of_environments(
         runner=runner,
         **({"batch_size": n_envs} if cls is PPO else {}),
     )
-    assert other.n_envs == n_envs and other.num_timesteps == 64 and other._runner is not None
+    assert other.n_envs == n_envs and other.num_timesteps == 64 and other.trainer.runner is not None
     same(all_but(other.learner_state, "replay", "reward_normalizer"), kept)
     same(other.predict(obs, deterministic=True)[0], agent.predict(obs, deterministic=True)[0])
     state = other.learner_state

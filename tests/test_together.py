@@ -6,7 +6,7 @@ import pytest
 
 import agentzoo
 from agentzoo import DQN, PPO, ConfigurationError, evaluate_policy, learn_together
-from agentzoo.algos import together
+from agentzoo.training import together
 from tests import probes
 from tests.test_device import CATCH, SETTINGS, make
 

@@ -205,9 +205,13 @@ class Algorithm(Generic[Config]):
         """The state that the agent's functions carry from one training cycle to the next.
 
         It is a NamedTuple that begins with `params`. The next training cycle overwrites the other
-        arrays, so copy what you want to keep.
+        arrays, so copy what you want to keep. Setting the state replaces it.
         """
         return self.trainer.run.learner_state
+
+    @learner_state.setter
+    def learner_state(self, state: Any) -> None:
+        self.trainer.run = self.trainer.run._replace(learner_state=state)
 
     @property
     def session(self) -> Session:
