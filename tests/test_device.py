@@ -116,7 +116,9 @@ def test_the_same_agent_comes_out(algorithm):
             )
         )
     host, device = agents
-    assert isinstance(host.trainer.runner, HostRunner) and isinstance(device.trainer.runner, DeviceRunner)
+    assert isinstance(host.trainer.runner, HostRunner) and isinstance(
+        device.trainer.runner, DeviceRunner
+    )
     assert host.num_timesteps == device.num_timesteps and len(episodes[0]) > 15
     assert_same(host, device, rtol=1e-4, atol=1e-5)
     assert [episode.length for episode in episodes[0]] == [
@@ -259,7 +261,7 @@ def test_which_environments_are_native():
         ConfigurationError, match="runner='devise' is unknown; choose one of auto, host, device"
     ):
         DQN(CATCH, runner="devise")
-    assert isinstance(DQN(python)._runner, HostRunner)
+    assert isinstance(DQN(python).trainer.runner, HostRunner)
 
 
 @pytest.mark.parametrize("runner", ["host", "device"])

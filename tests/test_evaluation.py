@@ -399,7 +399,9 @@ def test_what_nobody_used_goes_on_where_it_was():
     a = DQN(probes.Counter(), **FAST).learn(4, progress_bar=False)
     a.get_env()
     evaluate_policy(a, probes.Counter(), 2)
-    np.testing.assert_array_equal(a.trainer.runner.actor._obs, [[1, 1]])  # the second episode, after 4 steps
+    np.testing.assert_array_equal(
+        a.trainer.runner.actor._obs, [[1, 1]]
+    )  # the second episode, after 4 steps
     a.learn(4, progress_bar=False, reset_num_timesteps=False)
     np.testing.assert_array_equal(a.trainer.runner.actor._obs, [[2, 2]])
 

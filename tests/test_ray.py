@@ -21,7 +21,9 @@ FAST = dict(n_envs=2, n_actors=2, seed=3, n_steps=8, net_arch=(16,))
 
 
 def process_of(agent, actor):
-    return ray.get(agent.trainer.runner.actors[actor].worker.__ray_call__.remote(lambda _: os.getpid()))
+    return ray.get(
+        agent.trainer.runner.actors[actor].worker.__ray_call__.remote(lambda _: os.getpid())
+    )
 
 
 @pytest.mark.parametrize("make", [

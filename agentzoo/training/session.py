@@ -13,7 +13,7 @@ from agentzoo import checkpoint
 from agentzoo.envs import number
 from agentzoo.logging import versions
 from agentzoo.runners import Episode, RunState
-from agentzoo.types import ConfigurationError, all_finite
+from agentzoo.types import ConfigurationError
 
 REVISION = 3
 """What the arrays of a saved agent mean.
@@ -112,7 +112,7 @@ class Session(NamedTuple):
         The replay buffer is left out, because environments are checked at every step.
         """
         parts = self.run.learner_state._asdict().items()
-        return all_finite({name: part for name, part in parts if name != "replay"})
+        return checkpoint.all_finite({name: part for name, part in parts if name != "replay"})
 
 
 def save_session(
