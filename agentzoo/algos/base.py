@@ -68,7 +68,6 @@ from agentzoo.types import (
     InvalidStep,
     PyTree,
     TrainingError,
-    all_finite,
     resolve_metrics,
 )
 
@@ -694,7 +693,7 @@ class Algorithm(Generic[Config]):
 
     def _is_finite(self) -> bool:
         """Whether the agent's state is finite, apart from its replay, of which the environments' checks take care."""
-        return all_finite(
+        return checkpoint.all_finite(
             {
                 name: part
                 for name, part in self._run.learner_state._asdict().items()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentzoo.core import (
     actor_critic,
+    advantages,
     arrays,
     bandits,
     categorical_mpo,
@@ -47,6 +48,7 @@ from agentzoo.core import (
 from agentzoo.core import vtrace as _vtrace
 from agentzoo.core._operator import ShapeError
 from agentzoo.core.actor_critic import *
+from agentzoo.core.advantages import *
 from agentzoo.core.arrays import *
 from agentzoo.core.bandits import *
 from agentzoo.core.categorical_mpo import *
@@ -97,6 +99,7 @@ __all__ = [
     "TanhGaussian",
 ]
 __all__ += actor_critic.__all__
+__all__ += advantages.__all__
 __all__ += arrays.__all__
 __all__ += bandits.__all__
 __all__ += categorical_mpo.__all__

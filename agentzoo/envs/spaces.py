@@ -7,7 +7,8 @@ import jax
 import numpy as np
 from gymnasium import spaces
 
-from agentzoo.types import ConfigurationError, FrameStack, PyTree, stored_dtype
+from agentzoo.elements import stored_dtype
+from agentzoo.types import ConfigurationError, FrameStack, PyTree
 
 _LEAVES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
@@ -72,7 +73,7 @@ def _fits(space: spaces.Discrete) -> bool:
 
 
 def dtype(space: spaces.Space) -> np.dtype:
-    """The dtype in which elements of a space reach an agent; see `agentzoo.types.stored_dtype`."""
+    """The dtype in which elements of a space reach an agent; see `agentzoo.elements.stored_dtype`."""
     return np.dtype(stored_dtype(space))
 
 
