@@ -22,7 +22,7 @@ _HOMES = {
     "ConfigurationError": "agentzoo.types",
     "Linear": "agentzoo.config",
     "evaluate_policy": "agentzoo.evaluation",
-    "learn_together": "agentzoo.algos.together",
+    "learn_together": "agentzoo.training.together",
     "load": "agentzoo.algos.loading",
     "make_env": "agentzoo.envs",
     "register": "agentzoo.algos.loading",

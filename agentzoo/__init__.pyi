@@ -21,11 +21,11 @@ from agentzoo.algos.mpo import MPO as _MPO
 from agentzoo.algos.ppo import PPO as _PPO
 from agentzoo.algos.qrdqn import QRDQN as _QRDQN
 from agentzoo.algos.sac import SAC as _SAC
-from agentzoo.algos.together import learn_together as learn_together
 from agentzoo.compilation import use_compilation_cache as use_compilation_cache
 from agentzoo.config import Linear as Linear
 from agentzoo.envs import make_env as make_env
 from agentzoo.evaluation import evaluate_policy as evaluate_policy
+from agentzoo.training.together import learn_together as learn_together
 from agentzoo.types import ConfigurationError as ConfigurationError
 from agentzoo.config import Schedule
 from agentzoo.envs import EnvLike
@@ -40,30 +40,33 @@ class DQN(_DQN):
     Args:
       env: a Gymnasium id, a `gym.Env`, a function that makes one, a `VectorEnv`, or an
         `agentzoo.envs.FunctionalEnv`.
-      n_envs: how many environments to make of an id, a function or a functional environment, for
+      n_envs: number of environments to make from an id, a function or a functional environment, for
         all actors together.
-      seed: of networks, exploration and environments; None draws one.
-      runner: how to train. "host" steps environments from Python and learns in turn. "device"
-        compiles both into one program, which needs environments that are written in JAX. "threads"
-        does both at the same time, which pays where environments wait, for a simulator, a network
-        or a clock: see `agentzoo.runners.threads`. "ray" does so in processes, on a cluster or on
-        this machine, which pays where environments compute for long: see
-        `agentzoo.runners.ray_actors`. "auto" is "device" where it can be, and else "host".
-      n_actors: between how many threads or, with `runner="ray"`, processes the environments are
-        shared.
-      max_lag: how many trajectories each of them may be ahead of what was learned; 0 takes turns.
-      n_devices: how many of JAX's devices learn, each from its share of every batch, or "all"; the
-        result is that of one.
+      seed: random seed of networks, exploration and environments. None draws a seed.
+      runner: how to train.
+
+        - "host" steps environments from Python and learns in turn.
+        - "device" compiles environments and learning into one program. The environments have to be
+          written in JAX.
+        - "threads" acts and learns at the same time. This helps if environments wait for a
+          simulator, a network or a clock; see `agentzoo.runners.threads`.
+        - "ray" does so in processes, on a cluster or on this machine. This helps if the steps of
+          environments take long; see `agentzoo.runners.ray_actors`.
+        - "auto" is "device" if the environments can be compiled, and "host" otherwise.
+
+      n_actors: number of threads or, with `runner="ray"`, processes that share the environments.
+      max_lag: how many trajectories each actor may be ahead of the learner. With 0, actors and
+        learner take turns.
+      n_devices: number of JAX devices that learn together, or "all". Each of them learns from its
+        share of every batch, and the result is the one of a single device.
       log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with
         TensorBoard and CSV logs, the hyperparameters, and the trained agent. None writes nothing.
-      network: a Haiku function from a batch of observations to features `[N, F]`, in place of our
-        layers; see "Networks" in the docs.
-      info_keywords: names of entries in the environments' `info` to be logged, as
-        `rollout/<name>_mean`: the mean over the last 100 episodes whose last step had that entry.
-        "is_success" is always logged, as `rollout/success_rate`. Environments that are compiled
-        have no `info`.
-      preset: the name of a set of hyperparameters to start from instead of the defaults, see
-        `presets`.
+      network: a Haiku function from a batch of observations to features `[N, F]`, which replaces
+        our layers; see "Networks" in the documentation.
+      info_keywords: names of entries of the environments' `info` to log as `rollout/<name>_mean`,
+        the mean over the last 100 episodes whose last step had the entry. "is_success" is always
+        logged, as `rollout/success_rate`. Compiled environments have no `info`.
+      preset: name of a set of hyperparameters that replaces the defaults; see `presets`.
       learning_rate: Learning rate of Adam. A number above 0, Linear(start, end) or a function of
         the remaining progress; default Linear(start=0.001, end=0.0).
       adam_eps: Epsilon of Adam. A number above 0; default 1e-08.
@@ -114,7 +117,8 @@ class DQN(_DQN):
         default 'relu'.
 
     Raises:
-      ConfigurationError: if any of this cannot work; the message says what to write instead.
+      ConfigurationError: if the arguments do not fit together or the environment. The message says
+        what to write instead.
     """
     def __init__(
         self,
@@ -162,7 +166,7 @@ class DQN(_DQN):
     @classmethod
     def load(
         cls,
-        path: str | os.PathLike,
+        path: str | os.PathLike[str],
         env: EnvLike | None=None,
         *,
         n_envs: int | None=None,
@@ -209,30 +213,33 @@ class IMPALA(_IMPALA):
     Args:
       env: a Gymnasium id, a `gym.Env`, a function that makes one, a `VectorEnv`, or an
         `agentzoo.envs.FunctionalEnv`.
-      n_envs: how many environments to make of an id, a function or a functional environment, for
+      n_envs: number of environments to make from an id, a function or a functional environment, for
         all actors together.
-      seed: of networks, exploration and environments; None draws one.
-      runner: how to train. "host" steps environments from Python and learns in turn. "device"
-        compiles both into one program, which needs environments that are written in JAX. "threads"
-        does both at the same time, which pays where environments wait, for a simulator, a network
-        or a clock: see `agentzoo.runners.threads`. "ray" does so in processes, on a cluster or on
-        this machine, which pays where environments compute for long: see
-        `agentzoo.runners.ray_actors`. "auto" is "device" where it can be, and else "host".
-      n_actors: between how many threads or, with `runner="ray"`, processes the environments are
-        shared.
-      max_lag: how many trajectories each of them may be ahead of what was learned; 0 takes turns.
-      n_devices: how many of JAX's devices learn, each from its share of every batch, or "all"; the
-        result is that of one.
+      seed: random seed of networks, exploration and environments. None draws a seed.
+      runner: how to train.
+
+        - "host" steps environments from Python and learns in turn.
+        - "device" compiles environments and learning into one program. The environments have to be
+          written in JAX.
+        - "threads" acts and learns at the same time. This helps if environments wait for a
+          simulator, a network or a clock; see `agentzoo.runners.threads`.
+        - "ray" does so in processes, on a cluster or on this machine. This helps if the steps of
+          environments take long; see `agentzoo.runners.ray_actors`.
+        - "auto" is "device" if the environments can be compiled, and "host" otherwise.
+
+      n_actors: number of threads or, with `runner="ray"`, processes that share the environments.
+      max_lag: how many trajectories each actor may be ahead of the learner. With 0, actors and
+        learner take turns.
+      n_devices: number of JAX devices that learn together, or "all". Each of them learns from its
+        share of every batch, and the result is the one of a single device.
       log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with
         TensorBoard and CSV logs, the hyperparameters, and the trained agent. None writes nothing.
-      network: a Haiku function from a batch of observations to features `[N, F]`, in place of our
-        layers; see "Networks" in the docs.
-      info_keywords: names of entries in the environments' `info` to be logged, as
-        `rollout/<name>_mean`: the mean over the last 100 episodes whose last step had that entry.
-        "is_success" is always logged, as `rollout/success_rate`. Environments that are compiled
-        have no `info`.
-      preset: the name of a set of hyperparameters to start from instead of the defaults, see
-        `presets`.
+      network: a Haiku function from a batch of observations to features `[N, F]`, which replaces
+        our layers; see "Networks" in the documentation.
+      info_keywords: names of entries of the environments' `info` to log as `rollout/<name>_mean`,
+        the mean over the last 100 episodes whose last step had the entry. "is_success" is always
+        logged, as `rollout/success_rate`. Compiled environments have no `info`.
+      preset: name of a set of hyperparameters that replaces the defaults; see `presets`.
       learning_rate: Learning rate of the optimizer. A number above 0, Linear(start, end) or a
         function of the remaining progress; default Linear(start=0.001, end=0.0).
       optimizer: The optimizer. 'adam' or 'rmsprop'; default 'adam'.
@@ -277,7 +284,8 @@ class IMPALA(_IMPALA):
         default 'tanh'.
 
     Raises:
-      ConfigurationError: if any of this cannot work; the message says what to write instead.
+      ConfigurationError: if the arguments do not fit together or the environment. The message says
+        what to write instead.
     """
     def __init__(
         self,
@@ -323,7 +331,7 @@ class IMPALA(_IMPALA):
     @classmethod
     def load(
         cls,
-        path: str | os.PathLike,
+        path: str | os.PathLike[str],
         env: EnvLike | None=None,
         *,
         n_envs: int | None=None,
@@ -368,30 +376,33 @@ class MPO(_MPO):
     Args:
       env: a Gymnasium id, a `gym.Env`, a function that makes one, a `VectorEnv`, or an
         `agentzoo.envs.FunctionalEnv`.
-      n_envs: how many environments to make of an id, a function or a functional environment, for
+      n_envs: number of environments to make from an id, a function or a functional environment, for
         all actors together.
-      seed: of networks, exploration and environments; None draws one.
-      runner: how to train. "host" steps environments from Python and learns in turn. "device"
-        compiles both into one program, which needs environments that are written in JAX. "threads"
-        does both at the same time, which pays where environments wait, for a simulator, a network
-        or a clock: see `agentzoo.runners.threads`. "ray" does so in processes, on a cluster or on
-        this machine, which pays where environments compute for long: see
-        `agentzoo.runners.ray_actors`. "auto" is "device" where it can be, and else "host".
-      n_actors: between how many threads or, with `runner="ray"`, processes the environments are
-        shared.
-      max_lag: how many trajectories each of them may be ahead of what was learned; 0 takes turns.
-      n_devices: how many of JAX's devices learn, each from its share of every batch, or "all"; the
-        result is that of one.
+      seed: random seed of networks, exploration and environments. None draws a seed.
+      runner: how to train.
+
+        - "host" steps environments from Python and learns in turn.
+        - "device" compiles environments and learning into one program. The environments have to be
+          written in JAX.
+        - "threads" acts and learns at the same time. This helps if environments wait for a
+          simulator, a network or a clock; see `agentzoo.runners.threads`.
+        - "ray" does so in processes, on a cluster or on this machine. This helps if the steps of
+          environments take long; see `agentzoo.runners.ray_actors`.
+        - "auto" is "device" if the environments can be compiled, and "host" otherwise.
+
+      n_actors: number of threads or, with `runner="ray"`, processes that share the environments.
+      max_lag: how many trajectories each actor may be ahead of the learner. With 0, actors and
+        learner take turns.
+      n_devices: number of JAX devices that learn together, or "all". Each of them learns from its
+        share of every batch, and the result is the one of a single device.
       log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with
         TensorBoard and CSV logs, the hyperparameters, and the trained agent. None writes nothing.
-      network: a Haiku function from a batch of observations to features `[N, F]`, in place of our
-        layers; see "Networks" in the docs.
-      info_keywords: names of entries in the environments' `info` to be logged, as
-        `rollout/<name>_mean`: the mean over the last 100 episodes whose last step had that entry.
-        "is_success" is always logged, as `rollout/success_rate`. Environments that are compiled
-        have no `info`.
-      preset: the name of a set of hyperparameters to start from instead of the defaults, see
-        `presets`.
+      network: a Haiku function from a batch of observations to features `[N, F]`, which replaces
+        our layers; see "Networks" in the documentation.
+      info_keywords: names of entries of the environments' `info` to log as `rollout/<name>_mean`,
+        the mean over the last 100 episodes whose last step had the entry. "is_success" is always
+        logged, as `rollout/success_rate`. Compiled environments have no `info`.
+      preset: name of a set of hyperparameters that replaces the defaults; see `presets`.
       learning_rate: Learning rate of Adam for the policy and the critic. A number above 0,
         Linear(start, end) or a function of the remaining progress; default 0.0003.
       dual_learning_rate: Learning rate of Adam for the temperatures and the alphas. A number above
@@ -454,7 +465,8 @@ class MPO(_MPO):
         default 'relu'.
 
     Raises:
-      ConfigurationError: if any of this cannot work; the message says what to write instead.
+      ConfigurationError: if the arguments do not fit together or the environment. The message says
+        what to write instead.
     """
     def __init__(
         self,
@@ -506,7 +518,7 @@ class MPO(_MPO):
     @classmethod
     def load(
         cls,
-        path: str | os.PathLike,
+        path: str | os.PathLike[str],
         env: EnvLike | None=None,
         *,
         n_envs: int | None=None,
@@ -557,30 +569,33 @@ class PPO(_PPO):
     Args:
       env: a Gymnasium id, a `gym.Env`, a function that makes one, a `VectorEnv`, or an
         `agentzoo.envs.FunctionalEnv`.
-      n_envs: how many environments to make of an id, a function or a functional environment, for
+      n_envs: number of environments to make from an id, a function or a functional environment, for
         all actors together.
-      seed: of networks, exploration and environments; None draws one.
-      runner: how to train. "host" steps environments from Python and learns in turn. "device"
-        compiles both into one program, which needs environments that are written in JAX. "threads"
-        does both at the same time, which pays where environments wait, for a simulator, a network
-        or a clock: see `agentzoo.runners.threads`. "ray" does so in processes, on a cluster or on
-        this machine, which pays where environments compute for long: see
-        `agentzoo.runners.ray_actors`. "auto" is "device" where it can be, and else "host".
-      n_actors: between how many threads or, with `runner="ray"`, processes the environments are
-        shared.
-      max_lag: how many trajectories each of them may be ahead of what was learned; 0 takes turns.
-      n_devices: how many of JAX's devices learn, each from its share of every batch, or "all"; the
-        result is that of one.
+      seed: random seed of networks, exploration and environments. None draws a seed.
+      runner: how to train.
+
+        - "host" steps environments from Python and learns in turn.
+        - "device" compiles environments and learning into one program. The environments have to be
+          written in JAX.
+        - "threads" acts and learns at the same time. This helps if environments wait for a
+          simulator, a network or a clock; see `agentzoo.runners.threads`.
+        - "ray" does so in processes, on a cluster or on this machine. This helps if the steps of
+          environments take long; see `agentzoo.runners.ray_actors`.
+        - "auto" is "device" if the environments can be compiled, and "host" otherwise.
+
+      n_actors: number of threads or, with `runner="ray"`, processes that share the environments.
+      max_lag: how many trajectories each actor may be ahead of the learner. With 0, actors and
+        learner take turns.
+      n_devices: number of JAX devices that learn together, or "all". Each of them learns from its
+        share of every batch, and the result is the one of a single device.
       log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with
         TensorBoard and CSV logs, the hyperparameters, and the trained agent. None writes nothing.
-      network: a Haiku function from a batch of observations to features `[N, F]`, in place of our
-        layers; see "Networks" in the docs.
-      info_keywords: names of entries in the environments' `info` to be logged, as
-        `rollout/<name>_mean`: the mean over the last 100 episodes whose last step had that entry.
-        "is_success" is always logged, as `rollout/success_rate`. Environments that are compiled
-        have no `info`.
-      preset: the name of a set of hyperparameters to start from instead of the defaults, see
-        `presets`.
+      network: a Haiku function from a batch of observations to features `[N, F]`, which replaces
+        our layers; see "Networks" in the documentation.
+      info_keywords: names of entries of the environments' `info` to log as `rollout/<name>_mean`,
+        the mean over the last 100 episodes whose last step had the entry. "is_success" is always
+        logged, as `rollout/success_rate`. Compiled environments have no `info`.
+      preset: name of a set of hyperparameters that replaces the defaults; see `presets`.
       learning_rate: Learning rate of Adam. A number above 0, Linear(start, end) or a function of
         the remaining progress; default Linear(start=0.0003, end=0.0).
       adam_eps: Epsilon of Adam. A number above 0; default 1e-05.
@@ -634,7 +649,8 @@ class PPO(_PPO):
         default 'tanh'.
 
     Raises:
-      ConfigurationError: if any of this cannot work; the message says what to write instead.
+      ConfigurationError: if the arguments do not fit together or the environment. The message says
+        what to write instead.
     """
     def __init__(
         self,
@@ -684,7 +700,7 @@ class PPO(_PPO):
     @classmethod
     def load(
         cls,
-        path: str | os.PathLike,
+        path: str | os.PathLike[str],
         env: EnvLike | None=None,
         *,
         n_envs: int | None=None,
@@ -733,30 +749,33 @@ class QRDQN(_QRDQN):
     Args:
       env: a Gymnasium id, a `gym.Env`, a function that makes one, a `VectorEnv`, or an
         `agentzoo.envs.FunctionalEnv`.
-      n_envs: how many environments to make of an id, a function or a functional environment, for
+      n_envs: number of environments to make from an id, a function or a functional environment, for
         all actors together.
-      seed: of networks, exploration and environments; None draws one.
-      runner: how to train. "host" steps environments from Python and learns in turn. "device"
-        compiles both into one program, which needs environments that are written in JAX. "threads"
-        does both at the same time, which pays where environments wait, for a simulator, a network
-        or a clock: see `agentzoo.runners.threads`. "ray" does so in processes, on a cluster or on
-        this machine, which pays where environments compute for long: see
-        `agentzoo.runners.ray_actors`. "auto" is "device" where it can be, and else "host".
-      n_actors: between how many threads or, with `runner="ray"`, processes the environments are
-        shared.
-      max_lag: how many trajectories each of them may be ahead of what was learned; 0 takes turns.
-      n_devices: how many of JAX's devices learn, each from its share of every batch, or "all"; the
-        result is that of one.
+      seed: random seed of networks, exploration and environments. None draws a seed.
+      runner: how to train.
+
+        - "host" steps environments from Python and learns in turn.
+        - "device" compiles environments and learning into one program. The environments have to be
+          written in JAX.
+        - "threads" acts and learns at the same time. This helps if environments wait for a
+          simulator, a network or a clock; see `agentzoo.runners.threads`.
+        - "ray" does so in processes, on a cluster or on this machine. This helps if the steps of
+          environments take long; see `agentzoo.runners.ray_actors`.
+        - "auto" is "device" if the environments can be compiled, and "host" otherwise.
+
+      n_actors: number of threads or, with `runner="ray"`, processes that share the environments.
+      max_lag: how many trajectories each actor may be ahead of the learner. With 0, actors and
+        learner take turns.
+      n_devices: number of JAX devices that learn together, or "all". Each of them learns from its
+        share of every batch, and the result is the one of a single device.
       log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with
         TensorBoard and CSV logs, the hyperparameters, and the trained agent. None writes nothing.
-      network: a Haiku function from a batch of observations to features `[N, F]`, in place of our
-        layers; see "Networks" in the docs.
-      info_keywords: names of entries in the environments' `info` to be logged, as
-        `rollout/<name>_mean`: the mean over the last 100 episodes whose last step had that entry.
-        "is_success" is always logged, as `rollout/success_rate`. Environments that are compiled
-        have no `info`.
-      preset: the name of a set of hyperparameters to start from instead of the defaults, see
-        `presets`.
+      network: a Haiku function from a batch of observations to features `[N, F]`, which replaces
+        our layers; see "Networks" in the documentation.
+      info_keywords: names of entries of the environments' `info` to log as `rollout/<name>_mean`,
+        the mean over the last 100 episodes whose last step had the entry. "is_success" is always
+        logged, as `rollout/success_rate`. Compiled environments have no `info`.
+      preset: name of a set of hyperparameters that replaces the defaults; see `presets`.
       learning_rate: Learning rate of Adam. A number above 0, Linear(start, end) or a function of
         the remaining progress; default Linear(start=0.001, end=0.0).
       adam_eps: Epsilon of Adam. A number above 0; default 1e-08.
@@ -813,7 +832,8 @@ class QRDQN(_QRDQN):
         default 'relu'.
 
     Raises:
-      ConfigurationError: if any of this cannot work; the message says what to write instead.
+      ConfigurationError: if the arguments do not fit together or the environment. The message says
+        what to write instead.
     """
     def __init__(
         self,
@@ -864,7 +884,7 @@ class QRDQN(_QRDQN):
     @classmethod
     def load(
         cls,
-        path: str | os.PathLike,
+        path: str | os.PathLike[str],
         env: EnvLike | None=None,
         *,
         n_envs: int | None=None,
@@ -914,30 +934,33 @@ class SAC(_SAC):
     Args:
       env: a Gymnasium id, a `gym.Env`, a function that makes one, a `VectorEnv`, or an
         `agentzoo.envs.FunctionalEnv`.
-      n_envs: how many environments to make of an id, a function or a functional environment, for
+      n_envs: number of environments to make from an id, a function or a functional environment, for
         all actors together.
-      seed: of networks, exploration and environments; None draws one.
-      runner: how to train. "host" steps environments from Python and learns in turn. "device"
-        compiles both into one program, which needs environments that are written in JAX. "threads"
-        does both at the same time, which pays where environments wait, for a simulator, a network
-        or a clock: see `agentzoo.runners.threads`. "ray" does so in processes, on a cluster or on
-        this machine, which pays where environments compute for long: see
-        `agentzoo.runners.ray_actors`. "auto" is "device" where it can be, and else "host".
-      n_actors: between how many threads or, with `runner="ray"`, processes the environments are
-        shared.
-      max_lag: how many trajectories each of them may be ahead of what was learned; 0 takes turns.
-      n_devices: how many of JAX's devices learn, each from its share of every batch, or "all"; the
-        result is that of one.
+      seed: random seed of networks, exploration and environments. None draws a seed.
+      runner: how to train.
+
+        - "host" steps environments from Python and learns in turn.
+        - "device" compiles environments and learning into one program. The environments have to be
+          written in JAX.
+        - "threads" acts and learns at the same time. This helps if environments wait for a
+          simulator, a network or a clock; see `agentzoo.runners.threads`.
+        - "ray" does so in processes, on a cluster or on this machine. This helps if the steps of
+          environments take long; see `agentzoo.runners.ray_actors`.
+        - "auto" is "device" if the environments can be compiled, and "host" otherwise.
+
+      n_actors: number of threads or, with `runner="ray"`, processes that share the environments.
+      max_lag: how many trajectories each actor may be ahead of the learner. With 0, actors and
+        learner take turns.
+      n_devices: number of JAX devices that learn together, or "all". Each of them learns from its
+        share of every batch, and the result is the one of a single device.
       log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with
         TensorBoard and CSV logs, the hyperparameters, and the trained agent. None writes nothing.
-      network: a Haiku function from a batch of observations to features `[N, F]`, in place of our
-        layers; see "Networks" in the docs.
-      info_keywords: names of entries in the environments' `info` to be logged, as
-        `rollout/<name>_mean`: the mean over the last 100 episodes whose last step had that entry.
-        "is_success" is always logged, as `rollout/success_rate`. Environments that are compiled
-        have no `info`.
-      preset: the name of a set of hyperparameters to start from instead of the defaults, see
-        `presets`.
+      network: a Haiku function from a batch of observations to features `[N, F]`, which replaces
+        our layers; see "Networks" in the documentation.
+      info_keywords: names of entries of the environments' `info` to log as `rollout/<name>_mean`,
+        the mean over the last 100 episodes whose last step had the entry. "is_success" is always
+        logged, as `rollout/success_rate`. Compiled environments have no `info`.
+      preset: name of a set of hyperparameters that replaces the defaults; see `presets`.
       learning_rate: Learning rate of Adam for the policy, the critics and the entropy coefficient.
         A number above 0, Linear(start, end) or a function of the remaining progress; default
         0.0003.
@@ -992,7 +1015,8 @@ class SAC(_SAC):
         default 'relu'.
 
     Raises:
-      ConfigurationError: if any of this cannot work; the message says what to write instead.
+      ConfigurationError: if the arguments do not fit together or the environment. The message says
+        what to write instead.
     """
     def __init__(
         self,
@@ -1038,7 +1062,7 @@ class SAC(_SAC):
     @classmethod
     def load(
         cls,
-        path: str | os.PathLike,
+        path: str | os.PathLike[str],
         env: EnvLike | None=None,
         *,
         n_envs: int | None=None,

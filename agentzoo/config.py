@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, TypeVar, cast, get_args, get_origin
+from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args, get_origin
 
 import jax
 import jax.numpy as jnp
@@ -246,9 +246,13 @@ def numbers_of(config: Any) -> npt.NDArray[np.int32]:
     Floats are stored by the bits of their float32 value, since float32 could not hold every
     integer.
     """
-    values = [value for _, value in _numbers(config)]
-    packed = [np.float32(x).view(np.int32) if isinstance(x, float) else np.int32(x) for x in values]
-    return np.array(packed, np.int32)
+
+    def pack(number: _Number) -> np.int32:
+        if number.kind is int:
+            return np.int32(number.value)
+        return np.float32(number.value).view(np.int32)
+
+    return np.array([pack(number) for number in _numbers(config)], np.int32)
 
 
 def with_numbers(structure: Config, numbers: Array) -> Config:
@@ -266,36 +270,51 @@ def with_numbers(structure: Config, numbers: Array) -> Config:
     return _replace_numbers(structure, unpack)
 
 
+class _Number(NamedTuple):
+    """A number of a config that compiled programs take. A schedule has two."""
+
+    name: str
+    kind: type  # float or int
+    value: float
+
+
 @functools.cache
-def _number_kinds(cls: type[Any]) -> Mapping[str, type]:
-    """The fields of a config class that may hold a traced number, each with float or int."""
-    kinds: dict[str, type] = {}
+def _number_fields(cls: type[Any]) -> dict[str, tuple[type, bool]]:
+    """Return the fields of a config class that may hold numbers which programs take.
+
+    Each has the kind of its numbers, float or int, and whether it may be a schedule.
+    """
+    fields: dict[str, tuple[type, bool]] = {}
     for name, about in hyperparameters(cls).items():
-        if float in options_of(about.type):
-            kinds[name] = float
+        options = options_of(about.type)
+        if float in options:
+            fields[name] = (float, Linear in options)
         elif about.traced:
-            kinds[name] = int
-    return kinds
+            fields[name] = (int, False)
+    return fields
 
 
-def _numbers(config: Any) -> list[tuple[str, float | int]]:
-    """The names and values of the numbers that programs take. A `Linear` schedule has two."""
-    numbers: list[tuple[str, float | int]] = []
-    for name, kind in _number_kinds(config.__class__).items():
+def _numbers(config: Any) -> list[_Number]:
+    """Return the numbers that programs take.
+
+    A constant in the place of a schedule counts as a schedule from this number to the same number,
+    so that constants and linear schedules share their programs.
+    """
+    numbers: list[_Number] = []
+    for name, (kind, is_schedule) in _number_fields(config.__class__).items():
         value = getattr(config, name)
         if isinstance(value, Linear):
-            numbers += [(name, float(value.start)), (name, float(value.end))]
+            numbers += [_Number(name, kind, value.start), _Number(name, kind, value.end)]
         elif _is_a(value, float):
-            numbers.append((name, kind(value)))
+            numbers += [_Number(name, kind, value)] * (2 if is_schedule else 1)
     return numbers
 
 
 def _replace_numbers(config: Config, make: Callable[[type, int], Any]) -> Config:
-    """Return a config with `make(kind, index)` for each number, in the order of `_numbers`."""
+    """Return a config with `make(kind, index)` in place of each number of `_numbers`."""
     made: dict[str, list[Any]] = {}
-    for index, (name, value) in enumerate(_numbers(config)):
-        made.setdefault(name, []).append(make(value.__class__, index))
-    values: dict[str, Any] = {}
-    for name, new in made.items():
-        values[name] = Linear(*new) if isinstance(getattr(config, name), Linear) else new[0]
+    for index, number in enumerate(_numbers(config)):
+        made.setdefault(number.name, []).append(make(number.kind, index))
+    values: dict[str, Any]
+    values = {name: new[0] if len(new) == 1 else Linear(*new) for name, new in made.items()}
     return dataclasses.replace(cast(Any, config), **values)

@@ -472,7 +472,7 @@ def test_files_of_earlier_versions_keep_what_they_took_for_images(tmp_path, monk
 
 
 def test_the_command_line_takes_names():
-    from agentzoo import cli
+    from agentzoo.cli.options import parse_train
 
     for arguments, images in (
         (["False"], False),
@@ -480,7 +480,8 @@ def test_the_command_line_takes_names():
         (["camera"], "camera"),
         (["camera", "wrist"], ("camera", "wrist")),
     ):
-        config = cli._parse_train(DQN, "dqn", ["--env", "CartPole-v1", "--images", *arguments])[1]
+        options = ["--env", "CartPole-v1", "--images", *arguments]
+        config = configs.make_config(DQN.Config, parse_train(DQN, "dqn", options)[1])
         assert config.images == images and config == configs.from_json(
             DQN.Config, json.loads(json.dumps(configs.to_json(config))), {}
         )
