@@ -132,13 +132,11 @@ def test_words_are_those_of_the_networks():
         ),
         (dict(rate=Linear(1, float("nan"))), "rate=Linear(start=1.0, end=nan) is out of range."),
         (dict(names=(1,)), "names=(1,) has the wrong type. Choose True, False, a string or"),
-        (dict(table=[]), "table=() has the wrong type. Choose dict[str, int] or None."),
+        (dict(table=3), "table=3 has the wrong type. Choose dict[str, int] or None."),
         (dict(gama=0.5), "Example has no argument 'gama'. Did you mean 'gamma'?"),
     ],
 )  # fmt: skip
 def test_wrong_values_are_refused_with_advice(values, message):
-    if "table" in values:
-        values, message = dict(table=3), message.replace("()", "3")
     assert refusal(**values).startswith(message)
 
 
@@ -158,7 +156,7 @@ def test_values_are_converted():
 
 @pytest.mark.parametrize("value", [1.5, "2", True, None, -1])
 def test_arguments_that_count(value):
-    with pytest.raises(ConfigurationError, match="n_envs=.* Choose an integer of at least 0"):
+    with pytest.raises(ConfigurationError, match=r"n_envs=.* Choose an integer of at least 0"):
         configs.integer("n_envs", value)
     assert configs.integer("n_envs", np.int8(3)) == configs.integer("n_envs", 3.0) == 3
 
@@ -187,9 +185,7 @@ def test_a_function_has_to_be_given_again():
 def test_numbers_are_taken_out_and_put_back():
     config = made(rate=Linear(0.3, 0.1), interval=2**30 + 1, limit=1.5)
     structure, numbers = configs.structure_of(config), configs.numbers_of(config)
-    assert structure == made(rate=Linear(0.5, 0.25), gamma=0.1, interval=7, limit=0.5).__class__(
-        **{**vars(structure)}
-    )
+    assert structure.rate == Linear(0.0, 0.0)
     assert (structure.gamma, structure.interval, structure.size) == (0.0, 0, 3)
     back = jax.jit(lambda numbers: dataclasses.astuple(_without_words(structure, numbers)))(numbers)
     expected = dataclasses.astuple(dataclasses.replace(config, names=False, word=None, other=0.0))
@@ -207,5 +203,6 @@ def test_structures_are_equal_where_only_numbers_differ():
     assert configs.structure_of(made(gamma=0.1, interval=1)) == configs.structure_of(made())
     assert configs.structure_of(made(size=4)) != configs.structure_of(made())
     assert configs.structure_of(made(limit=1.0)) != configs.structure_of(made())
-    assert configs.structure_of(made(rate=Linear(1.0))) != configs.structure_of(made())
+    assert configs.structure_of(made(rate=Linear(1.0))) == configs.structure_of(made())
+    assert configs.structure_of(made(rate=jnp.sqrt)) != configs.structure_of(made())
     assert configs.structure_of(made(other=0.5)) != configs.structure_of(made())
