@@ -1,4 +1,4 @@
-"""Compares operators over time with loops in NumPy float64, in each way that an operator can be called."""
+"""Compare operators over time with loops in NumPy float64, in each way of calling an operator."""
 
 import contextlib
 from unittest import mock
@@ -26,7 +26,10 @@ def as_on_an_accelerator():
 
 
 def check(operator, loop, arguments, differentiate=()):
-    """Checks an operator against a loop over one trajectory: plain, compiled, mapped and differentiated, as on CPUs and accelerators.
+    """Compare an operator with a loop over one trajectory.
+
+    The operator is called plainly, compiled, mapped and differentiated, with the scans of CPUs and
+    of accelerators.
 
     Args:
       operator: the operator, that takes `arguments` by name.
@@ -99,7 +102,7 @@ def same(actual, expected):
 
 
 def trajectories(seed=0):
-    """Arguments by the names that operators give them, `[T, B, ...]`; of an episode that ends within each trajectory, too."""
+    """Return arguments `[T, B, ...]` by name. An episode ends within each trajectory."""
     rng = np.random.default_rng(seed)
     shape = (STEPS, BATCH)
     last_t = np.zeros(shape)
