@@ -63,7 +63,7 @@ MAY_IMPORT = {
     "runners": {"jax", "numpy", "ray", "sharding", "types", "envs", "runners"},
     "evaluation": {"gymnasium", "jax", "numpy", "envs", "types"},
     "progress": {"tqdm"},
-    "callbacks": {"numpy", "tqdm", "envs", "evaluation", "progress", "types"},
+    "callbacks": {"numpy", "tqdm", "envs", "evaluation", "progress", "types", "callbacks"},
     "checkpoint": {"jax", "numpy", "ml_dtypes", "safetensors", "elements", "types"},
     "logging": {"numpy", "tensorboardX", "types"},
     "compilation": {"jax"},
