@@ -64,7 +64,7 @@ MAY_IMPORT = {
     "evaluation": {"gymnasium", "jax", "numpy", "envs", "types"},
     "progress": {"tqdm"},
     "callbacks": {"numpy", "tqdm", "envs", "evaluation", "progress", "types", "callbacks"},
-    "checkpoint": {"jax", "numpy", "ml_dtypes", "safetensors", "elements", "types"},
+    "checkpoint": {"jax", "numpy", "ml_dtypes", "safetensors", "elements", "types", "checkpoint"},
     "logging": {"numpy", "tensorboardX", "types"},
     "compilation": {"jax"},
     "description": {"jax", "types"},
