@@ -264,18 +264,18 @@ def transformed_q_lambda(
       q_tm1: `[T, ..., A]` transformed action values at the source.
       a_tm1: `[T, ...]` action indices.
       r_t: `[T, ...]` rewards.
-      discount_t: `[T, ...]` discounts, gamma times 0 at a termination.
+      discount_t: `[T, ...]` discounts: gamma, and 0 at a termination.
       q_t: `[T, ..., A]` transformed action values at the destination.
       lambda_: `[T, ...]` or scalar mixing parameters; Watkins' are 0 where the action at the
         destination was not greedy.
-      stop_target_gradients: whether the target counts as a constant.
+      stop_target_gradients: whether to treat the target as a constant.
       tx_pair: the transform, which must be increasing.
 
     Returns:
       `[T, ...]` errors.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
       TypeError: if the actions are not integers.
     """
     leading = values_of("transformed_q_lambda", q_tm1=q_tm1, q_t=q_t)
@@ -313,16 +313,16 @@ def transformed_n_step_q_learning(
       target_q_t: `[T, ..., A]` transformed action values at the destination, of the target network.
       a_t: `[T, ...]` indices of the action that values the destination.
       r_t: `[T, ...]` rewards.
-      discount_t: `[T, ...]` discounts, gamma times 0 at a termination.
+      discount_t: `[T, ...]` discounts: gamma, and 0 at a termination.
       n: the number of steps, at least 1; a Python integer.
-      stop_target_gradients: whether the target counts as a constant.
+      stop_target_gradients: whether to treat the target as a constant.
       tx_pair: the transform.
 
     Returns:
       `[T, ...]` errors.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
       TypeError: if the actions are not integers.
       ValueError: if `n` is less than 1.
     """
@@ -367,19 +367,19 @@ def transformed_retrace(
       a_tm1: `[T, ...]` action indices.
       a_t: `[T, ...]` indices of the action taken at the destination.
       r_t: `[T, ...]` rewards.
-      discount_t: `[T, ...]` discounts, gamma times 0 at a termination.
+      discount_t: `[T, ...]` discounts: gamma, and 0 at a termination.
       pi_t: `[T, ..., A]` probabilities of the target policy at the destination.
       mu_t: `[T, ...]` probability with which the behaviour took `a_t`.
       lambda_: `[T, ...]` or scalar mixing parameters.
       eps: keeps the ratio finite where `mu_t` is 0.
-      stop_target_gradients: whether the target counts as a constant.
+      stop_target_gradients: whether to treat the target as a constant.
       tx_pair: the transform.
 
     Returns:
       `[T, ...]` errors.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
       TypeError: if the actions are not integers.
     """
     leading = values_of("transformed_retrace", q_tm1=q_tm1, q_t=q_t, pi_t=pi_t)
