@@ -24,7 +24,7 @@ _writers = itertools.count()
 
 
 class Logger:
-    """Collects scalars and texts by tag, and writes them together.
+    """A log of scalars and texts by tag, in TensorBoard and CSV files.
 
     All values that are dumped at one environment step form one entry of the log.
 

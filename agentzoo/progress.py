@@ -50,7 +50,7 @@ class Budget(NamedTuple):
 
 
 class Progress:
-    """Shows the progress of a run on stderr.
+    """A display of the progress of a run on stderr.
 
     Args:
       name: the text at the beginning of the bar or the lines.

@@ -66,7 +66,7 @@ class BaseCallback:
 
     @property
     def logger(self) -> Any:
-        """The agent's logger: `self.logger.record("group/name", value)`."""
+        """The agent's logger. Its method `record("group/name", value)` adds to the log."""
         return self.model.logger
 
     @property

@@ -21,7 +21,7 @@ from agentzoo.types import ConfigurationError
 
 
 class EvalCallback(EventCallback):
-    """Evaluates the agent every `eval_freq` environment steps and saves the best one.
+    """A callback that evaluates the agent every `eval_freq` steps and saves the best one.
 
     It logs `eval/mean_reward` and `eval/mean_ep_length`, and `eval/success_rate` if the `info` of
     an episode's last step has an entry "is_success".

@@ -13,7 +13,7 @@ from agentzoo.types import ConfigurationError
 
 
 class Period:
-    """Tells when another period of environment steps is over.
+    """A period of environment steps, and how many of them are over.
 
     Args:
       name: the name of the argument that holds the period, for the error message.
@@ -47,7 +47,7 @@ class Period:
 
 
 class EveryNTimesteps(EventCallback):
-    """Calls a callback every `n_steps` environment steps.
+    """A callback that calls another one every `n_steps` environment steps.
 
     Args:
       n_steps: environment steps between two calls.
@@ -71,7 +71,10 @@ class EveryNTimesteps(EventCallback):
 
 
 class LogEveryNTimesteps(EveryNTimesteps):
-    """Writes a log entry every `n_steps` environment steps, in addition to `log_interval`."""
+    """A callback that writes a log entry every `n_steps` environment steps.
+
+    The agent also writes one every `log_interval` steps.
+    """
 
     def __init__(self, n_steps: float):
         super().__init__(n_steps, _dump_logs)
@@ -82,7 +85,7 @@ def _dump_logs(agent: Any) -> None:
 
 
 class CheckpointCallback(BaseCallback):
-    """Saves the agent every `save_freq` environment steps.
+    """A callback that saves the agent every `save_freq` environment steps.
 
     The files are `<save_path>/<name_prefix>_<step>_steps.safetensors`.
 

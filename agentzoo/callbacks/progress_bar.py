@@ -5,9 +5,10 @@ from agentzoo.callbacks.base import BaseCallback
 
 
 class ProgressBarCallback(BaseCallback):
-    """Shows the mean return of the last 100 episodes, the speed, and the time left.
+    """A callback that shows the progress of a run.
 
-    It shows a bar in a terminal or a notebook, and prints one line per log entry elsewhere.
+    It shows the mean return of the last 100 episodes, the speed and the time left. In a terminal or
+    a notebook it is a bar. Elsewhere, it prints one line per log entry.
     """
 
     def _on_training_start(self) -> None:

@@ -35,7 +35,7 @@ class _AfterEvaluation(BaseCallback):
 
 
 class StopTrainingOnRewardThreshold(_AfterEvaluation):
-    """Ends the training when the best mean reward of evaluations reaches a threshold.
+    """A callback that ends the training when the best mean reward reaches a threshold.
 
     Use it as `callback_on_new_best` of an `EvalCallback`.
 
@@ -59,7 +59,7 @@ class StopTrainingOnRewardThreshold(_AfterEvaluation):
 
 
 class StopTrainingOnNoModelImprovement(_AfterEvaluation):
-    """Ends the training after too many evaluations in a row without a new best mean reward.
+    """A callback that ends the training after too many evaluations without a new best.
 
     Use it as `callback_after_eval` of an `EvalCallback`. Each call of `learn` counts anew.
 
@@ -95,7 +95,7 @@ class StopTrainingOnNoModelImprovement(_AfterEvaluation):
 
 
 class StopTrainingOnMaxEpisodes(BaseCallback):
-    """Ends the training after `max_episodes` episodes per environment.
+    """A callback that ends the training after `max_episodes` episodes per environment.
 
     The episodes of all environments are counted together, so that the training ends after
     `max_episodes * n_envs` episodes. Each call of `learn` counts anew.
