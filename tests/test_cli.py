@@ -354,23 +354,21 @@ def test_what_is_evaluated_is_what_was_trained_in(capsys, tmp_path, monkeypatch)
 def test_an_agent_is_found_in_its_folder(name, tmp_path):
     kind = getattr(agentzoo, name)
     env = probes.ContinuousCue if "Discrete" not in kind.action_spaces else probes.CueReward
-    agent = kind(env)
     folder = tmp_path / "runs" / "one"
     folder.mkdir(parents=True)
     (folder / ".model.safetensors.0123.safetensors").touch()  # what a crash leaves
     with pytest.raises(FileNotFoundError, match="no saved agent in the folder"):
         agentzoo.load(folder)
-    agent.save(folder / "one")
-    for name in ("one", "best_model", "model"):  # each has precedence over the former
-        agent.seed += 1
+    for seed, name in enumerate(("one", "best_model", "model")):  # each precedes the one before
+        agent = kind(env, seed=seed)
         agent.save(folder / name)
-        assert agentzoo.load(folder).seed == kind.load(str(folder)).seed == agent.seed
+        assert agentzoo.load(folder).seed == kind.load(str(folder)).seed == seed
     for name in ("best_model", "model"):
         (folder / f"{name}.safetensors").unlink()
     agent.save(folder / "two")
-    with pytest.raises(agentzoo.ConfigurationError, match="2 saved agents; choose one of one"):
+    with pytest.raises(agentzoo.ConfigurationError, match=r"2 saved agents\. Choose one of one"):
         agentzoo.load(folder)
-    with pytest.raises(FileNotFoundError, match="choose a folder in it: one"):
+    with pytest.raises(FileNotFoundError, match="Choose a folder in it: one"):
         agentzoo.load(folder.parent)
 
 
