@@ -9,7 +9,7 @@ import pytest
 
 from agentzoo.runners import compile_agent, programs
 from agentzoo.runners.device import compile_chunk
-from tests.test_device import CATCH, SETTINGS, make
+from tests.agents import CATCH, SETTINGS, make
 
 
 def precisions(algorithm):
