@@ -57,7 +57,7 @@ def arrays(agent):
         is_key = hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
         return jax.random.key_data(x) if is_key else x
 
-    return jax.device_get(jax.tree.leaves(jax.tree.map(data, agent._run)))
+    return jax.device_get(jax.tree.leaves(jax.tree.map(data, agent.session.run)))
 
 
 def assert_same(a, b, rtol=0.0, atol=0.0):

@@ -21,7 +21,9 @@ FAST = dict(n_envs=2, n_actors=2, seed=3, n_steps=8, net_arch=(16,))
 
 
 def process_of(agent, actor):
-    return ray.get(agent._runner.handles[actor]._worker.__ray_call__.remote(lambda _: os.getpid()))
+    return ray.get(
+        agent.trainer.runner.actors[actor].worker.__ray_call__.remote(lambda _: os.getpid())
+    )
 
 
 OFF_POLICY = dict(n_envs=2, n_actors=2, learning_starts=20, net_arch=(16,), buffer_size=1_000)
@@ -39,7 +41,7 @@ def test_in_turns_processes_are_threads(kind):
     )
     for agent in (threads, processes):
         agent.learn(150, progress_bar=False).learn(150, progress_bar=False)
-    assert list(threads._episodes) == list(processes._episodes)
+    assert list(threads.trainer.episodes.rewards) == list(processes.trainer.episodes.rewards)
     jax.tree.map(np.testing.assert_array_equal, threads.params, processes.params)
 
 
@@ -125,8 +127,8 @@ def node(_):
 
 def kill(agent):
     if agent.num_timesteps >= 1_000 and not killed:
-        handles = agent._runner.handles
-        asked = [handle._worker.__ray_call__.remote(node) for handle in handles]
+        actors = agent.trainer.runner.actors
+        asked = [actor.worker.__ray_call__.remote(node) for actor in actors]
         killed.append(ray.get(asked[0]))
         cluster.remove_node(nodes[killed[0]], allow_graceful=False)
     if agent.metrics.get("ray/replaced_actors"):
