@@ -157,11 +157,14 @@ def test_runs_of_the_same_second_keep_their_points(tmp_path, monkeypatch):
     assert_one_entry_per_step(a.run_dir)
 
 
-def test_a_run_that_fails_before_its_first_cycle_adds_nothing(tmp_path):
-    class Fails(callbacks.BaseCallback):
-        def _on_rollout_start(self):
-            raise ZeroDivisionError
+class Fails(callbacks.BaseCallback):
+    """Ends a run before its first training cycle."""
 
+    def _on_rollout_start(self):
+        raise ZeroDivisionError
+
+
+def test_a_run_that_fails_before_its_first_cycle_adds_nothing(tmp_path):
     a = cart_pole(log_dir=tmp_path).learn(40, progress_bar=False)
     with pytest.raises(ZeroDivisionError):
         a.learn(40, Fails(), progress_bar=False, reset_num_timesteps=False)
@@ -318,8 +321,8 @@ def test_numbers_of_folders_go_up(tmp_path):
 )
 def test_folders_carry_algorithm_and_environment(env, expected, tmp_path):
     a = DQN(env, log_dir=tmp_path, **FAST)
-    a._open_log(new=True)
-    a.logger.close()
+    with pytest.raises(ZeroDivisionError):
+        a.learn(8, Fails(), progress_bar=False)
     assert a.run_dir.name == f"DQN_{expected}_1"
 
 
