@@ -413,7 +413,9 @@ def test_records_in_every_form(tmp_path):
     ids=["array", "list", "dict", "object", "bytes"],
 )
 def test_what_cannot_be_logged_is_named(value):
-    with pytest.raises(ConfigurationError, match=r"'a/b' is of type .* Record a number or a text"):
+    with pytest.raises(
+        ConfigurationError, match=r"'a/b' is of type .*\. Record a number or a text"
+    ):
         Logger().record("a/b", value)
 
 

@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from agentzoo import DQN, IMPALA, PPO, ConfigurationError, callbacks, evaluate_policy
 from agentzoo.envs import Catch, FunctionalVectorEnv, make_envs
-from agentzoo.runners import HostRunner
+from agentzoo.runners.actor import Actor
 from tests import probes
 from tests.agents import FAST, cart_pole
 
@@ -280,7 +280,7 @@ def test_get_env_is_a_vector_environment(kind, request):
     assert all(one is env for one in seen)
     b = DQN(env, **FAST)  # which is an environment like any other
     b.learn(4 * num_envs, progress_bar=False)
-    if a.n_actors == 1:
+    if options.get("n_actors", 1) == 1:
         a.set_env(env)
         assert a.learn(8 * num_envs, progress_bar=False).num_timesteps >= 8 * num_envs
         assert a.get_env() is not env
@@ -347,9 +347,9 @@ def test_new_episodes_begin_after_somebody_used_the_environments(kind, when, mon
         "threads": dict(n_envs=2, runner="threads", n_actors=2, max_lag=0),
     }.get(kind, {})
     a = DQN(env, **options, **FAST)
-    taken, rollout = [], HostRunner.rollout
+    taken, rollout = [], Actor.rollout
     monkeypatch.setattr(
-        HostRunner,
+        Actor,
         "rollout",
         lambda *args: taken.append((args[0].envs, rollout(*args))) or taken[-1][1],
     )
@@ -357,7 +357,7 @@ def test_new_episodes_begin_after_somebody_used_the_environments(kind, when, mon
     def check(name):
         """Every step begins at the observation that the environment showed last."""
         shares = getattr(a.trainer.envs, "shares", [a.trainer.envs])
-        own = [trajectory for envs, trajectory in taken if envs in shares]
+        own = [result.trajectory for envs, result in taken if envs in shares]
         assert len(own) >= 4
         for trajectory in own:
             obs, following = trajectory.obs_tm1[trajectory.mask], trajectory.obs_t[trajectory.mask]
