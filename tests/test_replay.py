@@ -10,7 +10,7 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentzoo.replay import Prioritisation, make_phase, make_replay, sum_tree
+from agentzoo.replay import Prioritisation, make_replay, sum_tree
 from agentzoo.types import Clock, ConfigurationError, EnvSpec, FrameStack, Trajectory
 
 SPACE = spaces.Box(-np.inf, np.inf, (1,), np.float32)
