@@ -60,7 +60,12 @@ MAY_IMPORT = {
         "types",
         "envs",
     },
-    "runners": {"jax", "numpy", "ray", "sharding", "types", "envs", "runners"},
+    "runners": {"jax", "numpy", "ray", "envs", "process", "sharding", "types", "runners"},
+    "process": {"jax"},
+    "training": {
+        *("jax", "numpy", "callbacks", "checkpoint", "config", "envs", "logging", "progress"),
+        *("runners", "sharding", "types", "training"),
+    },
     "evaluation": {"gymnasium", "jax", "numpy", "envs", "types"},
     "progress": {"tqdm"},
     "callbacks": {"numpy", "tqdm", "envs", "evaluation", "progress", "types"},
@@ -69,11 +74,10 @@ MAY_IMPORT = {
     "compilation": {"jax"},
     "description": {"jax", "types"},
     "algos.base": {
-        *("jax", "numpy", "envs", "runners", "checkpoint", "logging", "callbacks", "config"),
-        *("description", "keywords", "progress", "sharding", "types"),
+        *("numpy", "callbacks", "config", "description", "envs", "keywords", "logging"),
+        *("process", "training", "types"),
     },
     "algos.loading": {"checkpoint", "types", "algos.base"},
-    "algos.together": {"jax", "numpy", "runners", "callbacks", "progress", "types", "algos.base"},
     "algos.*": {
         "jax",
         "haiku",

@@ -26,7 +26,8 @@ from jax.typing import ArrayLike
 from agentzoo.core._operator import ShapeError, floats, same_shape, values_of
 from agentzoo.core._squash import log_slope, squash, unsquash
 from agentzoo.core._support import below_largest
-from agentzoo.core.distributions import epsilon_greedy, multivariate_normal_kl_divergence
+from agentzoo.core.distributions import epsilon_greedy
+from agentzoo.core.divergences import multivariate_normal_kl_divergence
 
 __all__ = [
     "Bernoulli",

@@ -83,7 +83,7 @@ def test_windows_are_the_same_when_mapped():
         (
             (TRAJECTORIES, STARTS.astype(np.float32), 2),
             TypeError,
-            "'start_indices' must hold integers",
+            "'start_indices' has dtype",
         ),
         ((TRAJECTORIES, STARTS, 0), ValueError, "'subsequence_len'"),
     ],
