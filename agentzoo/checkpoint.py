@@ -42,6 +42,8 @@ DTYPES = {
     "complex64": "C64",
 }
 """Names of NumPy -> names of safetensors."""
+RENAMED_LEAVES = {"['params'].statistics": "['params'].obs_statistics"}
+"""Parts of the names of leaves in files of earlier versions -> what they are called today."""
 BLOCK = 4_096  # bytes in a row that are examined for zeros together
 WORTHWHILE = 65_536  # bytes of zeros that an array must have for them to be left out
 
@@ -147,8 +149,10 @@ def load(
         the array.
     """
     header, arrays = _read(path)
+    saved_names = {_current_name(name): name for name in arrays}
     leaves = []
-    for name, leaf in _named_leaves(template).items():
+    for current_name, leaf in _named_leaves(template).items():
+        name = saved_names.get(current_name, current_name)
         if name not in arrays:
             if name.startswith(missing):
                 leaves.append(leaf)
@@ -168,6 +172,13 @@ def load(
     if unknown:
         raise ConfigurationError(f"{path} holds {unknown[0]}, which this agent does not have.")
     return jax.tree.unflatten(jax.tree.structure(template), leaves)
+
+
+def _current_name(name: str) -> str:
+    """Return the name of today for a leaf that an earlier version may have saved."""
+    for earlier, current in RENAMED_LEAVES.items():
+        name = name.replace(earlier, current)
+    return name
 
 
 def find(path: str | os.PathLike) -> Path:

@@ -78,6 +78,8 @@ MAY_IMPORT = {
         *("process", "training", "types"),
     },
     "algos.loading": {"checkpoint", "types", "algos.base"},
+    "algos.off_policy": {"jax", "replay", "types"},
+    "algos.optimizers": {"jax", "optax", "types"},
     "algos.*": {
         "jax",
         "haiku",
@@ -88,7 +90,7 @@ MAY_IMPORT = {
         "config",
         "sharding",
         "types",
-        "algos.base",
+        *("algos.base", "algos.off_policy", "algos.optimizers"),
     },
     "__main__": {"cli"},
     "cli": {

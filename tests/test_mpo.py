@@ -510,7 +510,10 @@ def test_tags(tmp_path):
         (lambda: MPO("Pendulum-v1", num_samples=1), "num_samples=1"),
         (lambda: MPO("CartPole-v1", noise_steps=2), "noise_steps=2 is for Box"),
         (lambda: MPO("Pendulum-v1", epsilon_mean=0.0), "epsilon_mean=0.0"),
-        (lambda: MPO("Pendulum-v1", retrace=True, n_steps=20, batch_size=10), "holds no sequence"),
+        (
+            lambda: MPO("Pendulum-v1", retrace=True, n_steps=20, batch_size=10),
+            "is smaller than a sequence of n_steps=20",
+        ),
         (lambda: MPO(lambda: probes.Spaced(spaces.Discrete(3)), cnn="big"), "cnn='big'"),
     ],
 )

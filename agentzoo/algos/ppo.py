@@ -282,7 +282,10 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
     def make_sequences(params: PPOParams, trajectory: Trajectory) -> Sequences:
         """Value the steps of a trajectory `[T, N]`, and cut it into sequences `[L, S]`."""
         before = forward(params, trajectory.obs_tm1, trajectory.first_tm1, trajectory.memory)
-        after = step(params, *jax.tree.map(lambda x: jax.lax.collapse(x, 0, 2), (before.memory, trajectory.obs_t)))
+        after = step(
+            params,
+            *jax.tree.map(lambda x: jax.lax.collapse(x, 0, 2), (before.memory, trajectory.obs_t)),
+        )
         adv_tm1 = core.generalized_advantage_estimation(
             trajectory.r_t,
             config.gamma * trajectory.discount_t,
