@@ -5,7 +5,6 @@ from typing import Any
 from agentzoo.elements import has_channels_first
 from agentzoo.types import ConfigurationError
 
-
 RENAMED_LEAVES = {"['params'].statistics": "['params'].obs_statistics"}
 """Parts of the names of leaves in earlier versions, and what they are called today."""
 
