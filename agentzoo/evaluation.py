@@ -4,10 +4,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
-import jax
 import numpy as np
 
-from agentzoo.envs import EnvLike, Envs, make_buffers, make_envs, spaces
+from agentzoo.envs import EnvLike, Envs, make_envs, spaces
 from agentzoo.types import ConfigurationError
 
 
@@ -129,13 +128,8 @@ def run_episodes(
     wanted = (n_eval_episodes + np.arange(num_envs)) // num_envs
     rewards, lengths, done = np.zeros(num_envs), np.zeros(num_envs, int), np.zeros(num_envs, int)
     episodes = Episodes([], [], [])
-    offset = getattr(envs.spec.action_space, "start", 0)
-    out = make_buffers(envs.spec, 1)
-    obs, state, episode_start = (
-        envs.reset(None if seed is None else int(seed)),
-        None,
-        np.ones(num_envs, bool),
-    )
+    obs = envs.reset(None if seed is None else int(seed))
+    state, episode_start = None, np.ones(num_envs, bool)
     while (done < wanted).any():
         actions, state = model.predict(
             obs,
@@ -143,18 +137,17 @@ def run_episodes(
             episode_start=episode_start,
             deterministic=deterministic,
         )
-        envs.step(np.asarray(actions) - offset, out, 0)
-        rewards += out.r_t[0] * out.mask[0]
-        lengths += out.mask[0]
-        finals = envs.pop_finals() if out.last_t[0].any() else {}
-        for n in np.flatnonzero(out.last_t[0]).tolist():
+        step = envs.step(np.asarray(actions, envs.spec.action_space.dtype))
+        rewards += step.reward * step.mask
+        lengths += step.mask
+        for n in np.flatnonzero(step.last).tolist():
             if done[n] < wanted[n]:
                 episodes.rewards.append(float(rewards[n]))
                 episodes.lengths.append(int(lengths[n]))
-                episodes.infos.append(finals.get((0, n), {}))
+                episodes.infos.append(step.final_infos[n])
                 done[n] += 1
             rewards[n], lengths[n] = 0.0, 0
-        obs, episode_start = jax.tree.map(lambda rows: rows[1].copy(), (out.obs_tm1, out.first_tm1))
+        obs, episode_start = step.obs, step.first
         if callback is not None:
             callback(locals(), globals())
         if render:
