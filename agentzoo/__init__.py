@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from agentzoo.algos.ppo import PPO
     from agentzoo.algos.qrdqn import QRDQN
     from agentzoo.algos.sac import SAC
-    from agentzoo.algos.together import learn_together
     from agentzoo.compilation import use_compilation_cache
     from agentzoo.config import Linear
     from agentzoo.envs import make_env
     from agentzoo.evaluation import evaluate_policy
+    from agentzoo.training.together import learn_together
     from agentzoo.types import ConfigurationError
 
 # What is public, and where it lives. Nothing is imported before it is used, so that `import
@@ -37,7 +37,7 @@ _HOMES = {
     "ConfigurationError": "agentzoo.types",
     "Linear": "agentzoo.config",
     "evaluate_policy": "agentzoo.evaluation",
-    "learn_together": "agentzoo.algos.together",
+    "learn_together": "agentzoo.training.together",
     "load": "agentzoo.algos.loading",
     "make_env": "agentzoo.envs",
     "use_compilation_cache": "agentzoo.compilation",

@@ -20,7 +20,8 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
-from agentzoo.types import ConfigurationError, PyTree, has_channels_first
+from agentzoo.elements import has_channels_first
+from agentzoo.types import ConfigurationError, PyTree
 
 fcntl: Any
 try:
@@ -205,6 +206,12 @@ def _some(paths: list[Path]) -> str:
     """The names of paths, but not of too many."""
     names = ", ".join(path.name for path in paths[:10])
     return names + (", ..." if len(paths) > 10 else "")
+
+
+def all_finite(tree: PyTree) -> bool:
+    """Return whether the floating-point arrays of a tree are free of NaN and infinity."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return all(bool(jnp.isfinite(leaf).all()) for leaf in leaves)
 
 
 def exists(path: str | os.PathLike) -> bool:

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import types
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -266,9 +266,13 @@ def numbers_of(config: Any) -> np.ndarray:
     Floats are stored by the bits of their float32 value, since float32 could not hold every
     integer.
     """
-    values = [value for _, value in _numbers(config)]
-    packed = [np.float32(x).view(np.int32) if isinstance(x, float) else np.int32(x) for x in values]
-    return np.array(packed, np.int32)
+
+    def pack(number: _Number) -> np.int32:
+        if number.kind is int:
+            return np.int32(number.value)
+        return np.float32(number.value).view(np.int32)
+
+    return np.array([pack(number) for number in _numbers(config)], np.int32)
 
 
 def with_numbers(structure: Config, numbers: Array) -> Config:
@@ -286,38 +290,51 @@ def with_numbers(structure: Config, numbers: Array) -> Config:
     return _replace_numbers(structure, unpack)
 
 
+class _Number(NamedTuple):
+    """A number of a config that compiled programs take. A schedule has two."""
+
+    name: str
+    kind: type  # float or int
+    value: float
+
+
 @functools.cache
-def _number_kinds(cls: type) -> dict[str, type]:
-    """The fields of a config class that may hold a traced number, each with float or int."""
-    kinds: dict[str, type] = {}
+def _number_fields(cls: type) -> dict[str, tuple[type, bool]]:
+    """Return the fields of a config class that may hold numbers which programs take.
+
+    Each has the kind of its numbers, float or int, and whether it may be a schedule.
+    """
+    fields: dict[str, tuple[type, bool]] = {}
     for name, hint in get_type_hints(cls, include_extras=True).items():
         kind = _plain(hint)
         options = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
         if float in options:
-            kinds[name] = float
+            fields[name] = (float, Linear in options)
         elif get_origin(hint) is Annotated and TRACED in get_args(hint)[1:]:
-            kinds[name] = int
-    return kinds
+            fields[name] = (int, False)
+    return fields
 
 
-def _numbers(config: Any) -> list[tuple[str, float | int]]:
-    """The names and values of the numbers that programs take. A `Linear` schedule has two."""
-    numbers: list[tuple[str, float | int]] = []
-    for name, kind in _number_kinds(type(config)).items():
+def _numbers(config: Any) -> list[_Number]:
+    """Return the numbers that programs take.
+
+    A constant in the place of a schedule counts as a schedule from this number to the same number,
+    so that constants and linear schedules share their programs.
+    """
+    numbers: list[_Number] = []
+    for name, (kind, is_schedule) in _number_fields(type(config)).items():
         value = getattr(config, name)
         if isinstance(value, Linear):
-            numbers += [(name, float(value.start)), (name, float(value.end))]
+            numbers += [_Number(name, kind, value.start), _Number(name, kind, value.end)]
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            numbers.append((name, kind(value)))
+            numbers += [_Number(name, kind, value)] * (2 if is_schedule else 1)
     return numbers
 
 
 def _replace_numbers(config: Config, make: Callable[[type, int], Any]) -> Config:
-    """Return a config with `make(kind, index)` in place of each number, in the order of `_numbers`."""
-    kinds = _number_kinds(type(config))
+    """Return a config with `make(kind, index)` in place of each number of `_numbers`."""
     made: dict[str, list[Any]] = {}
-    for index, (name, value) in enumerate(_numbers(config)):
-        made.setdefault(name, []).append(make(type(value), index))
-    is_schedule = {name: isinstance(getattr(config, name), Linear) for name in kinds}
-    values = {name: Linear(*new) if is_schedule[name] else new[0] for name, new in made.items()}
+    for index, number in enumerate(_numbers(config)):
+        made.setdefault(number.name, []).append(make(number.kind, index))
+    values = {name: new[0] if len(new) == 1 else Linear(*new) for name, new in made.items()}
     return dataclasses.replace(config, **values)  # type: ignore[type-var]

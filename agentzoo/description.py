@@ -68,16 +68,16 @@ def layers_of(params: PyTree) -> dict[str, dict[str, Any]]:
 def _environment(agent: Any) -> str:
     number = f"{agent.n_envs} environment{'s' * (agent.n_envs != 1)}"
     name = agent.env_id or "without an id"
-    if agent._runner is None:
+    if agent.trainer.runner is None:
         return f"{name}; made for {number}, of which none is set"
-    return f"{name}; {number}, runner {type(agent._runner).__name__.removesuffix('Runner').lower()}"
+    return f"{name}; {number}, runner {type(agent.trainer.runner).__name__.removesuffix('Runner').lower()}"
 
 
 def _inputs(agent: Any) -> list[str]:
     if agent.network is not None:
         name = getattr(agent.network, "__name__", type(agent.network).__name__)
         return [f"taken by the network {name!r} as it is"]
-    inputs = dict(agent._agent.inputs)
+    inputs = dict(agent.functions.inputs)
     if "action_mask" in getattr(agent.spec.observation_space, "spaces", {}):
         inputs.setdefault("action_mask", "says which actions are legal")
     return [f"{name}: {text}" if name else text for name, text in inputs.items()]

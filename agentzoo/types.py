@@ -4,11 +4,15 @@ Names follow the field: `_tm1` is the source of a transition, `_t` its destinati
 comments: T time, N environments, B batch, A actions.
 """
 
+# pyright: reportUnknownMemberType=false
+# Signatures of JAX's functions mention types that pyright does not know.
+
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from gymnasium import spaces
 
 Array = jax.Array
@@ -16,17 +20,22 @@ PyTree = Any
 
 
 class ConfigurationError(ValueError):
-    """A request that cannot work, refused before any training: the message says what to write instead."""
+    """A request that cannot work. The message says what is wrong and what to write instead.
+
+    It is raised before training begins.
+    """
 
 
 class InvalidStep(ConfigurationError):
-    """An environment returned what its spaces do not allow. It is raised where the data enters.
+    """A step or an observation that the spaces of its environment do not allow.
+
+    It is raised where the data enters agentzoo.
 
     Attributes:
       problem: what is wrong, and what was expected.
-      env: index of the environment; None if it is not known.
-      step: environment steps taken, over all environments together, with the wrong one; None if it
-        is not known.
+      env: index of the environment, or None if it is not known.
+      step: environment steps taken so far by all environments together, including the wrong one, or
+        None if their number is not known.
     """
 
     def __init__(self, problem: str, env: int | None = None, step: int | None = None):
@@ -39,16 +48,24 @@ class InvalidStep(ConfigurationError):
         return f"{where}{when}: {self.problem}"
 
     def at(self, first_env: int, step: int) -> "InvalidStep":
-        """Return the error of the same environment as one of several actors' environments, with the step."""
+        """Return the same error with the step, and with an index among all actors' environments.
+
+        Args:
+          first_env: index of the first environment of the actor in which the error was raised.
+          step: the step to report.
+        """
+        # `self.env` counts within one actor's share of the environments.
         return InvalidStep(self.problem, None if self.env is None else first_env + self.env, step)
 
 
 class TrainingError(RuntimeError):
-    """Training had to end: the message says what went wrong, when, and what probably caused it."""
+    """Training had to end. The message says what went wrong, when, and the likely cause."""
 
 
 class Mean(NamedTuple):
-    """A metric that is a mean over the gradient steps of a cycle; it does not exist where there were none.
+    """A metric that is a mean over the gradient steps of a training cycle.
+
+    The metric does not exist if the cycle had no gradient steps.
 
     Attributes:
       total: the sum over the gradient steps.
@@ -60,8 +77,8 @@ class Mean(NamedTuple):
 
 
 def resolve_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Return metrics as numbers, without those that do not exist yet."""
-    values = {}
+    """Return the metrics as floats, without the metrics that do not exist yet."""
+    values: dict[str, float] = {}
     for tag, value in jax.device_get(dict(metrics)).items():
         if not isinstance(value, Mean):
             values[tag] = float(value)
@@ -70,33 +87,15 @@ def resolve_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     return values
 
 
-def has_channels_first(first: int, middle: int, last: int) -> bool:
-    """Whether the first axis of an image of this shape holds the channels, and not the last.
-
-    It is the axis of size 1 to 4 if only one of the two is so small, else the one that leaves a
-    square, else the smaller one, else the last.
-    """
-    if (first <= 4) != (last <= 4):
-        return first <= 4
-    if (first == middle) != (middle == last):
-        return middle == last
-    return first < last
-
-
-def all_finite(tree: PyTree) -> bool:
-    """Whether the numbers in the arrays of a tree are free of NaN and infinity."""
-    leaves = [x for x in jax.tree.leaves(tree) if jax.numpy.issubdtype(x.dtype, jax.numpy.floating)]
-    return all(bool(jax.numpy.isfinite(x).all()) for x in leaves)
-
-
 class FrameStack(spaces.Box):
-    """Observations that are the last S frames, the newest last: each step drops the oldest and appends one.
+    """A space of observations that consist of the last S frames, with the newest frame last.
 
-    The first axis of the shape is S. A replay stores each frame of such observations once.
+    The first axis of the shape has size S. Each step drops the oldest frame and appends a new one.
+    A replay buffer therefore stores each frame of such observations only once.
     """
 
     def __eq__(self, other: Any) -> bool:
-        """A plain Box promises less."""
+        """Return False for an equal Box, because a Box promises nothing about successive steps."""
         return isinstance(other, FrameStack) and super().__eq__(other)
 
     def __repr__(self) -> str:
@@ -104,19 +103,26 @@ class FrameStack(spaces.Box):
 
 
 class EnvSpec(NamedTuple):
-    """What an agent knows of its environment."""
+    """What an agent knows about its environments.
 
-    observation_space: spaces.Space  # of one environment
-    action_space: spaces.Space  # of one environment
+    Attributes:
+      observation_space: the observation space of one environment.
+      action_space: the action space of one environment.
+      num_envs: the number of environments N.
+    """
+
+    observation_space: spaces.Space[Any]
+    action_space: spaces.Space[Any]
     num_envs: int
 
 
 class Clock(NamedTuple):
-    """Where a training run stands, in environment steps; schedules and warm-up read it.
+    """The position of a training run, in environment steps. Schedules and warm-up depend on it.
 
     Attributes:
-      step: environment steps taken so far, by all environments together.
-      cycle: how many of them belong to the trajectory being learned from; 0 while acting.
+      step: environment steps that all environments together have taken so far.
+      cycle: how many of these steps belong to the trajectory that the agent learns from; 0 while
+        acting.
       total: the step at which the run ends.
     """
 
@@ -126,36 +132,36 @@ class Clock(NamedTuple):
 
     @property
     def began(self) -> Array:
-        """The step at which the cycle began; while acting, the step itself."""
+        """The step at which the cycle began. While acting, this is the current step."""
         return self.step - self.cycle
 
     @property
     def remaining(self) -> Array:
-        """Remaining progress of the run, from 1 to 0, when the cycle began: the argument of schedules.
+        """The fraction of the run that remained when the cycle began: the argument of schedules.
 
-        The first cycle is learned from with the start of every schedule, and none with the end,
-        where a learning rate would be 0.
+        It is 1 in the first cycle and greater than 0 in the last one, so no agent ever learns with
+        the final learning rate of a schedule, which may be 0.
         """
-        began, total = (jax.numpy.asarray(x, jax.numpy.float32) for x in (self.began, self.total))
-        return jax.numpy.clip(1.0 - began / total, 0.0, 1.0)
+        began, total = (jnp.asarray(x, jnp.float32) for x in (self.began, self.total))
+        return jnp.clip(1.0 - began / total, 0.0, 1.0)
 
 
 class Trajectory(NamedTuple):
-    """What N environments did over T steps. Leading axes `[T, N]`, except for `memory`.
+    """What N environments did over T steps. The leading axes are `[T, N]`, except for `memory`.
 
     Attributes:
-      obs_tm1: observations that the actions were chosen from.
+      obs_tm1: observations from which the actions were chosen.
       a_tm1: actions.
       r_t: rewards.
-      discount_t: 0 where the episode terminated, 1 elsewhere (also at a time limit). The agent
-        multiplies by gamma.
+      discount_t: 0 where the episode terminated, and 1 elsewhere, also at a time limit. Agents
+        multiply it by gamma.
       obs_t: the true successor observations, also on the last step of an episode.
-      last_t: 1 where the episode ended, by termination or truncation.
+      last_t: 1 where the episode ended, by termination or by truncation.
       first_tm1: 1 where `obs_tm1` begins an episode.
-      mask: 0 for a step that never happened, the dummy step of a NEXT_STEP vector environment.
-        Nothing may count it.
-      extras: what `act` returned beside the action (for example log-probabilities).
-      memory: `[N, ...]` the recurrent state in which the trajectory begins, or `()`.
+      mask: 0 for a step that never happened, which is the dummy step of a vector environment in
+        NEXT_STEP mode, and 1 elsewhere. Nothing may count a dummy step.
+      extras: what `act` returned beside the action, such as log-probabilities.
+      memory: the recurrent state `[N, ...]` at the beginning of the trajectory, or `()`.
     """
 
     obs_tm1: PyTree
@@ -173,26 +179,29 @@ class Trajectory(NamedTuple):
 class Agent(NamedTuple):
     """A learning algorithm as pure, jittable functions.
 
-    It knows no environment, no loop and no I/O.
+    An agent knows no environment, no training loop and no I/O.
 
     Attributes:
-      init: `(key) -> state`. A NamedTuple whose first field is `params`, all that acting needs.
-      act: `(params, memory, obs, key, clock) -> (action, memory, extras)`. The behaviour policy on
-        `[N, ...]` observations; exploration schedules and warm-up belong here.
-      predict: `(params, memory, obs, key, deterministic) -> (action, memory)`. The policy to be
-        used after training; `deterministic` is a Python bool.
-      learn: `(state, trajectory, clock) -> (state, metrics)`. One training cycle; metrics are
+      init: `(key) -> state`. The state is a NamedTuple whose first field, `params`, holds all that
+        acting needs.
+      act: `(params, memory, obs, key, clock) -> (action, memory, extras)`. The behaviour policy for
+        observations `[N, ...]`, including exploration schedules and warm-up.
+      predict: `(params, memory, obs, key, deterministic) -> (action, memory)`. The policy to use
+        after training. `deterministic` is a Python bool.
+      learn: `(state, trajectory, clock) -> (state, metrics)`. One training cycle. The metrics are
         scalars by TensorBoard tag, or a `Mean` where there may be nothing to report yet.
-      unroll_length: T of the trajectories that `learn` wants.
-      initial_memory: `(num_envs) -> memory`, the recurrent state at the beginning of an episode.
-      queries: what else can be asked of the agent, as functions `(params, obs) -> array [N, ...]`
-        by name: "values" gives the action values `[N, A]`, or with an argument more, `(params, obs,
-        action)`, those `[N]` of actions that are no indices.
-      inputs: a description of how each part of an observation is taken, by the name of the part;
-        the name is "" if an observation has no parts.
-      refill: parts of the state that are laid out by environments, such as a replay buffer, by
-        name, as functions `(part, old) -> part`: an empty part with what the part `old` of an agent
-        for another number of environments holds.
+      unroll_length: the length T of the trajectories that `learn` expects.
+      initial_memory: `(num_envs) -> memory`. The recurrent state at the beginning of an episode.
+      queries: further functions of the agent, by name, of the form
+        `(params, obs) -> array [N, ...]`. "values" returns the action values `[N, A]`. Where
+        actions are no indices, it has the form `(params, obs, action)` and returns the values `[N]`
+        of the given actions.
+      inputs: a description of how the agent reads each part of an observation, by the name of the
+        part. The name is "" if the observation has no parts.
+      refill: functions `(part, old) -> part`, by name, for the parts of the state whose layout
+        depends on the number of environments, such as a replay buffer. Each returns the empty
+        `part` filled with the content of `old`, the same part of an agent for another number of
+        environments.
     """
 
     init: Callable[[Array], Any]
@@ -201,33 +210,6 @@ class Agent(NamedTuple):
     learn: Callable[[Any, Trajectory, Clock], tuple[Any, dict[str, Any]]]
     unroll_length: int
     initial_memory: Callable[[int], PyTree] = lambda num_envs: ()
-    queries: Mapping[str, Callable[[PyTree, PyTree], Array]] = MappingProxyType({})
+    queries: Mapping[str, Callable[..., Array]] = MappingProxyType({})
     inputs: Mapping[str, str] = MappingProxyType({})
     refill: Mapping[str, Callable[[PyTree, PyTree], PyTree]] = MappingProxyType({})
-
-
-def stored_dtype(space: spaces.Space) -> Any:
-    """The dtype in which elements of a space reach an agent.
-
-    64 bits become 32, unless JAX is set to keep them. Integers of a Box whose bounds are beyond 32
-    bits become float32, in which networks see them anyway.
-    """
-    assert space.dtype is not None
-    stored = jax.dtypes.canonicalize_dtype(space.dtype)
-    if isinstance(space, spaces.Box) and stored != space.dtype and stored.kind in "iu":
-        limits = jax.numpy.iinfo(stored)
-        if (space.low < int(limits.min)).any() or (space.high > int(limits.max)).any():
-            return jax.dtypes.canonicalize_dtype(float)
-    return stored
-
-
-def zeros(space: spaces.Space, *leading: int) -> PyTree:
-    """Zeros with the structure, shape and dtype in which an element of `space` reaches an agent, behind `leading` axes."""
-    if isinstance(space, spaces.Dict):
-        return {name: zeros(part, *leading) for name, part in space.items()}
-    if isinstance(space, spaces.Tuple):
-        return tuple(zeros(part, *leading) for part in space)
-    assert (
-        space.shape is not None and space.dtype is not None
-    )  # the environments' adapter has refused other spaces
-    return jax.numpy.zeros((*leading, *space.shape), stored_dtype(space))

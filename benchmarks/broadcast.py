@@ -52,7 +52,7 @@ def main() -> None:
     )
     params = jax.device_get(agent.params)
     size = sum(x.nbytes for x in jax.tree.leaves(params))
-    workers = [handle._worker for handle in agent._runner.handles]
+    workers = [handle.worker for handle in agent.trainer.runner.actors]
 
     def hold(worker, params):
         return float(np.sum(jax.tree.leaves(params)[0]))

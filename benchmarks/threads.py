@@ -72,11 +72,11 @@ def killer(agent: agentzoo.IMPALA, every: float) -> Iterator[list[int]]:
     done, killed = threading.Event(), []
 
     def kill() -> None:
-        for handle in itertools.cycle(agent._runner.handles):
+        for handle in itertools.cycle(agent.trainer.runner.actors):
             if done.wait(every):
                 return
             with contextlib.suppress(ray.exceptions.RayError):
-                pid = ray.get(handle._worker.__ray_call__.remote(lambda _: os.getpid()))
+                pid = ray.get(handle.worker.__ray_call__.remote(lambda _: os.getpid()))
                 os.kill(pid, signal.SIGKILL)
                 killed.append(pid)
 

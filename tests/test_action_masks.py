@@ -200,7 +200,7 @@ def test_random_actions_are_uniform_over_the_legal_ones(algorithm):
     agent = make(algorithm, Random(), learning_starts=10)
     mask = np.tile(np.int8([1, 0, 1, 1]), (30_000, 1))
     obs = {"x": np.zeros((30_000, 2), np.float32), "action_mask": mask}
-    a, *_ = jax.jit(agent._agent.act)(
+    a, *_ = jax.jit(agent.functions.act)(
         agent.params, (), obs, jax.random.key(0), Clock(*jnp.int32([0, 0, 100]))
     )
     np.testing.assert_allclose(
@@ -263,7 +263,7 @@ def test_the_target_entropy_of_sac_counts_legal_actions():
 def test_the_behaviour_of_a_warm_up_is_uniform_over_the_legal_actions():
     agent = make("MPO", Fork(), retrace=True, n_steps=2)
     obs = jax.tree.map(lambda x: np.stack([x, x]), Fork().seen(1, 1))
-    _, _, extras = jax.jit(agent._agent.act)(
+    _, _, extras = jax.jit(agent.functions.act)(
         agent.params, (), obs, jax.random.key(0), Clock(*jnp.int32([0, 0, 100]))
     )
     np.testing.assert_allclose(extras["log_prob"], -np.log(3), rtol=1e-6)

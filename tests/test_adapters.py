@@ -135,7 +135,7 @@ def test_how_they_are_given():
     agent = PPO((NewGymnax(), Params(4)), n_envs=4, n_steps=16, batch_size=64).learn(
         200, progress_bar=False
     )
-    assert isinstance(agent._runner, DeviceRunner) and -4 <= agent.ep_rew_mean <= -3
+    assert isinstance(agent.trainer.runner, DeviceRunner) and -4 <= agent.ep_rew_mean <= -3
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_how_they_are_given():
 def test_gymnasiums(env_id):
     pytest.importorskip("flax")
     agent = PPO(env_id, n_envs=4, n_steps=64, batch_size=64).learn(1_000, progress_bar=False)
-    assert isinstance(agent._runner, DeviceRunner) and np.isfinite(agent.ep_rew_mean)
+    assert isinstance(agent.trainer.runner, DeviceRunner) and np.isfinite(agent.ep_rew_mean)
     agent = PPO(env_id, n_steps=64, batch_size=64, runner="host").learn(64, progress_bar=False)
     assert np.isfinite(float(agent.metrics["train/loss"]))
 
@@ -254,7 +254,7 @@ def test_agents_learn_in_brax():
         learning_rate=1e-2,
         net_arch=(16,),
     )
-    assert isinstance(agent._runner, DeviceRunner) and agent.spec.action_space == spaces.Box(
+    assert isinstance(agent.trainer.runner, DeviceRunner) and agent.spec.action_space == spaces.Box(
         -1, 1, (2,), np.float32
     )
     agent.learn(3_000, progress_bar=False)

@@ -33,8 +33,8 @@ def agent(**kwargs):
 def leaves(agent):
     return jax.tree.leaves(
         jax.device_get(
-            agent._run._replace(
-                key=jax.random.key_data(agent._run.key),
+            agent.trainer.run._replace(
+                key=jax.random.key_data(agent.trainer.run.key),
                 learner_state=agent.learner_state._replace(key=()),
             )
         )

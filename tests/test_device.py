@@ -86,7 +86,7 @@ def arrays(agent):
             else x
         )
 
-    return jax.tree.leaves(jax.tree.map(data, agent._run))
+    return jax.tree.leaves(jax.tree.map(data, agent.trainer.run))
 
 
 def assert_same(a, b, **tolerance):
@@ -116,7 +116,9 @@ def test_the_same_agent_comes_out(algorithm):
             )
         )
     host, device = agents
-    assert isinstance(host._runner, HostRunner) and isinstance(device._runner, DeviceRunner)
+    assert isinstance(host.trainer.runner, HostRunner) and isinstance(
+        device.trainer.runner, DeviceRunner
+    )
     assert host.num_timesteps == device.num_timesteps and len(episodes[0]) > 15
     assert_same(host, device, rtol=1e-4, atol=1e-5)
     assert [episode.length for episode in episodes[0]] == [
@@ -135,7 +137,7 @@ def test_the_same_agent_comes_out(algorithm):
 def test_chunks_make_no_difference():
     def learn(most):
         agent = make("DQN", CATCH)
-        agent._runner._most = most
+        agent.trainer.runner._most = most
         calls = []
         agent.learn(
             400, lambda a: calls.append(a.num_timesteps), log_interval=10_000, progress_bar=False
@@ -225,7 +227,7 @@ def test_a_function_ends_the_training_at_its_first_call():
     agent = make("DQN", CATCH).learn(
         1e6, callbacks.StopTrainingOnMaxEpisodes(20), progress_bar=False
     )
-    assert 20 <= len(agent._episodes) < 60
+    assert 20 <= len(agent.trainer.episodes.rewards) < 60
 
 
 def test_the_budget_is_kept_to_a_cycle():
@@ -259,7 +261,7 @@ def test_which_environments_are_native():
         ConfigurationError, match="runner='devise' is unknown; choose one of auto, host, device"
     ):
         DQN(CATCH, runner="devise")
-    assert isinstance(DQN(python)._runner, HostRunner)
+    assert isinstance(DQN(python).trainer.runner, HostRunner)
 
 
 @pytest.mark.parametrize("runner", ["host", "device"])

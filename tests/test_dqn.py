@@ -242,7 +242,7 @@ def test_polyak_averaging_over_several_intervals_in_a_cycle():
     agent = DQN(probes.CueReward, **settings)
     state = agent.learner_state
     params = jax.tree.map(lambda x: x + 1.0, state.params)
-    agent._run = agent._run._replace(learner_state=state._replace(params=params))
+    agent.trainer.run = agent.trainer.run._replace(learner_state=state._replace(params=params))
     agent.learn(8, progress_bar=False)
     for new, old in zip(
         jax.tree.leaves(agent.learner_state.target_params),

@@ -371,7 +371,7 @@ def test_new_episodes_begin_after_somebody_used_the_environments(kind, when, mon
 
     def check(name):
         """Every step begins at the observation that the environment showed last."""
-        shares = getattr(a._envs, "shares", [a._envs])
+        shares = getattr(a.trainer.envs, "shares", [a.trainer.envs])
         own = [trajectory for envs, trajectory in taken if envs in shares]
         assert len(own) >= 4
         for trajectory in own:
@@ -399,9 +399,11 @@ def test_what_nobody_used_goes_on_where_it_was():
     a = DQN(probes.Counter(), **FAST).learn(4, progress_bar=False)
     a.get_env()
     evaluate_policy(a, probes.Counter(), 2)
-    np.testing.assert_array_equal(a._runner._obs, [[1, 1]])  # the second episode, after 4 steps
+    np.testing.assert_array_equal(
+        a.trainer.runner.actor._obs, [[1, 1]]
+    )  # the second episode, after 4 steps
     a.learn(4, progress_bar=False, reset_num_timesteps=False)
-    np.testing.assert_array_equal(a._runner._obs, [[2, 2]])
+    np.testing.assert_array_equal(a.trainer.runner.actor._obs, [[2, 2]])
 
 
 def test_compiled_training_does_not_notice():
@@ -411,8 +413,8 @@ def test_compiled_training_does_not_notice():
     evaluate_policy(a, a.get_env(), 2)
     for each in (a, b):
         each.learn(8, progress_bar=False, reset_num_timesteps=False)
-    assert [x.tolist() for x in a._runner.rollout_state.obs] == [
-        x.tolist() for x in b._runner.rollout_state.obs
+    assert [x.tolist() for x in a.trainer.runner.rollout_state.obs] == [
+        x.tolist() for x in b.trainer.runner.rollout_state.obs
     ]
 
 

@@ -16,8 +16,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 import agentzoo
 from agentzoo import ConfigurationError, evaluate_policy, learn_together
 from agentzoo.algos.loading import ALGORITHMS
+from agentzoo.checkpoint import all_finite
 from agentzoo.envs import Step, checking, make_buffers, make_envs
-from agentzoo.types import InvalidStep, TrainingError, all_finite
+from agentzoo.types import InvalidStep, TrainingError
 from tests.probes import ConstantReward, Probe
 
 OFF_POLICY = dict(

@@ -182,4 +182,4 @@ def test_rewards_are_clipped_for_learning_and_raw_in_the_score():
         )
         drawn = buffer.sample(agent.learner_state.replay, jax.random.key(0), 512)
         assert set(np.unique(drawn.r_t).tolist()) == learned
-        assert {episode.reward for episode in agent._episodes} <= {-15.0, -5.0, 5.0, 15.0}
+        assert set(agent.trainer.episodes.rewards) <= {-15.0, -5.0, 5.0, 15.0}

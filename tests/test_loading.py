@@ -63,7 +63,7 @@ def test_an_agent_goes_on_with_another_number_of_environments(
         runner=runner,
         **({"batch_size": n_envs} if cls is PPO else {}),
     )
-    assert other.n_envs == n_envs and other.num_timesteps == 64 and other._runner is not None
+    assert other.n_envs == n_envs and other.num_timesteps == 64 and other.trainer.runner is not None
     same(all_but(other.learner_state, "replay", "reward_normalizer"), kept)
     same(other.predict(obs, deterministic=True)[0], agent.predict(obs, deterministic=True)[0])
     state = other.learner_state
@@ -159,8 +159,8 @@ def test_an_agent_without_an_environment_can_be_for_another_number(tmp_path):
 def test_the_state_of_compiled_environments_is_kept_only_for_as_many(tmp_path):
     agent = DQN("agentzoo/CartPole-v0", n_envs=2, **OFF_POLICY).learn(40, progress_bar=False)
     path = agent.save(tmp_path / "agent")
-    assert DQN.load(path, "agentzoo/CartPole-v0")._seed_next_reset is False
-    assert DQN.load(path, "agentzoo/CartPole-v0", n_envs=4)._seed_next_reset is True
+    assert DQN.load(path, "agentzoo/CartPole-v0").trainer.seed_next_reset is False
+    assert DQN.load(path, "agentzoo/CartPole-v0", n_envs=4).trainer.seed_next_reset is True
 
 
 def test_hyperparameters_of_other_shapes_are_refused_as_ever(tmp_path):

@@ -202,7 +202,7 @@ def test_losses_and_gradients_are_those_of_numpy():
     agent = MPO(Small, **{**FAST, **settings, **rates}).learn(60, progress_bar=False)
     for i in range(3):
         fresh = MPO(Small, **agent.config.__dict__).learner_state.opt_state
-        agent._run = agent._run._replace(
+        agent.trainer.run = agent.trainer.run._replace(
             learner_state=agent.learner_state._replace(opt_state=fresh)
         )
         before, reference = jax.device_get(agent.learner_state._replace(key=0)), Reference(agent)
@@ -324,7 +324,7 @@ def test_duals_come_back_from_the_least_that_they_can_be():
             for name, value in least.items()
         }
     )
-    agent._run = agent._run._replace(learner_state=state._replace(duals=duals))
+    agent.trainer.run = agent.trainer.run._replace(learner_state=state._replace(duals=duals))
     agent.learn(1_000, progress_bar=False)
     for name, value in least.items():
         assert float(agent.metrics[f"train/{name}"]) > 2 * value
@@ -365,7 +365,7 @@ def test_without_a_penalty_the_mean_may_leave_the_bounds():
             return float(action)
 
     def mean(agent):
-        action, _ = agent._agent.predict(
+        action, _ = agent.functions.predict(
             agent.params, (), jnp.zeros((1, 1)), jax.random.key(0), True
         )
         outputs = agent.learner_state.params.online.policy
@@ -434,9 +434,9 @@ def test_stored_log_probabilities_are_those_of_the_policy_that_acted():
 
 def test_log_probabilities_of_noise_that_lasts_are_given_the_noise_before():
     agent = MPO("Pendulum-v1", noise_steps=4, learning_starts=0, retrace=True)
-    num, act, obs = 2_000, jax.jit(agent._agent.act), jnp.zeros((2_000, 3))
+    num, act, obs = 2_000, jax.jit(agent.functions.act), jnp.zeros((2_000, 3))
     noise, clock, keep = (
-        agent._agent.initial_memory(num),
+        agent.functions.initial_memory(num),
         Clock(jnp.int32(1), jnp.int32(0), jnp.int32(10)),
         0.75,
     )

@@ -89,7 +89,7 @@ def test_another_thread_may_predict(algorithm, runner):
     agent = make(algorithm, CATCH, n_envs=2, runner=runner)
     ask = (
         agent.values
-        if hasattr(agent, "values") and "values" in agent._programs.queries
+        if hasattr(agent, "values") and "values" in agent.trainer.programs.queries
         else agent.value
     )
     obs = np.zeros((2, 10, 5), np.float32)

@@ -7,20 +7,20 @@ import jax
 import numpy as np
 import pytest
 
-from agentzoo.runners import compile_agent, programs
-from agentzoo.runners.device import compile_chunk
+from agentzoo.runners import programs
+from agentzoo.runners.chunks import compile_chunk
 from tests.test_device import CATCH, SETTINGS, make
 
 
 def precisions(algorithm):
     """The precisions of all matrix products in the program that acts and learns."""
     agent = make(algorithm, CATCH, runner="device")
-    agent._runner.reset(0)
-    compiled, runner = compile_agent(agent._agent), agent._runner
-    parts = compiled.act, compiled.learn, agent._agent.initial_memory
-    _, chunk = compile_chunk(*parts, agent._agent.unroll_length, runner.env, 1, 4)
+    runner = agent.trainer.runner
+    runner.reset(0)
+    # Without the cache, since programs for another platform must not be found in it.
+    chunk = compile_chunk.__wrapped__(runner.chunk_spec(4)).bind(agent.trainer.programs.numbers)
     state, worlds = agent.learner_state, runner.rollout_state
-    text = chunk.lower(state, worlds, agent._run.key, np.zeros(4, np.int32)).as_text()
+    text = chunk.lower(state, worlds, agent.trainer.run.key, np.zeros(4, np.int32)).as_text()
     found = re.findall(r"dot_general.*?precision = \[(\w+), (\w+)\]", text)
     assert len(found) == text.count("stablehlo.dot_general") > 4
     return {one for pair in found for one in pair}

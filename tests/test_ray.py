@@ -21,7 +21,9 @@ FAST = dict(n_envs=2, n_actors=2, seed=3, n_steps=8, net_arch=(16,))
 
 
 def process_of(agent, actor):
-    return ray.get(agent._runner.handles[actor]._worker.__ray_call__.remote(lambda _: os.getpid()))
+    return ray.get(
+        agent.trainer.runner.actors[actor].worker.__ray_call__.remote(lambda _: os.getpid())
+    )
 
 
 @pytest.mark.parametrize("make", [
@@ -32,7 +34,7 @@ def test_in_turns_processes_are_threads(make):
     threads, processes = (make(runner=runner, max_lag=0) for runner in ("threads", "ray"))
     for agent in (threads, processes):
         agent.learn(150, progress_bar=False).learn(150, progress_bar=False)
-    assert list(threads._episodes) == list(processes._episodes)
+    assert list(threads.trainer.episodes.rewards) == list(processes.trainer.episodes.rewards)
     jax.tree.map(np.testing.assert_array_equal, threads.params, processes.params)
 
 
@@ -113,7 +115,7 @@ killed, went_on = [], []
 
 def kill(agent):
     if agent.num_timesteps >= 1_000 and not killed:
-        asked = [handle._worker.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id()) for handle in agent._runner.handles]
+        asked = [handle.worker.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id()) for handle in agent.trainer.runner.actors]
         killed.append(ray.get(asked[0]))
         cluster.remove_node(nodes[killed[0]], allow_graceful=False)
     if agent.metrics.get("ray/replaced_actors"):

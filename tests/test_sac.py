@@ -222,7 +222,7 @@ def test_losses_and_gradients_are_those_of_numpy(log_ent_coef_loss):
     settings |= dict(learning_rate=rate, ent_coef="auto_0.2", log_ent_coef_loss=log_ent_coef_loss)
     agent = SAC(Small, **{**FAST, **settings}).learn(60, progress_bar=False)
     for _ in range(3):  # as targets and online parameters move apart
-        agent._run = agent._run._replace(
+        agent.trainer.run = agent.trainer.run._replace(
             learner_state=agent.learner_state._replace(
                 opt_state=SAC(Small, **agent.config.__dict__).learner_state.opt_state
             )
@@ -302,7 +302,7 @@ def test_actions_keep_within_their_bounds_exactly(space):
             name: {k: jnp.full_like(v, sign * 50.0 if k == "b" else 0.0) for k, v in layer.items()}
             for name, layer in policy.items()
         }
-        agent._run = agent._run._replace(
+        agent.trainer.run = agent.trainer.run._replace(
             learner_state=agent.learner_state._replace(params=agent.params._replace(policy=far))
         )
         action, _ = agent.predict(np.zeros(1), deterministic=True)
@@ -343,9 +343,9 @@ def test_actions_of_the_warm_up_are_uniform():
 
 def test_noise_lasts_for_so_many_steps():
     agent = SAC("Pendulum-v1", noise_steps=4, learning_starts=0)
-    num, act, obs = 2_000, jax.jit(agent._agent.act), jnp.zeros((2_000, 3))
+    num, act, obs = 2_000, jax.jit(agent.functions.act), jnp.zeros((2_000, 3))
     noise, clock = (
-        agent._agent.initial_memory(num),
+        agent.functions.initial_memory(num),
         Clock(jnp.int32(1), jnp.int32(0), jnp.int32(10)),
     )
     noises, actions = [], []
@@ -382,7 +382,7 @@ def test_warm_up_ends_and_learning_begins_as_in_sb3():
         "Pendulum-v1", **{**FAST, "learning_starts": 10, "train_freq": 1, "gradient_steps": 3}
     ).learn(20, progress_bar=False)
     assert agent.learner_state.n_updates == 30
-    act = agent._agent.act
+    act = agent.functions.act
     obs, key = jnp.zeros((1000, 3)), jax.random.key(0)
     early, late = (
         act(agent.params, (), obs, key, Clock(jnp.int32(step), jnp.int32(0), jnp.int32(100)))[0]
@@ -506,8 +506,8 @@ def test_every_observation_space_can_be_learned_from(space):
 
 def state_of(agent):
     return leaves(
-        agent._run._replace(
-            key=jax.random.key_data(agent._run.key),
+        agent.trainer.run._replace(
+            key=jax.random.key_data(agent.trainer.run.key),
             learner_state=agent.learner_state._replace(key=()),
         )
     )

@@ -15,7 +15,7 @@ def agent_of_cycles(algorithm, runner, **options):
     """An agent that learns from its first cycle on, and the environment steps of a cycle."""
     start = {"learning_starts": 0} if "learning_starts" in SETTINGS[algorithm] else {}
     agent = make(algorithm, CATCH, runner=runner, **start, **options)
-    return agent, agent._agent.unroll_length
+    return agent, agent.functions.unroll_length
 
 
 @pytest.mark.parametrize("runner", ["host", "device"])
@@ -41,7 +41,7 @@ def test_a_run_of_one_cycle_learns(algorithm):
 def test_other_schedules_are_read_at_the_same_step():
     ppo, steps = agent_of_cycles("PPO", "device", clip_range=Linear(0.3))
     ppo.learn(3 * steps, progress_bar=False)
-    np.testing.assert_allclose(ppo._metrics["train/clip_range"], 0.1, rtol=1e-5)
+    np.testing.assert_allclose(ppo.metrics["train/clip_range"], 0.1, rtol=1e-5)
 
     for algorithm in ("DQN", "QRDQN"):
         options = dict(exploration_fraction=1.0, exploration_final_eps=0.4)

@@ -55,8 +55,10 @@ def test_the_same_agent_comes_out(algorithm):
     )
     assert (num_devices(one), num_devices(four)) == (1, 4)
     check_equal(four, one)
-    trajectory = four._runner.rollout(four.params, four._run.key, 0, 0, 1)
-    program = four._programs.learn.lower(
+    trajectory = four.trainer.runner.actor.rollout(
+        four.params, four.trainer.run.key, 0, 0, 1
+    ).trajectory
+    program = four.trainer.programs.learn.lower(
         four.learner_state, trajectory, np.array([128, 4, 128], np.int32)
     ).compile()
     assert "all-reduce" in program.as_text(), "each of them has computed everything"
@@ -65,9 +67,11 @@ def test_the_same_agent_comes_out(algorithm):
 def test_each_device_does_a_part_of_the_work():
     def flops(n_devices):
         agent = make("IMPALA", n_devices, runner="host", net_arch=(128, 128), recurrent=None)
-        agent._runner.reset()
-        trajectory = agent._runner.rollout(agent.params, agent._run.key, 0, 0, 1)
-        program = agent._programs.learn.lower(
+        agent.trainer.runner.reset()
+        trajectory = agent.trainer.runner.actor.rollout(
+            agent.params, agent.trainer.run.key, 0, 0, 1
+        ).trajectory
+        program = agent.trainer.programs.learn.lower(
             agent.learner_state, trajectory, np.array([128, 4, 128], np.int32)
         ).compile()
         return program.cost_analysis()["flops"]
@@ -82,7 +86,9 @@ def test_compiled_environments_are_shared_too(algorithm, tmp_path):
         for n_devices in (1, 4)
     )
     assert (
-        four._runner.rollout_state.obs.sharding.shard_shape(four._runner.rollout_state.obs.shape)[0]
+        four.trainer.runner.rollout_state.obs.sharding.shard_shape(
+            four.trainer.runner.rollout_state.obs.shape
+        )[0]
         == 1
     )
     check_equal(four, one)

@@ -482,18 +482,18 @@ def test_predict_runs_one_compiled_program(cls, arguments, kinds, tmp_path):
     """No JAX operation runs on its own, its random numbers are those of keys that are counted, and a file keeps the count."""
     agent = cls("CartPole-v1", **arguments)
     obs = np.zeros((64, 4))
-    key = agent._predict_key
+    *_, key = jax.random.split(jax.random.key(agent.seed), 3)
     for count in range(3):
-        expected, _ = agent._agent.predict(
+        expected, _ = agent.functions.predict(
             agent.params,
-            agent._agent.initial_memory(64),
+            agent.functions.initial_memory(64),
             obs,
             jax.random.fold_in(key, count),
             False,
         )
         np.testing.assert_array_equal(agent.predict(obs)[0], expected)
     agent.predict(obs, deterministic=True)  # which draws nothing
-    assert agent._predictions == 3
+    assert agent.session.predictions == 3
     loaded = cls.load(agent.save(tmp_path / "agent"))
     for _ in range(2):
         np.testing.assert_array_equal(agent.predict(obs)[0], loaded.predict(obs)[0])

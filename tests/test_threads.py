@@ -41,10 +41,12 @@ def learned(make, steps=300, **kwargs):
 
 
 def assert_same(a, b):
-    assert a.num_timesteps == b.num_timesteps and list(a._episodes) == list(b._episodes)
+    assert a.num_timesteps == b.num_timesteps and list(a.trainer.episodes.rewards) == list(
+        b.trainer.episodes.rewards
+    )
     keys_apart = (
         jax.tree.map(
-            lambda x: jax.random.key_data(x) if x.dtype == a._run.key.dtype else x,
+            lambda x: jax.random.key_data(x) if x.dtype == a.trainer.run.key.dtype else x,
             agent.learner_state,
         )
         for agent in (a, b)

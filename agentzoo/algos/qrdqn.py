@@ -183,8 +183,7 @@ def make_agent(
 
     def legal_values(dist_q: Array, obs) -> Array:
         """Action values `[N, A]` of quantiles, -inf for illegal actions."""
-        risk_neutral = config.cvar_alpha == 1
-        q = dist_q.mean(axis=1) if risk_neutral else core.quantile_cvar(dist_q, config.cvar_alpha)
+        q = core.quantile_cvar(dist_q, config.cvar_alpha)
         return networks.rule_out(q, masks.split(obs).legal)
 
     def epsilon_greedy(q_t: Array, obs, eps: Array | float, key: Array) -> Array:

@@ -379,11 +379,7 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
             return improve(state, obs_tm1, actor_key, clock)
 
         due = state.n_updates % config.policy_delay == 0
-        state, losses = (
-            improved()
-            if config.policy_delay == 1
-            else jax.lax.cond(due, improved, lambda: (state, jnp.zeros(2, jnp.float32)))
-        )
+        state, losses = jax.lax.cond(due, improved, lambda: (state, jnp.zeros(2, jnp.float32)))
         due = state.n_updates % config.target_update_interval == 0
         target_critic = optax.incremental_update(
             critic, state.target_critic, jnp.where(due, config.tau, 0.0)

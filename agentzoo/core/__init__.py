@@ -25,6 +25,10 @@ from agentzoo.core.actor_critic import (
     sac_temperature_loss,
     target_policy_smoothing,
 )
+from agentzoo.core.advantages import (
+    generalized_advantage_estimation,
+    truncated_generalized_advantage_estimation,
+)
 from agentzoo.core.arrays import AllSum, batched_index, lhs_broadcast, one_hot, replace_masked
 from agentzoo.core.bandits import (
     Bandit,
@@ -185,11 +189,9 @@ from agentzoo.core.returns import (
     discounted_returns,
     general_off_policy_returns_from_action_values,
     general_off_policy_returns_from_q_and_v,
-    generalized_advantage_estimation,
     importance_corrected_td_errors,
     lambda_returns,
     n_step_bootstrapped_returns,
-    truncated_generalized_advantage_estimation,
 )
 from agentzoo.core.sequences import (
     extract_subsequences,

@@ -1,9 +1,9 @@
-"""The one recurrence behind every return, error and trace over time: `g_t = step(g_{t+1}, x_t)`, with `step` affine in `g`.
+"""The recurrence of all returns, errors and traces over time: `g_t = step(g_{t+1}, x_t)`.
 
-Time is axis 0. On a CPU a scan evaluates `step` as it is written, one time after another: nothing
-is faster there, and its gradient keeps only what `step` needs. On an accelerator the affine maps
-are composed by an associative scan, in a number of rounds that grows with the logarithm of the
-time.
+Time is axis 0, and `step` is affine in `g`. On a CPU, a scan evaluates `step` one time after
+another. Nothing is faster there, and the gradient of a scan stores only what `step` needs. On an
+accelerator, an associative scan composes the affine maps in a number of rounds that grows with the
+logarithm of the time.
 """
 
 from collections.abc import Callable
@@ -11,14 +11,16 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
 from agentzoo.core._operator import ShapeError, floats, same_shape
 
 
 def wide_floats(**arrays) -> tuple[jnp.dtype, list[jax.Array]]:
-    """Promotes as `floats` does, then to float32 at least: what an accumulation is carried in.
+    """Promote arrays like `floats`, and then at least to float32, the dtype of an accumulation.
 
-    Also returns the dtype before that.
+    Returns:
+      The dtype before the promotion to float32, and the promoted arrays.
     """
     values = floats(**arrays)
     dtype = values[0].dtype
@@ -26,30 +28,45 @@ def wide_floats(**arrays) -> tuple[jnp.dtype, list[jax.Array]]:
 
 
 def over_time(operator_name: str, **arrays) -> tuple[int, ...]:
-    """Checks that all arguments share one shape `[T, ...]`, are scalars or None, and returns that shape."""
+    """Return the shape `[T, ...]` that all arguments share, unless they are scalars or None.
+
+    Raises:
+      ShapeError: if the shapes differ, or all arguments are scalars.
+    """
     arrays = {name: value for name, value in arrays.items() if value is not None}
     for value in arrays.values():
         if jnp.ndim(value):
             same_shape(operator_name, jnp.shape(value), **arrays)
             return jnp.shape(value)
     raise ShapeError(
-        f"{operator_name}: one of {', '.join(map(repr, arrays))} must have a time axis, but all are scalars."
+        f"{operator_name}: all of {', '.join(map(repr, arrays))} are scalars. Pass at least one "
+        f"array with a time axis."
     )
+
+
+def shape_before_last_value(operator_name: str, values: ArrayLike) -> tuple[int, ...]:
+    """Return the shape `[T, ...]` of the steps between values `[T + 1, ...]`."""
+    if jnp.ndim(values) < 1 or not jnp.shape(values)[0]:
+        raise ShapeError(
+            f"{operator_name}: 'values' has shape {jnp.shape(values)}. Pass an array of shape "
+            f"[T + 1, ...]."
+        )
+    return (jnp.shape(values)[0] - 1, *jnp.shape(values)[1:])
 
 
 def within_episodes(
     shape: tuple[int, ...], lambda_: jax.Array, last_t, mask, *steps: jax.Array
 ) -> list[jax.Array]:
-    """Ends traces where episodes end.
+    """Stop traces at the ends of episodes.
 
     Args:
       shape: `[T, ...]`.
-      lambda_: scalar or of that shape; becomes 0 where the episode ends with the step, and where
-        this or the next step did not happen.
-      last_t: of that shape, whether an episode ends with the step; None for nowhere.
-      mask: of that shape, whether the step happened; None for everywhere.
-      *steps: what else a step has, each a scalar or of that shape; they become 0 where the step did
-        not happen, NaN as well.
+      lambda_: scalar or `shape`. It becomes 0 where the step ends an episode, and where this step
+        or the next step did not happen.
+      last_t: `shape`, true where the step ends an episode; nowhere if None.
+      mask: `shape`, true where the step happened; everywhere if None.
+      *steps: other inputs, each a scalar or `shape`. They become 0 where the step did not happen,
+        even if they were NaN.
 
     Returns:
       `lambda_` and then `steps`.
@@ -59,29 +76,34 @@ def within_episodes(
     if mask is None:
         return [lambda_, *steps]
     mask = jnp.broadcast_to(jnp.asarray(mask, bool), shape)
-    lambda_ = jnp.where(mask & jnp.concatenate([mask[1:], mask[-1:]]), lambda_, 0)
+    next_mask = jnp.concatenate([mask[1:], mask[-1:]])  # mask of step t + 1; the last step is kept
+    lambda_ = jnp.where(mask & next_mask, lambda_, 0)
     return [lambda_, *(jnp.where(mask, x, 0) for x in steps)]
 
 
 def stop_gradient_of_target(errors: jax.Array, prediction: jax.Array) -> jax.Array:
-    """The errors, with the gradient that they have if `errors + prediction`, their target, is a constant."""
+    """Return the errors with the gradient for a constant target, `errors + prediction`."""
     return lax.stop_gradient(errors) + (lax.stop_gradient(prediction) - prediction)
 
 
 def recurrence(step: Callable, init: jax.Array, *xs: jax.Array, reverse: bool = True) -> jax.Array:
-    """All `g_t` of `g_t = step(g_{t+1}, x_t...)`, or of `g_t = step(g_{t-1}, x_t...)` if not `reverse`.
+    """Return all `g_t` of the recurrence `g_t = step(g_{t+1}, x_t...)`.
+
+    Without `reverse`, the recurrence is `g_t = step(g_{t-1}, x_t...)`.
 
     Args:
-      step: affine in its first argument and element-wise; multiplying that by one input after
-        another, rather than by their product, leaves nothing to be stored for the gradient.
-      init: `[...]`, the `g` before the first step that is taken.
-      *xs: `[T, ...]` inputs, and scalars that hold at all times.
-      reverse: whether time runs backwards.
+      step: a function that is element-wise and affine in its first argument. To store less for the
+        gradient, multiply the first argument by one input after another instead of by their
+        product.
+      init: `[...]`, the `g` before the first step.
+      *xs: `[T, ...]` inputs, and scalars that are the same at all times.
+      reverse: whether to start at the last time.
 
     Returns:
       `[T, ...]`.
     """
-    if jax.default_backend() == "cpu":  # spares the trace of a branch that no device here could run
+    if jax.default_backend() == "cpu":
+        # There is no accelerator, so its branch need not be traced.
         return _scan(step, reverse, init, *xs)
 
     def scan(*operands):
@@ -94,21 +116,21 @@ def recurrence(step: Callable, init: jax.Array, *xs: jax.Array, reverse: bool = 
 
 
 def _scan(step: Callable, reverse: bool, init: jax.Array, *xs: jax.Array) -> jax.Array:
-    in_time = [x.ndim > 0 for x in xs]
+    """Evaluate the recurrence one time after another."""
 
-    def body(g, x_t):
-        x_t = iter(x_t)
-        g = step(g, *(next(x_t) if timed else x for timed, x in zip(in_time, xs, strict=True)))
+    # Only arrays are scanned over. Scalars stay as they are at each time.
+    def body(g, arrays_t):
+        arrays_t = iter(arrays_t)
+        g = step(g, *(next(arrays_t) if x.ndim else x for x in xs))
         return g, g
 
-    return lax.scan(
-        body, init, [x for timed, x in zip(in_time, xs, strict=True) if timed], reverse=reverse
-    )[1]
+    return lax.scan(body, init, [x for x in xs if x.ndim], reverse=reverse)[1]
 
 
 def _associative_scan(step: Callable, reverse: bool, init: jax.Array, *xs: jax.Array) -> jax.Array:
+    """Evaluate the recurrence by composing the affine maps of all times."""
     shape = next(x.shape for x in xs if x.ndim)
-    # The affine map of a step, `b + a * g`: its value at zero and its slope.
+    # The affine map of a step, `b + a * g`: its value at zero is `b` and its slope is `a`.
     b, a = jax.jvp(
         lambda g: step(g, *xs), (jnp.zeros(shape, init.dtype),), (jnp.ones(shape, init.dtype),)
     )

@@ -1,4 +1,4 @@
-"""What operators on distributions share: shape checks, Bellman targets of samples, two-hot weights, and entropies."""
+"""Helpers for operators on distributions: shape checks, Bellman targets, weights and entropies."""
 
 import jax
 import jax.numpy as jnp
@@ -8,25 +8,35 @@ from agentzoo.core._operator import ShapeError
 
 
 def shared_shape(operator_name: str, layout: str, own: str, **arrays: ArrayLike) -> tuple[int, ...]:
-    """Checks that all arguments have a layout, such as "A, K" for `[..., A, K]`, and differ at most in the size of the axis `own`.
+    """Check that all arguments have the same layout, and return the shape that they share.
+
+    Args:
+      operator_name: the name to use in messages.
+      layout: the last axes of each argument, such as "A, K" for `[..., A, K]`.
+      own: the axis of the layout whose size may differ between arguments.
+      **arrays: the arguments.
 
     Returns:
-      Their common shape without that axis.
+      The common shape without the axis `own`.
+
+    Raises:
+      ShapeError: if an argument has another layout, or another shape apart from the axis `own`.
     """
     axes = layout.split(", ")
-    place = axes.index(own) - len(axes)
+    place = axes.index(own) - len(axes)  # the position of `own`, counted from the end: negative
     first, rest = next(iter(arrays)), []
     for name, value in arrays.items():
         shape = jnp.shape(value)
         if len(shape) < len(axes):
             raise ShapeError(
-                f"{operator_name}: {name!r} must have shape [..., {layout}], but has shape {shape}."
+                f"{operator_name}: {name!r} has shape {shape}. Pass an array of shape "
+                f"[..., {layout}]."
             )
-        rest.append(shape[:place] + shape[len(shape) + place + 1 :])
+        rest.append(shape[:place] + shape[len(shape) + place + 1 :])  # without the axis `own`
         if rest[-1] != rest[0]:
             raise ShapeError(
-                f"{operator_name}: {name!r} must have the shape of {first!r}, {jnp.shape(arrays[first])}, "
-                f"but for the size of axis {own}; it has shape {shape}."
+                f"{operator_name}: {name!r} has shape {shape}. Apart from axis {own}, it must have "
+                f"the shape of {first!r}, {jnp.shape(arrays[first])}."
             )
     return rest[0]
 
@@ -34,32 +44,43 @@ def shared_shape(operator_name: str, layout: str, own: str, **arrays: ArrayLike)
 def supports(
     operator_name: str, leading: tuple[int, ...], size: int, **arrays: jax.Array
 ) -> list[jax.Array]:
-    """Checks that each argument is `[size]`, shared by all steps, or `leading + [size]`, and gives it all the leading axes."""
+    """Check that each argument is `[size]` or `leading + [size]`, and broadcast it to the latter.
+
+    Raises:
+      ShapeError: if an argument has another shape.
+    """
     for name, value in arrays.items():
         if jnp.shape(value) not in ((size,), (*leading, size)):
             raise ShapeError(
-                f"{operator_name}: {name!r} must have shape {(size,)} or {(*leading, size)}, but has {jnp.shape(value)}."
+                f"{operator_name}: {name!r} has shape {jnp.shape(value)}. Pass an array of shape "
+                f"{(size,)} or {(*leading, size)}."
             )
     return [jnp.broadcast_to(value, (*leading, size)) for value in arrays.values()]
 
 
 def exact_shape(operator_name: str, shape: tuple[int, ...], **arrays: ArrayLike) -> None:
-    """Raises `ShapeError` naming the first argument that is not of the given shape."""
+    """Raise `ShapeError` for the first argument that does not have the given shape."""
     for name, value in arrays.items():
         if jnp.shape(value) != shape:
             raise ShapeError(
-                f"{operator_name}: {name!r} must have shape {shape}, but has shape {jnp.shape(value)}."
+                f"{operator_name}: {name!r} has shape {jnp.shape(value)}. Pass an array of shape "
+                f"{shape}."
             )
 
 
 def bellman(r_t: jax.Array, discount_t: jax.Array, z_t: jax.Array) -> jax.Array:
-    """`r_t + discount_t * z_t` of samples `[..., K]`, for rewards and discounts `[...]` or scalars."""
+    """Return `r_t + discount_t * z_t` for samples `z_t` `[..., K]`.
+
+    The rewards and discounts are `[...]` or scalars.
+    """
     r_t, discount_t = (jnp.broadcast_to(x, z_t.shape[:-1])[..., None] for x in (r_t, discount_t))
     return r_t + discount_t * z_t
 
 
 def two_hot(x: jax.Array, atoms: jax.Array) -> jax.Array:
-    """Shares each `x` between the two atoms beside it so that its mean is `x`; all goes to the first or last atom beyond them.
+    """Divide each `x` between its two nearest atoms so that the mean of the weights is `x`.
+
+    Beyond the range of the atoms, the first or last atom has all the weight.
 
     Args:
       x: `[...]` values.
@@ -71,25 +92,31 @@ def two_hot(x: jax.Array, atoms: jax.Array) -> jax.Array:
     x = x[..., None]
     atoms = jnp.expand_dims(atoms, range(x.ndim - atoms.ndim))
     left, right = atoms[..., :-1], atoms[..., 1:]
-    # How much of x lies beyond each gap, in [0, 1]: 1 for gaps to its left, 0 to its right. Atoms
-    # that coincide leave a gap of width 0.
+    # The weight that lies above each gap between atoms, `[..., K - 1]`: 1 for gaps below x, 0 for
+    # gaps above x, and a fraction for the gap around x. Atoms that coincide have a gap of width 0,
+    # so the width is kept above 0.
     width = jnp.maximum(right - left, jnp.finfo(atoms.dtype).tiny)
     beyond = jnp.where(x < left, 0, jnp.where(x >= right, 1, (x - left) / width))
     edge = jnp.ones((*beyond.shape[:-1], 1), beyond.dtype)
-    beyond = jnp.concatenate([edge, beyond, 0 * edge], axis=-1)
+    # The weight of an atom is the weight above the gap on its left minus that on its right. All
+    # weight lies above the gap before the first atom, and none above the gap after the last atom.
+    beyond = jnp.concatenate([edge, beyond, 0 * edge], axis=-1)  # [..., K + 1]
     return beyond[..., :-1] - beyond[..., 1:]
 
 
 def expectation(probs: jax.Array, atoms: jax.Array) -> jax.Array:
-    """`sum_k probs[..., k] atoms[k]`, in which a matrix product would lose digits on an accelerator."""
+    """Return `sum_k probs[..., k] atoms[k]`.
+
+    It is no matrix product, which would lose digits on an accelerator.
+    """
     return jnp.sum(probs * jnp.expand_dims(atoms, range(probs.ndim - atoms.ndim)), axis=-1)
 
 
 def below_largest(x: jax.Array, axis: int = -1) -> tuple[jax.Array, jax.Array]:
-    """`x` less its largest along an axis, and that, a constant for the gradient, with the axis kept.
+    """Return `x` minus its largest element along an axis, and that element as a constant.
 
-    To be divided by a temperature: what large numbers have in common is then gone before the
-    quotient is rounded.
+    Subtract the largest element before you divide by a temperature. Otherwise the quotients of
+    large numbers lose the digits in which they differ.
     """
     largest = jax.lax.stop_gradient(jnp.max(x, axis=axis, keepdims=True))
     largest = jnp.where(jnp.isfinite(largest), largest, 0)  # where nothing is legal
@@ -97,6 +124,9 @@ def below_largest(x: jax.Array, axis: int = -1) -> tuple[jax.Array, jax.Array]:
 
 
 def entropy_of(log_probs: jax.Array) -> jax.Array:
-    """Entropy `[...]` of log-probabilities `[..., A]`; an action that is ruled out adds nothing to it, not 0 * inf."""
+    """Return the entropy `[...]` of log-probabilities `[..., A]`.
+
+    An action with probability 0 adds 0 to it, not `0 * inf`.
+    """
     probs = jnp.exp(log_probs)
     return -jnp.sum(probs * jnp.where(probs == 0, 0, log_probs), axis=-1)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from agentzoo.core._operator import (
+    Reduction,
     ShapeError,
     actions,
     floats,
@@ -217,7 +218,7 @@ def sac_policy_loss(
     log_prob_t: ArrayLike,
     temperature: ArrayLike,
     w_t: ArrayLike | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> jax.Array:
     """SAC's policy loss, `mean(w_t * (temperature * log_prob_t - min_e q_t[e]))`.
 
@@ -255,7 +256,7 @@ def sac_temperature_loss(
     temperature: ArrayLike,
     target_entropy: ArrayLike,
     w_t: ArrayLike | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> jax.Array:
     """SAC's temperature loss, `mean(w_t * temperature * (-log_prob_t - target_entropy))`.
 
@@ -351,7 +352,7 @@ def sac_discrete_policy_loss(
     temperature: ArrayLike,
     use_stop_gradient: bool = True,
     w_t: ArrayLike | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> jax.Array:
     """Discrete SAC's policy loss, `-mean(w_t * (sum_a pi[a] * min_e q_t[e, a] + temperature * H(pi)))`, where `pi = softmax(logits_t)`.
 
@@ -387,7 +388,7 @@ def sac_discrete_temperature_loss(
     temperature: ArrayLike,
     target_entropy: ArrayLike,
     w_t: ArrayLike | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> jax.Array:
     """Discrete SAC's temperature loss, `mean(w_t * temperature * (H(softmax(logits_t)) - target_entropy))`.
 
@@ -479,7 +480,7 @@ def awac_policy_loss(
     normalize: bool = False,
     use_stop_gradient: bool = True,
     w_t: ArrayLike | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> jax.Array:
     """AWAC's policy loss, `-mean(w_t * exp(adv_t / temperature) * log_prob_t)`.
 
@@ -516,7 +517,7 @@ def iql_value_loss(
     expectile: ArrayLike = 0.7,
     use_stop_gradient: bool = True,
     w_t: ArrayLike | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> jax.Array:
     """IQL's value loss, `mean(w_t * |expectile - (d < 0)| * d^2)`, where `d = min_e q_t[e] - v_t`.
 
@@ -594,7 +595,7 @@ def iql_policy_loss(
     max_weight: ArrayLike | None = 100.0,
     use_stop_gradient: bool = True,
     w_t: ArrayLike | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> jax.Array:
     """IQL's policy loss, `-mean(w_t * min(exp(inverse_temperature * adv_t), max_weight) * log_prob_t)`.
 

@@ -1,13 +1,13 @@
-"""Multi-armed bandits: which of A arms to pull next, when only the rewards of those pulled are seen.
+"""Multi-armed bandits: algorithms that choose which of A arms to pull and see only its reward.
 
-Each algorithm is a `Bandit` of pure functions::
+Each algorithm is a `Bandit`, a tuple of pure functions::
 
     state = bandit.init()
     arm = bandit.act(key, state)
     state = bandit.update(state, arm, reward)
 
-A state is one learner; `jax.vmap` runs many, with different keys or hyperparameters. An arm that
-does not exist turns the state to NaN.
+A state is one learner. `jax.vmap` runs many learners, with different keys or hyperparameters. An
+update with an arm that does not exist turns the state to NaN.
 """
 
 import numbers
@@ -42,11 +42,11 @@ class Bandit(NamedTuple):
     """A bandit algorithm.
 
     Attributes:
-      init: `() -> state`, before any pull.
+      init: `() -> state`, the state before any pull.
       act: `(key, state) -> arm`, an index in `[0, A)`.
-      update: `(state, arm, reward) -> state`.
-      probabilities: `(state) -> [A]`, with which `act` pulls each arm; None for Thompson sampling,
-        which has no formula for them.
+      update: `(state, arm, reward) -> state`, the state after a pull.
+      probabilities: `(state) -> [A]`, the probability with which `act` pulls each arm. It is None
+        for Thompson sampling, which has no formula for the probabilities.
     """
 
     init: Callable[[], Any]
@@ -56,10 +56,10 @@ class Bandit(NamedTuple):
 
 
 class SampleMeans(NamedTuple):
-    """What has been seen of each arm.
+    """Statistics of the rewards of each arm.
 
     Attributes:
-      count: `[A]` pulls.
+      count: `[A]` number of pulls.
       mean: `[A]` average rewards.
     """
 
@@ -68,11 +68,11 @@ class SampleMeans(NamedTuple):
 
 
 class BetaPosterior(NamedTuple):
-    """Beta distributions of the probabilities of a reward.
+    """Beta distributions of the probability that each arm gives a reward.
 
     Attributes:
-      alpha: `[A]` prior and rewards.
-      beta: `[A]` prior and missed rewards.
+      alpha: `[A]` the prior's alpha plus the number of rewards.
+      beta: `[A]` the prior's beta plus the number of pulls without a reward.
     """
 
     alpha: jax.Array
@@ -80,11 +80,11 @@ class BetaPosterior(NamedTuple):
 
 
 class GaussianPosterior(NamedTuple):
-    """Gaussian distributions of the mean rewards.
+    """Gaussian distributions of the mean reward of each arm.
 
     Attributes:
-      mean: `[A]`.
-      precision: `[A]` one over the variance.
+      mean: `[A]` means.
+      precision: `[A]` reciprocals of the variances.
     """
 
     mean: jax.Array
@@ -92,17 +92,17 @@ class GaussianPosterior(NamedTuple):
 
 
 class LogWeights(NamedTuple):
-    """Weights of EXP3.
+    """The weights of EXP3.
 
     Attributes:
-      log_weight: `[A]`; the largest is 0.
+      log_weight: `[A]` logarithms of the weights, shifted so that the largest is 0.
     """
 
     log_weight: jax.Array
 
 
 class Preferences(NamedTuple):
-    """What a gradient bandit has learned.
+    """The state of a gradient bandit.
 
     Attributes:
       preference: `[A]` logits of the policy.
@@ -118,26 +118,26 @@ class Preferences(NamedTuple):
 def epsilon_greedy_bandit(
     num_arms: int, epsilon: ArrayLike | Callable[[jax.Array], ArrayLike]
 ) -> Bandit:
-    """Pulls the arm of largest average reward, and with probability `epsilon` any.
+    """Return a bandit that pulls the best arm so far, or any arm with probability `epsilon`.
 
-    An arm not pulled yet has average 0.
+    The best arm has the largest average reward. An arm that was never pulled has average 0. See
+    "Reinforcement Learning: An Introduction" by Sutton and Barto, section 2.4.
 
-    See "Reinforcement Learning: An Introduction" by Sutton and Barto, section 2.4. With a constant
-    epsilon, regret grows linearly; with `epsilon=lambda t: c * num_arms / (d**2 * t)` it grows as
-    log t, for a large enough c and a gap d between the best arm and the next: "Finite-time Analysis
-    of the Multiarmed Bandit Problem" by Auer et al. (2002, https://doi.org/10.1023/A:1013689704352,
-    figure 3).
+    With a constant epsilon, the regret grows linearly. With
+    `epsilon=lambda t: c * num_arms / (d**2 * t)` it grows as log t, if c is large enough and d is
+    the gap between the best arm and the second best. See "Finite-time Analysis of the Multiarmed
+    Bandit Problem" by Auer et al. (2002, https://doi.org/10.1023/A:1013689704352, figure 3).
 
     Args:
       num_arms: the number A of arms.
-      epsilon: a scalar, or a function of the number of the pull, beginning with 1; what exceeds 1
-        counts as 1.
+      epsilon: a scalar, or a function of the number of the pull, which starts at 1. Values above 1
+        count as 1.
 
     Returns:
-      A `Bandit` with states `SampleMeans`.
+      A `Bandit` whose states are `SampleMeans`.
 
     Raises:
-      TypeError: if `num_arms` is no integer of at least 1, known before compilation.
+      TypeError: if `num_arms` is not a Python integer of at least 1.
     """
     _check_arms("epsilon_greedy_bandit", num_arms)
 
@@ -149,23 +149,24 @@ def epsilon_greedy_bandit(
 
 
 def ucb_bandit(num_arms: int, exploration: ArrayLike = 2.0) -> Bandit:
-    """Pulls the arm of largest upper confidence bound, `mean + sqrt(exploration * log(t) / count)` after t pulls; each arm once first.
+    """Return a bandit that pulls the arm with the largest upper confidence bound.
 
-    With rewards in [0, 1] and `exploration=2` it is UCB1, whose expected regret after t pulls is at
-    most `sum_a 8 log(t) / gap_a + (1 + pi^2 / 3) gap_a` over the arms that are worse than the best
-    by `gap_a`: "Finite-time Analysis of the Multiarmed Bandit Problem" by Auer et al. (2002,
-    https://doi.org/10.1023/A:1013689704352, figure 1 and theorem 1). For rewards with Gaussian
-    noise, multiply `exploration` by four times its variance.
+    The bound after t pulls is `mean + sqrt(exploration * log(t) / count)`. Each arm is pulled once
+    first. With rewards in [0, 1] and `exploration=2` this is UCB1, whose expected regret after t
+    pulls is at most `sum_a 8 log(t) / gap_a + (1 + pi^2 / 3) gap_a`, summed over the arms whose
+    mean is `gap_a` below the best mean. See "Finite-time Analysis of the Multiarmed Bandit Problem"
+    by Auer et al. (2002, https://doi.org/10.1023/A:1013689704352, figure 1 and theorem 1). For
+    rewards with Gaussian noise, multiply `exploration` by four times the variance of the noise.
 
     Args:
       num_arms: the number A of arms.
-      exploration: the square of the width of the confidence bounds; smaller values explore less.
+      exploration: the square of the width of the confidence bounds. Smaller values explore less.
 
     Returns:
-      A `Bandit` with states `SampleMeans`.
+      A `Bandit` whose states are `SampleMeans`.
 
     Raises:
-      TypeError: if `num_arms` is no integer of at least 1, known before compilation.
+      TypeError: if `num_arms` is not a Python integer of at least 1.
     """
     _check_arms("ucb_bandit", num_arms)
 
@@ -184,24 +185,25 @@ def ucb_bandit(num_arms: int, exploration: ArrayLike = 2.0) -> Bandit:
 def thompson_bernoulli_bandit(
     num_arms: int, prior_alpha: ArrayLike = 1.0, prior_beta: ArrayLike = 1.0
 ) -> Bandit:
-    """Thompson sampling for rewards of 0 or 1: draws each arm's probability from its posterior, and pulls the arm of the largest.
+    """Return a bandit that does Thompson sampling for rewards of 0 or 1.
 
-    See "On the Likelihood that One Unknown Probability Exceeds Another in View of the Evidence of
-    Two Samples" by Thompson (1933, https://doi.org/10.2307/2332286), and "Analysis of Thompson
-    Sampling for the Multi-armed Bandit Problem" by Agrawal and Goyal (2012,
-    https://arxiv.org/abs/1111.1797, algorithm 1). A reward between 0 and 1 counts as that part of a
-    success.
+    It draws the probability of a reward from each arm's posterior and pulls the arm with the
+    largest draw. A reward between 0 and 1 counts as a fraction of a success. See "On the Likelihood
+    that One Unknown Probability Exceeds Another in View of the Evidence of Two Samples" by Thompson
+    (1933, https://doi.org/10.2307/2332286), and "Analysis of Thompson Sampling for the Multi-armed
+    Bandit Problem" by Agrawal and Goyal (2012, https://arxiv.org/abs/1111.1797, algorithm 1).
 
     Args:
       num_arms: the number A of arms.
-      prior_alpha: of the Beta prior, a scalar or `[A]`; 1 and 1 are uniform.
-      prior_beta: of the Beta prior.
+      prior_alpha: alpha of the Beta prior, a scalar or `[A]`. With alpha and beta 1 the prior is
+        uniform.
+      prior_beta: beta of the Beta prior, a scalar or `[A]`.
 
     Returns:
-      A `Bandit` with states `BetaPosterior`.
+      A `Bandit` whose states are `BetaPosterior`.
 
     Raises:
-      TypeError: if `num_arms` is no integer of at least 1, known before compilation.
+      TypeError: if `num_arms` is not a Python integer of at least 1.
     """
     _check_arms("thompson_bernoulli_bandit", num_arms)
 
@@ -226,22 +228,23 @@ def thompson_gaussian_bandit(
     prior_mean: ArrayLike = 0.0,
     prior_std: ArrayLike = 1.0,
 ) -> Bandit:
-    """Thompson sampling for rewards with Gaussian noise: draws each arm's mean from its posterior, and pulls the arm of the largest.
+    """Return a bandit that does Thompson sampling for rewards with Gaussian noise.
 
-    See "Further Optimal Regret Bounds for Thompson Sampling" by Agrawal and Goyal (2013,
+    It draws the mean reward from each arm's posterior and pulls the arm with the largest draw. See
+    "Further Optimal Regret Bounds for Thompson Sampling" by Agrawal and Goyal (2013,
     https://arxiv.org/abs/1209.3353, section 2.2).
 
     Args:
       num_arms: the number A of arms.
-      noise_std: standard deviation of a reward around its arm's mean.
-      prior_mean: of the Gaussian prior of the means, a scalar or `[A]`.
-      prior_std: of the prior.
+      noise_std: standard deviation of a reward around the mean of its arm.
+      prior_mean: mean of the Gaussian prior of the mean rewards, a scalar or `[A]`.
+      prior_std: standard deviation of the prior, a scalar or `[A]`.
 
     Returns:
-      A `Bandit` with states `GaussianPosterior`.
+      A `Bandit` whose states are `GaussianPosterior`.
 
     Raises:
-      TypeError: if `num_arms` is no integer of at least 1, known before compilation.
+      TypeError: if `num_arms` is not a Python integer of at least 1.
     """
     _check_arms("thompson_gaussian_bandit", num_arms)
 
@@ -252,10 +255,8 @@ def thompson_gaussian_bandit(
         )
 
     def act(key, state):
-        return jnp.argmax(
-            state.mean
-            + jax.random.normal(key, state.mean.shape, state.mean.dtype) / jnp.sqrt(state.precision)
-        )
+        noise = jax.random.normal(key, state.mean.shape, state.mean.dtype)
+        return jnp.argmax(state.mean + noise / jnp.sqrt(state.precision))
 
     def update(state, arm, reward):
         gained = _one_hot(arm, state.mean) / jnp.square(noise_std)
@@ -266,22 +267,23 @@ def thompson_gaussian_bandit(
 
 
 def exp3_bandit(num_arms: int, gamma: ArrayLike) -> Bandit:
-    """EXP3, for rewards in [0, 1] that anything may decide, even an adversary: exponential weights of importance-weighted rewards.
+    """Return the EXP3 bandit, for rewards in [0, 1] that even an adversary may choose.
 
-    See "The Nonstochastic Multiarmed Bandit Problem" by Auer et al. (2002,
-    https://doi.org/10.1137/S0097539701398375, figure 1). Regret to the best single arm after t
-    pulls is at most `2.63 * sqrt(t * A * log(A))` with `gamma = min(1, sqrt(A * log(A) / ((e - 1) *
-    t)))` (corollary 3.2).
+    EXP3 keeps exponential weights of importance-weighted rewards:
+    `log_weight[arm] += gamma / A * reward / probability[arm]`. See "The Nonstochastic Multiarmed
+    Bandit Problem" by Auer et al. (2002, https://doi.org/10.1137/S0097539701398375, figure 1). With
+    `gamma = min(1, sqrt(A * log(A) / ((e - 1) * t)))` its regret to the best single arm after t
+    pulls is at most `2.63 * sqrt(t * A * log(A))` (corollary 3.2).
 
     Args:
       num_arms: the number A of arms.
-      gamma: the part of pulls that is uniform, in (0, 1], and the step size of the weights.
+      gamma: the fraction of pulls that are uniform, in (0, 1], and the step size of the weights.
 
     Returns:
-      A `Bandit` with states `LogWeights`.
+      A `Bandit` whose states are `LogWeights`.
 
     Raises:
-      TypeError: if `num_arms` is no integer of at least 1, known before compilation.
+      TypeError: if `num_arms` is not a Python integer of at least 1.
     """
     _check_arms("exp3_bandit", num_arms)
 
@@ -297,22 +299,23 @@ def exp3_bandit(num_arms: int, gamma: ArrayLike) -> Bandit:
 
 
 def gradient_bandit(num_arms: int, step_size: ArrayLike) -> Bandit:
-    """Gradient ascent of the expected reward of a softmax policy, `preference += step_size * (reward - baseline) * (1[arm] - policy)`.
+    """Return a bandit with a softmax policy that ascends the gradient of the expected reward.
 
-    See "Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning"
-    by Williams (1992, https://doi.org/10.1007/BF00992696), and "Reinforcement Learning: An
-    Introduction" by Sutton and Barto, equation 2.12. The baseline is the average of the rewards
-    before.
+    An update is `preference += step_size * (reward - baseline) * (1[arm] - policy)`, where the
+    baseline is the average of all earlier rewards. See "Simple Statistical Gradient-Following
+    Algorithms for Connectionist Reinforcement Learning" by Williams (1992,
+    https://doi.org/10.1007/BF00992696), and "Reinforcement Learning: An Introduction" by Sutton and
+    Barto, equation 2.12.
 
     Args:
       num_arms: the number A of arms.
-      step_size: of the ascent; too large a one settles on a bad arm.
+      step_size: the step size of the ascent. If it is too large, the policy settles on a bad arm.
 
     Returns:
-      A `Bandit` with states `Preferences`.
+      A `Bandit` whose states are `Preferences`.
 
     Raises:
-      TypeError: if `num_arms` is no integer of at least 1, known before compilation.
+      TypeError: if `num_arms` is not a Python integer of at least 1.
     """
     _check_arms("gradient_bandit", num_arms)
 
@@ -344,12 +347,12 @@ def _bandit(init, update, probabilities):
 
 
 def _check_arms(name, num_arms):
-    if (
-        not isinstance(num_arms, numbers.Integral) or num_arms < 1
-    ):  # NumPy's too, as in `action_space.n`
+    # `Integral` includes NumPy's integers, such as `action_space.n`.
+    if not isinstance(num_arms, numbers.Integral) or num_arms < 1:
         kind = "a JAX array" if isinstance(num_arms, jax.Array) else repr(num_arms)
         raise TypeError(
-            f"{name}: 'num_arms' must be an integer of at least 1, known when the bandit is made, not {kind}."
+            f"{name}: 'num_arms' is {kind}. Pass a Python integer of at least 1, because the "
+            f"number of arms must be known before compilation."
         )
 
 
@@ -364,6 +367,6 @@ def _update_means(state, arm, reward):
 
 
 def _one_hot(arm, like):
-    """1 for the arm and 0 for the others; NaN if there is no such arm."""
+    """Return `[A]` with 1 for the arm and 0 for the others, or all NaN if there is no such arm."""
     hot = one_hot(arm, like.shape[0], like.dtype)
     return jnp.where(jnp.any(hot), hot, jnp.nan)

@@ -1,13 +1,13 @@
-"""Values as categorical distributions: C51's losses, and regression to a scalar by classification.
+"""Values as categorical distributions: the losses of C51, and regression by classification.
 
-A distribution gives probabilities, mostly as logits `[..., K]`, to ascending atoms. Atoms are
-`[K]`, shared by all steps, or have the leading axes of the step too. Actions come before atoms:
-`q_logits_tm1` is `[..., A, K]`. Every operator works on a single transition and on any leading axes
-that its arguments share. Its loss is a cross-entropy `[...]`: it does not fall to 0, and its
-gradient is what counts. An action index out of range raises nothing: its loss is NaN. A logit of
-minus infinity excludes an atom.
+A distribution assigns probabilities, usually given as logits `[..., K]`, to ascending atoms. Atoms
+are `[K]`, shared by all steps, or have the leading axes of the steps too. Actions come before
+atoms: `q_logits_tm1` is `[..., A, K]`. Every operator works on a single transition and on any
+leading axes that its arguments share. Each loss is a cross-entropy `[...]`, so it does not fall to
+0. An action index out of range raises no error, but its loss is NaN. A logit of minus infinity
+excludes an atom.
 
-For targets over n steps pass the n-step `r_t` and `discount_t`, which `agentzoo.core.n_step`
+For targets over n steps, pass the n-step `r_t` and `discount_t`, which `agentzoo.core.n_step`
 computes from sequences.
 """
 
@@ -40,40 +40,42 @@ __all__ = [
 
 
 def _project(z_p: jax.Array, probs: jax.Array, z_q: jax.Array) -> jax.Array:
-    """Projection of probabilities `[..., P]` of `z_p` `[..., P]` onto `z_q` `[..., Q]`."""
-    return jnp.sum(probs[..., None] * two_hot(z_p, z_q[..., None, :]), axis=-2)
+    """Project probabilities `[..., P]` of atoms `z_p` `[..., P]` onto atoms `z_q` `[..., Q]`."""
+    shares = two_hot(z_p, z_q[..., None, :])  # [..., P, Q]
+    return jnp.sum(probs[..., None] * shares, axis=-2)
 
 
 def _of_action(logits: jax.Array, action: ArrayLike) -> jax.Array:
-    """`logits[..., action, :]`; NaN where an index is out of range."""
+    """Return `logits[..., action, :]`, or NaN where an index is out of range."""
+    # `pick` takes from the last axis: [..., A, K] becomes [..., K, A], and the result is [..., K].
     return pick(jnp.swapaxes(logits, -1, -2), jnp.asarray(action)[..., None])
 
 
 @operator
 def categorical_l2_project(z_p: ArrayLike, probs: ArrayLike, z_q: ArrayLike) -> jax.Array:
-    """Moves a distribution to other atoms: each atom of `z_p` shares its probability between the atoms of `z_q` beside it.
+    """Project a distribution onto other atoms.
 
-    The result is the nearest distribution over `z_q` in the Cramer (L2) distance, and has the same
-    mean as far as `z_q` reaches. See "A Distributional Perspective on Reinforcement Learning" by
-    Bellemare et al. (2017, https://arxiv.org/abs/1707.06887), equation 7.
+    Each atom of `z_p` divides its probability between the two nearest atoms of `z_q`. The result is
+    the distribution over `z_q` with the smallest Cramer (L2) distance. It has the same mean, except
+    for atoms beyond the range of `z_q`. See "A Distributional Perspective on Reinforcement
+    Learning" by Bellemare et al. (2017, https://arxiv.org/abs/1707.06887), equation 7.
 
     Args:
       z_p: `[P]` or `[..., P]` atoms of the distribution, in any order.
-      probs: `[..., P]` its probabilities.
-      z_q: `[Q]` or `[..., Q]` ascending atoms to move to.
+      probs: `[..., P]` probabilities of the atoms.
+      z_q: `[Q]` or `[..., Q]` ascending atoms to project onto.
 
     Returns:
       `[..., Q]` probabilities.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
     """
-    leading = shared_shape("categorical_l2_project", "P", "P", probs=probs)
+    name = "categorical_l2_project"
+    leading = shared_shape(name, "P", "P", probs=probs)
     z_p, probs, z_q = floats(z_p=z_p, probs=probs, z_q=z_q)
-    (z_p,) = supports("categorical_l2_project", leading, probs.shape[-1], z_p=z_p)
-    (z_q,) = supports(
-        "categorical_l2_project", leading, jnp.shape(z_q)[-1] if jnp.ndim(z_q) else 0, z_q=z_q
-    )
+    (z_p,) = supports(name, leading, probs.shape[-1], z_p=z_p)
+    (z_q,) = supports(name, leading, z_q.shape[-1] if z_q.ndim else 0, z_q=z_q)
     return _project(z_p, probs, z_q)
 
 
@@ -87,25 +89,26 @@ def categorical_td_learning(
     v_logits_t: ArrayLike,
     stop_target_gradients: bool = True,
 ) -> jax.Array:
-    """Cross-entropy of a state's value distribution from the projection of `r_t + discount_t * Z_t` onto its atoms.
+    """Return the cross-entropy between the Bellman target and a state's value distribution.
 
-    See "A Distributional Perspective on Reinforcement Learning" by Bellemare et al. (2017,
+    The target is the distribution of `r_t + discount_t * Z_t`, projected onto the atoms at the
+    source. See "A Distributional Perspective on Reinforcement Learning" by Bellemare et al. (2017,
     https://arxiv.org/abs/1707.06887).
 
     Args:
       v_atoms_tm1: `[K]` or `[..., K]` atoms at the source.
       v_logits_tm1: `[..., K]` logits at the source.
       r_t: `[...]` rewards.
-      discount_t: `[...]` discounts, gamma times 0 at a termination.
+      discount_t: `[...]` discounts: gamma, and 0 at a termination.
       v_atoms_t: `[L]` or `[..., L]` atoms at the destination.
       v_logits_t: `[..., L]` logits at the destination.
-      stop_target_gradients: whether the target counts as a constant.
+      stop_target_gradients: whether to treat the target as a constant.
 
     Returns:
       `[...]` losses.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
     """
     name = "categorical_td_learning"
     leading = shared_shape(name, "K", "K", v_logits_tm1=v_logits_tm1, v_logits_t=v_logits_t)
@@ -136,9 +139,9 @@ def _q_learning(
     q_t_selector,
     stop_target_gradients,
 ) -> jax.Array:
-    """Categorical Q-learning.
+    """Return the loss of `categorical_q_learning` and of `categorical_double_q_learning`.
 
-    Where `q_t_selector` is None, the mean of the destination's distribution chooses the action.
+    If `q_t_selector` is None, the mean of the distribution at the destination selects the action.
     """
     by_action = shared_shape(name, "A, K", "K", q_logits_tm1=q_logits_tm1, q_logits_t=q_logits_t)
     leading = by_action[:-1]
@@ -176,26 +179,27 @@ def categorical_q_learning(
     q_logits_t: ArrayLike,
     stop_target_gradients: bool = True,
 ) -> jax.Array:
-    """C51's loss: as `categorical_td_learning`, for an action and the action of the greatest mean at the destination.
+    """Return the loss of C51, `categorical_td_learning` for the values of actions.
 
-    See "A Distributional Perspective on Reinforcement Learning" by Bellemare et al. (2017,
-    https://arxiv.org/abs/1707.06887), algorithm 1.
+    At the destination it takes the action with the largest mean. See "A Distributional Perspective
+    on Reinforcement Learning" by Bellemare et al. (2017, https://arxiv.org/abs/1707.06887),
+    algorithm 1.
 
     Args:
       q_atoms_tm1: `[K]` or `[..., K]` atoms at the source.
       q_logits_tm1: `[..., A, K]` logits at the source.
       a_tm1: `[...]` action indices.
       r_t: `[...]` rewards.
-      discount_t: `[...]` discounts, gamma times 0 at a termination.
+      discount_t: `[...]` discounts: gamma, and 0 at a termination.
       q_atoms_t: `[L]` or `[..., L]` atoms at the destination.
       q_logits_t: `[..., A, L]` logits at the destination.
-      stop_target_gradients: whether the target counts as a constant.
+      stop_target_gradients: whether to treat the target as a constant.
 
     Returns:
       `[...]` losses.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
       TypeError: if the actions are not integers.
     """
     name = "categorical_q_learning"
@@ -225,7 +229,7 @@ def categorical_double_q_learning(
     q_t_selector: ArrayLike,
     stop_target_gradients: bool = True,
 ) -> jax.Array:
-    """As `categorical_q_learning`, with the action at the destination chosen by `q_t_selector`.
+    """Return the loss of C51 with the action at the destination selected by `q_t_selector`.
 
     See "A Distributional Perspective on Reinforcement Learning" by Bellemare et al. (2017,
     https://arxiv.org/abs/1707.06887), and "Double Q-learning" by van Hasselt (2010,
@@ -236,17 +240,17 @@ def categorical_double_q_learning(
       q_logits_tm1: `[..., A, K]` logits at the source.
       a_tm1: `[...]` action indices.
       r_t: `[...]` rewards.
-      discount_t: `[...]` discounts, gamma times 0 at a termination.
+      discount_t: `[...]` discounts: gamma, and 0 at a termination.
       q_atoms_t: `[L]` or `[..., L]` atoms at the destination.
       q_logits_t: `[..., A, L]` logits at the destination.
-      q_t_selector: `[..., A]` action values that the action at the destination is chosen by.
-      stop_target_gradients: whether the target counts as a constant.
+      q_t_selector: `[..., A]` action values that select the action at the destination.
+      stop_target_gradients: whether to treat the target as a constant.
 
     Returns:
       `[...]` losses.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
       TypeError: if the actions are not integers.
     """
     name = "categorical_double_q_learning"
@@ -268,16 +272,16 @@ def categorical_double_q_learning(
 def two_hot_loss(
     logits: ArrayLike, targets: ArrayLike, min_value: ArrayLike, max_value: ArrayLike
 ) -> jax.Array:
-    """Cross-entropy of a value's distribution from the two-hot encoding of its target.
+    """Return the cross-entropy between the two-hot encoding of a target and a value distribution.
 
-    See "Mastering Atari, Go, Chess and Shogi by Planning with a Learned Model" by Schrittwieser et
-    al. (2020, https://arxiv.org/abs/1911.08265), appendix F. The value is
-    `transform_from_2hot(softmax(logits), ...)`. Where values span orders of magnitude, squash the
-    targets first, as with `signed_hyperbolic`, and stretch the value.
+    The value of the distribution is `transform_from_2hot(softmax(logits), ...)`. If values span
+    orders of magnitude, squash the targets first, for example by `signed_hyperbolic`, and apply the
+    inverse to the value. See "Mastering Atari, Go, Chess and Shogi by Planning with a Learned
+    Model" by Schrittwieser et al. (2020, https://arxiv.org/abs/1911.08265), appendix F.
 
     Args:
       logits: `[..., K]` logits of the atoms `linspace(min_value, max_value, K)`.
-      targets: `[...]` target values; they count as constants, and beyond the range as its end.
+      targets: `[...]` target values, treated as constants. They are clipped to the range.
       min_value: the first atom.
       max_value: the last atom.
 
@@ -285,7 +289,7 @@ def two_hot_loss(
       `[...]` losses.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
     """
     return _value_loss("two_hot_loss", transform_to_2hot, logits, targets, min_value, max_value)
 
@@ -298,25 +302,25 @@ def hl_gauss_loss(
     max_value: ArrayLike,
     sigma_ratio: ArrayLike = 0.75,
 ) -> jax.Array:
-    """Cross-entropy of a value's distribution from the histogram of a Gaussian about its target.
+    """Return the cross-entropy between a Gaussian histogram of a target and a value distribution.
 
-    See "Stop Regressing: Training Value Functions via Classification for Scalable Deep RL" by
-    Farebrother et al. (2024, https://arxiv.org/abs/2403.03950), section 3.1. The value is
-    `transform_from_hl_gauss(softmax(logits), ...)`.
+    The value of the distribution is `transform_from_hl_gauss(softmax(logits), ...)`. See "Stop
+    Regressing: Training Value Functions via Classification for Scalable Deep RL" by Farebrother et
+    al. (2024, https://arxiv.org/abs/2403.03950), section 3.1.
 
     Args:
       logits: `[..., K]` logits of K bins of equal width.
-      targets: `[...]` target values; they count as constants, and beyond the range as its end.
-      min_value: where the first bin begins.
-      max_value: where the last bin ends.
-      sigma_ratio: standard deviation of the Gaussian in widths of a bin; the paper's choice by
-        default.
+      targets: `[...]` target values, treated as constants. They are clipped to the range.
+      min_value: the lower edge of the first bin.
+      max_value: the upper edge of the last bin.
+      sigma_ratio: standard deviation of the Gaussian in bin widths. The default is the choice of
+        the paper.
 
     Returns:
       `[...]` losses.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
     """
     return _value_loss(
         "hl_gauss_loss",
@@ -332,6 +336,7 @@ def hl_gauss_loss(
 def _value_loss(
     name: str, encode: Callable, logits, targets, min_value, max_value, **options
 ) -> jax.Array:
+    """Return the cross-entropy between the targets, encoded as probabilities, and the logits."""
     leading = shared_shape(name, "K", "K", logits=logits)
     same_shape(name, leading, targets=targets)
     logits, targets = floats(logits=logits, targets=targets)

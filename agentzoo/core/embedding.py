@@ -1,4 +1,4 @@
-"""Inputs for agents that see what they did and what they got."""
+"""Inputs for agents that observe their previous action and reward."""
 
 import jax
 import jax.numpy as jnp
@@ -14,23 +14,24 @@ __all__ = ["embed_oar"]
 def embed_oar(
     features: ArrayLike, action: ArrayLike, reward: ArrayLike, num_actions: int
 ) -> jax.Array:
-    """Observation features, one-hot previous action and squashed previous reward, `[features, one_hot(action), tanh(reward)]`.
+    """Concatenate observation features, the one-hot previous action and the squashed reward.
 
-    See "Recurrent Experience Replay in Distributed Reinforcement Learning" by Kapturowski et al.
-    (2019, https://openreview.net/forum?id=r1lyTjAqYX, section 2.3).
+    The result is `[features, one_hot(action), tanh(reward)]`. See "Recurrent Experience Replay in
+    Distributed Reinforcement Learning" by Kapturowski et al. (2019,
+    https://openreview.net/forum?id=r1lyTjAqYX, section 2.3).
 
     Args:
-      features: `[..., D]` of the observation.
-      action: `[...]` the action that led to it; an index outside of `[0, num_actions)`, such as -1
-        before the first one, gives zeros.
-      reward: `[...]` the reward that came with it.
+      features: `[..., D]` features of the observation.
+      action: `[...]` the action that led to the observation. An index outside `[0, num_actions)`,
+        such as -1 before the first action, gives zeros.
+      reward: `[...]` the reward that came with the observation.
       num_actions: the number of actions.
 
     Returns:
       `[..., D + num_actions + 1]`.
 
     Raises:
-      ShapeError: if the shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
       TypeError: if the actions are not integers.
     """
     leading = values_of("embed_oar", features=features)

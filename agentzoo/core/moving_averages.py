@@ -1,8 +1,8 @@
 """Running statistics of streams: moving averages, and normalisers of observations and rewards.
 
-States are trees of arrays and functions of them are pure, so that they live in the state of an
-agent. Samples may be trees of arrays too. Statistics are kept in float32 or wider, without
-cancellation, and with a mapped axis named they are those of all devices together.
+States are trees of arrays, and the functions that update them are pure, so an agent can keep them
+in its own state. Samples may be trees of arrays too. The statistics are kept in float32 or wider
+and do not lose digits by cancellation. If a mapped axis is named, they cover all devices.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ __all__ = ["EmaMoments", "EmaState", "RewardNormalizer", "RunningMeanStd", "crea
 
 
 class EmaMoments(NamedTuple):
-    """Moments of each leaf of a tree.
+    """The moments of each leaf of a tree.
 
     Attributes:
       mean: a tree of means.
@@ -41,16 +41,17 @@ class EmaMoments(NamedTuple):
 
 
 class EmaState(NamedTuple):
-    """What `create_ema` keeps.
+    """The state of `create_ema`.
 
-    RLax's `mu` and `nu` are averages of `x` and `x^2` that begin at zero, from which no variance
-    can be had where the mean is large. Here both are free of that beginning, and `nu` is centred.
+    RLax's `mu` and `nu` are averages of `x` and `x^2` that start at zero. They give no usable
+    variance if the mean is large. Here, `mu` and `nu` have no bias towards their start, and `nu` is
+    centred.
 
     Attributes:
       mu: a tree of means.
       nu: a tree of variances.
       decay_product: `decay^n` after n updates.
-      rest: a tree, what is to be added to `mu` but too small for its precision.
+      rest: a tree of corrections of `mu` that are too small for its precision.
     """
 
     mu: Any
@@ -59,28 +60,30 @@ class EmaState(NamedTuple):
     rest: Any
 
     def debiased_moments(self) -> EmaMoments:
-        """The moments so far; zeros before the first update."""
+        """Return the moments so far; zeros before the first update."""
         return EmaMoments(self.mu, self.nu)
 
 
 def create_ema(
-    decay: float = 0.999, pmean_axis_name: AxisName = None, axis: int | Sequence[int] | None = None
+    decay: ArrayLike = 0.999,
+    pmean_axis_name: AxisName = None,
+    axis: int | Sequence[int] | None = None,
 ) -> tuple[Callable[[Any], EmaState], Callable[[Any, EmaState], tuple[EmaMoments, EmaState]]]:
-    """Exponential moving averages of the mean and the variance of each leaf of a tree.
+    """Return functions that keep exponential moving averages of the mean and variance of a tree.
 
-    An update multiplies the weight of all earlier samples by `decay`. Weights are divided by their
-    sum, so that zeros from before the first update count for nothing; see "Adam: A Method for
+    An update multiplies the weight of all earlier samples by `decay`. The weights are divided by
+    their sum, so the zeros from before the first update do not count. See "Adam: A Method for
     Stochastic Optimization" by Kingma and Ba (https://arxiv.org/abs/1412.6980, section 3).
 
     Args:
-      decay: in [0, 1).
+      decay: scalar in [0, 1).
       pmean_axis_name: a mapped axis, or several, to average over too.
-      axis: of each leaf to average over; None for all, which leaves a scalar. For one mean per
-        feature of `[T, B, F]` it is `(0, 1)`.
+      axis: the axes of each leaf to average over. None averages over all axes, which leaves a
+        scalar. `(0, 1)` gives one mean per feature of `[T, B, F]`.
 
     Returns:
-      `init(tree) -> state`, which reads the shapes of a tree, and `update(tree, state) -> (moments,
-      state)`.
+      `init(tree) -> state`, which only reads the shapes of a tree, and
+      `update(tree, state) -> (moments, state)`.
     """
     axes = axis if axis is None or isinstance(axis, int) else tuple(axis)
 
@@ -106,12 +109,15 @@ def _update_ema(
     weights = decay * (1 - state.decay_product), 1 - decay
     all_sum = AllSum(axis_name)
 
+    def reduced_axes(leaf) -> tuple[int, ...]:
+        if axes is None:
+            return tuple(range(jnp.ndim(leaf)))
+        # The modulus turns a negative axis, which counts from the end, into one from the start.
+        return tuple(i % jnp.ndim(leaf) for i in (axes if isinstance(axes, tuple) else (axes,)))
+
     def move(leaf, mean, rest, variance):
-        reduced = (
-            range(jnp.ndim(leaf)) if axes is None else axes if isinstance(axes, tuple) else (axes,)
-        )
-        reduced = tuple(i % jnp.ndim(leaf) for i in reduced)
-        count = all_sum(jnp.size(leaf) // mean.size)
+        reduced = reduced_axes(leaf)
+        count = all_sum(jnp.size(leaf) // mean.size)  # the elements that each mean averages
         batch = moments(
             leaf, lambda x: all_sum(x / count, reduced), lambda m: jnp.expand_dims(m, reduced)
         )
@@ -122,17 +128,17 @@ def _update_ema(
 
 
 class RunningMeanStd(NamedTuple):
-    """Mean and variance of each element over all samples so far, to normalise observations with.
+    """Mean and variance of each element over all samples so far, to normalise observations.
 
-    However the samples are divided into batches and over devices, the statistics are those of all
-    of them at once, up to rounding; see "Updating Formulae and a Pairwise Algorithm for Computing
-    Sample Variances" by Chan, Golub and LeVeque (1979).
+    The statistics do not depend on how the samples are divided into batches and over devices, up to
+    rounding. See "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances" by
+    Chan, Golub and LeVeque (1979).
 
     Attributes:
       count: sum of the weights of all samples.
-      mean: a tree of means, each of the shape of one sample.
+      mean: a tree of means, each with the shape of one sample.
       variance: a tree of variances, `mean((x - mean(x))^2)`; ones before the first sample.
-      rest: a tree, what is to be added to `mean` but too small for its precision.
+      rest: a tree of corrections of `mean` that are too small for its precision.
     """
 
     count: jax.Array
@@ -142,10 +148,10 @@ class RunningMeanStd(NamedTuple):
 
     @classmethod
     def init(cls, example: Any) -> "RunningMeanStd":
-        """Statistics of no samples; normalising with them changes nothing.
+        """Return the statistics of no samples, which normalise by doing nothing.
 
         Args:
-          example: one sample, a tree of arrays of which only the shapes are read.
+          example: one sample, a tree of arrays. Only its shapes are read.
         """
         zeros = _zeros(example, axes=())
         return cls(jnp.zeros(()), zeros, jax.tree.map(jnp.ones_like, zeros), zeros)
@@ -153,39 +159,39 @@ class RunningMeanStd(NamedTuple):
     def update(
         self, x: Any, weights: ArrayLike | None = None, axis_name: AxisName = None
     ) -> "RunningMeanStd":
-        """The statistics with more samples.
+        """Return the statistics with more samples.
 
         Args:
           x: samples, a tree of `[..., *sample]` with any leading axes.
-          weights: `[...]` the weight of each sample, or a mask; None for ones. Samples of weight 0
-            may be anything.
+          weights: `[...]` the weight of each sample, or a mask; ones if None. A sample of weight 0
+            may hold any values, including NaN.
           axis_name: a mapped axis, or several, over which the samples are divided.
 
         Returns:
-          Statistics that are the same on all devices if they were before.
+          Statistics that are the same on all devices, if they were the same before.
 
         Raises:
-          ShapeError: if shapes do not fit together.
+          ShapeError: if the shapes are incompatible.
         """
         return _update(self, x, weights, hashable(axis_name))
 
     def merge(self, other: "RunningMeanStd") -> "RunningMeanStd":
-        """The statistics of the samples of both, these and those of `other`."""
+        """Return the statistics of these samples and the samples of `other` together."""
         return _merge(self, other)
 
     def normalize(self, x: Any, clip: ArrayLike = 10.0, epsilon: ArrayLike = 1e-8) -> Any:
-        """`(x - mean) / sqrt(variance + epsilon)`, clipped to `[-clip, clip]`.
+        """Normalise `x`: `(x - mean) / sqrt(variance + epsilon)`, clipped to `[-clip, clip]`.
 
         Args:
           x: a tree of `[..., *sample]` with any leading axes.
-          clip: `inf` for no limit.
-          epsilon: keeps the result small where the variance is zero.
+          clip: scalar limit of the result; `inf` for no limit.
+          epsilon: scalar that keeps the result small where the variance is zero.
 
         Returns:
-          A tree of floats of the same shapes.
+          A tree of floats with the same shapes.
 
         Raises:
-          ShapeError: if the shapes are not those of samples.
+          ShapeError: if the shapes do not match the samples.
         """
         return _normalize(self, x, clip, epsilon)
 
@@ -242,39 +248,42 @@ def _normalize(state: RunningMeanStd, x: Any, clip: ArrayLike, epsilon: ArrayLik
 
 
 def _leading_axes(method: str, x: Any, state: RunningMeanStd) -> tuple[int, ...]:
-    """The axes in front of those of a sample, which all leaves share."""
+    """Return the axes in front of the axes of a sample, which all leaves of `x` share."""
     if jax.tree.structure(x) != jax.tree.structure(state.mean):
         raise ShapeError(
-            f"RunningMeanStd.{method}: 'x' must be a tree like {jax.tree.structure(state.mean)}, but is {jax.tree.structure(x)}."
+            f"RunningMeanStd.{method}: 'x' has the structure {jax.tree.structure(x)}. Pass a tree "
+            f"with the structure {jax.tree.structure(state.mean)}."
         )
     found = set()
-    for (path, leaf), mean in zip(
-        jax.tree_util.tree_leaves_with_path(x), jax.tree.leaves(state.mean), strict=True
-    ):
-        split = jnp.ndim(leaf) - jnp.ndim(mean)
+    leaves = jax.tree_util.tree_leaves_with_path(x)
+    for (path, leaf), mean in zip(leaves, jax.tree.leaves(state.mean), strict=True):
+        split = jnp.ndim(leaf) - jnp.ndim(mean)  # the number of leading axes
         if split < 0 or jnp.shape(leaf)[split:] != jnp.shape(mean):
             raise ShapeError(
-                f"RunningMeanStd.{method}: 'x{jax.tree_util.keystr(path)}' must have the shape {jnp.shape(mean)} of a sample behind any "
-                f"leading axes, but has {jnp.shape(leaf)}."
+                f"RunningMeanStd.{method}: 'x{jax.tree_util.keystr(path)}' has shape "
+                f"{jnp.shape(leaf)}. Pass an array whose last axes have the shape of a sample, "
+                f"{jnp.shape(mean)}."
             )
         found.add(jnp.shape(leaf)[:split])
     if len(found) > 1:
         raise ShapeError(
-            f"RunningMeanStd.{method}: the arrays of 'x' must share their leading axes, but have {sorted(found)}."
+            f"RunningMeanStd.{method}: the arrays of 'x' have different leading axes, "
+            f"{sorted(found)}. Pass arrays that share their leading axes."
         )
     return found.pop()
 
 
 class RewardNormalizer(NamedTuple):
-    """Divides rewards by the running standard deviation of their discounted sum, so that returns have a scale of about one.
+    """Scales rewards so that returns have a standard deviation of about one.
 
-    The sum is `g_t = r_t + gamma * g_tm1`, from zero at the beginning of an episode: over rewards
-    that have been, unlike a return. See "Implementation Matters in Deep Policy Gradients" by
-    Engstrom et al. (https://arxiv.org/abs/2005.12729, algorithm 1).
+    Rewards are divided by the running standard deviation of their discounted sum,
+    `g_t = r_t + gamma * g_tm1`, which starts at zero in each episode. Unlike a return, it sums past
+    rewards. See "Implementation Matters in Deep Policy Gradients" by Engstrom et al.
+    (https://arxiv.org/abs/2005.12729, algorithm 1).
 
     Attributes:
-      returns: `[...]` the sum in each environment, zero where an episode is about to begin.
-      statistics: of the sums so far.
+      returns: `[...]` the sum in each environment; zero where an episode is about to start.
+      statistics: statistics of all sums so far.
     """
 
     returns: jax.Array
@@ -282,10 +291,10 @@ class RewardNormalizer(NamedTuple):
 
     @classmethod
     def init(cls, shape: int | Sequence[int] = ()) -> "RewardNormalizer":
-        """Statistics of no rewards; dividing by them changes nothing.
+        """Return the statistics of no rewards, which normalise by doing nothing.
 
         Args:
-          shape: of the rewards of one step: the number of environments, or `()` for one.
+          shape: the shape of the rewards of one step: the number of environments, or `()` for one.
         """
         return cls(jnp.zeros(shape), RunningMeanStd.init(0.0))
 
@@ -297,33 +306,34 @@ class RewardNormalizer(NamedTuple):
         mask: ArrayLike | None = None,
         axis_name: AxisName = None,
     ) -> "RewardNormalizer":
-        """The statistics with more steps.
+        """Return the statistics with more steps.
 
         Args:
-          r_t: `[T, ...]` rewards, time first, going on where the last update ended.
-          last_t: `[T, ...]` true where the episode ended. It may have been terminated or truncated:
-            what comes next is another episode.
-          gamma: discount per step, a scalar.
-          mask: `[T, ...]` false for a step that never happened; None if all did.
-          axis_name: a mapped axis, or several, over which environments are divided.
+          r_t: `[T, ...]` rewards, which continue where the last update ended.
+          last_t: `[T, ...]` true where the step ends an episode, by termination or by truncation.
+          gamma: scalar discount per step.
+          mask: `[T, ...]` true where the step happened; every step if None.
+          axis_name: a mapped axis, or several, over which the environments are divided.
 
         Returns:
-          A state of which `statistics` are the same on all devices, if they were before.
+          A state whose `statistics` are the same on all devices, if they were the same before.
 
         Raises:
-          ShapeError: if shapes do not fit together.
+          ShapeError: if the shapes are incompatible.
         """
         return _update_rewards(self, r_t, last_t, gamma, mask, hashable(axis_name))
 
     def normalize(
         self, r_t: ArrayLike, clip: ArrayLike = 10.0, epsilon: ArrayLike = 1e-8
     ) -> jax.Array:
-        """`r_t / sqrt(variance + epsilon)`, clipped to `[-clip, clip]`; the mean stays, as it tells how good a policy is.
+        """Scale rewards: `r_t / sqrt(variance + epsilon)`, clipped to `[-clip, clip]`.
+
+        The mean is not subtracted, because it shows how good the policy is.
 
         Args:
-          r_t: rewards, any shape.
-          clip: `inf` for no limit.
-          epsilon: keeps the result small where the variance is zero.
+          r_t: rewards of any shape.
+          clip: scalar limit of the result; `inf` for no limit.
+          epsilon: scalar that keeps the result small where the variance is zero.
 
         Returns:
           Floats of the same shape.
@@ -343,7 +353,8 @@ def _update_rewards(
     r_t, happened = at_least_float32(r_t), jnp.asarray(True if mask is None else mask, bool)
     if r_t.ndim < 1 or r_t.shape[1:] != state.returns.shape:
         raise ShapeError(
-            f"RewardNormalizer.update: 'r_t' must have shape [T{''.join(f', {n}' for n in state.returns.shape)}], but has {r_t.shape}."
+            f"RewardNormalizer.update: 'r_t' has shape {r_t.shape}. Pass an array of shape "
+            f"[T{''.join(f', {n}' for n in state.returns.shape)}]."
         )
     same_shape("RewardNormalizer.update", r_t.shape, last_t=last_t, mask=happened)
     same_shape("RewardNormalizer.update", (), gamma=gamma)
@@ -351,12 +362,14 @@ def _update_rewards(
         jnp.broadcast_to(x, r_t.shape) for x in (jnp.asarray(last_t, bool), happened)
     )
 
-    def carry(g_t, r, last, real):  # the sum that the next step adds to
+    def carry(g_t, r, last, real):
+        """Return the sum that the next step continues: 0 after the end of an episode."""
         return jnp.where(real, jnp.where(last, 0, r + gamma * g_t), g_t).astype(r_t.dtype)
 
     carried = recurrence(
         carry, state.returns.astype(r_t.dtype), r_t, last_t, happened, reverse=False
     )
+    # Step t continues what step t - 1 carried, and the first step what the last update carried.
     g_t = r_t + gamma * jnp.concatenate([state.returns[None], carried[:-1]])
     returns = carried[-1].astype(state.returns.dtype)
     return RewardNormalizer(returns, state.statistics.update(g_t, happened, axis_name))
@@ -372,7 +385,7 @@ def _normalize_rewards(
 
 
 def _zeros(tree: Any, axes: int | tuple[int, ...] | None) -> Any:
-    """Zeros of the shapes that means over the axes of each leaf have."""
+    """Return zeros with the shapes of the means over the given axes of each leaf."""
     shapes = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), tree
     )

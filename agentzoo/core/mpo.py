@@ -31,6 +31,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from agentzoo.core._operator import (
+    Reduction,
     ShapeError,
     floats,
     operator,
@@ -822,7 +823,7 @@ def gaussian_mpo_loss(
     action_minimum: ArrayLike = -1.0,
     action_maximum: ArrayLike = 1.0,
     w_t: ArrayLike | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> tuple[jax.Array, GaussianMpoStatistics]:
     """MPO's whole loss for a diagonal Gaussian policy, with separate KL constraints on its mean and its standard deviation.
 
@@ -1069,7 +1070,7 @@ def categorical_mpo_loss(
     epsilon: ArrayLike = 0.1,
     epsilon_kl: ArrayLike = 0.01,
     w_t: ArrayLike | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> tuple[jax.Array, CategoricalMpoStatistics]:
     """MPO's whole loss for a categorical policy, summed over all actions instead of samples.
 

@@ -8,7 +8,7 @@ https://arxiv.org/abs/1907.03687).
 
 import inspect
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, Concatenate, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 
 from agentzoo.core import transforms
 from agentzoo.core._operator import (
+    Arguments,
     actions,
     floats,
     operator,
@@ -198,7 +199,9 @@ def unbiased_transform_pair(
     )
 
 
-def transform_values(build_targets: Callable, *value_argnums: int) -> Callable:
+def transform_values(
+    build_targets: Callable[Arguments, jax.Array], *value_argnums: int
+) -> Callable[Concatenate[TxPair, Arguments], jax.Array]:
     """Makes a function that computes targets from values work in a transformed space.
 
     Args:
@@ -209,15 +212,16 @@ def transform_values(build_targets: Callable, *value_argnums: int) -> Callable:
       A function with the arguments of `build_targets` after a `TxPair`. It computes
       `tx.apply(build_targets(...))` with the values `tx.apply_inv(value)`.
     """
+    build = cast(Callable[..., jax.Array], build_targets)
     signature = inspect.signature(build_targets)
     value_names = {list(signature.parameters)[i] for i in value_argnums}
 
-    def transformed(tx_pair: TxPair, *args, **kwargs) -> jax.Array:
-        args = [tx_pair.apply_inv(x) if i in value_argnums else x for i, x in enumerate(args)]
-        kwargs = {
+    def transformed(tx_pair: TxPair, /, *args: Any, **kwargs: Any) -> jax.Array:
+        by_place = [tx_pair.apply_inv(x) if i in value_argnums else x for i, x in enumerate(args)]
+        by_name = {
             name: tx_pair.apply_inv(x) if name in value_names else x for name, x in kwargs.items()
         }
-        return tx_pair.apply(build_targets(*args, **kwargs))
+        return tx_pair.apply(build(*by_place, **by_name))
 
     transformed.__name__ = transformed.__qualname__ = f"transformed_{build_targets.__name__}"
     inverses = ", ".join(f"tx_pair.apply_inv({name})" for name in sorted(value_names))
@@ -260,18 +264,18 @@ def transformed_q_lambda(
       q_tm1: `[T, ..., A]` transformed action values at the source.
       a_tm1: `[T, ...]` action indices.
       r_t: `[T, ...]` rewards.
-      discount_t: `[T, ...]` discounts, gamma times 0 at a termination.
+      discount_t: `[T, ...]` discounts: gamma, and 0 at a termination.
       q_t: `[T, ..., A]` transformed action values at the destination.
       lambda_: `[T, ...]` or scalar mixing parameters; Watkins' are 0 where the action at the
         destination was not greedy.
-      stop_target_gradients: whether the target counts as a constant.
+      stop_target_gradients: whether to treat the target as a constant.
       tx_pair: the transform, which must be increasing.
 
     Returns:
       `[T, ...]` errors.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
       TypeError: if the actions are not integers.
     """
     leading = values_of("transformed_q_lambda", q_tm1=q_tm1, q_t=q_t)
@@ -309,16 +313,16 @@ def transformed_n_step_q_learning(
       target_q_t: `[T, ..., A]` transformed action values at the destination, of the target network.
       a_t: `[T, ...]` indices of the action that values the destination.
       r_t: `[T, ...]` rewards.
-      discount_t: `[T, ...]` discounts, gamma times 0 at a termination.
+      discount_t: `[T, ...]` discounts: gamma, and 0 at a termination.
       n: the number of steps, at least 1; a Python integer.
-      stop_target_gradients: whether the target counts as a constant.
+      stop_target_gradients: whether to treat the target as a constant.
       tx_pair: the transform.
 
     Returns:
       `[T, ...]` errors.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
       TypeError: if the actions are not integers.
       ValueError: if `n` is less than 1.
     """
@@ -363,19 +367,19 @@ def transformed_retrace(
       a_tm1: `[T, ...]` action indices.
       a_t: `[T, ...]` indices of the action taken at the destination.
       r_t: `[T, ...]` rewards.
-      discount_t: `[T, ...]` discounts, gamma times 0 at a termination.
+      discount_t: `[T, ...]` discounts: gamma, and 0 at a termination.
       pi_t: `[T, ..., A]` probabilities of the target policy at the destination.
       mu_t: `[T, ...]` probability with which the behaviour took `a_t`.
       lambda_: `[T, ...]` or scalar mixing parameters.
       eps: keeps the ratio finite where `mu_t` is 0.
-      stop_target_gradients: whether the target counts as a constant.
+      stop_target_gradients: whether to treat the target as a constant.
       tx_pair: the transform.
 
     Returns:
       `[T, ...]` errors.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
       TypeError: if the actions are not integers.
     """
     leading = values_of("transformed_retrace", q_tm1=q_tm1, q_t=q_t, pi_t=pi_t)

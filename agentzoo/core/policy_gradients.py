@@ -8,13 +8,14 @@ says what the sum of losses is divided by: "mean" by the number of steps, whatev
 """
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from agentzoo.core._operator import (
+    Reduction,
     actions,
     floats,
     operator,
@@ -88,7 +89,7 @@ def policy_gradient_loss(
     adv_t: ArrayLike,
     w_t: ArrayLike | None = None,
     use_stop_gradient: bool = True,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> jax.Array:
     """Policy gradient of a categorical policy, `-mean(w_t * log softmax(logits_t)[a_t] * adv_t)`.
 
@@ -125,7 +126,7 @@ def log_prob_policy_gradient_loss(
     adv_t: ArrayLike,
     w_t: ArrayLike | None = None,
     use_stop_gradient: bool = True,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> jax.Array:
     """Policy gradient of any policy from the log-probabilities of the actions taken, `-mean(w_t * log_prob_t * adv_t)`.
 
@@ -158,7 +159,7 @@ def sampled_policy_gradient_loss(
     adv_t: ArrayLike,
     w_t: ArrayLike | None = None,
     use_stop_gradient: bool = True,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> jax.Array:
     """Policy gradient of any distribution, `-mean(w_t * distribution.log_prob(a_t) * adv_t)` with constant actions.
 
@@ -188,7 +189,7 @@ def sampled_policy_gradient_loss(
 
 @operator(static=("reduction",))
 def entropy_loss(
-    logits_t: ArrayLike, w_t: ArrayLike | None = None, reduction: str = "mean"
+    logits_t: ArrayLike, w_t: ArrayLike | None = None, reduction: Reduction = "mean"
 ) -> jax.Array:
     """Entropy bonus of a categorical policy, `-mean(w_t * H(softmax(logits_t)))`.
 
@@ -227,7 +228,7 @@ def qpg_loss(
     q_t: ArrayLike,
     use_stop_gradient: bool = True,
     w_t: ArrayLike | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> jax.Array:
     """Q-based policy gradient over all actions, `-mean(sum_a pi[a] * adv[a])`, where `adv = q_t - sum_b pi[b] * q_t[b]`.
 
@@ -259,7 +260,7 @@ def rm_loss(
     q_t: ArrayLike,
     use_stop_gradient: bool = True,
     w_t: ArrayLike | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> jax.Array:
     """Regret-matching policy gradient, `-mean(sum_a pi[a] * max(adv[a], 0))`, where `adv = q_t - sum_b pi[b] * q_t[b]`.
 
@@ -290,7 +291,7 @@ def rpg_loss(
     q_t: ArrayLike,
     use_stop_gradient: bool = True,
     w_t: ArrayLike | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> jax.Array:
     """Regret policy gradient, `mean(sum_a max(q_t[a] - sum_b pi[b] * q_t[b], 0))`, an upper bound on the regret.
 
@@ -361,7 +362,7 @@ def clipped_surrogate_pg_loss(
     epsilon: ArrayLike,
     use_stop_gradient: bool = True,
     w_t: ArrayLike | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> jax.Array:
     """PPO's policy loss, `-mean(min(prob_ratios_t * adv_t, clip(prob_ratios_t, 1 - epsilon, 1 + epsilon) * adv_t))`.
 
@@ -401,7 +402,7 @@ def clipped_value_loss(
     epsilon: ArrayLike,
     w_t: ArrayLike | None = None,
     use_stop_gradient: bool = True,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> jax.Array:
     """PPO's value loss, `mean(0.5 * max((v_t - target_t)^2, (clipped_t - target_t)^2))`.
 
@@ -445,8 +446,8 @@ def approximate_kl(
     log_prob_t: ArrayLike,
     old_log_prob_t: ArrayLike,
     w_t: ArrayLike | None = None,
-    estimator: str = "k3",
-    reduction: str = "mean",
+    estimator: Literal["k1", "k2", "k3"] = "k3",
+    reduction: Reduction = "mean",
 ) -> jax.Array:
     """Estimates `KL(old policy || policy)` from the log-probabilities of the actions that the old policy has taken.
 
@@ -489,7 +490,7 @@ def clip_fraction(
     prob_ratios_t: ArrayLike,
     epsilon: ArrayLike,
     w_t: ArrayLike | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> jax.Array:
     """The share of steps whose ratio lies outside `[1 - epsilon, 1 + epsilon]`, where `clipped_surrogate_pg_loss` clips.
 

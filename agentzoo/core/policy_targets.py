@@ -11,7 +11,14 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from agentzoo.core._operator import ShapeError, floats, python_values, reduce_loss, stop_gradient_if
+from agentzoo.core._operator import (
+    Reduction,
+    ShapeError,
+    floats,
+    python_values,
+    reduce_loss,
+    stop_gradient_if,
+)
 
 __all__ = [
     "PolicyTarget",
@@ -76,7 +83,7 @@ def sampled_policy_distillation_loss(
     distribution: Any,
     policy_targets: PolicyTarget,
     stop_target_gradients: bool = True,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> jax.Array:
     """Cross-entropy of sampled targets, `-mean(weights * distribution.log_prob(actions))`.
 

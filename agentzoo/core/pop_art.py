@@ -1,11 +1,13 @@
-"""PopArt: a linear layer learns normalised targets, and its outputs stay what they are when the normalisation moves.
+"""PopArt: normalised targets for a linear layer that preserve the layer's outputs.
 
-Each of K outputs (tasks, say) has statistics of its own. Targets and values `[...]` come with
-indices of the same shape that say which output they belong to. `popart` and its parts act on
-statistics and parameters that the caller keeps together; `PopArt` keeps them together itself, and
-is the safer choice. See "Learning values across many orders of magnitude" by van Hasselt et al.
-(2016, https://arxiv.org/abs/1602.07714), and for several outputs "Multi-task Deep Reinforcement
-Learning with PopArt" by Hessel et al. (2018, https://arxiv.org/abs/1809.04474).
+A linear layer learns targets that are normalised by running statistics. When the statistics change,
+the parameters of the layer change with them, so that its unnormalised outputs stay the same. Each
+of K outputs (for example, tasks) has its own statistics. Targets and values `[...]` come with
+indices of the same shape that say which output they belong to. `popart` and its parts, `art` and
+`pop`, work on statistics and parameters that the caller keeps together. `PopArt` keeps them
+together itself and is the safer choice. See "Learning values across many orders of magnitude" by
+van Hasselt et al. (2016, https://arxiv.org/abs/1602.07714), and for several outputs "Multi-task
+Deep Reinforcement Learning with PopArt" by Hessel et al. (2018, https://arxiv.org/abs/1809.04474).
 """
 
 from collections.abc import Callable, Mapping
@@ -40,11 +42,11 @@ class PopArtState(NamedTuple):
 
     Attributes:
       shift: `[K]` means.
-      scale: `[K]` standard deviations, within bounds.
+      scale: `[K]` standard deviations, clipped to the bounds.
       second_moment: `[K]` mean squares.
-      moments: what the above are computed from, as `scale` may be at a bound and `second_moment -
-        shift^2` has no digit left where the mean is large. A state made of the first three alone
-        works, with that error.
+      moments: the unclipped moments that the other fields are computed from. They are needed
+        because `scale` may be clipped, and `second_moment - shift^2` has no correct digit if the
+        mean is large. A state without them works, but with that error.
     """
 
     shift: ArrayLike
@@ -57,8 +59,8 @@ class PopArtOutput(NamedTuple):
     """An output of the linear layer.
 
     Attributes:
-      normalized: what the layer computes, and what its loss is about.
-      unnormalized: the same on the scale of the targets.
+      normalized: what the layer computes and what its loss compares with normalised targets.
+      unnormalized: the same value on the scale of the targets.
     """
 
     normalized: jax.Array
@@ -67,12 +69,12 @@ class PopArtOutput(NamedTuple):
 
 @operator
 def normalize(state: PopArtState, unnormalized: ArrayLike, indices: ArrayLike) -> jax.Array:
-    """`(unnormalized - shift[indices]) / scale[indices]`.
+    """Normalise targets: `(unnormalized - shift[indices]) / scale[indices]`.
 
     Args:
       state: statistics of K outputs.
       unnormalized: `[...]` targets.
-      indices: `[...]` or one for all, the outputs they belong to.
+      indices: `[...]` the output that each target belongs to, or a scalar for all targets.
 
     Returns:
       `[...]`; NaN where an index is out of range.
@@ -90,12 +92,12 @@ def normalize(state: PopArtState, unnormalized: ArrayLike, indices: ArrayLike) -
 
 @operator
 def unnormalize(state: PopArtState, normalized: ArrayLike, indices: ArrayLike) -> jax.Array:
-    """`scale[indices] * normalized + shift[indices]`.
+    """Undo `normalize`: `scale[indices] * normalized + shift[indices]`.
 
     Args:
       state: statistics of K outputs.
       normalized: `[...]` values.
-      indices: `[...]` or one for all, the outputs they belong to.
+      indices: `[...]` the output that each value belongs to, or a scalar for all values.
 
     Returns:
       `[...]`; NaN where an index is out of range.
@@ -107,33 +109,32 @@ def unnormalize(state: PopArtState, normalized: ArrayLike, indices: ArrayLike) -
     normalized, shift, scale = floats(normalized=normalized, shift=state.shift, scale=state.scale)
     indices = _indices("unnormalize", indices, normalized.shape)
     known = (indices >= 0) & (indices < shift.size)
-    # A choice between product and sum keeps compilers from fusing them, so that the product is
-    # rounded as a quotient is.
-    return jnp.where(known, jnp.take(scale, indices, mode="clip") * normalized, jnp.nan) + jnp.take(
-        shift, indices, mode="clip"
-    )
+    # `where` keeps compilers from fusing the product and the sum, so that the product is rounded.
+    scaled = jnp.where(known, jnp.take(scale, indices, mode="clip") * normalized, jnp.nan)
+    return scaled + jnp.take(shift, indices, mode="clip")
 
 
 @operator
 def unnormalize_linear(state: PopArtState, inputs: ArrayLike, indices: ArrayLike) -> PopArtOutput:
-    """Picks an output of the linear layer, and puts it on the scale of its targets.
+    """Select an output of the linear layer, and return it normalised and unnormalised.
 
     Args:
       state: statistics of K outputs.
-      inputs: `[..., K]` what the linear layer has computed.
-      indices: `[...]` or one for all, the outputs to pick.
+      inputs: `[..., K]` outputs of the linear layer.
+      indices: `[...]` the outputs to select, or a scalar for one output everywhere.
 
     Returns:
-      `[...]` normalized and unnormalized; NaN where an index is out of range.
+      `[...]` normalized and unnormalized values; NaN where an index is out of range.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
       TypeError: if the indices are not integers.
     """
     (inputs,) = floats(inputs=inputs)
     if inputs.shape[-1:] != jnp.shape(state.shift):
         raise ShapeError(
-            f"unnormalize_linear: 'inputs' must have shape [..., {jnp.size(state.shift)}], but has shape {inputs.shape}."
+            f"unnormalize_linear: 'inputs' has shape {inputs.shape}. Pass an array of shape "
+            f"[..., {jnp.size(state.shift)}]."
         )
     normalized = batched_index(inputs, _indices("unnormalize_linear", indices, inputs.shape[:-1]))
     return PopArtOutput(normalized, unnormalize(state, normalized, indices))
@@ -149,25 +150,28 @@ def art(
     axis_name: AxisName = None,
     batch_step: str = "sequential",
 ) -> PopArtState:
-    """Adapts the statistics to targets: "ART" of van Hasselt et al., section 2.2.
+    """Adapt the statistics to targets ("ART" in van Hasselt et al., section 2.2).
 
-    For the n targets of an output with mean m, `shift += weight * (m - shift)`, and likewise for
-    the second moment. The variance is updated by itself, as by Chan, Golub and LeVeque (1979), so
-    that it is exact at any mean.
+    For n targets of an output with mean m, the update is `shift += weight * (m - shift)`, and
+    likewise for the second moment. The variance is updated separately by the formula of Chan, Golub
+    and LeVeque (1979), so it is exact for any mean. `batch_step` sets the weight of n targets:
+
+    * "sequential": `1 - (1 - step_size)^n`, the weight of n updates with one target each.
+    * "mean": `step_size`.
+    * "sum": `n * step_size`, as in RLax. It is close to "sequential" if it is small. If it is above
+    1,
+      the mean overshoots and the variance turns negative.
 
     Args:
       state: statistics of K outputs.
       targets: `[...]` of any shape.
-      indices: `[...]` or one for all, the outputs they belong to. Targets of an index out of range
-        do not count.
-      step_size: weight of one target, in [0, 1]; a scalar or `[K]`, as are the bounds.
-      scale_lb: lower bound of the scale.
-      scale_ub: upper bound of the scale.
-      axis_name: a mapped axis, or several, over which there are more targets.
-      batch_step: the weight of n targets: "sequential" for `1 - (1 - step_size)^n`, which n updates
-        with one target each would have; "mean" for `step_size`; "sum" for `n * step_size`, which
-        RLax has: the same as the first where it is small, but it overshoots, and the variance turns
-        negative, where it is above 1.
+      indices: `[...]` the output that each target belongs to, or a scalar for all targets. Targets
+        with an index out of range do not count.
+      step_size: weight of one target, in [0, 1]; a scalar or `[K]`.
+      scale_lb: lower bound of the scale; a scalar or `[K]`.
+      scale_ub: upper bound of the scale; a scalar or `[K]`.
+      axis_name: a mapped axis, or several, over which the targets are divided.
+      batch_step: "sequential", "mean" or "sum".
 
     Returns:
       The new statistics.
@@ -175,7 +179,7 @@ def art(
     Raises:
       ShapeError: if the shapes differ.
       TypeError: if the indices are not integers.
-      ValueError: if there is no such `batch_step`.
+      ValueError: if `batch_step` is unknown.
     """
     return _art(
         state, targets, indices, step_size, scale_lb, scale_ub, hashable(axis_name), batch_step
@@ -206,7 +210,7 @@ def _art(
     }
     if batch_step not in weights:
         raise ValueError(
-            f"art: batch_step={batch_step!r} is unknown; choose 'sequential', 'mean' or 'sum'."
+            f"art: batch_step={batch_step!r} is unknown. Choose 'sequential', 'mean' or 'sum'."
         )
     new = mix(old, batch, 1 - weights[batch_step], weights[batch_step])
     scale = jnp.clip(jnp.sqrt(jnp.maximum(new.variance, 0)), scale_lb, scale_ub)
@@ -214,22 +218,23 @@ def _art(
 
 
 def pop(params: LinearParams, old: PopArtState, new: PopArtState) -> dict[str, Any]:
-    """Moves the parameters of the linear layer with the statistics: "POP" of van Hasselt et al., section 2.1.
+    """Update the parameters of the linear layer so that its unnormalised outputs stay the same.
 
-    `w <- w * old.scale / new.scale` and `b <- (old.scale * b + old.shift - new.shift) / new.scale`,
-    so that `scale * (x w + b) + shift` is what it was.
+    This is "POP" in van Hasselt et al., section 2.1: `w <- w * old.scale / new.scale` and
+    `b <- (old.scale * b + old.shift - new.shift) / new.scale`, so that `scale * (x w + b) + shift`
+    does not change.
 
     Args:
-      params: `w` of `[..., K]` and `b` of `[K]`. Where there are statistics of one output alone,
-        all outputs of the layer share them, as the action values of one task do.
+      params: `w` of `[..., K]` and `b` of `[K]`. If the statistics have a single output, all
+        outputs of the layer share it, such as the action values of one task.
       old: the statistics that the parameters belong to.
-      new: the statistics that they are to belong to.
+      new: the statistics that the new parameters will belong to.
 
     Returns:
       Parameters with the new `w` and `b`.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
     """
     w, b = _pop(params["w"], params["b"], old, new)
     return {**params, "w": w, "b": b}
@@ -242,17 +247,19 @@ def _pop(
     shape, outputs = jnp.shape(old.shift), jnp.shape(b)
     if jnp.shape(new.shift) != shape:
         raise ShapeError(
-            f"pop: 'new' must have as many outputs as 'old', {shape}, but has {jnp.shape(new.shift)}."
+            f"pop: 'new' has {jnp.shape(new.shift)} outputs. Pass statistics with as many outputs "
+            f"as 'old', {shape}."
         )
     for name, found in [("params['w']", jnp.shape(w)[-1:]), ("params['b']", outputs)]:
         if len(outputs) != 1 or found != (outputs if shape == (1,) else shape):
             raise ShapeError(
-                f"pop: {name!r} must have as many outputs as 'old', {shape}, but has {found}."
+                f"pop: {name!r} has {found} outputs. Pass parameters with as many outputs as "
+                f"'old', {shape}."
             )
     ratio = jnp.divide(old.scale, new.scale)
-    return jnp.multiply(w, jnp.broadcast_to(ratio, jnp.shape(w))), jnp.multiply(
-        b, ratio
-    ) + jnp.subtract(old.shift, new.shift) / new.scale
+    new_w = jnp.multiply(w, jnp.broadcast_to(ratio, jnp.shape(w)))
+    new_b = jnp.multiply(b, ratio) + jnp.subtract(old.shift, new.shift) / new.scale
+    return new_w, new_b
 
 
 def popart(
@@ -266,22 +273,22 @@ def popart(
     Callable[[], PopArtState],
     Callable[[LinearParams, PopArtState, ArrayLike, ArrayLike], tuple[LinearParams, PopArtState]],
 ]:
-    """`art` followed by `pop`.
+    """Return functions that apply `art` and then `pop`.
 
-    A learner must go on with both things that it returns: the parameters do not fit other
-    statistics. `PopArt` cannot get that wrong.
+    The learner must keep both results of an update, because the parameters belong to the
+    statistics. `PopArt` makes this mistake impossible.
 
     Args:
       num_outputs: the number K of outputs.
-      step_size: see `art`; None leaves everything as it is.
+      step_size: see `art`. With None, an update changes nothing.
       scale_lb: lower bound of the scale.
       scale_ub: upper bound of the scale.
-      axis_name: a mapped axis, or several, over which there are more targets.
+      axis_name: a mapped axis, or several, over which the targets are divided.
       batch_step: see `art`.
 
     Returns:
-      `initial_state() -> state`, shift 0 and scale 1, and `update(params, state, targets, indices)
-      -> (params, state)`.
+      `initial_state() -> state`, with shift 0 and scale 1, and
+      `update(params, state, targets, indices) -> (params, state)`.
     """
 
     def initial_state() -> PopArtState:
@@ -302,17 +309,20 @@ def popart(
 class PopArt(NamedTuple):
     """A linear layer together with the statistics that its parameters belong to.
 
-    Neither moves without the other: `update` moves both and changes no unnormalized output, and a
-    gradient step replaces `params` alone, in the result of `update`::
+    Parameters and statistics change together: `update` changes both and preserves all unnormalised
+    outputs. A gradient step replaces only `params`, in the result of `update`::
 
         pop_art = pop_art.update(targets, indices)
-        grads = jax.grad(lambda params: loss(pop_art._replace(params=params).apply(features,
-        indices)))(pop_art.params) pop_art =
-        pop_art._replace(params=optax.apply_updates(pop_art.params, ...))
+
+        def loss_fn(params):
+            return loss(pop_art._replace(params=params).apply(features, indices))
+
+        grads = jax.grad(loss_fn)(pop_art.params)
+        pop_art = pop_art._replace(params=optax.apply_updates(pop_art.params, ...))
 
     Attributes:
-      params: `w` of `[F, K]` and `b` of `[K]`, to be learned.
-      statistics: of the targets of each output.
+      params: `w` of `[F, K]` and `b` of `[K]`, the parameters to learn.
+      statistics: statistics of the targets of each output.
     """
 
     params: dict[str, jax.Array]
@@ -320,10 +330,10 @@ class PopArt(NamedTuple):
 
     @classmethod
     def init(cls, key: jax.Array, num_inputs: int, num_outputs: int = 1) -> "PopArt":
-        """A layer with shift 0 and scale 1.
+        """Return a layer with random weights, shift 0 and scale 1.
 
         Args:
-          key: a random key for `w`, drawn with variance `1 / num_inputs`.
+          key: a random key for `w`, whose elements have variance `1 / num_inputs`.
           num_inputs: the number F of features.
           num_outputs: the number K of outputs.
         """
@@ -332,14 +342,14 @@ class PopArt(NamedTuple):
         return cls({"w": w, "b": jnp.zeros(num_outputs)}, initial_state())
 
     def apply(self, inputs: ArrayLike, indices: ArrayLike = 0) -> PopArtOutput:
-        """The outputs for features.
+        """Return the outputs of the layer for features.
 
         Args:
-          inputs: `[..., F]`.
-          indices: `[...]` or one for all, the outputs wanted.
+          inputs: `[..., F]` features.
+          indices: `[...]` the outputs to select, or a scalar for one output everywhere.
 
         Returns:
-          `[...]` normalized and unnormalized.
+          `[...]` normalized and unnormalized values.
         """
         outputs = jnp.asarray(inputs) @ self.params["w"]
         return unnormalize_linear(
@@ -347,7 +357,7 @@ class PopArt(NamedTuple):
         )
 
     def normalize(self, targets: ArrayLike, indices: ArrayLike = 0) -> jax.Array:
-        """Targets `[...]` as the normalized output is to learn them."""
+        """Return normalised targets `[...]`, which the normalised output learns."""
         return normalize(self.statistics, targets, indices)
 
     def update(
@@ -360,9 +370,9 @@ class PopArt(NamedTuple):
         axis_name: AxisName = None,
         batch_step: str = "sequential",
     ) -> "PopArt":
-        """Adapts the statistics to targets and moves the parameters along; see `art` for the arguments.
+        """Adapt the statistics to targets, and the parameters to the statistics.
 
-        The defaults are those of Hessel et al.
+        See `art` for the arguments. The defaults are the choice of Hessel et al.
         """
         _, update = popart(
             jnp.size(self.statistics.shift), step_size, scale_lb, scale_ub, axis_name, batch_step
@@ -372,25 +382,27 @@ class PopArt(NamedTuple):
 
 
 def _indices(operator_name: str, indices: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
-    """Indices of the shape of what they belong to; a scalar stands for all."""
+    """Return indices with the given shape; a scalar index is broadcast."""
     indices = jnp.asarray(indices)
     actions(operator_name, shape if indices.ndim else (), indices=indices)
     return jnp.broadcast_to(indices.astype(jnp.promote_types(indices.dtype, jnp.int32)), shape)
 
 
 def _at(statistic: jax.Array, indices: jax.Array) -> jax.Array:
-    """`statistic[indices]`, NaN where an index is out of range."""
-    return jnp.take(
-        statistic, jnp.where(indices < 0, statistic.size, indices), mode="fill", fill_value=jnp.nan
-    )
+    """Return `statistic[indices]`, or NaN where an index is out of range."""
+    # `take` counts negative indices from the end, so they are moved out of range.
+    inside = jnp.where(indices < 0, statistic.size, indices)
+    return jnp.take(statistic, inside, mode="fill", fill_value=jnp.nan)
 
 
 def _cross_replica_scatter_add(
     source: ArrayLike, indices: ArrayLike, updates: ArrayLike, axis_name: AxisName
 ) -> jax.Array:
-    """`source[indices] += updates` with the updates of all devices; indices out of range do not count."""
+    """Return `source` with `source[indices] += updates` of all devices.
+
+    Updates with an index out of range do not count.
+    """
     source, indices, updates = jnp.asarray(source), jnp.asarray(indices), jnp.asarray(updates)
-    here = one_hot(indices, source.size, bool)
-    return source + AllSum(hashable(axis_name))(
-        jnp.where(here, updates[..., None], 0), tuple(range(indices.ndim))
-    )
+    here = one_hot(indices, source.size, bool)  # [..., K]
+    all_sum, leading_axes = AllSum(hashable(axis_name)), tuple(range(indices.ndim))
+    return source + all_sum(jnp.where(here, updates[..., None], 0), leading_axes)

@@ -3,9 +3,9 @@
 `dist` `[..., N]` holds quantiles at the levels `tau`, which are `[N]`, shared by all steps, or
 `[..., N]`. Quantiles come before actions: `dist_q` is `[..., N, A]`. Every operator works on a
 single transition and on any leading axes that its arguments share. An action index out of range
-raises nothing: its loss is NaN.
+raises no error, but its loss is NaN.
 
-For targets over n steps pass the n-step `r_t` and `discount_t`, which `agentzoo.core.n_step`
+For targets over n steps, pass the n-step `r_t` and `discount_t`, which `agentzoo.core.n_step`
 computes from sequences.
 """
 
@@ -29,10 +29,10 @@ __all__ = [
 def _regression_loss(
     src: jax.Array, tau: jax.Array, target: jax.Array, huber_param: ArrayLike, normalize: bool
 ) -> jax.Array:
-    """Quantile regression loss of `[..., N]` at levels `[..., N]` towards `[..., M]`."""
-    delta = target[..., None, :] - src[..., :, None]
+    """Return the quantile regression loss of `[..., N]` at levels `[..., N]` towards `[..., M]`."""
+    delta = target[..., None, :] - src[..., :, None]  # [..., N, M]
     kappa = jnp.asarray(huber_param, delta.dtype)
-    slope = jnp.where(kappa > 0, kappa, 1)  # of the linear part
+    slope = jnp.where(kappa > 0, kappa, 1)  # of the linear part; with kappa 0 the loss is |delta|
     size = jnp.abs(delta)
     error = jnp.where(size <= kappa, 0.5 * jnp.square(delta), slope * (size - 0.5 * kappa))
     error = error / slope if normalize else error
@@ -48,27 +48,28 @@ def quantile_regression_loss(
     stop_target_gradients: bool = True,
     normalize: bool = False,
 ) -> jax.Array:
-    """Quantile regression: `sum_i mean_j |tau_src[i] - (delta < 0)| * huber(delta)` with `delta = dist_target[j] - dist_src[i]`.
+    """Return the quantile regression loss of quantiles towards samples.
 
+    The loss is `sum_i mean_j |tau_src[i] - (delta < 0)| * huber(delta)`, where
+    `delta = dist_target[j] - dist_src[i]`. With `huber_param = 0`, `huber` is the absolute value.
     See "Distributional Reinforcement Learning with Quantile Regression" by Dabney et al. (2018,
-    https://arxiv.org/abs/1710.10044), equations 8 to 10. With `huber_param = 0`, `huber` is the
-    absolute value.
+    https://arxiv.org/abs/1710.10044), equations 8 to 10.
 
     Args:
       dist_src: `[..., N]` quantiles to learn.
-      tau_src: `[N]` or `[..., N]` their levels.
-      dist_target: `[..., M]` samples, equally likely, of the distribution to learn from.
-      huber_param: where the Huber loss turns linear; a scalar.
-      stop_target_gradients: whether the target counts as a constant.
-      normalize: whether to divide the Huber loss by `huber_param`, so that it approaches the
-        absolute value as that goes to 0, as in equation 3 of "Implicit Quantile Networks for
-        Distributional Reinforcement Learning". By default small parameters make for small losses.
+      tau_src: `[N]` or `[..., N]` levels of the quantiles.
+      dist_target: `[..., M]` equally likely samples of the target distribution.
+      huber_param: scalar, the error at which the Huber loss turns linear.
+      stop_target_gradients: whether to treat the target as a constant.
+      normalize: whether to divide the Huber loss by `huber_param`, as in equation 3 of "Implicit
+        Quantile Networks for Distributional Reinforcement Learning". The loss then approaches the
+        absolute value as the parameter goes to 0. Without it, a small parameter gives a small loss.
 
     Returns:
       `[...]` losses.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
     """
     name = "quantile_regression_loss"
     leading = shared_shape(name, "N", "N", dist_src=dist_src, dist_target=dist_target)
@@ -94,6 +95,7 @@ def _q_learning(
     stop_target_gradients,
     normalize,
 ) -> jax.Array:
+    """Return the loss of `quantile_q_learning` and of `iqn_loss`."""
     leading = shared_shape(
         name,
         "N, A",
@@ -113,17 +115,16 @@ def _q_learning(
         dist_q_t=dist_q_t,
     )
     (tau_q_tm1,) = supports(name, leading, dist_q_tm1.shape[-2], tau_q_tm1=tau_q_tm1)
-    a_t = jnp.argmax(jnp.mean(jnp.asarray(dist_q_t_selector), axis=-2), axis=-1)
-    target = stop_gradient_if(
-        stop_target_gradients, bellman(r_t, discount_t, _of_action(dist_q_t, a_t))
-    )
-    return _regression_loss(
-        _of_action(dist_q_tm1, a_tm1), tau_q_tm1, target, huber_param, normalize
-    )
+    q_t = jnp.mean(jnp.asarray(dist_q_t_selector), axis=-2)  # [..., A]
+    dist_t = _of_action(dist_q_t, jnp.argmax(q_t, axis=-1))
+    target = stop_gradient_if(stop_target_gradients, bellman(r_t, discount_t, dist_t))
+    dist_tm1 = _of_action(dist_q_tm1, a_tm1)
+    return _regression_loss(dist_tm1, tau_q_tm1, target, huber_param, normalize)
 
 
 def _of_action(dist_q: jax.Array, action: ArrayLike) -> jax.Array:
-    """`dist_q[..., :, action]`; NaN where an index is out of range."""
+    """Return `dist_q[..., :, action]`, or NaN where an index is out of range."""
+    # An index [..., 1] picks the action of all N quantiles: [..., N, A] becomes [..., N].
     return pick(dist_q, jnp.asarray(action)[..., None])
 
 
@@ -140,36 +141,46 @@ def quantile_q_learning(
     stop_target_gradients: bool = True,
     normalize: bool = False,
 ) -> jax.Array:
-    """QR-DQN's loss: quantile regression of an action's quantiles towards `r_t + discount_t * dist_q_t[:, a_t]`.
+    """Return the loss of QR-DQN, quantile regression of action values to the Bellman target.
 
-    The action `a_t` is the one of the greatest mean of `dist_q_t_selector`. See "Distributional
-    Reinforcement Learning with Quantile Regression" by Dabney et al. (2018,
-    https://arxiv.org/abs/1710.10044), algorithm 1.
+    The target is `r_t + discount_t * dist_q_t[:, a_t]`, where the action `a_t` has the largest mean
+    of `dist_q_t_selector`. See "Distributional Reinforcement Learning with Quantile Regression" by
+    Dabney et al. (2018, https://arxiv.org/abs/1710.10044), algorithm 1.
 
     Args:
       dist_q_tm1: `[..., N, A]` quantiles at the source.
-      tau_q_tm1: `[N]` or `[..., N]` their levels.
+      tau_q_tm1: `[N]` or `[..., N]` levels of the quantiles at the source.
       a_tm1: `[...]` action indices.
       r_t: `[...]` rewards.
-      discount_t: `[...]` discounts, gamma times 0 at a termination.
-      dist_q_t_selector: `[..., K, A]` quantiles at the destination that the action is chosen by;
-        `values[..., None, :]` chooses by any other values `[..., A]`, such as a CVaR.
-      dist_q_t: `[..., M, A]` quantiles at the destination that the chosen action is valued by.
-      huber_param: where the Huber loss turns linear; a scalar.
-      stop_target_gradients: whether the target counts as a constant.
+      discount_t: `[...]` discounts: gamma, and 0 at a termination.
+      dist_q_t_selector: `[..., K, A]` quantiles at the destination that select the action. To
+        select by other values `[..., A]`, such as a CVaR, pass `values[..., None, :]`.
+      dist_q_t: `[..., M, A]` quantiles at the destination that evaluate the selected action.
+      huber_param: scalar, the error at which the Huber loss turns linear. With 0 the loss is plain
+        quantile regression.
+      stop_target_gradients: whether to treat the target as a constant.
       normalize: whether to divide the Huber loss by `huber_param`; see `quantile_regression_loss`.
 
     Returns:
       `[...]` losses.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
       TypeError: if the actions are not integers.
     """
     return _q_learning(
-        "quantile_q_learning", dist_q_tm1, tau_q_tm1, a_tm1, r_t, discount_t, dist_q_t_selector, dist_q_t,
-        huber_param, stop_target_gradients, normalize,
-    )  # fmt: skip
+        "quantile_q_learning",
+        dist_q_tm1,
+        tau_q_tm1,
+        a_tm1,
+        r_t,
+        discount_t,
+        dist_q_t_selector,
+        dist_q_t,
+        huber_param,
+        stop_target_gradients,
+        normalize,
+    )
 
 
 @operator(static=("stop_target_gradients",))
@@ -184,36 +195,46 @@ def iqn_loss(
     huber_param: ArrayLike = 1.0,
     stop_target_gradients: bool = True,
 ) -> jax.Array:
-    """Loss of implicit quantile networks: `quantile_q_learning` at sampled levels, with the Huber loss divided by `huber_param`.
+    """Return the loss of implicit quantile networks (IQN).
 
-    See "Implicit Quantile Networks for Distributional Reinforcement Learning" by Dabney et al.
-    (2018, https://arxiv.org/abs/1806.06923), equation 3. The three sets of quantiles need not be
-    equally many. For a policy that is averse to risk, or seeks it, sample the levels of
-    `dist_q_t_selector` from a distorted distribution (section 4). With the midpoints of proposed
-    fractions as levels this is also FQF's loss of the quantiles.
+    It is `quantile_q_learning` at sampled levels, with the Huber loss divided by `huber_param`. The
+    three sets of quantiles may differ in size. For a risk-averse or risk-seeking policy, sample the
+    levels of `dist_q_t_selector` from a distorted distribution (section 4). With the midpoints of
+    proposed fractions as levels, this is also FQF's loss of the quantiles. See "Implicit Quantile
+    Networks for Distributional Reinforcement Learning" by Dabney et al. (2018,
+    https://arxiv.org/abs/1806.06923), equation 3.
 
     Args:
       dist_q_tm1: `[..., N, A]` quantiles at the source, at levels drawn from U(0, 1).
-      tau_q_tm1: `[N]` or `[..., N]` these levels; they count as constants.
+      tau_q_tm1: `[N]` or `[..., N]` these levels, treated as constants.
       a_tm1: `[...]` action indices.
       r_t: `[...]` rewards.
-      discount_t: `[...]` discounts, gamma times 0 at a termination.
-      dist_q_t_selector: `[..., K, A]` quantiles at the destination that the action is chosen by.
+      discount_t: `[...]` discounts: gamma, and 0 at a termination.
+      dist_q_t_selector: `[..., K, A]` quantiles at the destination that select the action.
       dist_q_t: `[..., M, A]` quantiles at the destination, at other levels drawn from U(0, 1).
-      huber_param: where the Huber loss turns linear; a scalar.
-      stop_target_gradients: whether the target counts as a constant.
+      huber_param: scalar, the error at which the Huber loss turns linear.
+      stop_target_gradients: whether to treat the target as a constant.
 
     Returns:
       `[...]` losses.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
       TypeError: if the actions are not integers.
     """
     return _q_learning(
-        "iqn_loss", dist_q_tm1, jax.lax.stop_gradient(tau_q_tm1), a_tm1, r_t, discount_t, dist_q_t_selector, dist_q_t,
-        huber_param, stop_target_gradients, True,
-    )  # fmt: skip
+        "iqn_loss",
+        dist_q_tm1,
+        jax.lax.stop_gradient(tau_q_tm1),
+        a_tm1,
+        r_t,
+        discount_t,
+        dist_q_t_selector,
+        dist_q_t,
+        huber_param,
+        stop_target_gradients,
+        normalize=True,
+    )
 
 
 @operator(static=("stop_target_gradients", "normalize"))
@@ -229,30 +250,30 @@ def quantile_expected_sarsa(
     stop_target_gradients: bool = True,
     normalize: bool = False,
 ) -> jax.Array:
-    """Quantile regression towards all actions at the destination: `sum_a probs_a_t[a] * loss(r_t + discount_t * dist_q_t[:, a])`.
+    """Return the quantile regression loss towards all actions at the destination.
 
-    That is the loss towards the mixture of their distributions. See "Distributional Reinforcement
+    The loss is `sum_a probs_a_t[a] * loss(r_t + discount_t * dist_q_t[:, a])`, which is the loss
+    towards the mixture of the distributions of the actions. See "Distributional Reinforcement
     Learning with Quantile Regression" by Dabney et al. (2018, https://arxiv.org/abs/1710.10044),
     and "A Theoretical and Empirical Analysis of Expected Sarsa" by van Seijen et al. (2009).
 
     Args:
       dist_q_tm1: `[..., N, A]` quantiles at the source.
-      tau_q_tm1: `[N]` or `[..., N]` their levels.
+      tau_q_tm1: `[N]` or `[..., N]` levels of the quantiles at the source.
       a_tm1: `[...]` action indices.
       r_t: `[...]` rewards.
-      discount_t: `[...]` discounts, gamma times 0 at a termination.
+      discount_t: `[...]` discounts: gamma, and 0 at a termination.
       dist_q_t: `[..., M, A]` quantiles at the destination.
-      probs_a_t: `[..., A]` probabilities of the actions at the destination; constants, if the
-        target counts as one.
-      huber_param: where the Huber loss turns linear; a scalar.
-      stop_target_gradients: whether the target counts as a constant.
+      probs_a_t: `[..., A]` probabilities of the actions at the destination.
+      huber_param: scalar, the error at which the Huber loss turns linear.
+      stop_target_gradients: whether to treat the target, including `probs_a_t`, as a constant.
       normalize: whether to divide the Huber loss by `huber_param`; see `quantile_regression_loss`.
 
     Returns:
       `[...]` losses.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
       TypeError: if the actions are not integers.
     """
     name = "quantile_expected_sarsa"
@@ -272,37 +293,36 @@ def quantile_expected_sarsa(
     )
     (tau_q_tm1,) = supports(name, leading, dist_q_tm1.shape[-2], tau_q_tm1=tau_q_tm1)
     r_t, discount_t = (jnp.broadcast_to(x, leading)[..., None] for x in (r_t, discount_t))
-    targets = bellman(r_t, discount_t, jnp.swapaxes(dist_q_t, -1, -2))
+    targets = bellman(r_t, discount_t, jnp.swapaxes(dist_q_t, -1, -2))  # [..., A, M]
     targets, probs_a_t = (stop_gradient_if(stop_target_gradients, x) for x in (targets, probs_a_t))
-    src = _of_action(dist_q_tm1, a_tm1)[..., None, :]
-    return jnp.sum(
-        probs_a_t * _regression_loss(src, tau_q_tm1[..., None, :], targets, huber_param, normalize),
-        axis=-1,
-    )
+    src = _of_action(dist_q_tm1, a_tm1)[..., None, :]  # [..., 1, N], the same for all targets
+    losses = _regression_loss(src, tau_q_tm1[..., None, :], targets, huber_param, normalize)
+    return jnp.sum(probs_a_t * losses, axis=-1)
 
 
 @operator
 def fqf_fraction_loss(
     tau: ArrayLike, dist_at_tau: ArrayLike, dist_at_midpoints: ArrayLike
 ) -> jax.Array:
-    """Loss of FQF's fraction proposals: its gradient in each `tau[i]` is that of the 1-Wasserstein distance to the true quantiles.
+    """Return the loss of FQF's fraction proposals.
 
-    That is `2 F(tau[i]) - F(mid[i]) - F(mid[i - 1])` for the quantile function `F` and `mid[i] =
-    (tau[i] + tau[i + 1]) / 2`. The value of the loss means nothing. See "Fully Parameterized
-    Quantile Function for Distributional Reinforcement Learning" by Yang et al. (2019,
-    https://arxiv.org/abs/1911.02140), proposition 1. The quantiles themselves are taught by
-    `iqn_loss` at the midpoints.
+    Its gradient in each `tau[i]` is that of the 1-Wasserstein distance to the true quantile
+    function `F`: `2 F(tau[i]) - F(mid[i]) - F(mid[i - 1])` with
+    `mid[i] = (tau[i] + tau[i + 1]) / 2`. The value of the loss has no meaning. Learn the quantiles
+    themselves with `iqn_loss` at the midpoints. See "Fully Parameterized Quantile Function for
+    Distributional Reinforcement Learning" by Yang et al. (2019, https://arxiv.org/abs/1911.02140),
+    proposition 1.
 
     Args:
-      tau: `[..., N + 1]` ascending fractions from 0 to 1, such as cumulated probabilities.
-      dist_at_tau: `[..., N - 1]` quantiles at `tau[1:-1]`; they count as constants.
-      dist_at_midpoints: `[..., N]` quantiles at the midpoints; they count as constants.
+      tau: `[..., N + 1]` ascending fractions from 0 to 1, such as cumulative probabilities.
+      dist_at_tau: `[..., N - 1]` quantiles at `tau[1:-1]`, treated as constants.
+      dist_at_midpoints: `[..., N]` quantiles at the midpoints, treated as constants.
 
     Returns:
       `[...]` losses.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
     """
     name = "fqf_fraction_loss"
     leading = shared_shape(
@@ -314,49 +334,62 @@ def fqf_fraction_loss(
     tau, at_tau, at_midpoints = floats(
         tau=tau, dist_at_tau=dist_at_tau, dist_at_midpoints=dist_at_midpoints
     )
+    # [..., N - 1], one for each inner fraction, which lies between midpoints i - 1 and i.
     slope = 2 * at_tau - at_midpoints[..., :-1] - at_midpoints[..., 1:]
     return jnp.sum(jax.lax.stop_gradient(slope) * tau[..., 1:-1], axis=-1)
 
 
 @operator
 def quantile_cvar(dist_q: ArrayLike, alpha: ArrayLike, probs: ArrayLike | None = None) -> jax.Array:
-    """Conditional value at risk of each action: the mean of the worst `alpha` of its distribution, for choices averse to risk.
+    """Return the conditional value at risk of each action: the mean of its worst outcomes.
 
-    With `alpha = 1` it is the mean, and with `alpha = 0` the worst case. It is exact for the
-    distribution that the quantiles stand for, also where `alpha` falls within one of them, and
-    where they are not in order. See "Conditional value-at-risk for general loss distributions" by
-    Rockafellar and Uryasev (2002), and the risk measures of section 4 in
-    https://arxiv.org/abs/1806.06923.
+    The worst outcomes are the lowest fraction `alpha` of the distribution. With `alpha = 1` the
+    result is the mean, and with `alpha = 0` it is the worst case. The result is exact for the
+    distribution that the quantiles describe, also if `alpha` falls within a quantile and if the
+    quantiles are not in order. See "Conditional value-at-risk for general loss distributions" by
+    Rockafellar and Uryasev (2002), and the risk measures in section 4 of "Implicit Quantile
+    Networks for Distributional Reinforcement Learning" by Dabney et al. (2018,
+    https://arxiv.org/abs/1806.06923).
 
     Args:
       dist_q: `[..., N, A]` quantiles.
-      alpha: `[...]` or scalar fractions in [0, 1].
-      probs: `[N]` or `[..., N]` probabilities of the quantiles, which sum to 1, such as FQF's
-        differences of fractions; equal if None.
+      alpha: `[...]` or scalar fractions in [0, 1]. A scalar of 1 skips the sorting.
+      probs: `[N]` or `[..., N]` probabilities of the quantiles, which sum to 1, such as the
+        differences of FQF's fractions. All quantiles are equally likely if None.
 
     Returns:
       `[..., A]` values.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
     """
-    leading, size = (
-        shared_shape("quantile_cvar", "N, A", "N", dist_q=dist_q)[:-1],
-        jnp.shape(dist_q)[-2],
-    )
-    same_shape("quantile_cvar", leading, alpha=alpha)
-    probs = jnp.full(size, 1 / size) if probs is None else probs
+    name = "quantile_cvar"
+    leading = shared_shape(name, "N, A", "N", dist_q=dist_q)[:-1]
+    size = jnp.shape(dist_q)[-2]
+    same_shape(name, leading, alpha=alpha)
+    equally_likely = probs is None
+    probs = jnp.full(size, 1 / size) if equally_likely else probs
     dist_q, alpha, probs = floats(dist_q=dist_q, alpha=alpha, probs=probs)
-    (probs,) = supports("quantile_cvar", leading, size, probs=probs)
-    order = jnp.argsort(dist_q, axis=-2)
-    dist_q, probs = (
-        jnp.take_along_axis(x, order, axis=-2)
-        for x in (dist_q, jnp.broadcast_to(probs[..., None], dist_q.shape))
-    )
-    # What each quantile has of the worst alpha. The least number that is not 0 leaves the worst
-    # case of the limit.
-    alpha = jnp.maximum(jnp.broadcast_to(alpha, leading), jnp.finfo(alpha.dtype).tiny)[
-        ..., None, None
-    ]
-    share = jnp.clip(alpha - (jnp.cumsum(probs, axis=-2) - probs), 0, probs)
-    return jnp.sum(share * dist_q, axis=-2) / jnp.sum(share, axis=-2)
+    (probs,) = supports(name, leading, size, probs=probs)
+    probs = jnp.broadcast_to(probs[..., None], dist_q.shape)  # [..., N, A]
+
+    def mean() -> jax.Array:
+        if equally_likely:
+            return jnp.mean(dist_q, axis=-2)
+        return jnp.sum(probs * dist_q, axis=-2) / jnp.sum(probs, axis=-2)
+
+    def mean_of_worst() -> jax.Array:
+        order = jnp.argsort(dist_q, axis=-2)
+        ascending = jnp.take_along_axis(dist_q, order, axis=-2)
+        weight = jnp.take_along_axis(probs, order, axis=-2)
+        # The smallest positive number instead of 0 gives the limit, which is the worst case.
+        fraction = jnp.maximum(jnp.broadcast_to(alpha, leading), jnp.finfo(alpha.dtype).tiny)
+        # How much of each quantile lies within the worst `alpha`: `alpha` minus the probability
+        # of all lower quantiles, between 0 and the probability of the quantile itself.
+        below = jnp.cumsum(weight, axis=-2) - weight
+        share = jnp.clip(fraction[..., None, None] - below, 0, weight)
+        return jnp.sum(share * ascending, axis=-2) / jnp.sum(share, axis=-2)
+
+    if alpha.ndim:
+        return jnp.where(alpha[..., None] >= 1, mean(), mean_of_worst())
+    return jax.lax.cond(alpha >= 1, mean, mean_of_worst)

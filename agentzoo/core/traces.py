@@ -47,16 +47,16 @@ def td_lambda(
     Args:
       v_tm1: `[T, ...]` values at the source.
       r_t: `[T, ...]` rewards.
-      discount_t: `[T, ...]` discounts, gamma times 0 at a termination.
+      discount_t: `[T, ...]` discounts: gamma, and 0 at a termination.
       v_t: `[T, ...]` values at the destination.
       lambda_: `[T, ...]` or scalar mixing parameters; 0 where an episode ends.
-      stop_target_gradients: whether the target counts as a constant.
+      stop_target_gradients: whether to treat the target as a constant.
 
     Returns:
       `[T, ...]` errors.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
     """
     over_time("td_lambda", v_tm1=v_tm1, r_t=r_t, discount_t=discount_t, v_t=v_t, lambda_=lambda_)
     floating = wide_floats(v_tm1=v_tm1, r_t=r_t, discount_t=discount_t, v_t=v_t, lambda_=lambda_)
@@ -85,17 +85,17 @@ def sarsa_lambda(
       q_tm1: `[T, ..., A]` action values at the source.
       a_tm1: `[T, ...]` action indices.
       r_t: `[T, ...]` rewards.
-      discount_t: `[T, ...]` discounts, gamma times 0 at a termination.
+      discount_t: `[T, ...]` discounts: gamma, and 0 at a termination.
       q_t: `[T, ..., A]` action values at the destination.
       a_t: `[T, ...]` action indices at the destination.
       lambda_: `[T, ...]` or scalar mixing parameters; 0 where an episode ends.
-      stop_target_gradients: whether the target counts as a constant.
+      stop_target_gradients: whether to treat the target as a constant.
 
     Returns:
       `[T, ...]` errors.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
       TypeError: if the actions are not integers.
     """
     leading = values_of("sarsa_lambda", q_tm1=q_tm1, q_t=q_t)
@@ -126,16 +126,16 @@ def q_lambda(
       q_tm1: `[T, ..., A]` action values at the source.
       a_tm1: `[T, ...]` action indices.
       r_t: `[T, ...]` rewards.
-      discount_t: `[T, ...]` discounts, gamma times 0 at a termination.
+      discount_t: `[T, ...]` discounts: gamma, and 0 at a termination.
       q_t: `[T, ..., A]` action values at the destination.
       lambda_: `[T, ...]` or scalar mixing parameters; 0 where an episode ends.
-      stop_target_gradients: whether the target counts as a constant.
+      stop_target_gradients: whether to treat the target as a constant.
 
     Returns:
       `[T, ...]` errors.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
       TypeError: if the actions are not integers.
     """
     leading = values_of("q_lambda", q_tm1=q_tm1, q_t=q_t)
@@ -172,18 +172,18 @@ def retrace(
       a_tm1: `[T, ...]` action indices.
       a_t: `[T, ...]` action indices at the destination.
       r_t: `[T, ...]` rewards.
-      discount_t: `[T, ...]` discounts, gamma times 0 at a termination.
+      discount_t: `[T, ...]` discounts: gamma, and 0 at a termination.
       pi_t: `[T, ..., A]` probabilities of the target policy at the destination.
       mu_t: `[T, ...]` probability that the behaviour policy gave to `a_t`.
       lambda_: `[T, ...]` or scalar mixing parameters; 0 where an episode ends.
       eps: scalar added to `mu_t` against division by zero.
-      stop_target_gradients: whether the target counts as a constant.
+      stop_target_gradients: whether to treat the target as a constant.
 
     Returns:
       `[T, ...]` errors.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
       TypeError: if the actions are not integers.
     """
     leading = values_of("retrace", q_tm1=q_tm1, q_t=q_t, pi_t=pi_t)
@@ -223,16 +223,16 @@ def retrace_continuous(
         not needed.
       v_t: `[T, ...]` values of the destination under the target policy.
       r_t: `[T, ...]` rewards.
-      discount_t: `[T, ...]` discounts, gamma times 0 at a termination.
+      discount_t: `[T, ...]` discounts: gamma, and 0 at a termination.
       log_rhos: `[T - 1, ...]` log-ratios of target to behaviour probability of that action.
       lambda_: `[T - 1, ...]` or scalar mixing parameters; 0 where an episode ends.
-      stop_target_gradients: whether the target counts as a constant.
+      stop_target_gradients: whether to treat the target as a constant.
 
     Returns:
       `[T, ...]` errors.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
     """
     shape = over_time("retrace_continuous", q_tm1=q_tm1, v_t=v_t, r_t=r_t, discount_t=discount_t)
     same_shape(
@@ -275,7 +275,7 @@ def watkins_lambda(q_t: ArrayLike, a_t: ArrayLike, lambda_: ArrayLike = 1.0) -> 
       `[...]` mixing parameters.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
       TypeError: if the actions are not integers.
     """
     leading = values_of("watkins_lambda", q_t=q_t)

@@ -147,7 +147,7 @@ def tree_replace_masked(tree_data: Any, tree_replacement: Any, mask: ArrayLike) 
       A tree of the same structure.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
     """
     if tree_replacement is None:
         tree_replacement = jax.tree.map(jnp.zeros_like, tree_data)

@@ -51,15 +51,15 @@ def td_learning(
     Args:
       v_tm1: `[...]` values at the source.
       r_t: `[...]` rewards.
-      discount_t: `[...]` discounts, gamma times 0 at a termination.
+      discount_t: `[...]` discounts: gamma, and 0 at a termination.
       v_t: `[...]` values at the destination.
-      stop_target_gradients: whether the target counts as a constant.
+      stop_target_gradients: whether to treat the target as a constant.
 
     Returns:
       `[...]` errors.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
     """
     same_shape("td_learning", jnp.shape(v_tm1), r_t=r_t, discount_t=discount_t, v_t=v_t)
     v_tm1, r_t, discount_t, v_t = floats(v_tm1=v_tm1, r_t=r_t, discount_t=discount_t, v_t=v_t)
@@ -84,16 +84,16 @@ def sarsa(
       q_tm1: `[..., A]` action values at the source.
       a_tm1: `[...]` action indices.
       r_t: `[...]` rewards.
-      discount_t: `[...]` discounts, gamma times 0 at a termination.
+      discount_t: `[...]` discounts: gamma, and 0 at a termination.
       q_t: `[..., A]` action values at the destination.
       a_t: `[...]` action indices at the destination.
-      stop_target_gradients: whether the target counts as a constant.
+      stop_target_gradients: whether to treat the target as a constant.
 
     Returns:
       `[...]` errors.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
       TypeError: if the actions are not integers.
     """
     leading = values_of("sarsa", q_tm1=q_tm1, q_t=q_t)
@@ -122,16 +122,16 @@ def expected_sarsa(
       q_tm1: `[..., A]` action values at the source.
       a_tm1: `[...]` action indices.
       r_t: `[...]` rewards.
-      discount_t: `[...]` discounts, gamma times 0 at a termination.
+      discount_t: `[...]` discounts: gamma, and 0 at a termination.
       q_t: `[..., A]` action values at the destination.
       probs_a_t: `[..., A]` probabilities of the actions at the destination.
-      stop_target_gradients: whether the target counts as a constant.
+      stop_target_gradients: whether to treat the target as a constant.
 
     Returns:
       `[...]` errors.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
       TypeError: if the actions are not integers.
     """
     leading = values_of("expected_sarsa", q_tm1=q_tm1, q_t=q_t, probs_a_t=probs_a_t)
@@ -160,15 +160,15 @@ def q_learning(
       q_tm1: `[..., A]` action values at the source.
       a_tm1: `[...]` action indices.
       r_t: `[...]` rewards.
-      discount_t: `[...]` discounts, gamma times 0 at a termination.
+      discount_t: `[...]` discounts: gamma, and 0 at a termination.
       q_t: `[..., A]` action values at the destination.
-      stop_target_gradients: whether the target counts as a constant.
+      stop_target_gradients: whether to treat the target as a constant.
 
     Returns:
       `[...]` errors.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
       TypeError: if the actions are not integers.
     """
     leading = values_of("q_learning", q_tm1=q_tm1, q_t=q_t)
@@ -200,16 +200,16 @@ def double_q_learning(
       q_tm1: `[..., A]` action values at the source.
       a_tm1: `[...]` action indices.
       r_t: `[...]` rewards.
-      discount_t: `[...]` discounts, gamma times 0 at a termination.
+      discount_t: `[...]` discounts: gamma, and 0 at a termination.
       q_t_value: `[..., A]` action values at the destination that the chosen action is valued by.
       q_t_selector: `[..., A]` action values at the destination that the action is chosen by.
-      stop_target_gradients: whether the target counts as a constant.
+      stop_target_gradients: whether to treat the target as a constant.
 
     Returns:
       `[...]` errors.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
       TypeError: if the actions are not integers.
     """
     leading = values_of(
@@ -244,16 +244,16 @@ def persistent_q_learning(
       q_tm1: `[..., A]` action values at the source.
       a_tm1: `[...]` action indices.
       r_t: `[...]` rewards.
-      discount_t: `[...]` discounts, gamma times 0 at a termination.
+      discount_t: `[...]` discounts: gamma, and 0 at a termination.
       q_t: `[..., A]` action values at the destination.
       action_gap_scale: `[...]` or scalar weight of the repeated action, in `[0, 1]`.
-      stop_target_gradients: whether the target counts as a constant.
+      stop_target_gradients: whether to treat the target as a constant.
 
     Returns:
       `[...]` errors.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
       TypeError: if the actions are not integers.
     """
     leading = values_of("persistent_q_learning", q_tm1=q_tm1, q_t=q_t)
@@ -297,19 +297,19 @@ def munchausen_q_learning(
       q_tm1: `[..., A]` action values at the source.
       a_tm1: `[...]` action indices.
       r_t: `[...]` rewards.
-      discount_t: `[...]` discounts, gamma times 0 at a termination.
+      discount_t: `[...]` discounts: gamma, and 0 at a termination.
       q_t: `[..., A]` action values at the destination, of the target network.
       q_target_tm1: `[..., A]` action values at the source, of the target network.
       munchausen_scale: scalar, how much of the log-policy is added to the reward.
       temperature: positive scalar, in units of value.
       log_policy_min: scalar, the least that `temperature * log pi` counts as.
-      stop_target_gradients: whether the target counts as a constant.
+      stop_target_gradients: whether to treat the target as a constant.
 
     Returns:
       `[...]` errors.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
       TypeError: if the actions are not integers.
     """
     leading = values_of("munchausen_q_learning", q_tm1=q_tm1, q_t=q_t, q_target_tm1=q_target_tm1)
@@ -361,15 +361,15 @@ def qv_learning(
       q_tm1: `[..., A]` action values at the source.
       a_tm1: `[...]` action indices.
       r_t: `[...]` rewards.
-      discount_t: `[...]` discounts, gamma times 0 at a termination.
+      discount_t: `[...]` discounts: gamma, and 0 at a termination.
       v_t: `[...]` values at the destination.
-      stop_target_gradients: whether the target counts as a constant.
+      stop_target_gradients: whether to treat the target as a constant.
 
     Returns:
       `[...]` errors.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
       TypeError: if the actions are not integers.
     """
     leading = values_of("qv_learning", q_tm1=q_tm1)
@@ -395,15 +395,15 @@ def qv_max(
     Args:
       v_tm1: `[...]` values at the source.
       r_t: `[...]` rewards.
-      discount_t: `[...]` discounts, gamma times 0 at a termination.
+      discount_t: `[...]` discounts: gamma, and 0 at a termination.
       q_t: `[..., A]` action values at the destination.
-      stop_target_gradients: whether the target counts as a constant.
+      stop_target_gradients: whether to treat the target as a constant.
 
     Returns:
       `[...]` errors.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
     """
     same_shape("qv_max", values_of("qv_max", q_t=q_t), v_tm1=v_tm1, r_t=r_t, discount_t=discount_t)
     v_tm1, r_t, discount_t, q_t = floats(v_tm1=v_tm1, r_t=r_t, discount_t=discount_t, q_t=q_t)
@@ -430,17 +430,17 @@ def expectile_td_loss(
     Args:
       v_tm1: `[...]` values at the source.
       r_t: `[...]` rewards.
-      discount_t: `[...]` discounts, gamma times 0 at a termination.
+      discount_t: `[...]` discounts: gamma, and 0 at a termination.
       v_t: `[...]` values at the destination.
       expectile: `[...]` or scalar, in `(0, 1)`; above 0.5 the value leans towards the better
         outcomes.
-      stop_target_gradients: whether the target counts as a constant.
+      stop_target_gradients: whether to treat the target as a constant.
 
     Returns:
       `[...]` losses.
 
     Raises:
-      ShapeError: if shapes do not fit together.
+      ShapeError: if the shapes are incompatible.
     """
     same_shape(
         "expectile_td_loss",

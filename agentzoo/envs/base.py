@@ -143,6 +143,8 @@ def stack_rows(rows: Sequence[PyTree]) -> PyTree:
         return jax.tree.map(lambda *each: stack_rows([np.asarray(x) for x in each]), *rows)
     if len(rows) == 1:
         return rows[0][None]
+    if rows[0] is rows[-1] and all(row is rows[0] for row in rows):
+        return np.repeat(rows[0][None], len(rows), axis=0)
     # Joining along N to `[T * N, ...]` is faster than `np.stack`.
     return np.concatenate(rows).reshape(len(rows), *rows[0].shape)
 

@@ -9,6 +9,14 @@ from gymnasium.envs.registration import EnvSpec
 
 from agentzoo.envs import atari
 from agentzoo.envs.base import Envs
+from agentzoo.envs.functional import (
+    BraxAdapter,
+    FuncEnvAdapter,
+    FunctionalGymEnv,
+    FunctionalVectorEnv,
+    GymnaxAdapter,
+    TimeLimit,
+)
 from agentzoo.envs.make import EnvLike, make_env
 
 # Arguments of `make` and `make_vec` that say how to render, and how many environments to make.
@@ -61,3 +69,25 @@ def _differing(kwargs: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any] 
         return json.loads(json.dumps(different))
     except (TypeError, ValueError):
         return None
+
+
+# Classes whose objects wrap another environment without being a `gymnasium.Wrapper`.
+_WRAPPERS = (
+    FunctionalGymEnv,
+    FunctionalVectorEnv,
+    TimeLimit,
+    FuncEnvAdapter,
+    GymnaxAdapter,
+    BraxAdapter,
+)
+
+
+def class_name(envs: Envs) -> str:
+    """Return the name of the environments' class, which stands for an id if there is none."""
+    first: Any = getattr(envs, "shares", [envs])[0]
+    outer: Any = getattr(first, "env", None) or getattr(first, "envs", [None])[0]
+    env = getattr(outer, "envs", [outer])[0]  # of a vector environment
+    env = getattr(env, "unwrapped", env)
+    while isinstance(env, _WRAPPERS):
+        env = env.env
+    return type(env).__name__

@@ -13,11 +13,12 @@ import numpy as np
 from gymnasium import spaces
 
 from agentzoo.core import policies
+from agentzoo.elements import zeros
 from agentzoo.networks.action_masks import Seen, action_masks, choices
 from agentzoo.networks.actions import action_bounds
 from agentzoo.networks.encoders import Network, apply_network, check, encode, mlp
 from agentzoo.networks.observations import Images, View, make_view
-from agentzoo.types import Array, ConfigurationError, EnvSpec, PyTree, zeros
+from agentzoo.types import Array, ConfigurationError, EnvSpec, PyTree
 
 CORES: dict[str, Callable[[int], hk.RNNCore]] = {"lstm": hk.LSTM, "gru": hk.GRU}
 

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 from gymnasium import spaces
 
+from agentzoo.elements import zeros
 from agentzoo.networks.convolutions import Conv2D
 from agentzoo.networks.observations import Image, View
-from agentzoo.types import Array, ConfigurationError, PyTree, zeros
+from agentzoo.types import Array, ConfigurationError, PyTree
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from gymnasium import spaces
 
 from agentzoo.core.moving_averages import RewardNormalizer, RunningMeanStd
+from agentzoo.elements import zeros
 from agentzoo.networks.observations import Numbers, View
-from agentzoo.types import Array, PyTree, Trajectory, zeros
+from agentzoo.types import Array, PyTree, Trajectory
 
 Statistics = RunningMeanStd | tuple[()]
 

@@ -36,7 +36,8 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
-from agentzoo.types import Array, ConfigurationError, FrameStack, has_channels_first
+from agentzoo.elements import has_channels_first
+from agentzoo.types import Array, ConfigurationError, FrameStack
 
 Images = bool | str | tuple[str, ...]
 """Which parts of an observation are images: "auto", True for all, False for none, or names."""

@@ -16,7 +16,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from agentzoo.types import Array, EnvSpec, FrameStack, PyTree, Trajectory, zeros
+from agentzoo.elements import zeros
+from agentzoo.types import Array, EnvSpec, FrameStack, PyTree, Trajectory
 
 SMALL = 64  # bytes: up to here an observation is stored twice, which is faster than to look up where it is
 

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from agentzoo.elements import zeros
 from agentzoo.replay import sum_tree
 from agentzoo.replay.frames import are_small, make_frame_rings
 from agentzoo.replay.memory import check_memory
 from agentzoo.sharding import shard_batch
-from agentzoo.types import Array, Clock, ConfigurationError, EnvSpec, PyTree, Trajectory, zeros
+from agentzoo.types import Array, Clock, ConfigurationError, EnvSpec, PyTree, Trajectory
 
 
 class Replay(NamedTuple):

@@ -3,17 +3,11 @@
 import importlib.util
 
 from agentzoo.envs import DistantEnvs, Envs, find_native
-from agentzoo.runners.device import DeviceRunner, GroupRunner, stack, unstack
+from agentzoo.runners.base import Cycle, Episode, Runner, RunState
+from agentzoo.runners.device import DeviceRunner
+from agentzoo.runners.group import GroupRunner, stack, unstack
 from agentzoo.runners.host import HostRunner
-from agentzoo.runners.programs import (
-    Cycle,
-    Episode,
-    Programs,
-    Runner,
-    RunState,
-    compile_agent,
-    describe_device,
-)
+from agentzoo.runners.programs import Programs, compile_agent, describe_device
 from agentzoo.runners.ray_actors import RayRunner
 from agentzoo.runners.threads import ThreadsRunner
 from agentzoo.types import Agent, ConfigurationError
@@ -42,10 +36,10 @@ __all__ = [
 
 
 def check_runner(name: str, n_actors: int, max_lag: int) -> None:
-    """Refuses what is no runner, before environments are made.
+    """Refuse arguments for which there is no runner, before environments are made.
 
     Raises:
-      ConfigurationError: if there is none of that name, or the numbers are out of range.
+      ConfigurationError: if there is no runner of that name, or the numbers are out of range.
     """
     if name not in RUNNERS:
         raise ConfigurationError(f"runner={name!r} is unknown; choose one of {', '.join(RUNNERS)}.")
@@ -53,13 +47,13 @@ def check_runner(name: str, n_actors: int, max_lag: int) -> None:
         raise ConfigurationError(
             "runner=\"ray\" needs a package that is not installed; run: pip install 'agentzoo[ray]'"
         )
-    if n_actors < 1 or (n_actors > 1 and name not in ("threads", "ray")):
-        expected = (
-            'at least 1; there are several only with runner="threads" or "ray"'
-            if n_actors > 1
-            else "at least 1"
+    if n_actors < 1:
+        raise ConfigurationError(f"n_actors={n_actors}; expected at least 1.")
+    if n_actors > 1 and name not in ("threads", "ray"):
+        raise ConfigurationError(
+            f"n_actors={n_actors}; expected at least 1; there are several only with "
+            f'runner="threads" or "ray".'
         )
-        raise ConfigurationError(f"n_actors={n_actors}; expected {expected}.")
     if max_lag < 0:
         raise ConfigurationError(
             f"max_lag={max_lag}; expected 0, where actors wait for the learner, or more."
@@ -67,28 +61,29 @@ def check_runner(name: str, n_actors: int, max_lag: int) -> None:
 
 
 def make_runner(name: str, agent: Agent, programs: Programs, envs: Envs, max_lag: int) -> Runner:
-    """The runner of that name; "auto" is "device" where the environments can be compiled, and else "host".
+    """Return the runner of that name.
+
+    "auto" is "device" if the environments can be compiled, and "host" otherwise.
 
     Raises:
-      ConfigurationError: if it cannot step these environments.
+      ConfigurationError: if the runner cannot step these environments.
     """
     env = find_native(envs) if name in ("auto", "device") else None
     if env is None and programs.mesh is not None and programs.mesh.is_multi_process:
         raise ConfigurationError(
-            "The devices of several hosts learn together only in environments that are compiled; with Python environments, "
-            'let one host learn and the others act: runner="ray".'
+            "The devices of several hosts learn together only in environments that are compiled; "
+            'with Python environments, let one host learn and the others act: runner="ray".'
         )
     if isinstance(envs, DistantEnvs):
         return RayRunner(agent, programs, envs.shares, envs.make, max_lag)
     if name == "threads":
         return ThreadsRunner(agent, programs, getattr(envs, "shares", [envs]), max_lag)
-    if name == "device" and env is None:
+    if env is not None:
+        return DeviceRunner(agent, programs, envs, env)
+    if name == "device":
         raise ConfigurationError(
-            'runner="device" needs an environment that is written in JAX from end to end, such as "agentzoo/CartPole-v0" or a '
-            'FunctionalEnv, without wrappers in Python; use runner="host" for this one.'
+            'runner="device" needs an environment that is written in JAX from end to end, such as '
+            '"agentzoo/CartPole-v0" or a FunctionalEnv, without wrappers in Python; use '
+            'runner="host" for this one.'
         )
-    return (
-        HostRunner(agent, programs, envs)
-        if env is None
-        else DeviceRunner(agent, programs, envs, env)
-    )
+    return HostRunner(agent, programs, envs)

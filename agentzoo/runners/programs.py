@@ -1,111 +1,85 @@
-"""What all runners share: the agent's compiled functions, and the state and the outcome of a training run."""
+"""An agent's functions, compiled.
 
-import ctypes
+Hyperparameters that are numbers are an argument of every compiled function, so agents that differ
+only in numbers share the same programs.
+"""
+
+import copy
 import functools
-import os
-import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from agentzoo.envs import make_buffers, spaces
+from agentzoo.envs import trajectory_shapes
+from agentzoo.runners.base import RunState
+from agentzoo.runners.counters import ActCounters, LearnCounters
+from agentzoo.runners.faults import is_finite
 from agentzoo.sharding import Mesh, replicate, use_mesh
-from agentzoo.types import Agent, Array, Clock, EnvSpec, PyTree, resolve_metrics
+from agentzoo.types import Agent, Array, EnvSpec, PyTree
 
-# On the CPU, programs run in the thread that calls them: to hand one over to another thread takes
-# longer than `act` itself. It has an effect only before JAX runs its first program, and gives way
-# to a user's own setting.
-if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
+MakeAgent = Callable[[Array], Agent]
+"""Makes an agent from the numbers among its hyperparameters, which may be traced.
 
-
-def keep_freed_memory() -> None:
-    """Has glibc keep up to 512 MiB of freed memory, unless a user has set one of its variables `MALLOC_...`.
-
-    XLA allocates the intermediate results of a program anew at every call. By default it depends on
-    their exact size whether glibc gives them back to the system each time, and every page has to be
-    fetched again: that took a fifth of the time of some gradient steps.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None and not any(name.startswith("MALLOC_") for name in os.environ):
-        trim_threshold, mmap_threshold = -1, -3  # their numbers in malloc.h
-        mallopt(trim_threshold, 512 * 2**20)
-        mallopt(mmap_threshold, 256 * 2**20)  # which would stay at 128 KiB, once the other is set
-
-
-keep_freed_memory()
-
-
-class Episode(NamedTuple):
-    """A finished episode."""
-
-    reward: float  # sum of its rewards
-    length: int  # its number of steps
-    info: dict[str, Any] = {}  # entries of its last step's `info`; never written to  # noqa: RUF012
-    env: int = 0  # the environment that it took place in
-
-
-class RunState(NamedTuple):
-    """All state of a training run as one pytree."""
-
-    learner_state: Any  # what `init` and `learn` of the agent return
-    key: Array  # randomness of acting
-    step: int  # environment steps of this run
-    act_calls: int  # calls of `act` since the agent was made, by all actors; with the key, it determines the randomness of the next
-
-
-class Cycle(NamedTuple):
-    """What a runner yields after each trajectory, or after several.
-
-    Attributes:
-      run: the state of the run.
-      episodes: the episodes that ended in these cycles.
-      metrics: the metrics of the last cycle, or of the one that went wrong.
-      fault: why training cannot go on, as a sentence; None if all is well.
-    """
-
-    run: RunState
-    episodes: list[Episode]
-    metrics: dict[str, Any]
-    fault: str | None = None
+Makers that are equal share their compiled programs.
+"""
 
 
 class InPlace:
-    """Compiles `(state, *arguments)`, so that a call overwrites the state but leaves its `params` as they are.
+    """Compiles `(numbers, state, *arguments)` so that a call overwrites the state.
 
-    Whoever holds parameters, a user, an actor or another thread, can go on with them. What is
-    large, such as a replay, is not copied.
+    The `params` of the state stay as they are: a user, an actor or another thread may still hold
+    them. Everything else, such as a large replay buffer, is updated without a copy.
 
     Args:
-      function: the function. The state is a NamedTuple with the field `params`.
-      overwritten: how many of the arguments after the state are overwritten too.
+      function: the function. The state is a NamedTuple with a field `params`.
+      overwritten: how many of the arguments after the state are overwritten, too.
     """
 
     def __init__(self, function: Callable[..., Any], overwritten: int = 0):
-        def call(params: PyTree, rest: Any, *arguments: Any) -> Any:
-            return function(rest._replace(params=params), *arguments)
+        def call(numbers: Array, params: PyTree, rest: Any, *arguments: Any) -> Any:
+            return function(numbers, rest._replace(params=params), *arguments)
 
-        call.__name__ = getattr(
-            function, "__name__", "call"
-        )  # the program's name in JAX's logs and profiles
-        self._compiled = jax.jit(call, donate_argnums=tuple(range(1, 2 + overwritten)))
+        # The name of the program in JAX's logs and profiles.
+        call.__name__ = getattr(function, "__name__", "call")
+        self._compiled = jax.jit(call, donate_argnums=tuple(range(2, 3 + overwritten)))
+        self._numbers: Any = None
+
+    def bind(self, numbers: Array) -> "InPlace":
+        """Return the function with these numbers as its first argument."""
+        bound = copy.copy(self)
+        bound._numbers = numbers
+        return bound
 
     def __call__(self, state: Any, *arguments: Any) -> Any:
         """Call the function."""
-        return self._compiled(state.params, state._replace(params=None), *arguments)
+        rest = state._replace(params=None)
+        return self._compiled(self._numbers, state.params, rest, *arguments)
 
     def lower(self, state: Any, *arguments: Any) -> jax.stages.Lowered:
-        """The function for arguments like these, not yet compiled."""
-        return self._compiled.lower(state.params, state._replace(params=None), *arguments)
+        """Return the function for arguments like these, not compiled yet."""
+        rest = state._replace(params=None)
+        return self._compiled.lower(self._numbers, state.params, rest, *arguments)
 
 
 class Programs(NamedTuple):
-    """An agent's functions, compiled to be called from Python."""
+    """An agent's functions, compiled to be called from Python.
 
+    Attributes:
+      make_agent: makes the agent from the numbers among its hyperparameters.
+      numbers: these numbers, `[P]`.
+      init: `(key) -> state`.
+      act: `(params, memory, obs, first, key, counters) -> (memory before, action, memory, extras)`.
+      predict: `(params, memory, obs, first, key, count, deterministic) -> (action, memory)`.
+      learn: `(state, trajectory, counters) -> (state, metrics, finite)`.
+      queries: the agent's `queries`.
+      mesh: the devices that share the work; None for one device.
+    """
+
+    make_agent: MakeAgent
+    numbers: Any
     init: Any
     act: Any
     predict: Any
@@ -114,44 +88,21 @@ class Programs(NamedTuple):
     mesh: Mesh | None
 
 
-LIKELY_CAUSES = (
-    "Likely causes are a learning_rate that is too large, rewards or observations that are very large (try "
-    "normalize_obs, normalize_reward, clip_reward or a wrapper), or a network of your own that divides by zero."
-)
-
-
-def is_finite(params: PyTree, metrics: dict[str, Any]) -> Array:
-    """Whether parameters, and the metrics whose tags end in "loss", are free of NaN and infinity."""
-    losses = {tag: value for tag, value in metrics.items() if tag.endswith("loss")}
-    leaves = [x for x in jax.tree.leaves((params, losses)) if jnp.issubdtype(x.dtype, jnp.floating)]
-    return jnp.stack([jnp.isfinite(x).all() for x in leaves]).all() if leaves else jnp.bool_(True)
-
-
-def describe_fault(params: PyTree, metrics: dict[str, Any], step: int) -> str:
-    """Say which numbers are not finite after a cycle for which `is_finite` is False."""
-    values = resolve_metrics(metrics)
-    bad = [f"{tag} is {value}" for tag, value in values.items() if not np.isfinite(value)]
-    if not bad:
-        named = jax.tree_util.tree_leaves_with_path(jax.device_get(params))
-        leaves = [path for path, x in named if not np.isfinite(np.asarray(x, float)).all()]
-        bad = [f"the parameter {jax.tree_util.keystr(path)} is not finite" for path in leaves[:1]]
-    return f"Training ended at step {step} because {', '.join(bad) or 'a parameter is not finite'}. {LIKELY_CAUSES}"
-
-
 def reset_memory(initial_memory: Callable[[int], PyTree], memory: PyTree, first: Array) -> PyTree:
-    """Memory `[N, ...]` with that of the beginning where an episode begins."""
+    """Return the memory `[N, ...]`, with the initial memory where an episode begins."""
 
     def choose(initial: Array, old: Array) -> Array:
-        return jnp.where(first.reshape(first.shape + (1,) * (old.ndim - first.ndim)), initial, old)
+        begins = first.reshape(first.shape + (1,) * (old.ndim - first.ndim))
+        return jnp.where(begins, initial, old)
 
     return jax.tree.map(choose, initial_memory(first.shape[0]), memory)
 
 
 def matmul_precision() -> str | None:
-    """Precision of matrix products and convolutions in an agent's programs; None for JAX's default.
+    """Return the precision of matrix products and convolutions; None for JAX's default.
 
     On the CPU, JAX's default is float32. Some accelerators multiply with fewer digits by default,
-    such as TF32 on GPUs, so that we ask for float32. A user's own `jax_default_matmul_precision`
+    such as TF32 on GPUs, so agents ask for float32. A user's own `jax_default_matmul_precision`
     has priority.
     """
     given = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
@@ -159,7 +110,7 @@ def matmul_precision() -> str | None:
 
 
 def with_precision(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function to be compiled, whose matrix products have our precision."""
+    """Return a function, to be compiled, whose matrix products have our precision."""
 
     @functools.wraps(function)
     def precise(*arguments: Any) -> Any:
@@ -173,7 +124,7 @@ def with_precision(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def describe_device() -> dict[str, Any]:
-    """What programs run on, and with which precision, for the record of a run."""
+    """Return the device and the precision of programs, for the record of a run."""
     return {
         "device": jax.local_devices()[0].device_kind,
         "platform": jax.default_backend(),
@@ -181,111 +132,129 @@ def describe_device() -> dict[str, Any]:
     }
 
 
-def compile_agent(agent: Agent, mesh: Mesh | None = None) -> Programs:
-    """Compiles an agent.
+def act(
+    agent: Agent,
+    params: PyTree,
+    memory: PyTree,
+    obs: PyTree,
+    first: Array,
+    key: Array,
+    counters: ActCounters,
+) -> tuple[PyTree, Array, PyTree, PyTree]:
+    """Act once in each environment.
 
-    Memory is reset where an episode begins; learning overwrites the state that it is given, but not
+    Returns:
+      The memory before, which is the initial one where an episode begins; the actions; the memory
+      after; and the extras.
+    """
+    memory = reset_memory(agent.initial_memory, memory, first)
+    key = jax.random.fold_in(key, counters.act_calls)
+    return memory, *agent.act(params, memory, obs, key, counters.clock)
+
+
+def learn(
+    agent: Agent, mesh: Mesh | None, state: Any, trajectory: Any, counters: LearnCounters
+) -> tuple[Any, dict[str, Any], Array]:
+    """Learn from a trajectory. Returns the state, the metrics, and whether all is finite."""
+    with use_mesh(mesh):
+        state, metrics = agent.learn(state, trajectory, counters.clock)
+    return state, metrics, is_finite(state.params, metrics)
+
+
+def compile_agent(
+    agent: Agent,
+    make_agent: MakeAgent | None = None,
+    numbers: Any = (),
+    mesh: Mesh | None = None,
+) -> Programs:
+    """Compile an agent.
+
+    Memory is reset where an episode begins. Learning overwrites the state that it is given, except
     its `params`.
 
-    `learn` also returns whether what was learned is finite, see `is_finite`.
-
-    With a mesh, its devices share the batches that the agent learns from, and each of them has a
-    copy of the state.
-
-    Numbers arrive packed in one array, since each argument that is passed to a compiled function
-    costs time.
+    Args:
+      agent: the agent.
+      make_agent: makes the agent from its numbers. Equal makers share their programs. None makes
+        an agent whose numbers are constants.
+      numbers: the numbers among its hyperparameters, int32 `[P]`; see `config.numbers_of`.
+      mesh: devices that share the batches from which the agent learns. Each of them has a copy of
+        the state.
     """
+    programs = _compile(make_agent or (lambda _: agent), tuple(agent.queries), mesh)
+    numbers = replicate(jnp.asarray(numbers, jnp.int32), mesh)
+    queries = programs.queries.items()
+    return programs._replace(
+        numbers=numbers,
+        init=lambda key: replicate(programs.init(numbers, key), mesh),
+        act=functools.partial(programs.act, numbers),
+        predict=functools.partial(programs.predict, numbers),
+        learn=programs.learn.bind(numbers),
+        queries={name: functools.partial(query, numbers) for name, query in queries},
+    )
 
-    def act(params, memory, obs, first, key, numbers):
-        step, total, act_calls = numbers
-        memory = reset_memory(agent.initial_memory, memory, first)
-        clock = Clock(step, jnp.zeros_like(step), total)
-        return memory, *agent.act(params, memory, obs, jax.random.fold_in(key, act_calls), clock)
 
-    def predict(params, memory, obs, first, key, count, deterministic):
+@functools.lru_cache(maxsize=16)
+def _compile(make_agent: MakeAgent, queries: tuple[str, ...], mesh: Mesh | None) -> Programs:
+    """Compile the functions of all agents that differ only in their numbers."""
+
+    def init(numbers, key):
+        return make_agent(numbers).init(key)
+
+    def act_packed(numbers, params, memory, obs, first, key, packed):
+        counters = ActCounters.unpack(packed)
+        return act(make_agent(numbers), params, memory, obs, first, key, counters)
+
+    def predict(numbers, params, memory, obs, first, key, count, deterministic):
+        agent = make_agent(numbers)
         # Outside of a compiled function, deriving a key takes longer than the rest of the call.
         key = jax.random.fold_in(key, count)
         memory = reset_memory(agent.initial_memory, memory, first)
         return agent.predict(params, memory, obs, key, deterministic)
 
-    def learn(state, trajectory, numbers):
-        with use_mesh(mesh):
-            state, metrics = agent.learn(state, trajectory, Clock(*numbers))
-        return state, metrics, is_finite(state.params, metrics)
+    def learn_packed(numbers, state, trajectory, packed):
+        counters = LearnCounters.unpack(packed)
+        return learn(make_agent(numbers), mesh, state, trajectory, counters)
 
-    init = jax.jit(with_precision(agent.init))
+    def make_query(name: str) -> Callable[..., Array]:
+        def query(numbers, *arguments):
+            return make_agent(numbers).queries[name](*arguments)
+
+        return query
+
     return Programs(
-        init=lambda key: replicate(init(key), mesh),
-        act=jax.jit(with_precision(act)),
-        predict=jax.jit(with_precision(predict), static_argnums=6),
-        learn=InPlace(with_precision(learn)),
-        queries={name: jax.jit(with_precision(query)) for name, query in agent.queries.items()},
+        make_agent=make_agent,
+        numbers=None,
+        init=jax.jit(with_precision(init)),
+        act=jax.jit(with_precision(act_packed)),
+        predict=jax.jit(with_precision(predict), static_argnums=7),
+        learn=InPlace(with_precision(learn_packed)),
+        queries={name: jax.jit(with_precision(make_query(name))) for name in queries},
         mesh=mesh,
     )
 
 
 def compile_ahead(agent: Agent, programs: Programs, run: RunState, spec: EnvSpec) -> Future:
-    """Compiles `learn` for trajectories of these environments before there is one: in a thread, while `act` is compiled and first used."""
+    """Compile `learn` in a thread before there is a trajectory, while `act` compiles and runs."""
     length, num_envs = agent.unroll_length, spec.num_envs
-    out, memory = make_buffers(spec, length), agent.initial_memory(num_envs)
-    out = out._replace(
-        obs_tm1=spaces.at(out.obs_tm1, slice(length)),
-        first_tm1=out.first_tm1[:length],
-        memory=memory,
+    memory = agent.initial_memory(num_envs)
+    shapes = trajectory_shapes(spec, length)._replace(memory=memory)
+    # Observations and flags of a single step, `[N, ...]`.
+    obs, first = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (shapes.obs_tm1, shapes.first_tm1)
     )
-    numbers = np.zeros(3, np.int32)
 
     def compile_learn() -> None:
+        act_counters, learn_counters = ActCounters(0, 1, 0), LearnCounters(1, 1, 1)
+        params = run.learner_state.params
         *_, extras = jax.eval_shape(
-            programs.act,
-            run.learner_state.params,
-            memory,
-            spaces.at(out.obs_t, 0),
-            out.last_t[0],
-            run.key,
-            numbers,
+            programs.act, params, memory, obs, first, run.key, act_counters.pack()
         )
         extras = jax.tree.map(lambda x: jax.ShapeDtypeStruct((length, *x.shape), x.dtype), extras)
-        programs.learn.lower(run.learner_state, out._replace(extras=extras), numbers).compile()
+        trajectory = shapes._replace(extras=extras)
+        programs.learn.lower(run.learner_state, trajectory, learn_counters.pack()).compile()
 
     pool = ThreadPoolExecutor(1, "compile")
     try:
         return pool.submit(compile_learn)
     finally:
         pool.shutdown(wait=False)
-
-
-class Runner(Protocol):
-    """Moves trajectories between environments and an agent.
-
-    It keeps the environments' episodes between runs.
-
-    Attributes:
-      rollout_state: the state of the environments, if it can be kept: all that a runner has to keep beside
-        a `RunState`. Otherwise None.
-      name: tells environments apart, of which one can go on with the state of another; None where
-        there is no such state.
-      busy: whether actors in other threads are stepping the environments at this moment.
-    """
-
-    rollout_state: Any = None
-    name: str | None = None
-    busy: bool = False
-
-    def reset(self, seed: int | None = None) -> None:
-        """Begins new episodes; without a seed, the random numbers go on."""
-        ...
-
-    def run(
-        self, run: RunState, total: int, next_stop: Callable[[int], float]
-    ) -> Generator[Cycle, None, None]:
-        """Acts and learns until `total` environment steps are done.
-
-        Yields after each cycle, or after several: but not later than with the one that reaches the
-        step `next_stop(step)`.
-        """
-        ...
-
-    def infos(self) -> list[dict[str, Any]]:
-        """Returns the `info` of each environment's newest step; empty where it is out of reach."""
-        return []

@@ -89,7 +89,7 @@ def test_lhs_broadcast_appends_axes(source, target, expected):
 
 @pytest.mark.parametrize(("source", "target"), [((3,), (2, 3)), ((2, 3), (2,)), ((2, 3), (2, 1))])
 def test_lhs_broadcast_refuses_what_does_not_line_up(source, target):
-    with pytest.raises(ShapeError, match="source shape"):
+    with pytest.raises(ShapeError, match="'source' has shape"):
         lhs_broadcast(np.ones(source), np.ones(target))
 
 
@@ -138,12 +138,12 @@ def test_all_sum_sums_over_devices_too(axis):
     [
         (lambda: batched_index(VALUES, np.zeros(3, int)), "'indices' must have shape"),
         (lambda: batched_index(VALUES, 0), "'indices' must have shape"),
-        (lambda: batched_index(1.0, 0), "'values' must have at least one axis"),
+        (lambda: batched_index(1.0, 0), "'values' is a scalar"),
         (
             lambda: replace_masked(VALUES, VALUES[0], np.array([0, 1])),
             "'replacement' must have shape",
         ),
-        (lambda: replace_masked(VALUES, None, np.array([0, 1, 1])), "source shape"),
+        (lambda: replace_masked(VALUES, None, np.array([0, 1, 1])), "'source' has shape"),
     ],
 )
 def test_shapes_that_do_not_fit_are_named(call, message):

@@ -35,9 +35,9 @@ def test_the_number_of_arms_is_known(name):
     make = functools.partial(getattr(bandits, name), **{"epsilon_greedy_bandit": {"epsilon": 0.1}, "exp3_bandit": {"gamma": 0.1},
                                                         "gradient_bandit": {"step_size": 0.1}}.get(name, {}))  # fmt: skip
     for wrong in (0, 2.0, "3"):
-        with pytest.raises(TypeError, match=f"{name}: 'num_arms' must be an integer of at least 1"):
+        with pytest.raises(TypeError, match=f"{name}: 'num_arms' is "):
             make(wrong)
-    with pytest.raises(TypeError, match="not a JAX array"):
+    with pytest.raises(TypeError, match="is a JAX array"):
         jax.jit(lambda n: make(n).init())(3)
     assert jax.tree.leaves(make(np.int64(3)).init())[0].shape == (3,)
 

@@ -163,9 +163,9 @@ def test_low_precision_is_ranked_in_float32():
 @pytest.mark.parametrize(
     ("data", "queries", "message"),
     [
-        (np.array([]), np.array([]), "'data' must have shape"),
-        (np.ones((3, 2)), np.ones((4, 3)), "'query_points' must have shape"),
-        (np.ones((3, 2)), 1.0, "'query_points' must have shape"),
+        (np.array([]), np.array([]), "'data' has shape"),
+        (np.ones((3, 2)), np.ones((4, 3)), "'query_points' has shape"),
+        (np.ones((3, 2)), 1.0, "'query_points' has shape"),
     ],
 )
 def test_shapes_that_do_not_fit(data, queries, message):

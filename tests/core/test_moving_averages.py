@@ -309,7 +309,7 @@ def test_arrays_divided_over_devices_give_the_statistics_of_the_whole():
     [
         (
             lambda: RunningMeanStd.init(np.zeros(2)).update(np.zeros((5, 3))),
-            r"'x' must have the shape \(2,\)",
+            r"'x' has shape \(5, 3\)",
         ),
         (
             lambda: RunningMeanStd.init({"a": np.zeros(2)}).normalize({"a": np.zeros(3)}),
@@ -323,10 +323,10 @@ def test_arrays_divided_over_devices_give_the_statistics_of_the_whole():
             lambda: RunningMeanStd.init((0.0, 0.0)).update((np.zeros(5), np.zeros(4))),
             "leading axes",
         ),
-        (lambda: RunningMeanStd.init({"a": 0.0}).update({"b": 0.0}), "'x' must be a tree like"),
+        (lambda: RunningMeanStd.init({"a": 0.0}).update({"b": 0.0}), "'x' has the structure"),
         (
             lambda: RewardNormalizer.init(3).update(np.zeros((5, 2)), False, 0.9),
-            r"'r_t' must have shape \[T, 3\]",
+            r"Pass an array of shape \[T, 3\]",
         ),
         (lambda: RewardNormalizer.init().update(np.zeros(5), np.zeros(4), 0.9), "'last_t'"),
         (lambda: RewardNormalizer.init().update(np.zeros(5), False, 0.9, np.ones(4)), "'mask'"),

@@ -366,3 +366,20 @@ def test_cvar_can_choose_actions_in_the_loss():
     ]
     arguments[5] = values[..., None, :]
     np.testing.assert_allclose(qv.quantile_q_learning(*arguments), expected, rtol=2e-6)
+
+
+@pytest.mark.parametrize("probs", [None, np.array([0.1, 0.2, 0.3, 0.4])])
+def test_cvar_of_a_traced_fraction_of_one_is_the_mean(probs):
+    dist = np.random.default_rng(0).normal(size=(B, 4, A)).astype(np.float32)
+    cvar_of = jax.jit(lambda dist, alpha: qv.quantile_cvar(dist, alpha, probs))
+    mean = jax.jit(lambda dist: dist.mean(-2) if probs is None else probs @ dist)(dist)
+    # Exactly the mean for equal probabilities, so an agent may use it for every alpha.
+    same = np.testing.assert_array_equal if probs is None else np.testing.assert_allclose
+    for ones in (1.0, np.float32(1), np.ones(B)):
+        same(cvar_of(dist, ones), mean)
+    same(jax.vmap(cvar_of, (None, 0))(dist, np.array([0.5, 1.0]))[1], mean)
+    same(qv.quantile_cvar(dist, 1.0, probs), mean)
+    almost = cvar_of(dist, np.nextafter(np.float32(1), 0))
+    np.testing.assert_allclose(almost, mean, rtol=1e-5, atol=1e-6)
+    slopes = jax.jit(jax.grad(lambda dist, alpha: cvar_of(dist, alpha)[0, 0]))(dist, 1.0)
+    np.testing.assert_allclose(slopes[0, :, 0], 0.25 if probs is None else probs, rtol=1e-6)

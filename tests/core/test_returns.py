@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentzoo.core import ShapeError, returns
+from agentzoo import core
+from agentzoo.core import ShapeError
 from tests.core.oracle import BATCH, STEPS, check, same, trajectories
 
 R_T = np.array([1.0, 2.0, 3.0], np.float32)
@@ -173,7 +174,7 @@ FLOATING = {
 def test_loops_in_float64_however_it_is_called(case):
     loop, arguments, options = CASES[case]
     operator = functools.partial(
-        getattr(returns, case.split(",")[0]), stop_target_gradients=False, **options
+        getattr(core, case.split(",")[0]), stop_target_gradients=False, **options
     )
     check(
         operator,
@@ -185,21 +186,21 @@ def test_loops_in_float64_however_it_is_called(case):
 
 def test_values_by_hand():
     same(
-        returns.lambda_returns(R_T, DISCOUNT_T, V_T, 0.5),
+        core.lambda_returns(R_T, DISCOUNT_T, V_T, 0.5),
         np.array([1 + 0.5 * (5 + 0.5 * 11.5), 2 + 0.5 * (10 + 0.5 * 18), 18]),
     )
     same(
-        returns.discounted_returns(R_T, DISCOUNT_T, V_T),
+        core.discounted_returns(R_T, DISCOUNT_T, V_T),
         np.array([1 + 0.5 * 11, 2 + 0.5 * 18, 3 + 0.5 * 30]),
     )
-    same(returns.discounted_returns(R_T, DISCOUNT_T, 30.0), np.array([6.5, 11, 18]))
+    same(core.discounted_returns(R_T, DISCOUNT_T, 30.0), np.array([6.5, 11, 18]))
     same(
-        returns.n_step_bootstrapped_returns(R_T, DISCOUNT_T, V_T, 2),
+        core.n_step_bootstrapped_returns(R_T, DISCOUNT_T, V_T, 2),
         np.array([1 + 0.5 * (2 + 0.5 * 20), 2 + 0.5 * 18, 18]),
     )
     deltas = np.array([1 + 5 - 4, 2 + 10 - 10, 3 + 15 - 20])
     same(
-        returns.truncated_generalized_advantage_estimation(R_T, DISCOUNT_T, 0.5, VALUES),
+        core.truncated_generalized_advantage_estimation(R_T, DISCOUNT_T, 0.5, VALUES),
         np.array(
             [
                 deltas[0] + 0.25 * (deltas[1] + 0.25 * deltas[2]),
@@ -209,7 +210,7 @@ def test_values_by_hand():
         ),
     )
     same(
-        returns.general_off_policy_returns_from_q_and_v(
+        core.general_off_policy_returns_from_q_and_v(
             V_T[:2], V_T, R_T, DISCOUNT_T, np.array([1.0, 0.0])
         ),
         np.array([1 + 0.5 * 12, 2 + 0.5 * 20, 18]),
@@ -220,9 +221,9 @@ def test_values_by_hand():
 def test_n_step_returns_for_every_n(n):
     arguments = {name: x[:, 0].astype(np.float32) for name, x in pick(*V_TARGET).items()}
     lambda_t = trajectories()["lambda_"][:, 0]
-    same(returns.n_step_bootstrapped_returns(**arguments, n=n), n_step_loop(**arguments, n=n))
+    same(core.n_step_bootstrapped_returns(**arguments, n=n), n_step_loop(**arguments, n=n))
     same(
-        returns.n_step_bootstrapped_returns(**arguments, n=n, lambda_t=lambda_t),
+        core.n_step_bootstrapped_returns(**arguments, n=n, lambda_t=lambda_t),
         n_step_loop(**arguments, n=n, lambda_t=lambda_t),
     )
 
@@ -230,9 +231,7 @@ def test_n_step_returns_for_every_n(n):
 def test_work_of_n_step_returns_grows_with_the_logarithm_of_n():
     def equations(n):
         x = jnp.zeros(2000)
-        return len(
-            jax.make_jaxpr(lambda r: returns.n_step_bootstrapped_returns(r, r, r, n))(x).eqns
-        )
+        return len(jax.make_jaxpr(lambda r: core.n_step_bootstrapped_returns(r, r, r, n))(x).eqns)
 
     counts = [equations(2**i) for i in range(4, 10)]
     assert len(set(np.diff(counts))) == 1
@@ -248,12 +247,12 @@ def test_identities():
     v_tm1, v_t = values[:-1], values[1:]
     never = jnp.zeros_like(r_t)
     truncated_gae = functools.partial(
-        returns.truncated_generalized_advantage_estimation, r_t, discount_t
+        core.truncated_generalized_advantage_estimation, r_t, discount_t
     )
-    gae = functools.partial(returns.generalized_advantage_estimation, r_t, discount_t, v_tm1, v_t)
-    n_step = functools.partial(returns.n_step_bootstrapped_returns, r_t, discount_t, v_t)
-    lambda_returns = functools.partial(returns.lambda_returns, r_t, discount_t, v_t)
-    discounted = returns.discounted_returns(r_t, discount_t, v_t)
+    gae = functools.partial(core.generalized_advantage_estimation, r_t, discount_t, v_tm1, v_t)
+    n_step = functools.partial(core.n_step_bootstrapped_returns, r_t, discount_t, v_t)
+    lambda_returns = functools.partial(core.lambda_returns, r_t, discount_t, v_t)
+    discounted = core.discounted_returns(r_t, discount_t, v_t)
 
     same(n_step(STEPS), discounted)
     same(n_step(STEPS, lambda_), lambda_returns(lambda_))
@@ -266,16 +265,16 @@ def test_identities():
     same(gae(never, lambda_), truncated_gae(lambda_, values))
     same(gae(never + 1, lambda_), r_t + discount_t * v_t - v_tm1)
     same(
-        returns.importance_corrected_td_errors(r_t, discount_t, 1.0, lambda_, values),
+        core.importance_corrected_td_errors(r_t, discount_t, 1.0, lambda_, values),
         truncated_gae(lambda_, values),
     )
     # Where the policy is sure of the action taken, its value is the state's.
     sure, q_t = jax.nn.one_hot(trajectories()["a_t"], 3), x["q_t"]
     same(
-        returns.general_off_policy_returns_from_action_values(
+        core.general_off_policy_returns_from_action_values(
             q_t, trajectories()["a_t"], r_t, discount_t, lambda_, sure
         ),
-        returns.lambda_returns(r_t, discount_t, (sure * q_t).sum(axis=-1), lambda_),
+        core.lambda_returns(r_t, discount_t, (sure * q_t).sum(axis=-1), lambda_),
     )
 
 
@@ -297,7 +296,7 @@ def test_a_truncation_divides_a_trajectory_into_two(name):
     arguments = {key: x.astype(np.float32) for key, x in pick(*names).items()}
     last_t = np.zeros((STEPS, BATCH))
     last_t[cut - 1] = 1
-    operator = functools.partial(getattr(returns, name), **options)
+    operator = functools.partial(getattr(core, name), **options)
     whole = operator(**arguments, last_t=last_t)
     halves = [
         operator(**{k: x[part] for k, x in arguments.items()}, last_t=last_t[part])
@@ -320,7 +319,7 @@ def test_a_masked_step_leaves_the_others_as_if_it_were_not_there():
     ):
         options = {"n": 2} if name.startswith("n_step") else {"lambda_": 0.9}
         takes = (*V_TARGET, "v_tm1") if name.startswith("gen") else V_TARGET
-        operator = functools.partial(getattr(returns, name), **options)
+        operator = functools.partial(getattr(core, name), **options)
         masked = operator(**{k: arguments[k] for k in takes}, last_t=last_t, mask=mask)
         expected = operator(**{k: without[k] for k in takes}, last_t=np.delete(last_t, reset))
         same(masked, np.insert(expected, reset, 0))
@@ -335,10 +334,10 @@ def test_low_precision_is_accumulated_in_float32():
     values = jnp.append(jnp.zeros(1, jnp.bfloat16), v_t)
     no_baseline = jnp.zeros(1000, jnp.bfloat16)
     for result in (
-        returns.discounted_returns(r_t, discount_t, v_t),
-        returns.n_step_bootstrapped_returns(r_t, discount_t, v_t, 1000),
-        returns.truncated_generalized_advantage_estimation(r_t, discount_t, 1.0, values)[:1],
-        returns.general_off_policy_returns_from_q_and_v(
+        core.discounted_returns(r_t, discount_t, v_t),
+        core.n_step_bootstrapped_returns(r_t, discount_t, v_t, 1000),
+        core.truncated_generalized_advantage_estimation(r_t, discount_t, 1.0, values)[:1],
+        core.general_off_policy_returns_from_q_and_v(
             no_baseline[1:], no_baseline.at[-1].set(v_t[-1]), r_t, discount_t, 1.0
         ),
     ):
@@ -347,18 +346,16 @@ def test_low_precision_is_accumulated_in_float32():
 
 
 def test_dtypes_promote():
-    assert returns.lambda_returns(np.array([1, 2]), 1, np.array([3, 4]), 1).dtype == jnp.float32
+    assert core.lambda_returns(np.array([1, 2]), 1, np.array([3, 4]), 1).dtype == jnp.float32
+    assert core.lambda_returns(jnp.zeros(2), 0.9, jnp.zeros(2, jnp.bfloat16)).dtype == jnp.float32
     assert (
-        returns.lambda_returns(jnp.zeros(2), 0.9, jnp.zeros(2, jnp.bfloat16)).dtype == jnp.float32
-    )
-    assert (
-        returns.n_step_bootstrapped_returns(np.array([1, 2]), 1, np.array([3, 4]), 2).dtype
+        core.n_step_bootstrapped_returns(np.array([1, 2]), 1, np.array([3, 4]), 2).dtype
         == jnp.float32
     )
     jax.config.update("jax_enable_x64", True)
     try:
         exact = lambda_loop(R_T.astype(float), DISCOUNT_T, V_T, 0.3)
-        result = returns.lambda_returns(R_T.astype(float), DISCOUNT_T, V_T, 0.3)
+        result = core.lambda_returns(R_T.astype(float), DISCOUNT_T, V_T, 0.3)
         assert result.dtype == np.float64
         np.testing.assert_allclose(result, exact, rtol=1e-14)
     finally:
@@ -368,21 +365,17 @@ def test_dtypes_promote():
 def test_an_empty_trajectory_has_no_returns():
     for batch in ((), (3,)):
         x = np.zeros((0, *batch), np.float32)
-        assert returns.lambda_returns(x, x, x).shape == x.shape
-        assert returns.discounted_returns(x, x, x).shape == x.shape
-        assert returns.n_step_bootstrapped_returns(x, x, x, 3).shape == x.shape
-        assert returns.general_off_policy_returns_from_q_and_v(x, x, x, x, x).shape == x.shape
+        assert core.lambda_returns(x, x, x).shape == x.shape
+        assert core.discounted_returns(x, x, x).shape == x.shape
+        assert core.n_step_bootstrapped_returns(x, x, x, 3).shape == x.shape
+        assert core.general_off_policy_returns_from_q_and_v(x, x, x, x, x).shape == x.shape
         assert (
-            returns.truncated_generalized_advantage_estimation(
-                x, x, 1.0, np.zeros((1, *batch))
-            ).shape
+            core.truncated_generalized_advantage_estimation(x, x, 1.0, np.zeros((1, *batch))).shape
             == x.shape
         )
-        assert returns.generalized_advantage_estimation(x, x, x, x, x, 1.0, x).shape == x.shape
+        assert core.generalized_advantage_estimation(x, x, x, x, x, 1.0, x).shape == x.shape
         q, a = np.zeros((0, *batch, 2)), np.zeros((0, *batch), int)
-        assert (
-            returns.general_off_policy_returns_from_action_values(q, a, x, x, x, q).shape == x.shape
-        )
+        assert core.general_off_policy_returns_from_action_values(q, a, x, x, x, q).shape == x.shape
 
 
 @settings(deadline=None, max_examples=8)
@@ -398,16 +391,16 @@ def test_any_length_batch_axes_and_dtypes(steps, batch, dtype):
 
     def results():  # traced only: shapes and dtypes need no compilation
         return (
-            returns.lambda_returns(x, x, x, 0.5),
-            returns.lambda_returns(x, 1, x, last_t=x > 0, mask=x > 0),
-            returns.discounted_returns(x, x, 1),
-            returns.n_step_bootstrapped_returns(x, x, x, 2),
-            returns.n_step_bootstrapped_returns(x, 1, x, 2, 0.5, last_t=x > 0),
-            returns.general_off_policy_returns_from_q_and_v(x[1:], x, x, 1, 1),
-            returns.general_off_policy_returns_from_action_values(q, a, x, 1, x, q),
-            returns.truncated_generalized_advantage_estimation(x, 1, 0.5, values),
-            returns.generalized_advantage_estimation(x, x, x, x, x > 0, 0.5),
-            returns.importance_corrected_td_errors(x, 1, x, 1, values),
+            core.lambda_returns(x, x, x, 0.5),
+            core.lambda_returns(x, 1, x, last_t=x > 0, mask=x > 0),
+            core.discounted_returns(x, x, 1),
+            core.n_step_bootstrapped_returns(x, x, x, 2),
+            core.n_step_bootstrapped_returns(x, 1, x, 2, 0.5, last_t=x > 0),
+            core.general_off_policy_returns_from_q_and_v(x[1:], x, x, 1, 1),
+            core.general_off_policy_returns_from_action_values(q, a, x, 1, x, q),
+            core.truncated_generalized_advantage_estimation(x, 1, 0.5, values),
+            core.generalized_advantage_estimation(x, x, x, x, x > 0, 0.5),
+            core.importance_corrected_td_errors(x, 1, x, 1, values),
         )
 
     assert {(r.shape, r.dtype) for r in jax.eval_shape(results)} == {(x.shape, dtype)}
@@ -418,7 +411,7 @@ def test_results_are_constants_unless_asked(case):
     _, arguments, options = CASES[case]
     one = {name: jnp.asarray(x[:, 0] if np.ndim(x) else x) for name, x in arguments.items()}
     changed = {name: one.pop(name).astype(float) for name in FLOATING & set(one)}
-    operator = functools.partial(getattr(returns, case.split(",")[0]), **options)
+    operator = functools.partial(getattr(core, case.split(",")[0]), **options)
     gradients = jax.grad(lambda changed: operator(**one, **changed).sum())(changed)
     for name, gradient in gradients.items():
         # An error's prediction is no part of its target.
@@ -429,27 +422,27 @@ def test_results_are_constants_unless_asked(case):
 def test_called_outside_jit_it_is_compiled_once():
     (compiled,) = (
         c.cell_contents
-        for c in returns.lambda_returns.__closure__
+        for c in core.lambda_returns.__closure__
         if hasattr(c.cell_contents, "lower")
     )
     compiled.clear_cache()
     for scale in range(3):
-        returns.lambda_returns(scale * R_T, DISCOUNT_T, V_T)
-        jax.vmap(returns.lambda_returns)(scale * R_T[None], DISCOUNT_T[None], V_T[None])
+        core.lambda_returns(scale * R_T, DISCOUNT_T, V_T)
+        jax.vmap(core.lambda_returns)(scale * R_T[None], DISCOUNT_T[None], V_T[None])
     assert compiled._cache_size() == 1
 
 
 def test_inside_a_scan_and_differentiated_twice():
     def update(v_t, _):
-        return returns.lambda_returns(R_T, DISCOUNT_T, v_t, 0.5), v_t
+        return core.lambda_returns(R_T, DISCOUNT_T, v_t, 0.5), v_t
 
-    expected = returns.lambda_returns(
-        R_T, DISCOUNT_T, returns.lambda_returns(R_T, DISCOUNT_T, V_T, 0.5), 0.5
+    expected = core.lambda_returns(
+        R_T, DISCOUNT_T, core.lambda_returns(R_T, DISCOUNT_T, V_T, 0.5), 0.5
     )
     same(jax.lax.scan(update, V_T, length=2)[0], expected)
 
     def n_step(v_t):
-        return returns.n_step_bootstrapped_returns(
+        return core.n_step_bootstrapped_returns(
             R_T, DISCOUNT_T, v_t, 2, 0.5, stop_target_gradients=False
         )
 
@@ -462,41 +455,39 @@ def test_inside_a_scan_and_differentiated_twice():
 @pytest.mark.parametrize(
     ("call", "name"),
     [
-        (lambda: returns.lambda_returns(R_T, DISCOUNT_T, V_T[:1]), "v_t"),
-        (lambda: returns.lambda_returns(R_T, DISCOUNT_T, V_T, np.ones(1)), "lambda_"),
-        (lambda: returns.lambda_returns(R_T, DISCOUNT_T, V_T, last_t=np.zeros((3, 1))), "last_t"),
-        (lambda: returns.lambda_returns(R_T[:, None], DISCOUNT_T, V_T), "discount_t"),
-        (lambda: returns.lambda_returns(1.0, 0.9, 2.0), "r_t"),
-        (lambda: returns.discounted_returns(R_T, DISCOUNT_T[:2], V_T), "discount_t"),
-        (lambda: returns.n_step_bootstrapped_returns(R_T, DISCOUNT_T, V_T[:2], 2), "v_t"),
+        (lambda: core.lambda_returns(R_T, DISCOUNT_T, V_T[:1]), "v_t"),
+        (lambda: core.lambda_returns(R_T, DISCOUNT_T, V_T, np.ones(1)), "lambda_"),
+        (lambda: core.lambda_returns(R_T, DISCOUNT_T, V_T, last_t=np.zeros((3, 1))), "last_t"),
+        (lambda: core.lambda_returns(R_T[:, None], DISCOUNT_T, V_T), "discount_t"),
+        (lambda: core.lambda_returns(1.0, 0.9, 2.0), "r_t"),
+        (lambda: core.discounted_returns(R_T, DISCOUNT_T[:2], V_T), "discount_t"),
+        (lambda: core.n_step_bootstrapped_returns(R_T, DISCOUNT_T, V_T[:2], 2), "v_t"),
         (
-            lambda: returns.truncated_generalized_advantage_estimation(
+            lambda: core.truncated_generalized_advantage_estimation(
                 R_T[:1], DISCOUNT_T, 1.0, VALUES
             ),
             "r_t",
         ),
         (
-            lambda: returns.truncated_generalized_advantage_estimation(R_T, DISCOUNT_T, 1.0, 4.0),
+            lambda: core.truncated_generalized_advantage_estimation(R_T, DISCOUNT_T, 1.0, 4.0),
             "values",
         ),
         (
-            lambda: returns.generalized_advantage_estimation(
+            lambda: core.generalized_advantage_estimation(
                 R_T, DISCOUNT_T, V_T, V_T, np.zeros(2), 1.0
             ),
             "last_t",
         ),
         (
-            lambda: returns.importance_corrected_td_errors(
-                R_T, DISCOUNT_T, np.ones(1), 1.0, VALUES
-            ),
+            lambda: core.importance_corrected_td_errors(R_T, DISCOUNT_T, np.ones(1), 1.0, VALUES),
             "rho_tm1",
         ),
         (
-            lambda: returns.general_off_policy_returns_from_q_and_v(V_T, V_T, R_T, DISCOUNT_T, 1.0),
+            lambda: core.general_off_policy_returns_from_q_and_v(V_T, V_T, R_T, DISCOUNT_T, 1.0),
             "q_t",
         ),
         (
-            lambda: returns.general_off_policy_returns_from_action_values(
+            lambda: core.general_off_policy_returns_from_action_values(
                 np.ones((3, 2)), [0, 1, 0], R_T, 1.0, 1.0, np.ones((3, 1))
             ),
             "pi_t",
@@ -509,17 +500,17 @@ def test_shapes_that_do_not_fit_are_named(call, name):
 
 
 def test_n_must_be_a_positive_python_integer():
-    with pytest.raises(ValueError, match="'n' must be at least 1, but is 0"):
-        returns.n_step_bootstrapped_returns(R_T, DISCOUNT_T, V_T, 0)
+    with pytest.raises(ValueError, match="'n' is 0"):
+        core.n_step_bootstrapped_returns(R_T, DISCOUNT_T, V_T, 0)
     with pytest.raises(TypeError, match="'n' must be a Python value"):
-        jax.jit(returns.n_step_bootstrapped_returns)(R_T, DISCOUNT_T, V_T, 2)
+        jax.jit(core.n_step_bootstrapped_returns)(R_T, DISCOUNT_T, V_T, 2)
     with pytest.raises(TypeError, match="'float' object cannot be interpreted as an integer"):
-        returns.n_step_bootstrapped_returns(R_T, DISCOUNT_T, V_T, 2.0)
+        core.n_step_bootstrapped_returns(R_T, DISCOUNT_T, V_T, 2.0)
 
 
 def test_an_action_out_of_range_gives_nan():
     q_t, pi_t = np.ones((3, 2)), np.full((3, 2), 0.5)
-    result = returns.general_off_policy_returns_from_action_values(
+    result = core.general_off_policy_returns_from_action_values(
         q_t, np.array([0, 7, 0]), R_T, DISCOUNT_T, 1.0, pi_t
     )
     assert np.isnan(result[:2]).all()

@@ -1,0 +1,92 @@
+"""What all runners share: the interface, the state of a run, and what a training cycle reports."""
+
+from collections.abc import Callable, Generator, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
+
+from agentzoo.types import Array
+
+
+class Episode(NamedTuple):
+    """A finished episode.
+
+    Attributes:
+      reward: the sum of its rewards.
+      length: its number of steps.
+      info: entries of the `info` of its last step.
+      env: the index of the environment in which it took place.
+    """
+
+    reward: float
+    length: int
+    info: Mapping[str, Any] = MappingProxyType({})
+    env: int = 0
+
+
+class RunState(NamedTuple):
+    """How far a run has come. Its arrays and integers form one pytree.
+
+    Attributes:
+      learner_state: what the agent's `init` and `learn` return.
+      key: the key from which the random numbers of acting are derived.
+      step: environment steps of this run, by all environments together.
+      act_calls: calls of `act` since the agent was made, by all actors together. With the key, it
+        determines the random numbers of the next call.
+    """
+
+    learner_state: Any
+    key: Array
+    step: int
+    act_calls: int
+
+
+class Cycle(NamedTuple):
+    """What a runner yields after each training cycle, or after several.
+
+    Attributes:
+      run: the state of the run.
+      episodes: the episodes that ended in these cycles.
+      metrics: the metrics of the last cycle, or of the one that went wrong.
+      fault: a message that says why training cannot go on; None if it can.
+    """
+
+    run: RunState
+    episodes: list[Any]
+    metrics: dict[str, Any]
+    fault: str | None = None
+
+
+class Runner(Protocol):
+    """Moves trajectories between environments and an agent.
+
+    A runner keeps the environments' episodes between calls of `run`.
+
+    Attributes:
+      rollout_state: the state of the environments and of their episodes, if it can be saved. With
+        a `RunState`, it is all that a run continues from. None if it cannot be saved.
+      name: identifies environments whose `rollout_state` is interchangeable; None if the state
+        cannot be saved.
+      busy: whether actors in other threads are stepping the environments at this moment.
+    """
+
+    rollout_state: Any = None
+    name: str | None = None
+    busy: bool = False
+
+    def reset(self, seed: int | None = None) -> None:
+        """Begin new episodes. Without a seed, the environments' random numbers continue."""
+        ...
+
+    def run(
+        self, run: RunState, total: int, next_stop: Callable[[int], float]
+    ) -> Generator[Cycle, None, None]:
+        """Act and learn until `total` environment steps are done.
+
+        A runner yields after each training cycle or after several, but no later than after the
+        cycle that reaches the step `next_stop(step)`.
+        """
+        ...
+
+    def infos(self) -> list[dict[str, Any]]:
+        """Return the newest `info` of each environment; an empty list if it is not available."""
+        return []

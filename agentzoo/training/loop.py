@@ -1,0 +1,132 @@
+"""The training loop: what happens between training cycles."""
+
+import contextlib
+from typing import Any
+
+import numpy as np
+
+from agentzoo.callbacks import BaseCallback
+from agentzoo.runners import Cycle
+from agentzoo.training.trainer import Trainer
+from agentzoo.training.turns import interrupt_between_cycles
+from agentzoo.types import TrainingError
+
+
+def train(
+    trainer: Trainer,
+    model: Any,
+    total: int,
+    callback: BaseCallback,
+    log_interval: int,
+    new: bool,
+    watched: bool,
+) -> None:
+    """Train until an environment step, and save the agent at the end.
+
+    Args:
+      trainer: trains the agent.
+      model: the agent as the user knows it, which callbacks get.
+      total: the step at which the run ends.
+      callback: all callbacks in one.
+      log_interval: environment steps between two entries of the log.
+      new: whether the run is a new one.
+      watched: whether any callback is the user's. Only those need all entries of `locals`.
+
+    Raises:
+      TrainingError: if what was learned is not finite.
+      KeyboardInterrupt: after Ctrl-C, at the end of the cycle.
+    """
+    with trainer.turns.learning():
+        trainer.begin(new)
+        try:
+            _run(trainer, model, total, callback, log_interval, new, watched)
+        finally:
+            trainer.end()
+
+
+def _run(
+    trainer: Trainer,
+    model: Any,
+    total: int,
+    callback: BaseCallback,
+    log_interval: int,
+    new: bool,
+    watched: bool,
+) -> None:
+    assert trainer.runner is not None
+    callback.init_callback(model)
+    locals_ = {
+        "self": model,
+        "total_timesteps": total,
+        "log_interval": log_interval,
+        "reset_num_timesteps": new,
+        "budget": trainer.budget(trainer.run.step, total),
+        "episodes": [],
+        "infos": [],
+        "dones": [],
+    }
+    callback.on_training_start(locals_, {})
+    entries = trainer.run.step // log_interval  # of the log that are due so far
+
+    def next_stop(step: int) -> float:
+        return min((step // log_interval + 1) * log_interval, callback.next_step(step))
+
+    run = trainer.runner.run(trainer.run, total, next_stop)
+    try:
+        with interrupt_between_cycles() as interrupted, contextlib.closing(run) as cycles:
+            callback.on_rollout_start()
+            for cycle in cycles:
+                _keep(trainer, cycle)
+                callback.update_locals(_locals(trainer, cycle, watched))
+                callback.on_rollout_end()
+                proceed = callback.on_step()
+                if trainer.run.step // log_interval > entries:
+                    entries = trainer.run.step // log_interval
+                    trainer.dump_logs()
+                trainer.log.logger.flush()
+                trainer.turns.serve()
+                if interrupted():
+                    raise KeyboardInterrupt
+                if not proceed:
+                    break
+                callback.on_rollout_start()
+    finally:
+        trainer.dump_logs()
+        callback.on_training_end()
+
+
+def _keep(trainer: Trainer, cycle: Cycle) -> None:
+    """Take over the outcome of a cycle.
+
+    Raises:
+      TrainingError: if it is not finite. Then the agent keeps the last parameters that were finite:
+        it can act with them, but not learn on.
+    """
+    before = trainer.params
+    trainer.run = cycle.run
+    trainer.log.metrics = cycle.metrics
+    trainer.episodes.add(cycle.episodes, trainer.info_keywords)
+    if cycle.fault is not None:
+        state = cycle.run.learner_state._replace(params=before)
+        trainer.run = cycle.run._replace(learner_state=state)
+        raise TrainingError(cycle.fault)
+
+
+def _locals(trainer: Trainer, cycle: Cycle, watched: bool) -> dict[str, Any]:
+    """Return the entries of the callbacks' `locals` that change with each cycle."""
+    if not watched:
+        return {"episodes": cycle.episodes}
+    assert trainer.runner is not None
+    num_envs = trainer.recipe.spec.num_envs
+    infos: list[dict[str, Any]] = trainer.runner.infos() or [{} for _ in range(num_envs)]
+    dones = [False] * num_envs
+    for episode in cycle.episodes:
+        if dones[episode.env]:
+            # Another episode of this environment ended before: that one moves to the end.
+            infos.append(infos[episode.env])
+            dones.append(True)
+        seconds = round(trainer.log.seconds, 6)
+        outcome = {"r": episode.reward, "l": episode.length, "t": seconds}
+        infos[episode.env] = {"episode": outcome, **episode.info}
+        dones[episode.env] = True
+    return {"episodes": cycle.episodes, "infos": infos, "dones": np.array(dones)}

@@ -1,0 +1,209 @@
+"""A session: everything that decides how a run goes on, and how it is saved and loaded."""
+
+import math
+import os
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from agentzoo import checkpoint
+from agentzoo.envs import number
+from agentzoo.logging import versions
+from agentzoo.runners import Episode, RunState
+from agentzoo.types import ConfigurationError
+
+REVISION = 3
+"""What the arrays of a saved agent mean.
+
+Files of revision 1 hold the Box actions of PPO and IMPALA in the environment's units. Files of
+revision 2 have other names for the parts of a session.
+"""
+
+_OLD_NAMES = {"learner_state": "agent", "act_calls": "moves", "rollout_state": "worlds"}
+_WINDOW = 100  # episodes over which statistics are averaged
+
+
+class EpisodeWindow:
+    """Statistics of the last 100 training episodes.
+
+    Attributes:
+      rewards: the sum of the rewards of each episode.
+      lengths: the number of steps of each episode.
+      infos: numbers from the `info` of the last steps, by name, of the last 100 episodes that had
+        them.
+    """
+
+    def __init__(self) -> None:
+        self.rewards: deque[float] = deque(maxlen=_WINDOW)
+        self.lengths: deque[int] = deque(maxlen=_WINDOW)
+        self.infos: dict[str, deque[float]] = {}
+
+    def add(self, episodes: Sequence[Episode], info_keywords: Collection[str]) -> None:
+        """Add episodes that ended.
+
+        Args:
+          episodes: the episodes.
+          info_keywords: which entries of their `info` to keep, besides "is_success".
+
+        Raises:
+          ConfigurationError: if an entry of `info_keywords` is not a number.
+        """
+        for episode in episodes:
+            self.rewards.append(episode.reward)
+            self.lengths.append(episode.length)
+            for name in {"is_success", *info_keywords}.intersection(episode.info):
+                value = number(episode.info[name])
+                if value is not None:
+                    self.infos.setdefault(name, deque(maxlen=_WINDOW)).append(value)
+                elif name in info_keywords:
+                    raise _no_number(name, episode.info[name])
+
+    @property
+    def mean_reward(self) -> float:
+        """Mean return; NaN before the first episode."""
+        return float(np.mean(self.rewards)) if self.rewards else math.nan
+
+    @property
+    def mean_length(self) -> float:
+        """Mean number of steps; NaN before the first episode."""
+        return float(np.mean(self.lengths)) if self.lengths else math.nan
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the statistics as plain JSON."""
+        infos = {name: list(values) for name, values in self.infos.items()}
+        return {"rewards": list(self.rewards), "lengths": list(self.lengths), "infos": infos}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "EpisodeWindow":
+        """Return the statistics that `to_json` has written."""
+        window = cls()
+        window.rewards.extend(data["rewards"])
+        window.lengths.extend(data["lengths"])
+        for name, values in data["infos"].items():
+            window.infos[name] = deque(values, maxlen=_WINDOW)
+        return window
+
+
+class Session(NamedTuple):
+    """Everything that decides how a run goes on: arrays, and what plain JSON can hold.
+
+    Attributes:
+      run: the learner's state, the random key of acting, and the counters.
+      episodes: statistics of the last training episodes.
+      predictions: calls of `predict` that drew random numbers.
+      env_name: identifies the compiled environments to which `rollout_state` belongs; None if the
+        environments' state cannot be saved.
+      rollout_state: the state of compiled environments and of their episodes, or None.
+    """
+
+    run: RunState
+    episodes: EpisodeWindow
+    predictions: int = 0
+    env_name: str | None = None
+    rollout_state: Any = None
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the learner's state is finite.
+
+        The replay buffer is left out, because environments are checked at every step.
+        """
+        parts = self.run.learner_state._asdict().items()
+        return checkpoint.all_finite({name: part for name, part in parts if name != "replay"})
+
+
+def save_session(
+    path: str | os.PathLike[str],
+    session: Session,
+    recipe: Mapping[str, Any],
+    exclude: Collection[str] = (),
+) -> Path:
+    """Save a session as one file, all or nothing.
+
+    Args:
+      path: the file.
+      session: the session.
+      recipe: what the agent is made of, as plain JSON.
+      exclude: fields of the learner's state that are left out.
+
+    Returns:
+      The path of the file.
+    """
+    state = session.run.learner_state._asdict()
+    kept = {name: part for name, part in state.items() if name not in exclude}
+    tree = {**session.run._asdict(), "learner_state": kept}
+    if session.rollout_state is not None:
+        tree["rollout_state"] = session.rollout_state
+    manifest = {
+        **recipe,
+        "revision": REVISION,
+        "excluded": sorted(exclude),
+        "predictions": session.predictions,
+        "episodes": session.episodes.to_json(),
+        "env_name": session.env_name if session.rollout_state is not None else None,
+        "versions": versions(),
+    }
+    return checkpoint.save(path, tree, manifest)
+
+
+def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what a saved session says in plain JSON, with the names of today.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ConfigurationError: if it holds no session.
+    """
+    manifest = checkpoint.read_manifest(path)
+    manifest.setdefault("revision", 1)
+    if manifest["revision"] < 3:
+        manifest["env_name"] = manifest.get("worlds")
+        manifest["episodes"] = EpisodeWindow().to_json()
+        manifest.setdefault("env_kwargs", {})
+    return manifest
+
+
+def load_session(
+    path: str | os.PathLike[str], manifest: Mapping[str, Any], template: Session
+) -> Session:
+    """Load a session.
+
+    Args:
+      path: the file.
+      manifest: what `read_manifest` returned for the file.
+      template: a session of the same structure, shapes and dtypes. The file's environments are
+        loaded if they have the same `env_name`, and the `rollout_state` of the template otherwise.
+
+    Raises:
+      ConfigurationError: if the file is damaged or does not fit the template.
+    """
+    names = {} if manifest["revision"] >= 3 else _OLD_NAMES
+    state = template.run.learner_state
+    goes_on = template.env_name is not None and template.env_name == manifest["env_name"]
+    parts = {**template.run._asdict(), "learner_state": state._asdict()}
+    if goes_on:
+        parts["rollout_state"] = template.rollout_state
+    tree = {names.get(name, name): part for name, part in parts.items()}
+    state_name = names.get("learner_state", "learner_state")
+    rollout_name = names.get("rollout_state", "rollout_state")
+    missing = tuple(f"['{state_name}']['{part}']" for part in manifest["excluded"])
+    loaded = checkpoint.load(path, tree, missing, surplus=f"['{rollout_name}']")
+    parts = {name: loaded[names.get(name, name)] for name in parts}
+    parts["learner_state"] = type(state)(**parts["learner_state"])
+    rollout_state = parts.pop("rollout_state", template.rollout_state)
+    return Session(
+        run=RunState(**parts),
+        episodes=EpisodeWindow.from_json(manifest["episodes"]),
+        predictions=manifest["predictions"],
+        env_name=template.env_name,
+        rollout_state=rollout_state,
+    )
+
+
+def _no_number(name: str, value: Any) -> ConfigurationError:
+    return ConfigurationError(
+        f"info[{name!r}] at the end of an episode is of type {type(value).__name__} and shape "
+        f"{np.shape(value)}; choose other info_keywords, which must be single numbers."
+    )
