@@ -72,9 +72,9 @@ __all__ = [
     "make_env",
     "make_envs",
     "make_shared_envs",
+    "make_trajectory",
     "number",
     "parts_of",
-    "make_trajectory",
     "stack_rows",
     "trajectory_shapes",
 ]

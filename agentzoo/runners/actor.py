@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from agentzoo.envs import Envs, EnvStep, make_trajectory, spaces, stack_rows
