@@ -137,13 +137,13 @@ def trajectory_shapes(spec: EnvSpec, length: int) -> Trajectory:
 def stack_rows(rows: Sequence[PyTree]) -> PyTree:
     """Return T trees of arrays `[N, ...]` as one tree of NumPy arrays `[T, N, ...]`.
 
-    A single row (T = 1) that is a NumPy array is not copied.
+    A single NumPy array (T = 1) is not copied.
     """
     if not isinstance(rows[0], np.ndarray):
         return jax.tree.map(lambda *each: stack_rows([np.asarray(x) for x in each]), *rows)
     if len(rows) == 1:
         return rows[0][None]
-    if rows[0] is rows[-1] and all(row is rows[0] for row in rows):
+    if rows[0] is rows[-1] and all(row is rows[0] for row in rows):  # flags are often constant
         return np.repeat(rows[0][None], len(rows), axis=0)
     # Joining along N to `[T * N, ...]` is faster than `np.stack`.
     return np.concatenate(rows).reshape(len(rows), *rows[0].shape)
@@ -160,8 +160,8 @@ def make_trajectory(
       actions: T arrays `[N, ...]`, the agent's actions.
       steps: T steps, what the environments returned for these actions.
     """
-    # One row of T arrays for each field of `EnvStep`. The last `obs` and `first` belong to the next
-    # trajectory.
+    # `zip` transposes T steps to one tuple of T arrays for each field. The last step's `obs` and
+    # `first` belong to the next trajectory.
     rows = EnvStep(*zip(*steps, strict=True))
     return Trajectory(
         obs_tm1=stack_rows((obs, *rows.obs[:-1])),

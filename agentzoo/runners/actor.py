@@ -81,18 +81,16 @@ class Actor:
         self, params: PyTree, key: Array, step: int, act_calls: int, total: int
     ) -> tuple[Trajectory, list[EnvStep]]:
         """Act for T steps, and return the trajectory and what the environments returned."""
-        length, num_envs = self.agent.unroll_length, self.num_envs
-        action_space = self.envs.spec.action_space
         first_obs, first_flags = self._obs, self._first
         obs, first = first_obs, first_flags
         # If an environment fails, the next rollout begins new episodes.
         self._obs = None
         first_memory: Any = None
         actions, env_steps, extras = [], [], []
-        for t in range(length):
+        for t in range(self.agent.unroll_length):
             # All actors take their steps t at the same time, one call of `act` each.
             counters = ActCounters(
-                step + t * self.n_actors * num_envs,
+                step + t * self.n_actors * self.num_envs,
                 total,
                 act_calls + t * self.n_actors + self.index,
             )
@@ -100,22 +98,27 @@ class Actor:
                 params, self._memory, obs, first, key, counters.pack()
             )
             first_memory = memory if t == 0 else first_memory
-            extras.append(extra)
-            action = np.asarray(action, self._action_dtype)
-            try:
-                env_step = self.envs.step(spaces.to_elements(action_space, action))
-            except Exception as error:
-                now = counters.step + (self.index + 1) * num_envs
-                better = self._explain(error, action, now)
-                if better is None:
-                    raise
-                raise better from (None if isinstance(error, InvalidStep) else error)
+            # A copy, so that JAX can use the memory of its array again.
+            action = np.array(action, self._action_dtype)
+            env_step = self._step(action, counters.step)
             actions.append(action)
             env_steps.append(env_step)
+            extras.append(extra)
             obs, first = env_step.obs, env_step.first
         self._obs, self._first = obs, first
         trajectory = make_trajectory(first_obs, first_flags, actions, env_steps)
         return trajectory._replace(extras=stack_rows(extras), memory=first_memory), env_steps
+
+    def _step(self, actions: np.ndarray, step: int) -> EnvStep:
+        """Step the environments with the agent's actions, or raise an error that explains more."""
+        try:
+            return self.envs.step(spaces.to_elements(self.envs.spec.action_space, actions))
+        except Exception as error:
+            # Actor i takes steps i * N + 1 to (i + 1) * N of those that all actors take together.
+            better = self._explain(error, actions, step + (self.index + 1) * self.num_envs)
+            if better is None:
+                raise
+            raise better from (None if isinstance(error, InvalidStep) else error)
 
     def _explain(self, error: Exception, actions: np.ndarray, step: int) -> Exception | None:
         """Return a better error than the one that the environments raised, if there is one."""
