@@ -1,8 +1,8 @@
-"""MPO on a categorical action space, written out: the slippery frozen lake, learned off-policy and compared with its optimum.
+"""MPO on a categorical action space: learn the slippery frozen lake off-policy.
 
-The lake is small enough that its transition table is known, so the value of every policy can be
-computed. The learner sees only transitions from random states and actions, as a large replay would
-hold them.
+The lake is small enough that its transition table is known, so the script can compute the value of
+every policy and compare the learned policy with the optimum. The learner sees only transitions from
+random states and actions, as a large replay buffer would hold them.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from agentzoo.core import losses, mpo, value_learning
+from agentzoo import core
 
 GAMMA, BATCH, TARGET_PERIOD = 0.99, 128, 20
 
@@ -34,10 +34,20 @@ OBSERVATIONS = jnp.eye(NUM_STATES)  # one-hot
 
 
 class Networks(NamedTuple):
-    """Parameters of the policy's and the critic's network."""
+    """Parameters of the policy network and the critic."""
 
     policy: hk.Params
     critic: hk.Params
+
+
+class Batch(NamedTuple):
+    """A batch of transitions, `[B, ...]`."""
+
+    obs_tm1: jax.Array
+    a_tm1: jax.Array
+    r_t: jax.Array
+    discount_t: jax.Array
+    obs_t: jax.Array
 
 
 network = hk.without_apply_rng(hk.transform(lambda obs: hk.nets.MLP([64, NUM_ACTIONS])(obs)))
@@ -47,19 +57,19 @@ optimizer = optax.multi_transform(
 
 
 def loss(
-    params: tuple[Networks, mpo.CategoricalMpoDuals], target: Networks, batch: tuple
-) -> tuple[jax.Array, NamedTuple]:
-    """The critic's loss and MPO's; both take their targets from the target networks."""
-    (online, duals), (obs_tm1, a_tm1, r_t, discount_t, obs_t) = params, batch
-    probs_t = jax.nn.softmax(network.apply(target.policy, obs_t))
-    q_tm1, q_t = network.apply(online.critic, obs_tm1), network.apply(target.critic, obs_t)
-    critic_loss = losses.l2_loss(
-        value_learning.expected_sarsa(q_tm1, a_tm1, r_t, discount_t, q_t, probs_t)
-    ).mean()
-    policy_loss, statistics = mpo.categorical_mpo_loss(
-        online_logits=network.apply(online.policy, obs_tm1),
-        target_logits=network.apply(target.policy, obs_tm1),
-        q_values=network.apply(target.critic, obs_tm1),
+    params: tuple[Networks, core.CategoricalMpoDuals], target: Networks, batch: Batch
+) -> tuple[jax.Array, core.CategoricalMpoStatistics]:
+    """Return the critic's loss plus MPO's loss, both with targets from the target networks."""
+    online, duals = params
+    probs_t = jax.nn.softmax(network.apply(target.policy, batch.obs_t))
+    q_tm1 = network.apply(online.critic, batch.obs_tm1)
+    q_t = network.apply(target.critic, batch.obs_t)
+    errors = core.expected_sarsa(q_tm1, batch.a_tm1, batch.r_t, batch.discount_t, q_t, probs_t)
+    critic_loss = core.l2_loss(errors).mean()
+    policy_loss, statistics = core.categorical_mpo_loss(
+        online_logits=network.apply(online.policy, batch.obs_tm1),
+        target_logits=network.apply(target.policy, batch.obs_tm1),
+        q_values=network.apply(target.critic, batch.obs_tm1),
         duals=duals,
         epsilon=0.1,
         epsilon_kl=0.01,
@@ -67,13 +77,13 @@ def loss(
     return critic_loss + policy_loss, statistics
 
 
-def transitions(key: jax.Array) -> tuple:
-    """A batch from random states and actions."""
+def transitions(key: jax.Array) -> Batch:
+    """Sample a batch of transitions from random states and actions."""
     state_key, action_key, next_key = jax.random.split(key, 3)
     s_tm1 = jax.random.choice(state_key, NUM_STATES, (BATCH,), p=CONTINUES / CONTINUES.sum())
     a_tm1 = jax.random.randint(action_key, (BATCH,), 0, NUM_ACTIONS)
     s_t = jax.random.categorical(next_key, jnp.log(PROBS[s_tm1, a_tm1]))
-    return (
+    return Batch(
         OBSERVATIONS[s_tm1],
         a_tm1,
         REWARDS[s_tm1, a_tm1, s_t],
@@ -82,13 +92,13 @@ def transitions(key: jax.Array) -> tuple:
     )
 
 
-def learn(key: jax.Array, num_steps: int) -> tuple[Networks, NamedTuple]:
-    """The networks after so many gradient steps, and the last step's statistics."""
+def learn(key: jax.Array, num_steps: int) -> tuple[Networks, core.CategoricalMpoStatistics]:
+    """Return the networks after `num_steps` gradient updates, and the last update's statistics."""
     policy_key, critic_key, batch_key = jax.random.split(key, 3)
     online = Networks(
         network.init(policy_key, OBSERVATIONS), network.init(critic_key, OBSERVATIONS)
     )
-    params = (online, mpo.CategoricalMpoDuals.init(temperature=1.0, alpha=1.0))
+    params = (online, core.CategoricalMpoDuals.init(temperature=1.0, alpha=1.0))
 
     def step(carry, inputs):
         params, target, opt_state = carry
@@ -96,11 +106,8 @@ def learn(key: jax.Array, num_steps: int) -> tuple[Networks, NamedTuple]:
         gradients, statistics = jax.grad(loss, has_aux=True)(params, target, transitions(key))
         updates, opt_state = optimizer.update(gradients, opt_state, params)
         params = optax.apply_updates(params, updates)
-        return (
-            params,
-            optax.periodic_update(params[0], target, i, TARGET_PERIOD),
-            opt_state,
-        ), statistics
+        target = optax.periodic_update(params[0], target, i, TARGET_PERIOD)
+        return (params, target, opt_state), statistics
 
     inputs = (jnp.arange(1, num_steps + 1), jax.random.split(batch_key, num_steps))
     (params, _, _), statistics = jax.lax.scan(
@@ -110,8 +117,9 @@ def learn(key: jax.Array, num_steps: int) -> tuple[Networks, NamedTuple]:
 
 
 def start_value(probs: jax.Array) -> jax.Array:
-    """The exact value of the first state under a policy `[S, A]`."""
+    """Return the exact value of the first state under a policy `[S, A]`."""
     expected_rewards = jnp.sum(PROBS * REWARDS, axis=-1)
+    # Probability [S, S] of each next state in which the episode goes on.
     following = jnp.einsum("sa,sat->st", probs, PROBS) * CONTINUES
     return jnp.linalg.solve(
         jnp.eye(NUM_STATES) - GAMMA * following, jnp.sum(probs * expected_rewards, axis=-1)
@@ -119,7 +127,7 @@ def start_value(probs: jax.Array) -> jax.Array:
 
 
 def best_policy() -> jax.Array:
-    """The optimum `[S, A]`, by value iteration."""
+    """Return the optimal policy `[S, A]`, by value iteration."""
 
     def improve(_, q):
         return jnp.sum(PROBS * (REWARDS + GAMMA * CONTINUES * q.max(axis=-1)), axis=-1)
@@ -130,17 +138,13 @@ def best_policy() -> jax.Array:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=2000, help="gradient steps")
+    parser.add_argument("--steps", type=int, default=2000, help="number of gradient updates")
     steps = parser.parse_known_args()[0].steps
 
     networks, statistics = jax.jit(learn, static_argnums=1)(jax.random.key(0), steps)
     value = start_value(jax.nn.softmax(network.apply(networks.policy, OBSERVATIONS)))
-    best, uniform = (
-        start_value(best_policy()),
-        start_value(jnp.full((NUM_STATES, NUM_ACTIONS), 1 / NUM_ACTIONS)),
-    )
+    best = start_value(best_policy())
+    uniform = start_value(jnp.full((NUM_STATES, NUM_ACTIONS), 1 / NUM_ACTIONS))
     print("  ".join(f"{name} {float(x):.3g}" for name, x in statistics._asdict().items()))
-    print(
-        f"Value of the start: {value:.3f} of at most {best:.3f}; {uniform:.3f} for random actions"
-    )
+    print(f"Value of the start: {value:.3f}. Optimum: {best:.3f}. Random actions: {uniform:.3f}.")
     assert steps < 2000 or value > 0.95 * best

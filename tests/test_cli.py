@@ -32,7 +32,15 @@ def _cache_of_its_own(tmp_path, monkeypatch):
     compilation_cache.reset_cache()
 
 
-def test_compiled_programs_are_kept(tmp_path):
+@pytest.fixture
+def no_cache(monkeypatch):
+    """JAX keeps no compiled programs, as in a process that a user starts."""
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
+
+
+def test_compiled_programs_are_kept(tmp_path, no_cache):
     found = []
 
     def listen(event, **_):
@@ -52,7 +60,7 @@ def test_compiled_programs_are_kept(tmp_path):
     assert any(found)
 
 
-def test_train_evaluate_and_record(tmp_path, capsys, monkeypatch):
+def test_train_evaluate_and_record(tmp_path, capsys, monkeypatch, no_cache):
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     main(
         [

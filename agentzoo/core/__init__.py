@@ -1,498 +1,141 @@
-"""Reinforcement-learning operators, compiled and checked, for use in any agent: `from agentzoo import core`.
+"""Reinforcement-learning operators, compiled and checked, for use in any agent.
 
-Every public name of RLax is here, with the same arguments, and more. The modules say what belongs
-together.
+`from agentzoo import core` gives access to all of them. Every public name of RLax is here, with the
+same arguments, and more. Each module is one subject, and its `__all__` lists the public names.
 """
+
+# Star imports and sums of `__all__` keep each public name in one place. Type checkers know them.
+# ruff: noqa: F403, F405
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from agentzoo.core import (
+    actor_critic,
+    advantages,
+    arrays,
+    bandits,
+    categorical_mpo,
+    categorical_values,
+    distributions,
+    divergences,
+    embedding,
+    episodic_memory,
+    expectile_values,
+    exploration,
+    gaussian_mpo,
+    general_value_functions,
+    lagrange,
+    losses,
+    moving_averages,
+    mpo,
+    n_step,
+    nonlinear_bellman,
+    offline,
+    policy_gradients,
+    policy_targets,
+    pop_art,
+    ppo,
+    quantile_values,
+    returns,
+    sequences,
+    traces,
+    transforms,
+    trees,
+    value_learning,
+    vmpo,
+)
+from agentzoo.core import vtrace as _vtrace
 from agentzoo.core._operator import ShapeError
-from agentzoo.core.actor_critic import (
-    advantage_weights,
-    awac_policy_loss,
-    clipped_double_q_learning,
-    cql_penalty,
-    cql_sampled_penalty,
-    iql_error,
-    iql_policy_loss,
-    iql_value_loss,
-    sac_discrete_error,
-    sac_discrete_policy_loss,
-    sac_discrete_temperature_loss,
-    sac_error,
-    sac_policy_loss,
-    sac_temperature_loss,
-    target_policy_smoothing,
-)
-from agentzoo.core.advantages import (
-    generalized_advantage_estimation,
-    truncated_generalized_advantage_estimation,
-)
-from agentzoo.core.arrays import AllSum, batched_index, lhs_broadcast, one_hot, replace_masked
-from agentzoo.core.bandits import (
-    Bandit,
-    BetaPosterior,
-    GaussianPosterior,
-    LogWeights,
-    Preferences,
-    SampleMeans,
-    epsilon_greedy_bandit,
-    exp3_bandit,
-    gradient_bandit,
-    thompson_bernoulli_bandit,
-    thompson_gaussian_bandit,
-    ucb_bandit,
-)
-from agentzoo.core.categorical_values import (
-    categorical_double_q_learning,
-    categorical_l2_project,
-    categorical_q_learning,
-    categorical_td_learning,
-    hl_gauss_loss,
-    two_hot_loss,
-)
-from agentzoo.core.distributions import (
-    ContinuousDistribution,
-    DiscreteDistribution,
-    categorical_cross_entropy,
-    categorical_importance_sampling_ratios,
-    categorical_kl_divergence,
-    categorical_sample,
-    clipped_entropy_softmax,
-    epsilon_greedy,
-    gaussian_diagonal,
-    greedy,
-    multivariate_normal_kl_divergence,
-    softmax,
-    squashed_gaussian,
-)
-from agentzoo.core.embedding import embed_oar
-from agentzoo.core.episodic_memory import KNNQueryResult, knn_query, squared_euclidean
-from agentzoo.core.expectile_values import (
-    expectile_q_learning,
-    expectile_regression_loss,
-    expectile_td_learning,
-    impute_expectiles,
-)
-from agentzoo.core.exploration import (
-    IntrinsicRewardState,
-    OUStep,
-    add_dirichlet_noise,
-    add_gaussian_noise,
-    add_ornstein_uhlenbeck_noise,
-    episodic_memory_intrinsic_rewards,
-    ou_step,
-)
-from agentzoo.core.general_value_functions import (
-    feature_control_rewards,
-    pixel_control_loss,
-    pixel_control_rewards,
-)
-from agentzoo.core.losses import (
-    clip_gradient,
-    expectile_loss,
-    huber_loss,
-    l2_loss,
-    likelihood,
-    log_loss,
-)
-from agentzoo.core.moving_averages import (
-    EmaMoments,
-    EmaState,
-    RewardNormalizer,
-    RunningMeanStd,
-    create_ema,
-)
-from agentzoo.core.mpo import (
-    CategoricalMpoDuals,
-    CategoricalMpoStatistics,
-    GaussianMpoDuals,
-    GaussianMpoStatistics,
-    LagrangePenalty,
-    MpoOutputs,
-    categorical_mpo_loss,
-    clip_projection,
-    compute_parametric_kl_penalty_and_dual_loss,
-    gaussian_mpo_loss,
-    get_top_k_weights,
-    kl_constraint_loss,
-    mpo_compute_weights_and_temperature_loss,
-    mpo_loss,
-    softplus_projection,
-    vmpo_compute_weights_and_temperature_loss,
-    vmpo_loss,
-)
-from agentzoo.core.n_step import NStepTransitions, n_step_transitions
-from agentzoo.core.nonlinear_bellman import (
-    DISCOUNT_TRANSFORM_PAIR,
-    HYPERBOLIC_SIN_PAIR,
-    IDENTITY_PAIR,
-    SIGNED_HYPERBOLIC_PAIR,
-    SIGNED_LOGP1_PAIR,
-    TxPair,
-    compose_tx,
-    hl_gauss_pair,
-    muzero_pair,
-    transform_values,
-    transformed_general_off_policy_returns_from_action_values,
-    transformed_lambda_returns,
-    transformed_n_step_q_learning,
-    transformed_n_step_returns,
-    transformed_q_lambda,
-    transformed_retrace,
-    twohot_pair,
-    unbiased_transform_pair,
-)
-from agentzoo.core.policy_gradients import (
-    approximate_kl,
-    clip_fraction,
-    clipped_surrogate_pg_loss,
-    clipped_value_loss,
-    dpg_loss,
-    entropy_loss,
-    explained_variance,
-    log_prob_policy_gradient_loss,
-    policy_gradient_loss,
-    prob_ratios,
-    qpg_loss,
-    rm_loss,
-    rpg_loss,
-    sampled_policy_gradient_loss,
-)
-from agentzoo.core.policy_targets import (
-    PolicyTarget,
-    constant_policy_targets,
-    sampled_policy_distillation_loss,
-    zero_policy_targets,
-)
-from agentzoo.core.pop_art import (
-    PopArt,
-    PopArtOutput,
-    PopArtState,
-    art,
-    normalize,
-    pop,
-    popart,
-    unnormalize,
-    unnormalize_linear,
-)
-from agentzoo.core.quantile_values import (
-    fqf_fraction_loss,
-    iqn_loss,
-    quantile_cvar,
-    quantile_expected_sarsa,
-    quantile_q_learning,
-    quantile_regression_loss,
-)
-from agentzoo.core.returns import (
-    discounted_returns,
-    general_off_policy_returns_from_action_values,
-    general_off_policy_returns_from_q_and_v,
-    importance_corrected_td_errors,
-    lambda_returns,
-    n_step_bootstrapped_returns,
-)
-from agentzoo.core.sequences import (
-    extract_subsequences,
-    fix_step_type_on_interruptions,
-    sample_start_indices,
-)
-from agentzoo.core.traces import (
-    eligibility_trace,
-    q_lambda,
-    retrace,
-    retrace_continuous,
-    sarsa_lambda,
-    td_lambda,
-    watkins_lambda,
-)
-from agentzoo.core.transforms import (
-    hyperbolic_arcsin,
-    hyperbolic_sin,
-    identity,
-    logit,
-    power,
-    sigmoid,
-    signed_expm1,
-    signed_hyperbolic,
-    signed_logp1,
-    signed_parabolic,
-    transform_from_2hot,
-    transform_from_hl_gauss,
-    transform_to_2hot,
-    transform_to_hl_gauss,
-)
-from agentzoo.core.trees import (
-    conditional_update,
-    periodic_update,
-    transpose_first_axis_to_last,
-    transpose_last_axis_to_first,
-    tree_fn,
-    tree_map_zipped,
-    tree_replace_masked,
-    tree_select,
-    tree_split_key,
-    tree_split_leaves,
-)
-from agentzoo.core.value_learning import (
-    double_q_learning,
-    expected_sarsa,
-    expectile_td_loss,
-    munchausen_q_learning,
-    persistent_q_learning,
-    q_learning,
-    qv_learning,
-    qv_max,
-    sarsa,
-    td_learning,
-)
-from agentzoo.core.vtrace import (
-    VTraceOutput,
-    leaky_vtrace,
-    leaky_vtrace_td_error_and_advantage,
-    vtrace,
-    vtrace_td_error_and_advantage,
-)
+from agentzoo.core.actor_critic import *
+from agentzoo.core.advantages import *
+from agentzoo.core.arrays import *
+from agentzoo.core.bandits import *
+from agentzoo.core.categorical_mpo import *
+from agentzoo.core.categorical_values import *
+from agentzoo.core.distributions import *
+from agentzoo.core.divergences import *
+from agentzoo.core.embedding import *
+from agentzoo.core.episodic_memory import *
+from agentzoo.core.expectile_values import *
+from agentzoo.core.exploration import *
+from agentzoo.core.gaussian_mpo import *
+from agentzoo.core.general_value_functions import *
+from agentzoo.core.lagrange import *
+from agentzoo.core.losses import *
+from agentzoo.core.moving_averages import *
+from agentzoo.core.mpo import *
+from agentzoo.core.n_step import *
+from agentzoo.core.nonlinear_bellman import *
+from agentzoo.core.offline import *
+from agentzoo.core.policy_gradients import *
+from agentzoo.core.policy_targets import *
+from agentzoo.core.pop_art import *
+from agentzoo.core.ppo import *
+from agentzoo.core.quantile_values import *
+from agentzoo.core.returns import *
+from agentzoo.core.sequences import *
+from agentzoo.core.traces import *
+from agentzoo.core.transforms import *
+from agentzoo.core.trees import *
+from agentzoo.core.value_learning import *
+from agentzoo.core.vmpo import *
+from agentzoo.core.vtrace import *
 
+# Distributions that need distrax, which is slow to import. They are imported when they are used.
 if TYPE_CHECKING:
-    from agentzoo.core.policies import (
-        Bernoulli,
-        Categorical,
-        ClippedEntropySoftmax,
-        DiagonalGaussian,
-        EpsilonGreedy,
-        Greedy,
-        MultiCategorical,
-        Softmax,
-        TanhGaussian,
-    )
+    from agentzoo.core.policies import *
 
-__all__ = [  # noqa: RUF022 (in plain order, capitals first)
-    "AllSum",
-    "Bandit",
+__all__ = [
     "Bernoulli",
-    "BetaPosterior",
     "Categorical",
-    "CategoricalMpoDuals",
-    "CategoricalMpoStatistics",
     "ClippedEntropySoftmax",
-    "ContinuousDistribution",
-    "DISCOUNT_TRANSFORM_PAIR",
     "DiagonalGaussian",
-    "DiscreteDistribution",
-    "EmaMoments",
-    "EmaState",
     "EpsilonGreedy",
-    "GaussianMpoDuals",
-    "GaussianMpoStatistics",
-    "GaussianPosterior",
     "Greedy",
-    "HYPERBOLIC_SIN_PAIR",
-    "IDENTITY_PAIR",
-    "IntrinsicRewardState",
-    "KNNQueryResult",
-    "LagrangePenalty",
-    "LogWeights",
-    "MpoOutputs",
     "MultiCategorical",
-    "NStepTransitions",
-    "OUStep",
-    "PolicyTarget",
-    "PopArt",
-    "PopArtOutput",
-    "PopArtState",
-    "Preferences",
-    "RewardNormalizer",
-    "RunningMeanStd",
-    "SIGNED_HYPERBOLIC_PAIR",
-    "SIGNED_LOGP1_PAIR",
-    "SampleMeans",
     "ShapeError",
     "Softmax",
     "TanhGaussian",
-    "TxPair",
-    "VTraceOutput",
-    "add_dirichlet_noise",
-    "add_gaussian_noise",
-    "add_ornstein_uhlenbeck_noise",
-    "advantage_weights",
-    "approximate_kl",
-    "art",
-    "awac_policy_loss",
-    "batched_index",
-    "categorical_cross_entropy",
-    "categorical_double_q_learning",
-    "categorical_importance_sampling_ratios",
-    "categorical_kl_divergence",
-    "categorical_l2_project",
-    "categorical_mpo_loss",
-    "categorical_q_learning",
-    "categorical_sample",
-    "categorical_td_learning",
-    "clip_fraction",
-    "clip_gradient",
-    "clip_projection",
-    "clipped_double_q_learning",
-    "clipped_entropy_softmax",
-    "clipped_surrogate_pg_loss",
-    "clipped_value_loss",
-    "compose_tx",
-    "compute_parametric_kl_penalty_and_dual_loss",
-    "conditional_update",
-    "constant_policy_targets",
-    "cql_penalty",
-    "cql_sampled_penalty",
-    "create_ema",
-    "discounted_returns",
-    "double_q_learning",
-    "dpg_loss",
-    "eligibility_trace",
-    "embed_oar",
-    "entropy_loss",
-    "episodic_memory_intrinsic_rewards",
-    "epsilon_greedy",
-    "epsilon_greedy_bandit",
-    "exp3_bandit",
-    "expected_sarsa",
-    "expectile_loss",
-    "expectile_q_learning",
-    "expectile_regression_loss",
-    "expectile_td_learning",
-    "expectile_td_loss",
-    "explained_variance",
-    "extract_subsequences",
-    "feature_control_rewards",
-    "fix_step_type_on_interruptions",
-    "fqf_fraction_loss",
-    "gaussian_diagonal",
-    "gaussian_mpo_loss",
-    "general_off_policy_returns_from_action_values",
-    "general_off_policy_returns_from_q_and_v",
-    "generalized_advantage_estimation",
-    "get_top_k_weights",
-    "gradient_bandit",
-    "greedy",
-    "hl_gauss_loss",
-    "hl_gauss_pair",
-    "huber_loss",
-    "hyperbolic_arcsin",
-    "hyperbolic_sin",
-    "identity",
-    "importance_corrected_td_errors",
-    "impute_expectiles",
-    "iql_error",
-    "iql_policy_loss",
-    "iql_value_loss",
-    "iqn_loss",
-    "kl_constraint_loss",
-    "knn_query",
-    "l2_loss",
-    "lambda_returns",
-    "leaky_vtrace",
-    "leaky_vtrace_td_error_and_advantage",
-    "lhs_broadcast",
-    "likelihood",
-    "log_loss",
-    "log_prob_policy_gradient_loss",
-    "logit",
-    "mpo_compute_weights_and_temperature_loss",
-    "mpo_loss",
-    "multivariate_normal_kl_divergence",
-    "munchausen_q_learning",
-    "muzero_pair",
-    "n_step_bootstrapped_returns",
-    "n_step_transitions",
-    "normalize",
-    "one_hot",
-    "ou_step",
-    "periodic_update",
-    "persistent_q_learning",
-    "pixel_control_loss",
-    "pixel_control_rewards",
-    "policy_gradient_loss",
-    "pop",
-    "popart",
-    "power",
-    "prob_ratios",
-    "q_lambda",
-    "q_learning",
-    "qpg_loss",
-    "quantile_cvar",
-    "quantile_expected_sarsa",
-    "quantile_q_learning",
-    "quantile_regression_loss",
-    "qv_learning",
-    "qv_max",
-    "replace_masked",
-    "retrace",
-    "retrace_continuous",
-    "rm_loss",
-    "rpg_loss",
-    "sac_discrete_error",
-    "sac_discrete_policy_loss",
-    "sac_discrete_temperature_loss",
-    "sac_error",
-    "sac_policy_loss",
-    "sac_temperature_loss",
-    "sample_start_indices",
-    "sampled_policy_distillation_loss",
-    "sampled_policy_gradient_loss",
-    "sarsa",
-    "sarsa_lambda",
-    "sigmoid",
-    "signed_expm1",
-    "signed_hyperbolic",
-    "signed_logp1",
-    "signed_parabolic",
-    "softmax",
-    "softplus_projection",
-    "squared_euclidean",
-    "squashed_gaussian",
-    "target_policy_smoothing",
-    "td_lambda",
-    "td_learning",
-    "thompson_bernoulli_bandit",
-    "thompson_gaussian_bandit",
-    "transform_from_2hot",
-    "transform_from_hl_gauss",
-    "transform_to_2hot",
-    "transform_to_hl_gauss",
-    "transform_values",
-    "transformed_general_off_policy_returns_from_action_values",
-    "transformed_lambda_returns",
-    "transformed_n_step_q_learning",
-    "transformed_n_step_returns",
-    "transformed_q_lambda",
-    "transformed_retrace",
-    "transpose_first_axis_to_last",
-    "transpose_last_axis_to_first",
-    "tree_fn",
-    "tree_map_zipped",
-    "tree_replace_masked",
-    "tree_select",
-    "tree_split_key",
-    "tree_split_leaves",
-    "truncated_generalized_advantage_estimation",
-    "two_hot_loss",
-    "twohot_pair",
-    "ucb_bandit",
-    "unbiased_transform_pair",
-    "unnormalize",
-    "unnormalize_linear",
-    "vmpo_compute_weights_and_temperature_loss",
-    "vmpo_loss",
-    "vtrace",
-    "vtrace_td_error_and_advantage",
-    "watkins_lambda",
-    "zero_policy_targets",
 ]
+__all__ += actor_critic.__all__
+__all__ += advantages.__all__
+__all__ += arrays.__all__
+__all__ += bandits.__all__
+__all__ += categorical_mpo.__all__
+__all__ += categorical_values.__all__
+__all__ += distributions.__all__
+__all__ += divergences.__all__
+__all__ += embedding.__all__
+__all__ += episodic_memory.__all__
+__all__ += expectile_values.__all__
+__all__ += exploration.__all__
+__all__ += gaussian_mpo.__all__
+__all__ += general_value_functions.__all__
+__all__ += lagrange.__all__
+__all__ += losses.__all__
+__all__ += moving_averages.__all__
+__all__ += mpo.__all__
+__all__ += n_step.__all__
+__all__ += nonlinear_bellman.__all__
+__all__ += offline.__all__
+__all__ += policy_gradients.__all__
+__all__ += policy_targets.__all__
+__all__ += pop_art.__all__
+__all__ += ppo.__all__
+__all__ += quantile_values.__all__
+__all__ += returns.__all__
+__all__ += sequences.__all__
+__all__ += traces.__all__
+__all__ += transforms.__all__
+__all__ += trees.__all__
+__all__ += value_learning.__all__
+__all__ += vmpo.__all__
+__all__ += _vtrace.__all__
 
 
 def __getattr__(name: str) -> Any:
-    if (
-        name in __all__ or name == "policies"
-    ):  # what is not imported above: distributions that need distrax, which is slow to import
+    if name in __all__ or name == "policies":
         policies = importlib.import_module("agentzoo.core.policies")
         return policies if name == "policies" else getattr(policies, name)
     raise AttributeError(f"module 'agentzoo.core' has no attribute {name!r}")

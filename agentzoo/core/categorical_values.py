@@ -26,7 +26,7 @@ from agentzoo.core._support import (
     supports,
     two_hot,
 )
-from agentzoo.core.distributions import categorical_cross_entropy
+from agentzoo.core.divergences import categorical_cross_entropy
 from agentzoo.core.transforms import transform_to_2hot, transform_to_hl_gauss
 
 __all__ = [

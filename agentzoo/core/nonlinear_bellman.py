@@ -1,8 +1,9 @@
-"""Bellman targets in a transformed space: a network predicts `tx.apply(value)`, and returns are computed from the values behind it.
+"""Bellman targets for networks that predict transformed values, `tx.apply(value)`.
 
-A `TxPair` is a transform and its inverse. Time is axis 0, as in `agentzoo.core.returns`: values are
-`[T, ...]`, action values `[T, ..., A]`. Pairs that encode a scalar as probabilities add or remove a
-last axis of bins. See "General non-linear Bellman equations" by van Hasselt et al. (2019,
+Returns are computed from the values themselves, `tx.apply_inv(prediction)`, and then transformed. A
+`TxPair` is a transform and its inverse. Time is axis 0, as in `agentzoo.core.returns`: values are
+`[T, ...]` and action values are `[T, ..., A]`. Pairs that encode a scalar as probabilities add or
+remove a last axis of bins. See "General non-linear Bellman equations" by van Hasselt et al. (2019,
 https://arxiv.org/abs/1907.03687).
 """
 
@@ -58,8 +59,8 @@ class TxPair(NamedTuple):
     """A transform and its inverse.
 
     Attributes:
-      apply: from values to the transformed space.
-      apply_inv: back from it.
+      apply: the transform from values to the transformed space.
+      apply_inv: the inverse transform.
     """
 
     apply: Callable[[ArrayLike], jax.Array]
@@ -74,13 +75,13 @@ HYPERBOLIC_SIN_PAIR = TxPair(transforms.hyperbolic_arcsin, transforms.hyperbolic
 
 @jax.custom_jvp
 def _discount_of(x: jax.Array) -> jax.Array:
+    """Return the discount `1 - exp(-x)` of a transformed discount."""
     return -jnp.expm1(-x)
 
 
-_discount_of.defjvps(
-    lambda tangent, _, x: tangent * jnp.exp(-x)
-)  # its own derivative, `expm1(-x) + 1`, would cancel
-# From a discount in [0, 1) to -log(1 - discount), the logarithm of the horizon.
+# JAX's own derivative is `expm1(-x) + 1`, which loses digits.
+_discount_of.defjvps(lambda tangent, _, x: tangent * jnp.exp(-x))
+# Transforms a discount in [0, 1) into -log(1 - discount), the logarithm of the horizon.
 DISCOUNT_TRANSFORM_PAIR = TxPair(
     operator(lambda x: -jnp.log1p(-floats(x=x)[0])),
     operator(lambda x: _discount_of(floats(x=x)[0])),
@@ -88,13 +89,15 @@ DISCOUNT_TRANSFORM_PAIR = TxPair(
 
 
 def compose_tx(*tx_list: TxPair) -> TxPair:
-    """The pair that applies the given pairs one after another, and inverts them from last to first.
+    """Return a pair that applies the given pairs one after another.
+
+    The inverse applies their inverses from the last to the first.
 
     Args:
-      *tx_list: pairs, the first to be applied first; none for the identity.
+      *tx_list: the pairs, in the order of their application. No pairs give the identity.
 
     Returns:
-      The pair.
+      The composed pair.
     """
 
     def apply(x: ArrayLike) -> jax.Array:
@@ -112,8 +115,10 @@ def compose_tx(*tx_list: TxPair) -> TxPair:
     return TxPair(apply, apply_inv)
 
 
-def twohot_pair(min_value: float, max_value: float, num_bins: int) -> TxPair:
-    """`transform_to_2hot` and its inverse: `[...]` values to `[..., num_bins]` probabilities, and back.
+def twohot_pair(min_value: ArrayLike, max_value: ArrayLike, num_bins: int) -> TxPair:
+    """Return `transform_to_2hot` and its inverse as a pair.
+
+    The pair encodes `[...]` values as `[..., num_bins]` probabilities.
 
     Args:
       min_value: the first atom.
@@ -130,15 +135,17 @@ def twohot_pair(min_value: float, max_value: float, num_bins: int) -> TxPair:
 
 
 def hl_gauss_pair(
-    min_value: float, max_value: float, num_bins: int, sigma_ratio: float = 0.75
+    min_value: ArrayLike, max_value: ArrayLike, num_bins: int, sigma_ratio: ArrayLike = 0.75
 ) -> TxPair:
-    """`transform_to_hl_gauss` and its inverse: `[...]` values to `[..., num_bins]` probabilities, and back.
+    """Return `transform_to_hl_gauss` and its inverse as a pair.
+
+    The pair encodes `[...]` values as `[..., num_bins]` probabilities.
 
     Args:
-      min_value: where the first bin begins.
-      max_value: where the last bin ends.
+      min_value: the lower edge of the first bin.
+      max_value: the upper edge of the last bin.
       num_bins: the number of bins.
-      sigma_ratio: standard deviation of the Gaussian in widths of a bin.
+      sigma_ratio: standard deviation of the Gaussian in bin widths.
 
     Returns:
       The pair.
@@ -151,19 +158,19 @@ def hl_gauss_pair(
     )
 
 
-def muzero_pair(min_value: float, max_value: float, num_bins: int, tx: TxPair) -> TxPair:
-    """A squashing transform, then two-hot: MuZero's encoding of values.
+def muzero_pair(min_value: ArrayLike, max_value: ArrayLike, num_bins: int, tx: TxPair) -> TxPair:
+    """Return MuZero's encoding of values: a squashing transform followed by a two-hot encoding.
 
-    The mean is taken in the squashed space, so a distribution that is not two-hot stands for less
-    than its mean value; `unbiased_transform_pair` mends that. See "Mastering Atari, Go, Chess and
-    Shogi by Planning with a Learned Model" by Schrittwieser et al. (2020,
+    The inverse takes the mean in the squashed space, so a distribution that is not two-hot gives
+    less than its mean value. `unbiased_transform_pair` corrects this. See "Mastering Atari, Go,
+    Chess and Shogi by Planning with a Learned Model" by Schrittwieser et al. (2020,
     https://arxiv.org/abs/1911.08265), appendix F.
 
     Args:
       min_value: the first atom, in the squashed space.
       max_value: the last atom, in the squashed space.
       num_bins: the number of atoms.
-      tx: the transform that squashes.
+      tx: the squashing transform.
 
     Returns:
       The pair.
@@ -172,15 +179,17 @@ def muzero_pair(min_value: float, max_value: float, num_bins: int, tx: TxPair) -
 
 
 def unbiased_transform_pair(
-    min_value: float, max_value: float, num_bins: int, tx: TxPair
+    min_value: ArrayLike, max_value: ArrayLike, num_bins: int, tx: TxPair
 ) -> TxPair:
-    """Two-hot with atoms that lie evenly in the squashed space, and whose mean is taken between the values themselves.
+    """Return a two-hot encoding whose atoms are evenly spaced in a squashed space.
+
+    Unlike `muzero_pair`, the inverse takes the mean of the values themselves.
 
     Args:
       min_value: the first atom, in the squashed space.
       max_value: the last atom, in the squashed space.
       num_bins: the number of atoms.
-      tx: the transform that squashes; increasing.
+      tx: the squashing transform, which must be increasing.
 
     Returns:
       The pair.
@@ -189,9 +198,8 @@ def unbiased_transform_pair(
     def encoded(x: ArrayLike, code: Callable) -> jax.Array:
         (x,) = floats(x=x)
         wide = jnp.promote_types(x.dtype, jnp.float32)
-        return code(
-            x.astype(wide), tx.apply_inv(jnp.linspace(min_value, max_value, num_bins, dtype=wide))
-        ).astype(x.dtype)
+        atoms = tx.apply_inv(jnp.linspace(min_value, max_value, num_bins, dtype=wide))
+        return code(x.astype(wide), atoms).astype(x.dtype)
 
     return TxPair(
         operator(lambda scalar: encoded(scalar, two_hot)),
@@ -202,11 +210,12 @@ def unbiased_transform_pair(
 def transform_values(
     build_targets: Callable[Arguments, jax.Array], *value_argnums: int
 ) -> Callable[Concatenate[TxPair, Arguments], jax.Array]:
-    """Makes a function that computes targets from values work in a transformed space.
+    """Turn a function that computes targets from values into one that works in a transformed space.
 
     Args:
-      build_targets: computes targets.
-      *value_argnums: which of its arguments are values, and come in transformed.
+      build_targets: a function that computes targets.
+      *value_argnums: the positions of its arguments that are values. The new function takes them
+        transformed.
 
     Returns:
       A function with the arguments of `build_targets` after a `TxPair`. It computes
@@ -226,7 +235,8 @@ def transform_values(
     transformed.__name__ = transformed.__qualname__ = f"transformed_{build_targets.__name__}"
     inverses = ", ".join(f"tx_pair.apply_inv({name})" for name in sorted(value_names))
     transformed.__doc__ = (
-        f"`tx_pair.apply` of `{build_targets.__name__}`, computed from {inverses}; see there."
+        f"Return `tx_pair.apply({build_targets.__name__}(...))`, computed from {inverses}.\n\n"
+        f"The other arguments are described at `{build_targets.__name__}`; see there."
     )
     tx_parameter = inspect.Parameter(
         "tx_pair", inspect.Parameter.POSITIONAL_ONLY, annotation=TxPair
@@ -255,10 +265,11 @@ def transformed_q_lambda(
     stop_target_gradients: bool = True,
     tx_pair: TxPair = IDENTITY_PAIR,
 ) -> jax.Array:
-    """Errors of Peng's or Watkins' Q(lambda) in a transformed space.
+    """Return the errors of Peng's or Watkins's Q(lambda) in a transformed space.
 
-    See "General non-linear Bellman equations" by van Hasselt et al. (2019,
-    https://arxiv.org/abs/1907.03687), and `q_lambda`.
+    The errors are `tx.apply(g_t) - q_tm1[a_tm1]`, where `g_t` are the `lambda_returns` of the
+    values `tx.apply_inv(max_a q_t[a])`. See "General non-linear Bellman equations" by van Hasselt
+    et al. (2019, https://arxiv.org/abs/1907.03687), and `q_lambda`.
 
     Args:
       q_tm1: `[T, ..., A]` transformed action values at the source.
@@ -266,8 +277,8 @@ def transformed_q_lambda(
       r_t: `[T, ...]` rewards.
       discount_t: `[T, ...]` discounts: gamma, and 0 at a termination.
       q_t: `[T, ..., A]` transformed action values at the destination.
-      lambda_: `[T, ...]` or scalar mixing parameters; Watkins' are 0 where the action at the
-        destination was not greedy.
+      lambda_: `[T, ...]` or scalar mixing parameters. For Watkins's Q(lambda) they are 0 where the
+        action at the destination was not greedy; see `watkins_lambda`.
       stop_target_gradients: whether to treat the target as a constant.
       tx_pair: the transform, which must be increasing.
 
@@ -302,19 +313,21 @@ def transformed_n_step_q_learning(
     stop_target_gradients: bool = True,
     tx_pair: TxPair = IDENTITY_PAIR,
 ) -> jax.Array:
-    """Errors of n-step Q-learning in a transformed space; double Q-learning, if the online network chose `a_t`.
+    """Return the errors of n-step Q-learning in a transformed space.
 
-    See "Recurrent Experience Replay in Distributed Reinforcement Learning" by Kapturowski et al.
-    (2019, https://openreview.net/forum?id=r1lyTjAqYX), section 2.3.
+    The errors are `tx.apply(g_t) - q_tm1[a_tm1]`, where `g_t` are the `n_step_bootstrapped_returns`
+    of the values `tx.apply_inv(target_q_t[a_t])`. If the online network selects `a_t`, this is
+    double Q-learning. See "Recurrent Experience Replay in Distributed Reinforcement Learning" by
+    Kapturowski et al. (2019, https://openreview.net/forum?id=r1lyTjAqYX), section 2.3.
 
     Args:
       q_tm1: `[T, ..., A]` transformed action values at the source.
       a_tm1: `[T, ...]` action indices.
-      target_q_t: `[T, ..., A]` transformed action values at the destination, of the target network.
-      a_t: `[T, ...]` indices of the action that values the destination.
+      target_q_t: `[T, ..., A]` transformed action values of the target network at the destination.
+      a_t: `[T, ...]` indices of the action whose value the target bootstraps from.
       r_t: `[T, ...]` rewards.
       discount_t: `[T, ...]` discounts: gamma, and 0 at a termination.
-      n: the number of steps, at least 1; a Python integer.
+      n: the number of steps, a Python integer of at least 1.
       stop_target_gradients: whether to treat the target as a constant.
       tx_pair: the transform.
 
@@ -354,12 +367,12 @@ def transformed_retrace(
     stop_target_gradients: bool = True,
     tx_pair: TxPair = IDENTITY_PAIR,
 ) -> jax.Array:
-    """Retrace errors in a transformed space, with traces `lambda_ * min(1, pi_t[a_t] / (mu_t + eps))`.
+    """Return Retrace errors in a transformed space.
 
-    See "Safe and Efficient Off-Policy Reinforcement Learning" by Munos et al. (2016,
-    https://arxiv.org/abs/1606.02647), "Recurrent Experience Replay in Distributed Reinforcement
-    Learning" by Kapturowski et al. (2019, https://openreview.net/forum?id=r1lyTjAqYX), and
-    `retrace`.
+    The trace coefficients are `lambda_ * min(1, pi_t[a_t] / (mu_t + eps))`. See "Safe and Efficient
+    Off-Policy Reinforcement Learning" by Munos et al. (2016, https://arxiv.org/abs/1606.02647),
+    "Recurrent Experience Replay in Distributed Reinforcement Learning" by Kapturowski et al. (2019,
+    https://openreview.net/forum?id=r1lyTjAqYX), and `retrace`.
 
     Args:
       q_tm1: `[T, ..., A]` transformed action values at the source.
@@ -369,9 +382,9 @@ def transformed_retrace(
       r_t: `[T, ...]` rewards.
       discount_t: `[T, ...]` discounts: gamma, and 0 at a termination.
       pi_t: `[T, ..., A]` probabilities of the target policy at the destination.
-      mu_t: `[T, ...]` probability with which the behaviour took `a_t`.
-      lambda_: `[T, ...]` or scalar mixing parameters.
-      eps: keeps the ratio finite where `mu_t` is 0.
+      mu_t: `[T, ...]` probabilities with which the behaviour policy took `a_t`.
+      lambda_: `[T, ...]` or scalar mixing parameters; 0 where an episode ends.
+      eps: scalar added to `mu_t` to avoid a division by zero.
       stop_target_gradients: whether to treat the target as a constant.
       tx_pair: the transform.
 

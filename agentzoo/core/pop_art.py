@@ -158,9 +158,8 @@ def art(
 
     * "sequential": `1 - (1 - step_size)^n`, the weight of n updates with one target each.
     * "mean": `step_size`.
-    * "sum": `n * step_size`, as in RLax. It is close to "sequential" if it is small. If it is above
-    1,
-      the mean overshoots and the variance turns negative.
+    * "sum": `n * step_size`, as in RLax. It is close to "sequential" if it is small. If it is
+      above 1, the mean overshoots and the variance turns negative.
 
     Args:
       state: statistics of K outputs.
@@ -402,7 +401,8 @@ def _cross_replica_scatter_add(
 
     Updates with an index out of range do not count.
     """
-    source, indices, updates = jnp.asarray(source), jnp.asarray(indices), jnp.asarray(updates)
+    source, indices = jnp.asarray(source), jnp.asarray(indices)
+    updates = jnp.asarray(updates)
     here = one_hot(indices, source.size, bool)  # [..., K]
     all_sum, leading_axes = AllSum(hashable(axis_name)), tuple(range(indices.ndim))
     return source + all_sum(jnp.where(here, updates[..., None], 0), leading_axes)

@@ -1,9 +1,9 @@
-"""Errors over a trajectory, whose targets are traced over many steps: TD(lambda), SARSA(lambda), Q(lambda) and Retrace.
+"""Errors over a trajectory with multi-step targets: TD(lambda), SARSA(lambda), Q(lambda), Retrace.
 
-Time is axis 0: rewards are `[T]`, or `[T, B]` for a batch of trajectories, action values `[T, A]`
-or `[T, B, A]`; rewards, discounts and lambdas may also be scalars. An error is `target -
-prediction`; a lambda of 0 ends the trace where an episode ends. Actions are indices in `[0, A)`. As
-under any `jax.jit`, an index out of range raises nothing: it gives NaN.
+Time is axis 0: rewards are `[T]`, or `[T, B]` for a batch of trajectories, and action values are
+`[T, A]` or `[T, B, A]`. Rewards, discounts and lambdas may also be scalars. An error is
+`target - prediction`. Set lambda to 0 where an episode ends. Actions are indices in `[0, A)`. An
+index out of range raises no error, because the operators are compiled, but it gives NaN.
 """
 
 from typing import Any
@@ -40,7 +40,7 @@ def td_lambda(
     lambda_: ArrayLike,
     stop_target_gradients: bool = True,
 ) -> jax.Array:
-    """TD(lambda) errors, `g_t - v_tm1` with the returns of `lambda_returns`.
+    """Return TD(lambda) errors, `g_t - v_tm1` with the returns of `lambda_returns`.
 
     See "Reinforcement Learning: An Introduction" by Sutton and Barto, section 12.1 (forward view).
 
@@ -61,9 +61,8 @@ def td_lambda(
     over_time("td_lambda", v_tm1=v_tm1, r_t=r_t, discount_t=discount_t, v_t=v_t, lambda_=lambda_)
     floating = wide_floats(v_tm1=v_tm1, r_t=r_t, discount_t=discount_t, v_t=v_t, lambda_=lambda_)
     dtype, (v_tm1, r_t, discount_t, v_t, lambda_) = floating
-    return (lambda_returns(r_t, discount_t, v_t, lambda_, stop_target_gradients) - v_tm1).astype(
-        dtype
-    )
+    g_t = lambda_returns(r_t, discount_t, v_t, lambda_, stop_target_gradients)
+    return (g_t - v_tm1).astype(dtype)
 
 
 @operator(static=("stop_target_gradients",))
@@ -77,9 +76,10 @@ def sarsa_lambda(
     lambda_: ArrayLike,
     stop_target_gradients: bool = True,
 ) -> jax.Array:
-    """SARSA(lambda) errors, `g_t - q_tm1[a_tm1]` with the returns of `lambda_returns` for the values `q_t[a_t]`.
+    """Return SARSA(lambda) errors, `g_t - q_tm1[a_tm1]`.
 
-    See "Reinforcement Learning: An Introduction" by Sutton and Barto, section 12.7.
+    The returns `g_t` are the `lambda_returns` of the values `q_t[a_t]`. See "Reinforcement
+    Learning: An Introduction" by Sutton and Barto, section 12.7.
 
     Args:
       q_tm1: `[T, ..., A]` action values at the source.
@@ -117,10 +117,11 @@ def q_lambda(
     lambda_: ArrayLike,
     stop_target_gradients: bool = True,
 ) -> jax.Array:
-    """Q(lambda) errors, `g_t - q_tm1[a_tm1]` with the returns of `lambda_returns` for the values `max_a q_t[a]`.
+    """Return Q(lambda) errors, `g_t - q_tm1[a_tm1]`.
 
-    With one lambda this is Peng's Q(lambda), with those of `watkins_lambda` it is Watkins's. See
-    "Reinforcement Learning: An Introduction" by Sutton and Barto, section 12.10.
+    The returns `g_t` are the `lambda_returns` of the values `max_a q_t[a]`. With a constant lambda
+    this is Peng's Q(lambda), and with the lambdas of `watkins_lambda` it is Watkins's Q(lambda).
+    See "Reinforcement Learning: An Introduction" by Sutton and Barto, section 12.10.
 
     Args:
       q_tm1: `[T, ..., A]` action values at the source.
@@ -161,10 +162,11 @@ def retrace(
     eps: ArrayLike = 1e-8,
     stop_target_gradients: bool = True,
 ) -> jax.Array:
-    """Retrace(lambda) errors for discrete actions, of the returns whose traces are `c_t = lambda_t * min(1, pi_t[a_t] / mu_t)`.
+    """Return Retrace(lambda) errors for discrete actions, `g_t - q_tm1[a_tm1]`.
 
-    The returns are those of `general_off_policy_returns_from_action_values`. See "Safe and
-    Efficient Off-Policy Reinforcement Learning" by Munos et al. (https://arxiv.org/abs/1606.02647).
+    The returns `g_t` are `general_off_policy_returns_from_action_values` with the trace
+    coefficients `c_t = lambda_t * min(1, pi_t[a_t] / mu_t)`. See "Safe and Efficient Off-Policy
+    Reinforcement Learning" by Munos et al. (https://arxiv.org/abs/1606.02647).
 
     Args:
       q_tm1: `[T, ..., A]` action values at the source.
@@ -174,9 +176,9 @@ def retrace(
       r_t: `[T, ...]` rewards.
       discount_t: `[T, ...]` discounts: gamma, and 0 at a termination.
       pi_t: `[T, ..., A]` probabilities of the target policy at the destination.
-      mu_t: `[T, ...]` probability that the behaviour policy gave to `a_t`.
+      mu_t: `[T, ...]` probabilities with which the behaviour policy took `a_t`.
       lambda_: `[T, ...]` or scalar mixing parameters; 0 where an episode ends.
-      eps: scalar added to `mu_t` against division by zero.
+      eps: scalar added to `mu_t` to avoid a division by zero.
       stop_target_gradients: whether to treat the target as a constant.
 
     Returns:
@@ -212,15 +214,15 @@ def retrace_continuous(
     lambda_: ArrayLike,
     stop_target_gradients: bool = True,
 ) -> jax.Array:
-    """Retrace(lambda) errors for any actions, of the returns whose traces are `c_t = lambda_t * min(1, exp(log_rhos))`.
+    """Return Retrace(lambda) errors for any actions, `g_t - q_tm1`.
 
-    The returns are those of `general_off_policy_returns_from_q_and_v`. See "Safe and Efficient
-    Off-Policy Reinforcement Learning" by Munos et al. (https://arxiv.org/abs/1606.02647).
+    The returns `g_t` are `general_off_policy_returns_from_q_and_v` with the trace coefficients
+    `c_t = lambda_t * min(1, exp(log_rhos))`. See "Safe and Efficient Off-Policy Reinforcement
+    Learning" by Munos et al. (https://arxiv.org/abs/1606.02647).
 
     Args:
       q_tm1: `[T, ...]` values of the action taken at the source.
-      q_t: `[T - 1, ...]` values of the action taken at the destination; that of the last step is
-        not needed.
+      q_t: `[T - 1, ...]` values of the action taken at the destination. The last step needs none.
       v_t: `[T, ...]` values of the destination under the target policy.
       r_t: `[T, ...]` rewards.
       discount_t: `[T, ...]` discounts: gamma, and 0 at a termination.
@@ -261,14 +263,15 @@ def retrace_continuous(
 
 @operator
 def watkins_lambda(q_t: ArrayLike, a_t: ArrayLike, lambda_: ArrayLike = 1.0) -> jax.Array:
-    """Lambdas that end the trace before an action that is not greedy: `lambda_` where `q_t[a_t] = max_a q_t[a]`, elsewhere 0.
+    """Return lambdas that stop the trace before an action that is not greedy.
 
-    Given to `q_lambda` they make it Watkins's Q(lambda). See "Reinforcement Learning: An
-    Introduction" by Sutton and Barto, section 12.10.
+    They are `lambda_` where `q_t[a_t] = max_a q_t[a]`, and 0 elsewhere. With these lambdas,
+    `q_lambda` is Watkins's Q(lambda). See "Reinforcement Learning: An Introduction" by Sutton and
+    Barto, section 12.10.
 
     Args:
       q_t: `[..., A]` action values at the destination.
-      a_t: `[...]` indices of the action taken there.
+      a_t: `[...]` indices of the action taken at the destination.
       lambda_: `[...]` or scalar mixing parameters.
 
     Returns:
@@ -289,26 +292,27 @@ def watkins_lambda(q_t: ArrayLike, a_t: ArrayLike, lambda_: ArrayLike = 1.0) -> 
 def eligibility_trace(
     trace: Any, gradient: Any, discount_t: ArrayLike, lambda_: ArrayLike, replacing: bool = False
 ) -> Any:
-    """Next eligibility trace of TD(lambda) that learns online, `discount_t * lambda_ * trace + gradient`.
+    """Return the next eligibility trace of online TD(lambda).
 
-    Each step then moves the parameters by `step_size * error * trace`. See "Reinforcement Learning:
-    An Introduction" by Sutton and Barto, equation 12.5, and "Reinforcement Learning with Replacing
-    Eligibility Traces" by Singh and Sutton (1996).
+    The trace is `discount_t * lambda_ * trace + gradient`. Each step of learning then changes the
+    parameters by `step_size * error * trace`. See "Reinforcement Learning: An Introduction" by
+    Sutton and Barto, equation 12.5, and "Reinforcement Learning with Replacing Eligibility Traces"
+    by Singh and Sutton (1996).
 
     Args:
-      trace: any tree of arrays; zeros where an episode begins.
-      gradient: the same tree, the gradient of the prediction at the source.
-      discount_t: scalar, the discount of the step before.
+      trace: a tree of arrays; zeros at the start of an episode.
+      gradient: the gradient of the prediction at the source, a tree like `trace`.
+      discount_t: scalar, the discount of the previous step.
       lambda_: scalar.
-      replacing: whether a gradient other than 0 takes the place of the trace instead of adding to
-        it, as with binary features.
+      replacing: whether a non-zero gradient replaces the trace instead of adding to it, which suits
+        binary features.
 
     Returns:
       A tree like `trace`.
 
     Raises:
-      ShapeError: if `discount_t` or `lambda_` is no scalar, or an array of `gradient` is not of the
-        shape of its trace.
+      ShapeError: if `discount_t` or `lambda_` is not a scalar, or the shapes of an array of
+        `gradient` and its trace differ.
       ValueError: if the trees differ.
     """
     same_shape("eligibility_trace", (), discount_t=discount_t, lambda_=lambda_)

@@ -1,6 +1,6 @@
 """The interface of environments that a runner steps, and trajectories of their steps.
 
-`GymEnvs`, `VectorEnvs` and `SharedEnvs` implement the interface for environments of different kinds.
+`GymEnvs`, `VectorEnvs` and `SharedEnvs` implement the interface for different environments.
 """
 
 from collections.abc import Sequence

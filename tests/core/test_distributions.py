@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agentzoo import core
 from agentzoo.core import ShapeError
-from agentzoo.core import distributions as d
 from tests.core.stepwise import LEADING, Case, every_way, float32, looped
 
 RNG = np.random.default_rng(0)
@@ -71,28 +71,28 @@ def in_box(function):
 
 
 SOFTMAX, CLIPPED, GREEDY, EPSILON = (
-    d.softmax(0.7),
-    d.clipped_entropy_softmax(0.7, 0.9),
-    d.greedy(),
-    d.epsilon_greedy(0.3),
+    core.softmax(0.7),
+    core.clipped_entropy_softmax(0.7, 0.9),
+    core.greedy(),
+    core.epsilon_greedy(0.3),
 )
-GAUSSIAN, SQUASHED = d.gaussian_diagonal(), d.squashed_gaussian()
+GAUSSIAN, SQUASHED = core.gaussian_diagonal(), core.squashed_gaussian()
 PAIR = {"mu_0": MU, "sigma_0": SIGMA, "mu_1": MU_1, "sigma_1": SIGMA_1}
 ONE = {"mu": MU, "sigma": SIGMA}
 
 CASES = {
     "cross_entropy": Case(
-        d.categorical_cross_entropy,
+        core.categorical_cross_entropy,
         {"labels": LABELS, "logits": LOGITS},
         lambda x, *_: -np.sum(x.labels * log_softmax(x.logits)) / np.sum(x.labels),
     ),
     "ratios": Case(
-        d.categorical_importance_sampling_ratios,
+        core.categorical_importance_sampling_ratios,
         {"pi_logits_t": LOGITS, "mu_logits_t": OTHER, "a_t": ACTIONS},
         lambda x, *_: np.exp(log_softmax(x.pi_logits_t)[x.a_t] - log_softmax(x.mu_logits_t)[x.a_t]),
     ),
     "kl": Case(
-        d.categorical_kl_divergence,
+        core.categorical_kl_divergence,
         {"p_logits": LOGITS, "q_logits": OTHER},
         lambda x, *_: kl(log_softmax(x.p_logits), log_softmax(x.q_logits)),
     ),
@@ -255,20 +255,20 @@ def test_gradients_against_differences_of_the_oracle():
 def test_values_by_hand():
     even, odd = np.log([1.0, 1.0]), np.log([1.0, 3.0])
     for actual, expected in (
-        (d.softmax().probs(odd), [0.25, 0.75]),
-        (d.categorical_kl_divergence(even, odd), 0.5 * np.log(4 / 3)),
-        (d.categorical_cross_entropy(np.array([0, 1]), odd), np.log(4 / 3)),
-        (d.categorical_importance_sampling_ratios(odd, even, 1), 1.5),
-        (d.greedy().probs(np.array([1, 1, 0])), [0.5, 0.5, 0]),
-        (d.epsilon_greedy(0.2).probs(np.array([1, 1, 0, 0])), [0.45, 0.45, 0.05, 0.05]),
+        (core.softmax().probs(odd), [0.25, 0.75]),
+        (core.categorical_kl_divergence(even, odd), 0.5 * np.log(4 / 3)),
+        (core.categorical_cross_entropy(np.array([0, 1]), odd), np.log(4 / 3)),
+        (core.categorical_importance_sampling_ratios(odd, even, 1), 1.5),
+        (core.greedy().probs(np.array([1, 1, 0])), [0.5, 0.5, 0]),
+        (core.epsilon_greedy(0.2).probs(np.array([1, 1, 0, 0])), [0.45, 0.45, 0.05, 0.05]),
         (
-            d.multivariate_normal_kl_divergence(
+            core.multivariate_normal_kl_divergence(
                 np.array([1.0, 0]), 1.0, np.zeros(2), np.array([1.0, 2])
             ),
             0.5 + np.log(2) - 3 / 8,
         ),
         (
-            d.gaussian_diagonal(2.0).logprob(np.array([2.0]), np.zeros(1)),
+            core.gaussian_diagonal(2.0).logprob(np.array([2.0]), np.zeros(1)),
             -0.5 - np.log(2 * np.sqrt(2 * np.pi)),
         ),
     ):
@@ -279,20 +279,23 @@ def test_values_by_hand():
     ("sample", "probs"),
     [
         (
-            lambda key: d.softmax(0.5).sample(key, np.log([0.2, 0.3, 0.5])),
+            lambda key: core.softmax(0.5).sample(key, np.log([0.2, 0.3, 0.5])),
             np.array([0.04, 0.09, 0.25]) / 0.38,
         ),
         (
-            lambda key: d.clipped_entropy_softmax(0.5).sample(key, np.log([0.2, 0.3, 0.5])),
+            lambda key: core.clipped_entropy_softmax(0.5).sample(key, np.log([0.2, 0.3, 0.5])),
             np.array([0.04, 0.09, 0.25]) / 0.38,
         ),
-        (lambda key: d.greedy().sample(key, np.array([1.0, 1.0, 0.0])), [0.5, 0.5, 0]),
+        (lambda key: core.greedy().sample(key, np.array([1.0, 1.0, 0.0])), [0.5, 0.5, 0]),
         (
-            lambda key: d.epsilon_greedy(0.3).sample(key, np.array([1.0, 1.0, -np.inf])),
+            lambda key: core.epsilon_greedy(0.3).sample(key, np.array([1.0, 1.0, -np.inf])),
             [0.5, 0.5, 0],
         ),
-        (lambda key: d.epsilon_greedy(0.3).sample(key, np.array([1.0, 2.0, 0.0])), [0.1, 0.8, 0.1]),
-        (lambda key: d.categorical_sample(key, np.array([2.0, 3.0, 5.0])), [0.2, 0.3, 0.5]),
+        (
+            lambda key: core.epsilon_greedy(0.3).sample(key, np.array([1.0, 2.0, 0.0])),
+            [0.1, 0.8, 0.1],
+        ),
+        (lambda key: core.categorical_sample(key, np.array([2.0, 3.0, 5.0])), [0.2, 0.3, 0.5]),
     ],
 )
 def test_samples_have_the_probabilities(sample, probs):
@@ -308,7 +311,9 @@ def test_samples_have_the_probabilities(sample, probs):
 def test_gaussian_samples_have_the_moments():
     mu, sigma, n = np.array([1.0, -2.0], np.float32), np.array([0.5, 3.0], np.float32), 20_000
     sample = np.asarray(
-        jax.vmap(lambda key: d.gaussian_diagonal().sample(key, mu, sigma))(jax.random.split(KEY, n))
+        jax.vmap(lambda key: core.gaussian_diagonal().sample(key, mu, sigma))(
+            jax.random.split(KEY, n)
+        )
     )
     np.testing.assert_array_less(np.abs(sample.mean(0) - mu), 5 * sigma / np.sqrt(n))
     np.testing.assert_array_less(np.abs(sample.std(0) / sigma - 1), 5 / np.sqrt(2 * n))
@@ -323,7 +328,7 @@ def test_gaussian_samples_have_the_moments():
 
 def test_the_sample_that_code_written_for_rlax_pins():
     with jax.threefry_partitionable(False):
-        assert d.categorical_sample(np.array([1, 2], np.uint32), np.array([0.2, 0.3, 0.5])) == 0
+        assert core.categorical_sample(np.array([1, 2], np.uint32), np.array([0.2, 0.3, 0.5])) == 0
 
 
 @pytest.mark.parametrize(
@@ -331,13 +336,13 @@ def test_the_sample_that_code_written_for_rlax_pins():
 )
 def test_invalid_probabilities_sample_minus_one(probs):
     probs = np.array([probs, (0.0, 1.0, 0.0)])
-    np.testing.assert_array_equal(d.categorical_sample(KEY, probs), [-1, 1])
+    np.testing.assert_array_equal(core.categorical_sample(KEY, probs), [-1, 1])
 
 
 def test_logits_that_allow_nothing_sample_minus_one():
-    assert d.softmax().sample(KEY, np.full(3, -np.inf)) == -1
-    assert d.softmax().sample(KEY, np.array([0.0, np.nan])) == -1
-    assert d.epsilon_greedy(0.5).sample(KEY, np.full(3, -np.inf)) == -1
+    assert core.softmax().sample(KEY, np.full(3, -np.inf)) == -1
+    assert core.softmax().sample(KEY, np.array([0.0, np.nan])) == -1
+    assert core.epsilon_greedy(0.5).sample(KEY, np.full(3, -np.inf)) == -1
 
 
 MASKED, MASKED_Q = jnp.array([1.0, -jnp.inf, 0.5, -2.0]), jnp.array([0.0, -jnp.inf, 0.0, -2.0])
@@ -347,16 +352,16 @@ LEGAL, LEGAL_Q = log_softmax(np.array([1.0, 0.5, -2.0])), log_softmax(np.array([
 @pytest.mark.parametrize(
     ("function", "expected"),
     [
-        (d.softmax().entropy, entropy(np.exp(LEGAL))),
-        (d.clipped_entropy_softmax(1.0, 0.9).entropy, entropy(np.exp(LEGAL))),
-        (lambda x: d.categorical_kl_divergence(x, MASKED_Q), kl(LEGAL, LEGAL_Q)),
-        (lambda x: d.categorical_kl_divergence(MASKED_Q, x), kl(LEGAL_Q, LEGAL)),
+        (core.softmax().entropy, entropy(np.exp(LEGAL))),
+        (core.clipped_entropy_softmax(1.0, 0.9).entropy, entropy(np.exp(LEGAL))),
+        (lambda x: core.categorical_kl_divergence(x, MASKED_Q), kl(LEGAL, LEGAL_Q)),
+        (lambda x: core.categorical_kl_divergence(MASKED_Q, x), kl(LEGAL_Q, LEGAL)),
         (
-            lambda x: d.categorical_cross_entropy(jnp.array([1.0, 0.0, 3.0, 0.0]), x),
+            lambda x: core.categorical_cross_entropy(jnp.array([1.0, 0.0, 3.0, 0.0]), x),
             -(LEGAL[0] + 3 * LEGAL[1]) / 4,
         ),
-        (lambda x: d.categorical_importance_sampling_ratios(x, jnp.zeros(4), 1), 0.0),
-        (lambda x: d.softmax().logprob(2, x), LEGAL[1]),
+        (lambda x: core.categorical_importance_sampling_ratios(x, jnp.zeros(4), 1), 0.0),
+        (lambda x: core.softmax().logprob(2, x), LEGAL[1]),
     ],
 )
 def test_an_illegal_action_changes_no_value_and_no_gradient(function, expected):
@@ -367,16 +372,16 @@ def test_an_illegal_action_changes_no_value_and_no_gradient(function, expected):
 
 def test_illegal_actions_have_probability_zero():
     for probs in (
-        d.softmax(2.0).probs(MASKED),
-        d.greedy().probs(MASKED),
-        d.epsilon_greedy(0.5).probs(MASKED),
+        core.softmax(2.0).probs(MASKED),
+        core.greedy().probs(MASKED),
+        core.epsilon_greedy(0.5).probs(MASKED),
     ):
         assert probs[1] == 0
         np.testing.assert_allclose(probs.sum(), 1, rtol=1e-6)
-    assert d.softmax().logprob(1, MASKED) == -np.inf
-    assert np.isfinite(d.epsilon_greedy(0.5).entropy(MASKED))
-    assert np.isfinite(jax.grad(lambda epsilon: d.epsilon_greedy(epsilon).entropy(MASKED))(0.5))
-    assert d.categorical_kl_divergence(np.zeros(4), MASKED) == np.inf
+    assert core.softmax().logprob(1, MASKED) == -np.inf
+    assert np.isfinite(core.epsilon_greedy(0.5).entropy(MASKED))
+    assert np.isfinite(jax.grad(lambda epsilon: core.epsilon_greedy(epsilon).entropy(MASKED))(0.5))
+    assert core.categorical_kl_divergence(np.zeros(4), MASKED) == np.inf
 
 
 def test_the_squashed_gaussians_entropy_and_kl_are_those_before_squashing():
@@ -390,7 +395,8 @@ def test_the_squashed_gaussians_entropy_and_kl_are_those_before_squashing():
     np.testing.assert_allclose(SQUASHED.kl_to_standard_normal(mu, sigma), 0.5 * 0.5**2, rtol=1e-5)
     np.testing.assert_allclose(SQUASHED.kl(mu, sigma, -mu, sigma), 0.5, rtol=1e-5)
     assert (
-        "base" in d.squashed_gaussian.__doc__ and "before squashing" in d.squashed_gaussian.__doc__
+        "base" in core.squashed_gaussian.__doc__
+        and "before squashing" in core.squashed_gaussian.__doc__
     )
 
 
@@ -400,7 +406,7 @@ def test_log_probabilities_of_squashed_actions_are_finite_up_to_the_bounds(sigma
     sigma = np.linspace(-3, 3, 41, dtype=np.float32)[:, None]
     for low, high in ((-1.0, 1.0), (100.0, 101.0), (-1000.0, 1000.0)):
         spec = SimpleNamespace(minimum=np.float32(low), maximum=np.float32(high))
-        squashed = d.squashed_gaussian(sigma_max=sigma_max)
+        squashed = core.squashed_gaussian(sigma_max=sigma_max)
         sampled = squashed.sample(KEY, mu, sigma, spec)
         for action in (
             sampled,
@@ -435,16 +441,18 @@ def test_a_temperature_costs_no_digits_of_large_logits():
     )  # divided first, they would be rounded to multiples of 1/64
     expected = log_softmax(np.arange(A) / 64 / 0.07)
     np.testing.assert_allclose(
-        d.softmax(0.07).logprob(np.arange(A), np.tile(logits, (A, 1))), expected, rtol=1e-6
+        core.softmax(0.07).logprob(np.arange(A), np.tile(logits, (A, 1))), expected, rtol=1e-6
     )
     np.testing.assert_allclose(
-        d.softmax(0.07).kl(logits, np.zeros(A)), kl(expected, log_softmax(np.zeros(A))), rtol=2e-5
+        core.softmax(0.07).kl(logits, np.zeros(A)),
+        kl(expected, log_softmax(np.zeros(A))),
+        rtol=2e-5,
     )
-    temperature_slope = jax.grad(lambda temperature: d.softmax(temperature).logprob(0, logits))(
+    temperature_slope = jax.grad(lambda temperature: core.softmax(temperature).logprob(0, logits))(
         0.07
     )
     small_slope = jax.grad(
-        lambda temperature: d.softmax(temperature).logprob(0, np.arange(A) / 64)
+        lambda temperature: core.softmax(temperature).logprob(0, np.arange(A) / 64)
     )(0.07)
     np.testing.assert_allclose(temperature_slope, small_slope, rtol=1e-5)
 
@@ -455,7 +463,7 @@ def test_divergence_of_nearly_equal_gaussians_keeps_its_digits():
         sigma_1 = np.full_like(mu, 1 + step)
         expected = normal_kl(0, 1, 0, np.float64(sigma_1[0]))
         np.testing.assert_allclose(
-            d.multivariate_normal_kl_divergence(mu, 1.0, mu, sigma_1), expected, rtol=1e-3
+            core.multivariate_normal_kl_divergence(mu, 1.0, mu, sigma_1), expected, rtol=1e-3
         )
 
 
@@ -474,25 +482,25 @@ def test_shapes_and_dtypes(leading, size, dtype):
         assert result.shape == shape and result.dtype == dtype
 
     for discrete in (
-        d.softmax(1),
-        d.clipped_entropy_softmax(1, 1),
-        d.greedy(),
-        d.epsilon_greedy(1),
+        core.softmax(1),
+        core.clipped_entropy_softmax(1, 1),
+        core.greedy(),
+        core.epsilon_greedy(1),
     ):
         check(lambda f=discrete: f.sample(KEY, x), leading, jnp.int32)
         check(lambda f=discrete: f.probs(x), x.shape)
         check(lambda f=discrete: f.logprob(actions, x), leading)
         check(lambda f=discrete: f.entropy(x), leading)
     box = SimpleNamespace(minimum=-2, maximum=2)
-    for continuous, extra in ((d.gaussian_diagonal(), ()), (d.squashed_gaussian(), (box,))):
+    for continuous, extra in ((core.gaussian_diagonal(), ()), (core.squashed_gaussian(), (box,))):
         check(lambda f=continuous, e=extra: f.sample(KEY, x, x, *e), x.shape)
         check(lambda f=continuous, e=extra: f.logprob(x, x, x, *e), leading)
         check(lambda f=continuous: f.entropy(x, x), leading)
         check(lambda f=continuous: f.kl(x, x, x, x), leading)
-    check(lambda: d.categorical_kl_divergence(x, x, 1), leading)
-    check(lambda: d.categorical_cross_entropy(x, x), leading)
-    check(lambda: d.categorical_importance_sampling_ratios(x, x, actions), leading)
-    check(lambda: d.categorical_sample(KEY, x), leading, jnp.int32)
+    check(lambda: core.categorical_kl_divergence(x, x, 1), leading)
+    check(lambda: core.categorical_cross_entropy(x, x), leading)
+    check(lambda: core.categorical_importance_sampling_ratios(x, x, actions), leading)
+    check(lambda: core.categorical_sample(KEY, x), leading, jnp.int32)
 
 
 def test_double_precision():
@@ -521,24 +529,24 @@ def test_parameters_that_are_shared():
         GAUSSIAN.logprob(many, MU, SIGMA)[1], GAUSSIAN.logprob(VALUE + 1, MU, SIGMA), rtol=1e-6
     )
     np.testing.assert_allclose(
-        d.softmax().logprob(np.stack([ACTIONS, 0 * ACTIONS]), LOGITS)[1],
-        d.softmax().logprob(0 * ACTIONS, LOGITS),
+        core.softmax().logprob(np.stack([ACTIONS, 0 * ACTIONS]), LOGITS)[1],
+        core.softmax().logprob(0 * ACTIONS, LOGITS),
     )
     temperature = np.exp(LOGITS[..., 0])
     np.testing.assert_allclose(
-        d.softmax(temperature).probs(LOGITS)[1, 2],
-        d.softmax(temperature[1, 2]).probs(LOGITS[1, 2]),
+        core.softmax(temperature).probs(LOGITS)[1, 2],
+        core.softmax(temperature[1, 2]).probs(LOGITS[1, 2]),
         rtol=1e-6,
     )
     epsilon = np.linspace(0, 1, 6).reshape(LEADING)
     np.testing.assert_allclose(
-        d.epsilon_greedy().probs(TIES, epsilon)[0, 1],
+        core.epsilon_greedy().probs(TIES, epsilon)[0, 1],
         greedy_probs(TIES[0, 1], epsilon[0, 1]),
         rtol=1e-6,
     )
-    np.testing.assert_allclose(d.epsilon_greedy(0.9).probs(TIES, 0.3), EPSILON.probs(TIES))
+    np.testing.assert_allclose(core.epsilon_greedy(0.9).probs(TIES, 0.3), EPSILON.probs(TIES))
     np.testing.assert_allclose(
-        d.gaussian_diagonal(9.0).entropy(MU, SIGMA), GAUSSIAN.entropy(MU, SIGMA)
+        core.gaussian_diagonal(9.0).entropy(MU, SIGMA), GAUSSIAN.entropy(MU, SIGMA)
     )
     np.testing.assert_allclose(CLIPPED.probs(LOGITS, action_spec=None), SOFTMAX.probs(LOGITS))
 
@@ -547,27 +555,30 @@ def test_parameters_that_are_shared():
     ("call", "message"),
     [
         (
-            lambda: d.categorical_cross_entropy(LABELS[..., :2], LOGITS),
+            lambda: core.categorical_cross_entropy(LABELS[..., :2], LOGITS),
             "'logits' must have the shape of 'labels'",
         ),
-        (lambda: d.categorical_kl_divergence(LOGITS, OTHER[:1]), "'q_logits'"),
+        (lambda: core.categorical_kl_divergence(LOGITS, OTHER[:1]), "'q_logits'"),
         (
-            lambda: d.categorical_importance_sampling_ratios(LOGITS, OTHER[:1], ACTIONS),
+            lambda: core.categorical_importance_sampling_ratios(LOGITS, OTHER[:1], ACTIONS),
             "'mu_logits_t'",
         ),
-        (lambda: d.softmax().logprob(ACTIONS[:1], LOGITS), "'sample' must have shape"),
-        (lambda: d.softmax(np.ones(3)).probs(LOGITS), "'temperature'"),
-        (lambda: d.epsilon_greedy(np.ones(3)).probs(LOGITS), "'epsilon'"),
-        (lambda: d.softmax().probs(1.0), "'logits'"),
-        (lambda: d.clipped_entropy_softmax(1.0, np.ones(A)).entropy(LOGITS), "'entropy_clip'"),
+        (lambda: core.softmax().logprob(ACTIONS[:1], LOGITS), "'sample' must have shape"),
+        (lambda: core.softmax(np.ones(3)).probs(LOGITS), "'temperature'"),
+        (lambda: core.epsilon_greedy(np.ones(3)).probs(LOGITS), "'epsilon'"),
+        (lambda: core.softmax().probs(1.0), "'logits'"),
+        (lambda: core.clipped_entropy_softmax(1.0, np.ones(A)).entropy(LOGITS), "'entropy_clip'"),
         (
-            lambda: d.squashed_gaussian(np.zeros(D)).entropy(MU, SIGMA),
+            lambda: core.squashed_gaussian(np.zeros(D)).entropy(MU, SIGMA),
             "'sigma_min' must be a scalar",
         ),
         (lambda: GAUSSIAN.logprob(VALUE[..., :1], MU, SIGMA), "'sample'"),
         (lambda: GAUSSIAN.entropy(MU, SIGMA[0]), "'sigma'"),
-        (lambda: d.multivariate_normal_kl_divergence(MU, SIGMA, MU_1, SIGMA[..., :1]), "'sigma_1'"),
-        (lambda: d.multivariate_normal_kl_divergence(MU, SIGMA, MU_1[:1], SIGMA), "'mu_1'"),
+        (
+            lambda: core.multivariate_normal_kl_divergence(MU, SIGMA, MU_1, SIGMA[..., :1]),
+            "'sigma_1'",
+        ),
+        (lambda: core.multivariate_normal_kl_divergence(MU, SIGMA, MU_1[:1], SIGMA), "'mu_1'"),
         (
             lambda: SQUASHED.sample(
                 KEY, MU, SIGMA, SimpleNamespace(minimum=np.zeros(2), maximum=1.0)
@@ -583,13 +594,13 @@ def test_shapes_that_do_not_fit_are_named(call, message):
 
 def test_what_is_missing_or_of_the_wrong_kind():
     with pytest.raises(ValueError, match="'epsilon' is missing"):
-        d.epsilon_greedy().probs(LOGITS)
+        core.epsilon_greedy().probs(LOGITS)
     with pytest.raises(ValueError, match="'sigma' is missing"):
-        d.gaussian_diagonal().entropy(MU)
+        core.gaussian_diagonal().entropy(MU)
     with pytest.raises(TypeError, match="integer action indices"):
-        d.softmax().logprob(ACTIONS.astype(float), LOGITS)
-    assert np.isnan(d.softmax().logprob(np.array([A, -1]), LOGITS[0, :2])).all()
-    assert d.greedy().kl is None and d.epsilon_greedy().kl is None
+        core.softmax().logprob(ACTIONS.astype(float), LOGITS)
+    assert np.isnan(core.softmax().logprob(np.array([A, -1]), LOGITS[0, :2])).all()
+    assert core.greedy().kl is None and core.epsilon_greedy().kl is None
 
 
 def test_distrax_is_imported_only_by_policies():
@@ -599,7 +610,7 @@ from agentzoo import core
 for module in pkgutil.iter_modules(core.__path__):
     if module.name != "policies":
         importlib.import_module(f"agentzoo.core.{module.name}")
-assert "distrax" not in sys.modules and "tensorflow_probability" not in sys.modules and "chex" not in sys.modules
+assert not {"distrax", "tensorflow_probability", "chex"} & set(sys.modules)
 import agentzoo.core.policies
 assert "distrax" in sys.modules
 """

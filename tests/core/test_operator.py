@@ -39,7 +39,7 @@ core.mpo_loss(x, x, core.LagrangePenalty(1.0, 0.1), [], sample_axes=0)  # wrong:
 @pytest.fixture(scope="module")
 def checked(tmp_path_factory):
     """What pyright says about the calls above, and the type of each public function."""
-    names = [name for name in core.__all__ if inspect.isfunction(getattr(core, name))]
+    names = [name for name in sorted(core.__all__) if inspect.isfunction(getattr(core, name))]
     lines = CALLS.splitlines() + [f"reveal_type(core.{name})" for name in names]
     file = tmp_path_factory.mktemp("types") / "calls.py"
     file.write_text("\n".join(lines))
