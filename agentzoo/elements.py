@@ -12,8 +12,8 @@ from agentzoo.types import PyTree
 def stored_dtype(space: spaces.Space[Any]) -> Any:
     """Return the dtype in which elements of a space reach an agent.
 
-    Types of 64 bits become types of 32 bits, unless JAX is set to keep them. Integers of a Box whose
-    bounds do not fit into 32 bits become float32, which is how networks see them anyway.
+    Types of 64 bits become types of 32 bits, unless JAX is set to keep them. Integers of a Box
+    whose bounds do not fit into 32 bits become float32, which is how networks see them anyway.
     """
     assert space.dtype is not None
     stored = jax.dtypes.canonicalize_dtype(space.dtype)

@@ -1,4 +1,4 @@
-"""Evaluation in fresh episodes."""
+"""Evaluation of a policy over whole episodes."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -12,7 +12,7 @@ from agentzoo.types import ConfigurationError
 
 
 class Predictor(Protocol):
-    """Anything that chooses actions as our agents and those of Stable-Baselines3 do."""
+    """Anything that chooses actions as the agents of agentzoo and Stable-Baselines3 do."""
 
     def predict(
         self,
@@ -21,16 +21,22 @@ class Predictor(Protocol):
         episode_start: Any = None,
         deterministic: bool = False,
     ) -> tuple[Any, Any]:
-        """Chooses actions for a batch of observations."""
+        """Return actions for a batch of observations, and the state for the next call."""
         ...
 
 
 class Episodes(NamedTuple):
-    """Finished evaluation episodes, in the order in which they ended."""
+    """Finished evaluation episodes, in the order in which they ended.
 
-    rewards: list[float]  # the sum of the rewards of each episode
-    lengths: list[int]  # the number of steps of each episode
-    infos: list[dict[str, Any]]  # plain entries of the `info` of each episode's last step
+    Attributes:
+      rewards: the sum of the rewards of each episode.
+      lengths: the number of steps of each episode.
+      infos: the plain entries of the `info` of each episode's last step.
+    """
+
+    rewards: list[float]
+    lengths: list[int]
+    infos: list[dict[str, Any]]
 
 
 def evaluate_policy(
@@ -45,38 +51,39 @@ def evaluate_policy(
     *,
     seed: int | None = None,
 ) -> tuple[Any, Any]:
-    """Runs a policy for whole episodes.
+    """Return the mean and the standard deviation of a policy's return over whole episodes.
 
-    Each of N environments contributes the same number of episodes, so that short episodes do not
-    count more often.
+    Each of N environments contributes the same number of episodes, up to a difference of one, so
+    that short episodes do not count more often than long ones.
 
-    An agent may be evaluated in the environments that it trains in (`agent.get_env()`): the
+    An agent may be evaluated in the environments in which it trains (`agent.get_env()`). The
     evaluation breaks off their episodes, and training begins new ones.
 
     Args:
-      model: an agent, or anything with its `predict`.
-      env: an id or a factory (of which up to 10 are stepped together), an environment, a vector
-        environment, or a factory that makes one.
-      n_eval_episodes: how many episodes.
+      model: an agent, or another object with the same `predict`.
+      env: an id or a function that makes an environment, of which up to 10 are stepped together, or
+        an environment, a vector environment, or a function that makes a vector environment.
+      n_eval_episodes: the number of episodes.
       deterministic: whether to leave out exploration.
-      render: call the environments' `render` after each step.
-      callback: called after each step with `locals()` and `globals()`.
-      reward_threshold: raise `AssertionError` if the mean falls below it.
-      return_episode_rewards: return the lists instead of mean and deviation.
-      seed: of the environments.
+      render: whether to call the environments' `render` after each step.
+      callback: called with `locals()` and `globals()` after each step.
+      reward_threshold: if the mean is not above it, raise `AssertionError`.
+      return_episode_rewards: whether to return lists instead of the mean and the deviation.
+      seed: seed of the environments.
 
     Returns:
-      Mean and standard deviation of the episodes' rewards, or their rewards and lengths.
+      The mean and the standard deviation of the episodes' returns, or the list of the returns and
+      the list of the lengths.
 
     Raises:
-      ConfigurationError: if `n_eval_episodes` is not positive, the environment cannot be made, or
-        its spaces are not those of the agent.
+      ConfigurationError: if `n_eval_episodes` is not positive, if the environment cannot be made,
+        or if its spaces differ from those of the agent.
     """
-    envs, ours = make_evaluation_envs(model, env, n_eval_episodes)
+    envs, made_here = make_evaluation_envs(model, env, n_eval_episodes)
     try:
         episodes = run_episodes(model, envs, n_eval_episodes, deterministic, render, callback, seed)
     finally:
-        if ours:
+        if made_here:
             envs.close()
     mean, std = float(np.mean(episodes.rewards)), float(np.std(episodes.rewards))
     if reward_threshold is not None:
@@ -86,33 +93,35 @@ def evaluate_policy(
 
 
 def make_evaluation_envs(model: Predictor, env: EnvLike, n_eval_episodes: int) -> tuple[Envs, bool]:
-    """Makes the environments of an evaluation.
+    """Make the environments of an evaluation.
 
     Returns:
       The environments, and whether they were made here, so that the caller has to close them.
 
     Raises:
-      ConfigurationError: as `evaluate_policy`.
+      ConfigurationError: as `evaluate_policy` does.
     """
     if n_eval_episodes < 1:
-        raise ConfigurationError(f"n_eval_episodes={n_eval_episodes}; expected at least 1.")
-    ours = not isinstance(env, gym.Env | gym.vector.VectorEnv)
-    envs = make_envs(env, min(n_eval_episodes, 10) if ours else 1, exact=False)
-    # Models of other libraries have none, and convert observations in their own ways.
+        raise ConfigurationError(
+            f"n_eval_episodes={n_eval_episodes} is too small. Pass a number of at least 1."
+        )
+    made_here = not isinstance(env, gym.Env | gym.vector.VectorEnv)
+    envs = make_envs(env, min(n_eval_episodes, 10) if made_here else 1, exact=False)
+    # Models of other libraries have no `spec`, and convert observations in their own ways.
     spec = getattr(model, "spec", None)
     if spec is not None and not (
         spaces.are_alike(spec.observation_space, envs.spec.observation_space)
         and spaces.are_alike(spec.action_space, envs.spec.action_space, bounds=True)
     ):
-        if ours:
+        if made_here:
             envs.close()
         raise ConfigurationError(
             f"The agent was made for observations {spec.observation_space} and actions "
             f"{spec.action_space}, but the environment to evaluate in has observations "
-            f"{envs.spec.observation_space} and actions {envs.spec.action_space}; use an "
+            f"{envs.spec.observation_space} and actions {envs.spec.action_space}. Pass an "
             f"environment with the same spaces."
         )
-    return envs, ours
+    return envs, made_here
 
 
 def run_episodes(
@@ -124,19 +133,21 @@ def run_episodes(
     callback: Callable[[dict[str, Any], dict[str, Any]], None] | None = None,
     seed: int | None = None,
 ) -> Episodes:
-    """Runs a policy for whole episodes; the arguments are those of `evaluate_policy`."""
+    """Run a policy for whole episodes. The arguments are those of `evaluate_policy`."""
     num_envs = envs.spec.num_envs
+    # wanted [N]: the episodes of each environment. They differ by one at most, and their sum is
+    # `n_eval_episodes`.
     wanted = (n_eval_episodes + np.arange(num_envs)) // num_envs
-    rewards, lengths, done = np.zeros(num_envs), np.zeros(num_envs, int), np.zeros(num_envs, int)
+    finished = np.zeros(num_envs, int)
     episodes = Episodes([], [], [])
+    # The sum of rewards and the number of steps of each running episode.
+    rewards, lengths = np.zeros(num_envs), np.zeros(num_envs, int)
+    # Actions inside agents begin with 0, also if those of the environment do not.
     offset = getattr(envs.spec.action_space, "start", 0)
-    out = make_buffers(envs.spec, 1)
-    obs, state, episode_start = (
-        envs.reset(None if seed is None else int(seed)),
-        None,
-        np.ones(num_envs, bool),
-    )
-    while (done < wanted).any():
+    out = make_buffers(envs.spec, 1)  # arrays [1, N, ...], or [2, N, ...] for observations
+    obs = envs.reset(None if seed is None else int(seed))
+    state, episode_start = None, np.ones(num_envs, bool)
+    while (finished < wanted).any():
         actions, state = model.predict(
             obs,
             state=state,
@@ -148,12 +159,14 @@ def run_episodes(
         lengths += out.mask[0]
         finals = envs.pop_finals() if out.last_t[0].any() else {}
         for n in np.flatnonzero(out.last_t[0]).tolist():
-            if done[n] < wanted[n]:
+            if finished[n] < wanted[n]:
                 episodes.rewards.append(float(rewards[n]))
                 episodes.lengths.append(int(lengths[n]))
                 episodes.infos.append(finals.get((0, n), {}))
-                done[n] += 1
+                finished[n] += 1
             rewards[n], lengths[n] = 0.0, 0
+        # Row 1 holds the observations from which the next actions are chosen. The next step writes
+        # into the same arrays, so they are copied.
         obs, episode_start = jax.tree.map(lambda rows: rows[1].copy(), (out.obs_tm1, out.first_tm1))
         if callback is not None:
             callback(locals(), globals())

@@ -1,4 +1,4 @@
-"""Scalars and texts of a run, for TensorBoard, CSV files, callbacks and progress bars."""
+"""The log of a run: scalars and texts in TensorBoard and CSV files, and its folder."""
 
 import contextlib
 import csv
@@ -19,30 +19,33 @@ from agentzoo.types import ConfigurationError
 
 PACKAGES = ("agentzoo", "jax", "jaxlib", "dm-haiku", "optax", "gymnasium", "numpy")
 
-
+# Numbers the TensorBoard files of this process.
 _writers = itertools.count()
 
 
 class Logger:
-    """Collects scalars and texts by tag and writes them out together.
+    """A log of scalars and texts by tag, in TensorBoard and CSV files.
 
-    All that is dumped at one step is one entry.
+    All values that are dumped at one environment step form one entry of the log.
 
     Attributes:
-      folder: where to, or None to write nothing.
+      folder: the folder of the files, or None to write no files.
       values: the scalars and texts of the latest entry.
     """
 
     def __init__(self, folder: Path | None = None):
         self.folder = folder
         self.values: dict[str, Any] = {}
+        # Values that were recorded for the next entry, by tag.
         self._pending: dict[str, Any] = {}
-        self._counts: dict[str, int] = {}  # of the numbers in the means of `record_mean`
-        self._excluded: dict[str, tuple[str, ...]] = {}  # where not to write what is pending
-        self._hidden: dict[str, tuple[str, ...]] = {}  # where not to write the latest entry
-        self._step: int | None = None  # of the latest entry
-        self._written = self.values  # what the files hold of it
-        self._row: int | None = None  # the byte of the CSV file at which its row begins
+        self._counts: dict[str, int] = {}  # how many values each mean of `record_mean` has so far
+        self._excluded: dict[str, tuple[str, ...]] = {}  # the places to leave out
+        # The latest entry.
+        self._step: int | None = None
+        self._hidden: dict[str, tuple[str, ...]] = {}  # the places to leave out, by tag
+        self._written = self.values  # the values that are in the files
+        self._row: int | None = None  # the byte of the CSV file at which the row begins
+        # The files.
         self._columns: list[str] = []
         self._writer: Any = None
         if folder is not None:
@@ -50,35 +53,34 @@ class Logger:
             self._csv = folder / "progress.csv"
             if self._csv.exists():
                 with open(self._csv, newline="") as file:
-                    self._columns = next(csv.reader(file), [])
+                    self._columns = next(csv.reader(file), self._columns)
             self.open()
 
     def open(self) -> None:
-        """Opens the files, again if they were closed."""
+        """Open the files if they are not open."""
         if self.folder is None or self._writer is not None:
             return
-        from tensorboardX import (
-            SummaryWriter,
-        )  # here, since it is slow to import and not every run needs it
+        # Imported here because it is slow to import and not every run needs it.
+        from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingTypeStubs]
 
-        # TensorBoard reads the files of a folder in the order of their names, which tensorboardX
-        # makes from the second and the host.
+        # TensorBoard reads the files of a folder in the order of their names. The names of
+        # tensorboardX consist of the second and the host alone, so a number is added.
         suffix = f".{os.getpid()}.{next(_writers):06}"
         self._writer = SummaryWriter(str(self.folder), filename_suffix=suffix)
 
     @property
     def name_to_value(self) -> MutableMapping[str, Any]:
-        """What was recorded for the next `dump`, and for other tags what the latest one wrote."""
+        """The values recorded for the next entry, and for all other tags those of the latest."""
         return ChainMap(self._pending, self.values)
 
     def record(self, tag: str, value: Any, exclude: str | Iterable[str] | None = None) -> None:
-        """Sets a scalar or a text of the next `dump`.
+        """Set a scalar or a text of the next entry.
 
         Args:
           tag: the name, such as "group/name".
           value: a number, an array with one element, or a text. None records nothing.
-          exclude: where not to write the value: "csv", "tensorboard", or several of them. Other
-            names have no effect.
+          exclude: where not to write the value: "csv", "tensorboard", or both. Other names have no
+            effect.
 
         Raises:
           ConfigurationError: if the value is something else.
@@ -88,30 +90,38 @@ class Logger:
             self._excluded[tag] = (exclude,) if isinstance(exclude, str) else tuple(exclude or ())
 
     def record_mean(self, tag: str, value: Any, exclude: str | Iterable[str] | None = None) -> None:
-        """Sets a scalar of the next `dump` to the mean of all values that are given until then.
+        """Add a value to the mean that is recorded for the next entry.
 
-        None does not count.
+        Args:
+          tag: the name, such as "group/name".
+          value: a number, or an array with one element. None adds nothing.
+          exclude: where not to write the mean; see `record`.
+
+        Raises:
+          ConfigurationError: if the value is something else.
         """
         if value is None:
             return
         count = self._counts.get(tag, 0)
-        mean, number = self._pending.get(tag, 0.0) if count else 0.0, _scalar(tag, value)
+        mean = self._pending.get(tag, 0.0) if count else 0.0
         self._counts[tag] = count + 1
-        self.record(tag, mean + (number - mean) / (count + 1), exclude)
+        self.record(tag, mean + (_scalar(tag, value) - mean) / (count + 1), exclude)
 
     def dump(self, step: int = 0) -> None:
-        """Makes an entry of what was recorded at an environment step.
+        """Make an entry of all recorded values at an environment step.
 
-        If the latest entry is of the same step, it becomes a part of that entry.
+        If the latest entry has the same step, the values become part of it.
         """
-        new, self._pending, self._counts = self._pending, {}, {}
+        new, self._pending = self._pending, {}
         excluded, self._excluded = self._excluded, {}
+        self._counts = {}
         if not new:
             return
         if step != self._step:
             self.flush()
             self.values, self._hidden = {}, {}
-            self._step, self._written, self._row = step, self.values, None
+            self._written = self.values
+            self._step, self._row = step, None
         self.values = {**self.values, **new}
         self._hidden.update(excluded)
         if self._writer is None:
@@ -119,9 +129,9 @@ class Logger:
             self.close()
 
     def flush(self) -> None:
-        """Writes the latest entry to the files.
+        """Write the latest entry to the files.
 
-        While an agent learns, this is done when all callbacks have been called.
+        While an agent learns, this happens after all callbacks have run.
         """
         if self._writer is None or self.values is self._written:
             return
@@ -135,12 +145,15 @@ class Logger:
         self._written = self.values
 
     def _visible(self, place: str) -> dict[str, Any]:
-        """The values of the latest entry that are to be written to a place."""
+        """Return the values of the latest entry that a place ("csv", "tensorboard") gets."""
         hidden = {tag for tag, places in self._hidden.items() if place in places}
         return {tag: value for tag, value in self.values.items() if tag not in hidden}
 
     def write_config(self, config: dict[str, Any]) -> None:
-        """Records what is being run, and with which versions, as `config.json` and as text in TensorBoard."""
+        """Write the settings of a run and the versions of packages.
+
+        They are written to `config.json` and, as a text, to TensorBoard.
+        """
         if self.folder is None:
             return
         text = json.dumps(config | {"versions": versions()}, indent=2)
@@ -148,26 +161,27 @@ class Logger:
         self._writer.add_text("config", f"```\n{text}\n```")
 
     def close(self) -> None:
-        """Flushes and closes the files."""
+        """Write the latest entry, and close the files."""
         self.flush()
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
     def _write_row(self, row: dict[str, Any]) -> None:
-        """Appends the row of the latest entry to the CSV file, or replaces it if it was written before."""
+        """Append the row of the latest entry to the CSV file, or replace it if it is there."""
         if self._row is not None and self._csv.exists():
+            # The row of the latest entry is the last one, so that cutting off the file removes it.
             os.truncate(self._csv, self._row)
         if not self._csv.exists() or not row.keys() <= set(self._columns):
             self._columns += [tag for tag in row if tag not in self._columns]
-            self._write_header()
+            self._write_columns()
         with open(self._csv, "a", newline="") as file:
             self._row = file.tell()
             csv.DictWriter(file, self._columns).writerow(row)
 
-    def _write_header(self) -> None:
-        """Writes the CSV file anew with the columns that there are now."""
-        rows = []
+    def _write_columns(self) -> None:
+        """Write the CSV file again, with all columns that exist now."""
+        rows: list[dict[str, str]] = []
         if self._csv.exists():
             with open(self._csv, newline="") as file:
                 rows = list(csv.DictReader(file))
@@ -176,65 +190,58 @@ class Logger:
             writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(temporary, self._csv)  # so that rows are never lost
+        os.replace(temporary, self._csv)  # all or nothing, so that no row is ever lost
 
 
 def _scalar_or_text(tag: str, value: Any) -> float | str:
-    """The value as a float, or as a text.
-
-    Raises:
-      ConfigurationError: if it is neither.
-    """
-    if isinstance(value, str):
-        return value
-    return _scalar(tag, value)
+    return value if isinstance(value, str) else _scalar(tag, value)
 
 
 def _scalar(tag: str, value: Any) -> float:
+    """Return a number, or an array with one element, as a float.
+
+    Raises:
+      ConfigurationError: if the value is something else.
+    """
     array = np.asarray(value)
     with contextlib.suppress(TypeError, ValueError):
         if array.size == 1 and array.dtype.kind != "S":
             return float(array.reshape(())[()])
     what = f"{type(value).__name__} of shape {array.shape}" if array.shape else type(value).__name__
-    raise ConfigurationError(f"The value of {tag!r} is of type {what}; record a number or a text.")
+    raise ConfigurationError(f"The value of {tag!r} is of type {what}. Record a number or a text.")
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and the packages that results depend on."""
+    """Return the versions of Python and of the packages on which results depend, by name."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
-        try:
+        # A source tree that is not installed has no version.
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue  # run from a source tree that is not installed
     return found
 
 
 def make_folder(log_dir: str | os.PathLike[str], *names: str | None) -> Path:
-    """Makes the folder of a run, `log_dir/name_name_N`.
+    """Make the folder of a run, `log_dir/name_name_N`, and return its path.
 
-    N is larger than that of the folders that exist.
-
-    Runs that begin at the same time, in threads or in processes, get folders of their own.
+    N is one more than the largest number among the existing folders. Runs that begin at the same
+    time, in threads or in processes, get different folders.
 
     Args:
       log_dir: the folder of all runs.
-      *names: what the name of the folder consists of, such as the algorithm and the environment's
-        id. Characters that have a meaning in paths become "-", and None is left out.
+      *names: the parts of the name, such as the algorithm and the id of the environment. Characters
+        that have a meaning in paths become "-". None is left out.
     """
     log_dir = Path(log_dir)
     log_dir.mkdir(parents=True, exist_ok=True)
     prefix = "_".join(re.sub(r"[^\w.+-]+", "-", name).strip("-") for name in names if name) + "_"
-    numbers = [
-        path.name.removeprefix(prefix) for path in log_dir.iterdir() if path.name.startswith(prefix)
-    ]
-    for number in itertools.count(
-        max((int(number) for number in numbers if number.isdecimal()), default=0) + 1
-    ):
+    existing = [path.name for path in log_dir.iterdir() if path.name.startswith(prefix)]
+    suffixes = [name.removeprefix(prefix) for name in existing]
+    number = max((int(suffix) for suffix in suffixes if suffix.isdecimal()), default=0)
+    while True:
+        number += 1
         folder = log_dir / f"{prefix}{number}"
-        try:
+        # If another run was faster, the folder exists now, and the next number is tried.
+        with contextlib.suppress(FileExistsError):
             folder.mkdir()
             return folder
-        except FileExistsError:
-            continue  # another run was faster
-    raise AssertionError("unreachable")

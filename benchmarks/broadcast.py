@@ -1,12 +1,13 @@
-"""What does it cost to give parameters to the actors of a Ray cluster? 1 MB to 16 actors, by reference and by value.
+"""Measure the cost of sending 1 MB of parameters to 16 actors of a Ray cluster.
 
     python benchmarks/broadcast.py --nodes 3
 
-By reference, as `runner="ray"` does: parameters are put into the object store once, and every node
-fetches them once, whatever the number of its actors. By value, every actor is sent a copy of its
-own. Prints, for both, the bytes that go over the loopback interface, on which all nodes of this
-machine speak to each other, and the time from having new parameters until all actors hold them;
-medians. Linux only.
+By reference, as with `runner="ray"`, parameters are put into the object store once, and every node
+fetches them once, whatever the number of its actors. By value, every actor is sent its own copy.
+
+For both ways, the script prints the bytes that go over the loopback interface, over which all nodes
+of this machine communicate, and the time until all actors hold the new parameters. Both are medians
+over `--repeats` repetitions. It runs on Linux only.
 """
 
 import argparse
@@ -23,7 +24,7 @@ import agentzoo
 
 
 def transferred() -> int:
-    """Bytes that the loopback interface has sent."""
+    """Return the bytes that the loopback interface has sent."""
     line = next(
         line
         for line in Path("/proc/net/dev").read_text().splitlines()
@@ -60,7 +61,7 @@ def main() -> None:
     def give(argument) -> None:
         ray.get([worker.__ray_call__.remote(hold, argument) for worker in workers])
 
-    give(ray.put(params))  # all actors are there
+    give(ray.put(params))  # so that all actors are running
     nodes = len({ray.get(worker.__ray_call__.remote(lambda _: os.getppid())) for worker in workers})
     ways = {"by reference": lambda: give(ray.put(params)), "by value": lambda: give(params)}
     times: dict[str, list[float]] = {way: [] for way in ways}
@@ -73,9 +74,8 @@ def main() -> None:
             sent[way].append(transferred() - before)
     print(f"{size / 1e6:.2f} MB of parameters to {arguments.actors} actors on {nodes} nodes")
     for way in ways:
-        print(
-            f"{way}: {statistics.median(sent[way]) / 1e6:.1f} MB, {1e3 * statistics.median(times[way]):.1f} ms"
-        )
+        megabytes, seconds = statistics.median(sent[way]) / 1e6, statistics.median(times[way])
+        print(f"{way}: {megabytes:.1f} MB, {1e3 * seconds:.1f} ms")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,17 @@
-"""Does it learn? Trains with several seeds and evaluates each in 100 fresh episodes with the deterministic policy.
+"""Train agents with several seeds, and compare their scores with the score of the task.
 
     python benchmarks/learning.py dqn-cartpole-defaults --seeds 10
     python benchmarks/learning.py dqn-acrobot --seeds 5
 
-Each task states the score to reach. One line of JSON per seed goes to standard output, then a
-summary. `parts.py` runs a long task in parts.
+Each agent is evaluated in 100 fresh episodes with the deterministic policy. The script prints one
+line of JSON per seed, and then a summary. `parts.py` runs a long task in parts.
 """
 
 import argparse
 import json
 import time
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -30,7 +31,11 @@ def cartpole_positions() -> gym.Env:
 
 
 class Recall(gym.Env):
-    """A cue at the beginning says which action is rewarded with 1, and the other with -1, 50 steps later; nothing is seen in between."""
+    """A task that needs memory: a cue decides which action is right 50 steps later.
+
+    The first observation holds the cue. The last action of the episode is rewarded with 1 if it is
+    the one that the cue names, and with -1 otherwise. Between them, observations are empty.
+    """
 
     observation_space = gym.spaces.Box(-1, 1, (2,))
     action_space = gym.spaces.Discrete(2)
@@ -51,30 +56,61 @@ class Recall(gym.Env):
         return self.observe(), reward, self.t == 51, False, {}
 
 
-# Tuned values as in the tables of rl-baselines3-zoo, except that the learning rate falls to 0 where
-# that is said, and transitions span 3 steps; double Q-learning is our default.
+# These are the tuned values of rl-baselines3-zoo, with two differences: transitions span 3 steps,
+# and the learning rate falls to 0 where it is a `Linear`. Double Q-learning is our default.
 LUNAR = dict(
-    learning_rate=agentzoo.Linear(6.3e-4), n_steps=3,
-    batch_size=128, buffer_size=50_000, learning_starts=0, target_update_interval=250, train_freq=4,
-    gradient_steps=-1, exploration_fraction=0.12, exploration_final_eps=0.1, net_arch=(256, 256),
-)  # fmt: skip
+    learning_rate=agentzoo.Linear(6.3e-4),
+    n_steps=3,
+    batch_size=128,
+    buffer_size=50_000,
+    learning_starts=0,
+    target_update_interval=250,
+    train_freq=4,
+    gradient_steps=-1,
+    exploration_fraction=0.12,
+    exploration_final_eps=0.1,
+    net_arch=(256, 256),
+)
 MOUNTAIN_CAR = dict(
-    learning_rate=4e-3, n_steps=3,
-    batch_size=128, buffer_size=10_000, learning_starts=1_000, gamma=0.98, target_update_interval=600, train_freq=16,
-    gradient_steps=8, exploration_fraction=0.2, exploration_final_eps=0.07, net_arch=(256, 256),
-)  # fmt: skip
+    learning_rate=4e-3,
+    n_steps=3,
+    batch_size=128,
+    buffer_size=10_000,
+    learning_starts=1_000,
+    gamma=0.98,
+    target_update_interval=600,
+    train_freq=16,
+    gradient_steps=8,
+    exploration_fraction=0.2,
+    exploration_final_eps=0.07,
+    net_arch=(256, 256),
+)
 CARTPOLE = dict(
-    learning_rate=2.3e-3, n_steps=3,
-    batch_size=64, buffer_size=100_000, learning_starts=1_000, target_update_interval=10, train_freq=256,
-    gradient_steps=128, exploration_fraction=0.16, exploration_final_eps=0.04, net_arch=(256, 256),
-)  # fmt: skip
-# To land takes some 25 steps with the engines off, which independent noise hardly ever gives, and
-# which the least of two critics thinks risky: some seeds hovered for the whole run with either of
-# them.
+    learning_rate=2.3e-3,
+    n_steps=3,
+    batch_size=64,
+    buffer_size=100_000,
+    learning_starts=1_000,
+    target_update_interval=10,
+    train_freq=256,
+    gradient_steps=128,
+    exploration_fraction=0.16,
+    exploration_final_eps=0.04,
+    net_arch=(256, 256),
+)
+# To land, the engines must be off for about 25 steps. Independent noise hardly ever produces that,
+# and the minimum of two critics underestimates it. With either of them, some seeds hovered for the
+# whole run.
 LUNAR_CONTINUOUS = dict(
-    learning_rate=agentzoo.Linear(1e-3), n_critics=1, noise_steps=20, n_steps=3, tau=0.01, learning_starts=10_000, buffer_size=300_000,
+    learning_rate=agentzoo.Linear(1e-3),
+    n_critics=1,
+    noise_steps=20,
+    n_steps=3,
+    tau=0.01,
+    learning_starts=10_000,
+    buffer_size=300_000,
     net_arch=(128, 128),
-)  # fmt: skip
+)
 MPO_LUNAR = dict(
     learning_rate=agentzoo.Linear(1e-3),
     noise_steps=20,
@@ -83,29 +119,50 @@ MPO_LUNAR = dict(
     net_arch=(128, 128),
 )
 MPO_CARTPOLE = dict(
-    learning_rate=agentzoo.Linear(1e-3), n_steps=10, gamma=0.995, train_freq=16, gradient_steps=16, target_update_interval=200,
-    epsilon_kl=0.003, net_arch=(128, 128),
-)  # fmt: skip
+    learning_rate=agentzoo.Linear(1e-3),
+    n_steps=10,
+    gamma=0.995,
+    train_freq=16,
+    gradient_steps=16,
+    target_update_interval=200,
+    epsilon_kl=0.003,
+    net_arch=(128, 128),
+)
 
 PPO_CARTPOLE = dict(
-    n_envs=8, n_steps=32, batch_size=256, n_epochs=20, gamma=0.98, gae_lambda=0.8,
-    learning_rate=agentzoo.Linear(1e-3), clip_range=agentzoo.Linear(0.2),
-)  # fmt: skip
+    n_envs=8,
+    n_steps=32,
+    batch_size=256,
+    n_epochs=20,
+    gamma=0.98,
+    gae_lambda=0.8,
+    learning_rate=agentzoo.Linear(1e-3),
+    clip_range=agentzoo.Linear(0.2),
+)
 PPO_MEMORY = dict(
-    n_envs=8, n_steps=128, batch_size=256, n_epochs=10, gae_lambda=0.95, learning_rate=agentzoo.Linear(1e-3), recurrent_size=64,
-)  # fmt: skip
-PPO_POSITIONS = {
-    **PPO_MEMORY,
-    "normalize_obs": True,
-    "ent_coef": 0.01,
-}  # velocities are small differences
+    n_envs=8,
+    n_steps=128,
+    batch_size=256,
+    n_epochs=10,
+    gae_lambda=0.95,
+    learning_rate=agentzoo.Linear(1e-3),
+    recurrent_size=64,
+)
+# Observations are normalised because velocities are small differences of positions.
+PPO_POSITIONS = {**PPO_MEMORY, "normalize_obs": True, "ent_coef": 0.01}
 IMPALA_RECALL = dict(
     n_envs=2, n_steps=64, ent_coef=0.01, learning_rate=agentzoo.Linear(3e-3), normalize_reward=False
 )
 PPO_PENDULUM = dict(
-    n_envs=4, n_steps=1_024, batch_size=64, n_epochs=10, gamma=0.9, gae_lambda=0.95, learning_rate=1e-3,
-    log_std_init=-0.69,  # of half the bounds: a standard deviation of 1 in the environment's units
-)  # fmt: skip
+    n_envs=4,
+    n_steps=1_024,
+    batch_size=64,
+    n_epochs=10,
+    gamma=0.9,
+    gae_lambda=0.95,
+    learning_rate=1e-3,
+    log_std_init=-0.69,  # log(1/2): a standard deviation of 1 if the bounds are -2 and 2
+)
 PPO_ACROBOT = dict(
     n_envs=16,
     n_steps=256,
@@ -127,32 +184,73 @@ PPO_LUNAR = dict(
 )
 PPO_MUJOCO = dict(n_envs=4, n_steps=512, normalize_obs=True, normalize_reward=True)
 IMPALA_LUNAR = dict(
-    n_envs=2, n_steps=32, gamma=0.999, vtrace_lambda=0.98, ent_coef=agentzoo.Linear(0.003), learning_rate=agentzoo.Linear(1e-3),
-    net_arch=(256, 256), activation="relu",
-)  # fmt: skip
+    n_envs=2,
+    n_steps=32,
+    gamma=0.999,
+    vtrace_lambda=0.98,
+    ent_coef=agentzoo.Linear(0.003),
+    learning_rate=agentzoo.Linear(1e-3),
+    net_arch=(256, 256),
+    activation="relu",
+)
 PONG = dict(
-    preset="pixels", cnn="efficient", n_envs=4, train_freq=1, gradient_steps=4, learning_starts=10_000, n_steps=3, double_q=True,
-    dueling=True, prioritized_replay=True,
-)  # fmt: skip
+    preset="pixels",
+    cnn="efficient",
+    n_envs=4,
+    train_freq=1,
+    gradient_steps=4,
+    learning_starts=10_000,
+    n_steps=3,
+    double_q=True,
+    dueling=True,
+    prioritized_replay=True,
+)
 QRDQN_PONG = {
-    **PONG, "n_quantiles": 50, "n_steps": 10, "learning_starts": 2_000, "target_update_interval": 2_000, "adam_eps": 1.5e-4,
+    **PONG,
+    "n_quantiles": 50,
+    "n_steps": 10,
+    "learning_starts": 2_000,
+    "target_update_interval": 2_000,
+    "adam_eps": 1.5e-4,
     "exploration_fraction": 0.02,
-}  # fmt: skip
+}
 
-# name: (algorithm, environment, steps, hyperparameters, score to reach, whether by every seed or by
-# their mean, or "at most" by any)
+
+class Task(NamedTuple):
+    """What to train, and which score to reach.
+
+    Attributes:
+      algorithm: the name of the algorithm.
+      env: the environment.
+      steps: environment steps of the training.
+      hyperparameters: those that differ from the defaults.
+      goal: the score to reach.
+      by: "every" if every seed has to reach the score, "mean" if the mean has to reach it, and "at
+        most" if no seed may exceed it.
+    """
+
+    algorithm: str
+    env: Any
+    steps: int
+    hyperparameters: dict[str, Any]
+    goal: float
+    by: str
+
+
 TASKS = {
-    "dqn-cartpole-defaults": ("DQN", "CartPole-v1", 100_000, {}, 475, "every"),
-    "dqn-cartpole": ("DQN", "CartPole-v1", 50_000, CARTPOLE, 475, "every"),
-    "dqn-acrobot": ("DQN", "Acrobot-v1", 100_000, {**LUNAR, "learning_rate": 6.3e-4}, -85, "mean"),
-    "dqn-mountaincar": ("DQN", "MountainCar-v0", 120_000, MOUNTAIN_CAR, -115, "mean"),
-    "dqn-lunarlander": ("DQN", "LunarLander-v3", 300_000, LUNAR, 200, "mean"),
-    "impala-cartpole-defaults": ("IMPALA", "CartPole-v1", 500_000, {}, 475, "every"),
-    "impala-acrobot": ("IMPALA", "Acrobot-v1", 1_000_000, {"n_steps": 32}, -85, "mean"),
-    "impala-lunarlander": ("IMPALA", "LunarLander-v3", 2_000_000, IMPALA_LUNAR, 200, "mean"),
-    "ppo-cartpole-defaults": ("PPO", "CartPole-v1", 100_000, {}, 475, "every"),
-    "ppo-cartpole": ("PPO", "CartPole-v1", 100_000, PPO_CARTPOLE, 475, "every"),
-    "ppo-cartpole-positions": (
+    "dqn-cartpole-defaults": Task("DQN", "CartPole-v1", 100_000, {}, 475, "every"),
+    "dqn-cartpole": Task("DQN", "CartPole-v1", 50_000, CARTPOLE, 475, "every"),
+    "dqn-acrobot": Task(
+        "DQN", "Acrobot-v1", 100_000, {**LUNAR, "learning_rate": 6.3e-4}, -85, "mean"
+    ),
+    "dqn-mountaincar": Task("DQN", "MountainCar-v0", 120_000, MOUNTAIN_CAR, -115, "mean"),
+    "dqn-lunarlander": Task("DQN", "LunarLander-v3", 300_000, LUNAR, 200, "mean"),
+    "impala-cartpole-defaults": Task("IMPALA", "CartPole-v1", 500_000, {}, 475, "every"),
+    "impala-acrobot": Task("IMPALA", "Acrobot-v1", 1_000_000, {"n_steps": 32}, -85, "mean"),
+    "impala-lunarlander": Task("IMPALA", "LunarLander-v3", 2_000_000, IMPALA_LUNAR, 200, "mean"),
+    "ppo-cartpole-defaults": Task("PPO", "CartPole-v1", 100_000, {}, 475, "every"),
+    "ppo-cartpole": Task("PPO", "CartPole-v1", 100_000, PPO_CARTPOLE, 475, "every"),
+    "ppo-cartpole-positions": Task(
         "PPO",
         cartpole_positions,
         300_000,
@@ -160,7 +258,7 @@ TASKS = {
         475,
         "every",
     ),
-    "ppo-cartpole-positions-without-memory": (
+    "ppo-cartpole-positions-without-memory": Task(
         "PPO",
         cartpole_positions,
         300_000,
@@ -168,7 +266,7 @@ TASKS = {
         100,
         "at most",
     ),
-    "ppo-recall": (
+    "ppo-recall": Task(
         "PPO",
         Recall,
         150_000,
@@ -176,7 +274,7 @@ TASKS = {
         1,
         "every",
     ),
-    "ppo-recall-without-memory": (
+    "ppo-recall-without-memory": Task(
         "PPO",
         Recall,
         150_000,
@@ -184,7 +282,7 @@ TASKS = {
         0.2,
         "at most",
     ),
-    "impala-recall": (
+    "impala-recall": Task(
         "IMPALA",
         Recall,
         500_000,
@@ -192,14 +290,14 @@ TASKS = {
         1,
         "every",
     ),
-    "impala-recall-without-memory": ("IMPALA", Recall, 500_000, IMPALA_RECALL, 0.2, "at most"),
-    "ppo-pendulum": ("PPO", "Pendulum-v1", 100_000, PPO_PENDULUM, -180, "mean"),
-    "ppo-acrobot": ("PPO", "Acrobot-v1", 1_000_000, PPO_ACROBOT, -85, "mean"),
-    "ppo-lunarlander": ("PPO", "LunarLander-v3", 1_000_000, PPO_LUNAR, 230, "mean"),
-    "ppo-halfcheetah": ("PPO", "HalfCheetah-v5", 1_000_000, PPO_MUJOCO, 1443, "mean"),
-    "ppo-hopper": ("PPO", "Hopper-v5", 1_000_000, PPO_MUJOCO, 2383, "mean"),
-    "qrdqn-cartpole-defaults": ("QRDQN", "CartPole-v1", 100_000, {}, 475, "every"),
-    "qrdqn-cartpole": (
+    "impala-recall-without-memory": Task("IMPALA", Recall, 500_000, IMPALA_RECALL, 0.2, "at most"),
+    "ppo-pendulum": Task("PPO", "Pendulum-v1", 100_000, PPO_PENDULUM, -180, "mean"),
+    "ppo-acrobot": Task("PPO", "Acrobot-v1", 1_000_000, PPO_ACROBOT, -85, "mean"),
+    "ppo-lunarlander": Task("PPO", "LunarLander-v3", 1_000_000, PPO_LUNAR, 230, "mean"),
+    "ppo-halfcheetah": Task("PPO", "HalfCheetah-v5", 1_000_000, PPO_MUJOCO, 1443, "mean"),
+    "ppo-hopper": Task("PPO", "Hopper-v5", 1_000_000, PPO_MUJOCO, 2383, "mean"),
+    "qrdqn-cartpole-defaults": Task("QRDQN", "CartPole-v1", 100_000, {}, 475, "every"),
+    "qrdqn-cartpole": Task(
         "QRDQN",
         "CartPole-v1",
         50_000,
@@ -207,7 +305,7 @@ TASKS = {
         475,
         "every",
     ),
-    "qrdqn-acrobot": (
+    "qrdqn-acrobot": Task(
         "QRDQN",
         "Acrobot-v1",
         100_000,
@@ -215,7 +313,7 @@ TASKS = {
         -80,
         "mean",
     ),
-    "qrdqn-mountaincar": (
+    "qrdqn-mountaincar": Task(
         "QRDQN",
         "MountainCar-v0",
         120_000,
@@ -223,7 +321,7 @@ TASKS = {
         -115,
         "mean",
     ),
-    "qrdqn-lunarlander": (
+    "qrdqn-lunarlander": Task(
         "QRDQN",
         "LunarLander-v3",
         300_000,
@@ -231,12 +329,14 @@ TASKS = {
         200,
         "mean",
     ),
-    "sac-pendulum": ("SAC", "Pendulum-v1", 20_000, {}, -160, "mean"),
-    "mpo-pendulum": ("MPO", "Pendulum-v1", 20_000, {}, -170, "mean"),
-    "mpo-cartpole": ("MPO", "CartPole-v1", 100_000, MPO_CARTPOLE, 475, "every"),
-    "mpo-lunarlander": ("MPO", "LunarLanderContinuous-v3", 300_000, MPO_LUNAR, 220, "mean"),
-    "sac-lunarlander": ("SAC", "LunarLanderContinuous-v3", 300_000, LUNAR_CONTINUOUS, 240, "mean"),
-    "sac-halfcheetah": (
+    "sac-pendulum": Task("SAC", "Pendulum-v1", 20_000, {}, -160, "mean"),
+    "mpo-pendulum": Task("MPO", "Pendulum-v1", 20_000, {}, -170, "mean"),
+    "mpo-cartpole": Task("MPO", "CartPole-v1", 100_000, MPO_CARTPOLE, 475, "every"),
+    "mpo-lunarlander": Task("MPO", "LunarLanderContinuous-v3", 300_000, MPO_LUNAR, 220, "mean"),
+    "sac-lunarlander": Task(
+        "SAC", "LunarLanderContinuous-v3", 300_000, LUNAR_CONTINUOUS, 240, "mean"
+    ),
+    "sac-halfcheetah": Task(
         "SAC",
         "HalfCheetah-v5",
         1_000_000,
@@ -244,15 +344,15 @@ TASKS = {
         9500,
         "mean",
     ),
-    "mpo-halfcheetah": ("MPO", "HalfCheetah-v5", 300_000, {}, 0, "mean"),
-    "sac-cartpole": ("SAC", "CartPole-v1", 100_000, {}, 475, "every"),
-    "dqn-pong": ("DQN", "ALE/Pong-v5", 1_000_000, PONG, 15, "mean"),
-    "qrdqn-pong": ("QRDQN", "ALE/Pong-v5", 1_000_000, QRDQN_PONG, 15, "mean"),
+    "mpo-halfcheetah": Task("MPO", "HalfCheetah-v5", 300_000, {}, 0, "mean"),
+    "sac-cartpole": Task("SAC", "CartPole-v1", 100_000, {}, 475, "every"),
+    "dqn-pong": Task("DQN", "ALE/Pong-v5", 1_000_000, PONG, 15, "mean"),
+    "qrdqn-pong": Task("QRDQN", "ALE/Pong-v5", 1_000_000, QRDQN_PONG, 15, "mean"),
 }
 
 
 def read_changes(changes: Sequence[str]) -> dict[str, object]:
-    """Hyperparameters from texts `NAME=VALUE`."""
+    """Return hyperparameters given as texts `NAME=VALUE`, with values in JSON."""
     values = {
         name: json.loads(value) for name, value in (change.split("=", 1) for change in changes)
     }
@@ -267,9 +367,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("task", choices=TASKS)
-    parser.add_argument("--seeds", type=int, default=5, help="how many seeds")
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--steps", type=float, help="environment steps, instead of the task's own")
+    parser.add_argument("--steps", type=float, help="environment steps; default: the task's")
     parser.add_argument("--episodes", type=int, default=100, help="evaluation episodes per seed")
     parser.add_argument(
         "--set",
@@ -279,13 +379,13 @@ def main() -> None:
         help="hyperparameters to change, as JSON values",
     )
     arguments = parser.parse_args()
-    algorithm, env, steps, hyperparameters, goal, by = TASKS[arguments.task]
-    steps = int(arguments.steps or steps)
+    task = TASKS[arguments.task]
+    env, steps = task.env, int(arguments.steps or task.steps)
     changes = read_changes(arguments.set)
     scores = []
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         start = time.perf_counter()
-        agent = find(algorithm)(env, seed=seed, **{**hyperparameters, **changes})
+        agent = find(task.algorithm)(env, seed=seed, **{**task.hyperparameters, **changes})
         agent.learn(steps, progress_bar=False)
         seconds = time.perf_counter() - start
         mean, std = agentzoo.evaluate_policy(
@@ -305,16 +405,16 @@ def main() -> None:
             flush=True,
         )
     reached = {
-        "every": min(scores) >= goal,
-        "mean": np.mean(scores) >= goal,
-        "at most": max(scores) <= goal,
-    }[by]
+        "every": min(scores) >= task.goal,
+        "mean": np.mean(scores) >= task.goal,
+        "at most": max(scores) <= task.goal,
+    }[task.by]
     name = env if isinstance(env, str) else env.__name__
     print(
-        f"{algorithm} on {name}, {steps} steps, {len(scores)} seeds: mean {np.mean(scores):.1f}, worst {min(scores):.1f}",
-        end="; ",
+        f"{task.algorithm} on {name}, {steps} steps, {len(scores)} seeds: "
+        f"mean {np.mean(scores):.1f}, worst {min(scores):.1f}; "
+        f"to reach: {task.goal} ({task.by}): {'reached' if reached else 'NOT reached'}"
     )
-    print(f"to reach: {goal} ({by}): {'reached' if reached else 'NOT reached'}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Does MPO keep to its bounds? Its KL divergences beside them, and its temperature, over a run, as a picture and as numbers.
+"""Show the KL divergences of MPO beside their bounds, and its temperature, over a run.
 
     python benchmarks/mpo_constraints.py --env Pendulum-v1 --steps 2e4 --out mpo_constraints.png
 
-Every point is the mean over a hundredth of the run. Needs matplotlib: `pip install
-'agentzoo[plots]'`.
+The script draws a picture and prints numbers. Every point is the mean over a hundredth of the run.
+It needs matplotlib: `pip install 'agentzoo[plots]'`.
 """
 
 import argparse
@@ -15,9 +15,7 @@ from learning import TASKS
 
 from agentzoo import MPO
 
-SETTINGS = {
-    env: settings for algorithm, env, _, settings, *_ in TASKS.values() if algorithm == "MPO"
-}
+SETTINGS = {task.env: task.hyperparameters for task in TASKS.values() if task.algorithm == "MPO"}
 PAIRS = {
     "kl_improved": ("epsilon", "E-step: improved policy to target policy"),
     "kl_mean": ("epsilon_mean", "M-step: means, worst dimension"),
@@ -45,7 +43,7 @@ def main() -> None:
     agent.learn(arguments.steps, callback=keep, progress_bar=False)
     rows = jax.device_get(rows)
     learned = [i for i, row in enumerate(rows) if not np.isnan(row["train/temperature"])]
-    parts = np.array_split(learned, 100)
+    parts = np.array_split(learned, 100)  # the indices of the rows in each hundredth of the run
     at = np.array([steps[part[-1]] for part in parts])
 
     def mean(name: str) -> np.ndarray:
@@ -66,14 +64,16 @@ def main() -> None:
         axis.locator_params(axis="x", nbins=4)
         second_half = kl[50:]
         print(
-            f"{name}: bound {limit:g}; second half of the run: mean {second_half.mean():.3g}, highest hundredth {second_half.max():.3g}"
+            f"{name}: bound {limit:g}; second half of the run: mean {second_half.mean():.3g}, "
+            f"highest hundredth {second_half.max():.3g}"
         )
     temperature = mean("temperature")
     axes[-1].plot(at, temperature)
     axes[-1].locator_params(axis="x", nbins=4)
     axes[-1].set(title="Temperature", xlabel="environment steps", ylim=(0, None))
     print(
-        f"temperature: {temperature[0]:.3g} at first, {temperature[50]:.3g} halfway, {temperature[-1]:.3g} at the end"
+        f"temperature: {temperature[0]:.3g} at first, {temperature[50]:.3g} halfway, "
+        f"{temperature[-1]:.3g} at the end"
     )
     figure.savefig(arguments.out, dpi=120)
 

@@ -1,16 +1,16 @@
-"""A long run of one of the tasks of `learning.py`, in as many parts as it takes.
+"""Run a long task of `learning.py` in several parts.
 
     python benchmarks/parts.py runs/pong qrdqn-pong --score 17
-    python benchmarks/parts.py runs/pong qrdqn-pong --score 17      # again: it goes on where it was
+    python benchmarks/parts.py runs/pong qrdqn-pong --score 17      # continues the run
 
-Every `--every` steps the whole agent is saved, replay included, and a line goes to `curve.csv`:
-environment steps, seconds of training in all parts together, the mean raw score of the last 100
-training episodes, and with `--episodes N` that of N fresh ones with the deterministic policy, whose
-time does not count. The run ends at `--steps`, at a mean training score of `--score`, or after
-`--minutes` in this part.
+Every `--every` steps, the script saves the whole agent, including its replay buffer, and adds a
+line to `curve.csv`: environment steps, seconds of training in all parts together, and the mean raw
+score of the last 100 training episodes. With `--episodes N`, the line also has the mean score of N
+fresh episodes with the deterministic policy, and the time that they take does not count. The run
+ends at `--steps` or at a mean training score of `--score`, and the part ends after `--minutes`.
 
-`--set` changes hyperparameters, as in `learning.py`. A part goes on with those of the part before,
-and may change them again.
+`--set` changes hyperparameters, as in `learning.py`. A part continues with the hyperparameters of
+the part before, and may change them again.
 """
 
 import argparse
@@ -27,7 +27,10 @@ COLUMNS = ("step", "seconds", "score", "evaluation")
 
 
 class Curve:
-    """The rows of `curve.csv`; those after the step at which the agent was saved belong to a part that was lost."""
+    """The rows of `curve.csv` up to the step at which the agent was saved.
+
+    Later rows belong to a part that was lost.
+    """
 
     def __init__(self, path: Path, step: int):
         self.path, self.rows = path, []
@@ -37,7 +40,7 @@ class Curve:
         self.seconds = float(self.rows[-1]["seconds"]) if self.rows else 0.0
 
     def append(self, **row: object) -> None:
-        """Adds a row, and writes the file anew."""
+        """Add a row, and write the whole file."""
         self.rows.append(row)
         with self.path.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
@@ -54,15 +57,15 @@ def main() -> None:
     parser.add_argument(
         "--steps",
         type=float,
-        help="environment steps of the whole run, which its schedules follow; the task's own",
+        help="environment steps of the whole run, on which schedules depend; default: the task's",
     )
     parser.add_argument("--every", type=int, default=10_000, help="steps between two saves")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="for this part")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="time of this part")
     parser.add_argument(
         "--score",
         type=float,
         default=float("inf"),
-        help="end when the mean training score reaches this",
+        help="mean training score at which the run ends",
     )
     parser.add_argument(
         "--episodes", type=int, default=0, metavar="N", help="fresh episodes at every save"
@@ -76,22 +79,21 @@ def main() -> None:
         help="hyperparameters to change, as JSON values",
     )
     arguments = parser.parse_args()
-    algorithm, env, steps, hyperparameters, *_ = TASKS[arguments.task]
-    steps = int(arguments.steps or steps)
+    task = TASKS[arguments.task]
+    env, steps = task.env, int(arguments.steps or task.steps)
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    kind, path, changes = (
-        find(algorithm),
-        arguments.folder / "agent.safetensors",
-        read_changes(arguments.set),
-    )
-    agent = (
-        kind.load(path, env, **changes)
-        if path.exists()
-        else kind(env, seed=arguments.seed, **{**hyperparameters, **changes})
-    )
+    algorithm = find(task.algorithm)
+    path = arguments.folder / "agent.safetensors"
+    changes = read_changes(arguments.set)
+    if path.exists():
+        agent = algorithm.load(path, env, **changes)
+    else:
+        agent = algorithm(env, seed=arguments.seed, **{**task.hyperparameters, **changes})
     curve = Curve(arguments.folder / "curve.csv", agent.num_timesteps)
     start = saved_at = time.perf_counter()
-    saved_step, seconds, lost = agent.num_timesteps, curve.seconds, 0.0
+    saved_step = agent.num_timesteps
+    seconds = curve.seconds  # of training in the parts before
+    lost = 0.0  # seconds of this part that were not training
 
     def keep(agent) -> bool:
         nonlocal saved_at, saved_step, lost

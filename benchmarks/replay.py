@@ -1,11 +1,12 @@
-"""What does remembering cost? Time to add to a replay and to draw from it, and the memory that a full one takes.
+"""Measure the time and the memory that replay buffers take.
 
     python benchmarks/replay.py                  # time, from 1e4 to 1e6 entries
-    python benchmarks/replay.py --memory         # 1e6 Atari transitions: the peak of the process that allocates and fills them
+    python benchmarks/replay.py --memory         # peak memory to fill 1e6 Atari transitions
 
-Every run is a process of its own. What is timed is a compiled function as agents have it: it is
-given the buffer to overwrite, adds a trajectory of 4 steps, and then, behind `lax.cond`, draws 64
-batches of 32 in `lax.scan`. If anything copied the buffer, time would grow with its size.
+Every measurement runs in its own process. The script times a compiled function like those of
+agents: it takes the buffer to overwrite, adds a trajectory of 4 steps, and then, inside `lax.cond`,
+draws 64 batches of 32 in `lax.scan`. If anything copied the buffer, the time would grow with the
+size of the buffer.
 """
 
 import argparse
@@ -22,7 +23,7 @@ STEPS, DRAWS, BATCH = 4, 64, 32
 
 
 def make(kind: str, capacity: int, prioritised: bool):
-    """The buffer, and a trajectory in which the frames of stacks follow on from each other."""
+    """Return a buffer, and a trajectory whose stacks consist of successive frames."""
     import numpy as np
     from gymnasium import spaces
 
@@ -52,7 +53,10 @@ def make(kind: str, capacity: int, prioritised: bool):
 
 
 def time_one(kind: str, capacity: int, prioritised: bool) -> dict[str, float]:
-    """Microseconds for adding a trajectory, and for drawing a batch (and changing its priorities)."""
+    """Return the microseconds to add a trajectory, and to draw a batch.
+
+    Drawing a batch of a prioritised buffer includes changing its priorities.
+    """
     import jax
     import jax.numpy as jnp
 
@@ -80,7 +84,7 @@ def time_one(kind: str, capacity: int, prioritised: bool) -> dict[str, float]:
         return replay, sums.sum()
 
     replay = jax.jit(buffer.init)()
-    for _ in range(capacity // STEPS + 10):  # all the way round
+    for _ in range(capacity // STEPS + 10):  # until the buffer is full
         replay, _ = learn(replay, trajectory, jax.random.key(0), False)
     jax.block_until_ready(replay)
     seconds = {}
@@ -98,7 +102,7 @@ def time_one(kind: str, capacity: int, prioritised: bool) -> dict[str, float]:
 
 
 def memory_one(capacity: int, prioritised: bool) -> dict[str, float]:
-    """Gigabytes of the full buffer, and the peak of this process."""
+    """Return the gigabytes of the full buffer, and the peak memory of this process."""
     import jax
 
     buffer, trajectory = make("pixels", capacity, prioritised)
@@ -139,16 +143,18 @@ def main() -> None:
             gb = in_process_of_its_own("memory", 1_000_000, prioritised)
             name = "prioritised" if prioritised else "uniform"
             print(
-                f"1e6 Atari transitions, {name:11}: arrays {gb['arrays']:.3f} GB, peak of the process {gb['peak']:.3f} GB",
+                f"1e6 Atari transitions, {name:11}: arrays {gb['arrays']:.3f} GB, "
+                f"peak of the process {gb['peak']:.3f} GB",
                 flush=True,
             )
         return
     for kind in arguments.kinds:
         for prioritised in (False, True):
+            name = "prioritised" if prioritised else "uniform"
             for entries in arguments.entries:
                 took = in_process_of_its_own("time", kind, int(entries), prioritised)
                 print(
-                    f"{kind:7} {'prioritised' if prioritised else 'uniform':11} {entries:9.0e} entries: "
+                    f"{kind:7} {name:11} {entries:9.0e} entries: "
                     f"add {STEPS} steps {took['add']:6.1f} us, draw {BATCH} {took['draw']:7.1f} us",
                     flush=True,
                 )

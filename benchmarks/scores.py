@@ -1,12 +1,13 @@
-"""How good after so many steps? SAC and MPO in MuJoCo's environments, beside SBX's SAC with the same hyperparameters.
+"""Compare the scores of SAC and MPO in MuJoCo environments with those of SAC in SBX.
 
     python -m venv peers && peers/bin/pip install sbx-rl 'gymnasium[mujoco]'
     python benchmarks/scores.py scores.jsonl --peers peers/bin/python
-    python benchmarks/scores.py scores.jsonl --peers peers/bin/python --envs Hopper-v5     # of one environment
+    python benchmarks/scores.py scores.jsonl --peers peers/bin/python --envs Hopper-v5
 
-Every run is a process of its own, and ends as a line of the file: the mean raw score of 20 fresh
-episodes with the deterministic policy. Runs that the file holds are not done again, so that the
-table can be made in parts, or by several processes. MPO has its default hyperparameters.
+Every run is a process of its own. It adds a line to the file: the mean raw score of 20 fresh
+episodes with the deterministic policy. Runs that are in the file already are not repeated, so the
+table can be made in parts, or by several processes. SAC of both libraries has the same
+hyperparameters, and MPO has its default hyperparameters.
 """
 
 import argparse
@@ -21,14 +22,20 @@ import numpy as np
 ENVS = ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5")
 WAYS = ("SAC", "SBX", "MPO")
 HYPERPARAMETERS = {
-    "learning_rate": 3e-4, "batch_size": 256, "buffer_size": 1_000_000, "learning_starts": 10_000, "gamma": 0.99, "tau": 0.005,
-    "train_freq": 1, "gradient_steps": 1,
-}  # fmt: skip
+    "learning_rate": 3e-4,
+    "batch_size": 256,
+    "buffer_size": 1_000_000,
+    "learning_starts": 10_000,
+    "gamma": 0.99,
+    "tau": 0.005,
+    "train_freq": 1,
+    "gradient_steps": 1,
+}
 EPISODES = 20
 
 
 def learn(way: str, env: str, steps: int, seed: int) -> dict:
-    """Trains and evaluates an agent; of "SAC", "MPO" and "SBX"."""
+    """Train and evaluate an agent: "SAC", "MPO", or "SBX" for SAC of SBX."""
     start, evaluation_seed = time.perf_counter(), 1_000_000 + 1_000 * seed
     if way == "SBX":
         import gymnasium as gym
@@ -53,19 +60,22 @@ def learn(way: str, env: str, steps: int, seed: int) -> dict:
         seconds = time.perf_counter() - start
         mean, std = agentzoo.evaluate_policy(agent, env, EPISODES, seed=evaluation_seed)
     return {
-        "env": env, "way": way, "steps": steps, "seed": seed, "mean": round(float(mean), 1), "std": round(float(std), 1),
+        "env": env,
+        "way": way,
+        "steps": steps,
+        "seed": seed,
+        "mean": round(float(mean), 1),
+        "std": round(float(std), 1),
         "seconds": round(seconds),
-    }  # fmt: skip
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("file", type=Path, help="to which lines of JSON are added")
-    parser.add_argument(
-        "--peers", help="Python interpreter that has SBX; without it, SBX is left out"
-    )
+    parser.add_argument("file", type=Path, help="the file to which lines of JSON are added")
+    parser.add_argument("--peers", help="Python interpreter with SBX; without it, SBX is left out")
     parser.add_argument("--envs", nargs="*", default=ENVS)
     parser.add_argument("--ways", nargs="*", default=WAYS)
     parser.add_argument("--steps", type=float, default=1e5)
@@ -101,9 +111,8 @@ def main() -> None:
         for way in ways:
             means = [r["mean"] for r in results() if (r["env"], r["way"]) == (env, way)]
             each = " ".join(f"{mean:.0f}" for mean in means)
-            print(
-                f"{env:16} {way}: {np.mean(means):7.0f} +- {np.std(means):.0f} over {len(means)} seeds ({each})"
-            )
+            summary = f"{np.mean(means):7.0f} +- {np.std(means):.0f}"
+            print(f"{env:16} {way}: {summary} over {len(means)} seeds ({each})")
 
 
 if __name__ == "__main__":

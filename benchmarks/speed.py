@@ -1,18 +1,19 @@
-"""How fast is it? Whole `learn` beside Stable-Baselines3 (and its contrib) and SBX: same hyperparameters, compilation included.
+"""Compare the training time with Stable-Baselines3, sb3-contrib and SBX.
 
-Make an environment for the peers, and give its interpreter:
+The script times whole calls of `learn`, including compilation, with the same hyperparameters. Make
+a virtual environment for the other libraries, and pass its interpreter:
 
     python -m venv peers && peers/bin/pip install sbx-rl sb3-contrib
     python benchmarks/speed.py --peers peers/bin/python
 
-To compare with another version of agentzoo, give a folder in which it is checked out:
+To compare with another version of agentzoo, pass a folder with a checkout of it:
 
     git worktree add ../before v0.1.0
     python benchmarks/speed.py --before ../before
 
-Every run is a process of its own; the libraries take turns, and the ratio of medians is printed.
-Let nothing else run meanwhile. The floor is the longer of stepping the environment alone and of the
-gradient steps alone.
+Every run is a process of its own. The libraries take turns, and the script prints the ratios of
+medians. Nothing else should run meanwhile. The script also prints a floor: the time to step the
+environment alone, or the time of the gradient steps alone, whichever is longer.
 """
 
 import argparse
@@ -29,27 +30,57 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 
 TUNED = {
-    "learning_rate": 2.3e-3, "batch_size": 64, "buffer_size": 100_000, "learning_starts": 1_000, "gamma": 0.99,
-    "target_update_interval": 10, "train_freq": 256, "gradient_steps": 128, "exploration_fraction": 0.16, "exploration_final_eps": 0.04,
-}  # fmt: skip
+    "learning_rate": 2.3e-3,
+    "batch_size": 64,
+    "buffer_size": 100_000,
+    "learning_starts": 1_000,
+    "gamma": 0.99,
+    "target_update_interval": 10,
+    "train_freq": 256,
+    "gradient_steps": 128,
+    "exploration_fraction": 0.16,
+    "exploration_final_eps": 0.04,
+}
 FREQUENT = {
-    "learning_rate": 1e-4, "batch_size": 32, "buffer_size": 1_000_000, "learning_starts": 100, "gamma": 0.99,
-    "target_update_interval": 10_000, "train_freq": 4, "gradient_steps": 1, "exploration_fraction": 0.1, "exploration_final_eps": 0.05,
-}  # fmt: skip
+    "learning_rate": 1e-4,
+    "batch_size": 32,
+    "buffer_size": 1_000_000,
+    "learning_starts": 100,
+    "gamma": 0.99,
+    "target_update_interval": 10_000,
+    "train_freq": 4,
+    "gradient_steps": 1,
+    "exploration_fraction": 0.1,
+    "exploration_final_eps": 0.05,
+}
 CONTINUOUS = {
-    "learning_rate": 1e-3, "batch_size": 256, "buffer_size": 1_000_000, "learning_starts": 100, "gamma": 0.99, "tau": 0.005,
-    "train_freq": 1, "gradient_steps": 1,
-}  # fmt: skip
+    "learning_rate": 1e-3,
+    "batch_size": 256,
+    "buffer_size": 1_000_000,
+    "learning_starts": 100,
+    "gamma": 0.99,
+    "tau": 0.005,
+    "train_freq": 1,
+    "gradient_steps": 1,
+}
 PPO_TUNED = {
-    "learning_rate": 1e-3, "clip_range": 0.2, "n_steps": 32, "batch_size": 256, "n_epochs": 20, "gamma": 0.98, "gae_lambda": 0.8,
-}  # fmt: skip
+    "learning_rate": 1e-3,
+    "clip_range": 0.2,
+    "n_steps": 32,
+    "batch_size": 256,
+    "n_epochs": 20,
+    "gamma": 0.98,
+    "gae_lambda": 0.8,
+}
 PPO_ENVS = 8
 QUANTILES = 10
-# What the peers do not have, or have as another default.
+# Hyperparameters that the other libraries lack, or that have another default there.
 OURS = {
-    "DQN": {"double_q": False, "n_steps": 1}, "QRDQN": {"double_q": False, "n_steps": 1, "n_quantiles": QUANTILES},
-    "PPO": {"n_envs": PPO_ENVS}, "SAC": {},
-}  # fmt: skip
+    "DQN": {"double_q": False, "n_steps": 1},
+    "QRDQN": {"double_q": False, "n_steps": 1, "n_quantiles": QUANTILES},
+    "PPO": {"n_envs": PPO_ENVS},
+    "SAC": {},
+}
 # name: (algorithm, environment, steps, hyperparameters, hidden layers, peers)
 TASKS = {
     "tuned": ("DQN", "CartPole-v1", 50_000, TUNED, [256, 256], ["sbx", "sb3"]),
@@ -72,7 +103,7 @@ TASKS = {
 def learn(
     library: str, algorithm: str, env: str, hyperparameters: dict, net_arch: list[int], steps: int
 ) -> float:
-    """Seconds that `learn` takes."""
+    """Return the seconds that `learn` takes."""
     if library in ("ours", "before"):
         from agentzoo.algos.loading import find
 
@@ -104,7 +135,10 @@ def learn(
 def floor(
     algorithm: str, env_id: str, hyperparameters: dict, net_arch: list[int], steps: int
 ) -> dict[str, float]:
-    """Seconds for the environment's steps alone, and for the gradient steps alone in one compiled loop."""
+    """Return the seconds to step the environment alone, and those of the gradient steps alone.
+
+    The gradient steps run in one compiled loop.
+    """
     import gymnasium as gym
     import jax
     import numpy as np
@@ -167,7 +201,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--peers", help="Python interpreter that has Stable-Baselines3 and SBX")
+    parser.add_argument("--peers", help="Python interpreter with Stable-Baselines3 and SBX")
     parser.add_argument("--before", type=Path, help="folder with another version of agentzoo")
     parser.add_argument(
         "--tasks",
@@ -175,7 +209,7 @@ def main() -> None:
         default=list(TASKS),
         choices=TASKS,
         metavar="TASK",
-        help=f"of {', '.join(TASKS)}",
+        help=f"some of: {', '.join(TASKS)}",
     )
     parser.add_argument("--steps", type=float, help="environment steps, instead of each task's own")
     parser.add_argument("--repeats", type=int, default=3)
@@ -186,7 +220,7 @@ def main() -> None:
         print(json.dumps(floor(*rest) if kind == "floor" else {"seconds": learn(kind, *rest)}))
         return
     if not arguments.peers and not arguments.before:
-        parser.error("--peers or --before is needed; see --help")
+        parser.error("Neither --peers nor --before is given. Pass one of them; see --help.")
     for name in arguments.tasks:
         algorithm, env, steps, hyperparameters, net_arch, peers = TASKS[name]
         settings = algorithm, env, hyperparameters, net_arch, int(arguments.steps or steps)
@@ -203,12 +237,14 @@ def main() -> None:
         for library, median in medians.items():
             times = " ".join(f"{t:.1f}" for t in seconds[library])
             print(
-                f"{name:28} {library:5} {median:6.1f} s ({times}), {median / medians['ours']:.2f} times ours",
+                f"{name:28} {library:5} {median:6.1f} s ({times}), "
+                f"{median / medians['ours']:.2f} times ours",
                 flush=True,
             )
         ratio = medians["ours"] / max(floors.values())
         print(
-            f"{name:28} floor: environment {floors['environment']:.1f} s, updates {floors['updates']:.1f} s; ours is {ratio:.2f} times it"
+            f"{name:28} floor: environment {floors['environment']:.1f} s, "
+            f"updates {floors['updates']:.1f} s; ours is {ratio:.2f} times the floor"
         )
 
 

@@ -1,17 +1,17 @@
-"""How well do actors share the work? IMPALA on an environment that takes 2 ms a step, with one environment for each actor.
+r"""Measure the speed of IMPALA with several actors in an environment that takes 2 ms per step.
 
     python benchmarks/threads.py
     python benchmarks/threads.py --runner ray --nodes 3
-    python benchmarks/threads.py --runner ray --nodes 3 --actors 4 --seconds 60 --repeats 1
-    --kill-every 10
+    python benchmarks/threads.py --runner ray --nodes 3 --actors 4 --seconds 60 --repeats 1 \
+        --kill-every 10
 
-In threads, or in processes of a Ray cluster whose nodes are all on this machine. With
-`--kill-every`, every measurement is made twice, the second time while one actor after the other is
-killed every so many seconds.
+Each actor has one environment. The actors are threads, or processes of a Ray cluster whose nodes
+are all on this machine. With `--kill-every`, every measurement is repeated while the actors are
+killed in turn, one every so many seconds.
 
-Prints steps per second with 1, 2 and 4 actors, measured by turns in one process and without
-compilation, and their part of so many times the steps of one actor. The last line is the in-process
-runner, whose acting and learning take turns.
+The script prints the steps per second with 1, 2 and 4 actors, without compilation. The numbers of
+actors take turns in one process. For n actors, it also prints the percentage of n times the steps
+of one actor. The last line is the in-process runner, in which acting and learning alternate.
 """
 
 import argparse
@@ -31,16 +31,14 @@ import agentzoo
 
 
 class Waiting(gym.Env):
-    """CartPole on a clock: a step takes as long as one says."""
+    """CartPole with steps that take a given time."""
 
-    seconds = 0.002
+    seconds = 0.002  # of a step
 
     def __init__(self):
         self.env = gym.make("CartPole-v1")
-        self.observation_space, self.action_space = (
-            self.env.observation_space,
-            self.env.action_space,
-        )
+        self.observation_space = self.env.observation_space
+        self.action_space = self.env.action_space
 
     def reset(
         self, *, seed: int | None = None, options: dict | None = None
@@ -53,7 +51,7 @@ class Waiting(gym.Env):
 
 
 def cluster(nodes: int) -> None:
-    """A Ray cluster of so many nodes on this machine."""
+    """Start a Ray cluster with several nodes on this machine, and connect to it."""
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on the loopback interface
     import ray
     from ray.cluster_utils import Cluster
@@ -66,7 +64,7 @@ def cluster(nodes: int) -> None:
 
 @contextlib.contextmanager
 def killer(agent: agentzoo.IMPALA, every: float) -> Iterator[list[int]]:
-    """Kills the process of one actor after the other; yields the list of those killed."""
+    """Kill the processes of the actors in turn. The context is the list of killed processes."""
     import ray
 
     done, killed = threading.Event(), []
@@ -94,10 +92,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--runner", default="threads", choices=("threads", "ray"))
-    parser.add_argument("--nodes", type=int, default=1, help="of the Ray cluster")
-    parser.add_argument("--kill-every", type=float, help="seconds between two deaths of actors")
+    parser.add_argument("--nodes", type=int, default=1, help="nodes of the Ray cluster")
+    parser.add_argument("--kill-every", type=float, help="seconds between two killed actors")
     parser.add_argument("--actors", type=int, nargs="*", default=[1, 2, 4])
-    parser.add_argument("--seconds", type=float, default=5, help="of each measurement, about")
+    parser.add_argument(
+        "--seconds", type=float, default=5, help="approximate time of a measurement"
+    )
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     if arguments.runner == "ray":
@@ -125,16 +125,16 @@ def main() -> None:
                     speed = agent.num_timesteps / (time.perf_counter() - start)
                 replaced = int(agent.metrics["ray/replaced_actors"])
                 print(
-                    f"{name}: {len(killed)} killed, {speed:.0f} steps/s, {speed / speeds[name][-1]:.0%}; {replaced} replaced so far"
+                    f"{name}: {len(killed)} killed, {speed:.0f} steps/s, "
+                    f"{speed / speeds[name][-1]:.0%}; {replaced} replaced so far"
                 )
     first = f"{arguments.actors[0]} actor(s)"
     one = statistics.median(speeds[first]) / arguments.actors[0]
     for name, values in speeds.items():
         speed, n = statistics.median(values), settings[name].get("n_actors", 1)
         each = " ".join(f"{value:.0f}" for value in values)
-        print(
-            f"{name:11} {speed:6.0f} steps/s ({each}), {speed / (n * one):.0%} of {n} times the first"
-        )
+        share = f"{speed / (n * one):.0%} of {n} times one actor"
+        print(f"{name:11} {speed:6.0f} steps/s ({each}), {share}")
 
 
 if __name__ == "__main__":

@@ -102,12 +102,12 @@ def test_plain_functions():
     with pytest.raises(ConfigurationError, match="one argument, the agent, or two"):
         agent().learn(8, lambda a, b, c: None)
     with pytest.raises(
-        ConfigurationError, match=r"callback is the class EvalCallback; write EvalCallback\(...\)"
+        ConfigurationError, match=r"callback is the class EvalCallback. Pass .* EvalCallback\(...\)"
     ):
         agent().learn(8, callbacks.EvalCallback)
-    with pytest.raises(ConfigurationError, match="eval_freq=10"):
+    with pytest.raises(ConfigurationError, match="eval_freq='10' is no period"):
         callbacks.EvalCallback("CartPole-v1", eval_freq="10")
-    with pytest.raises(ConfigurationError, match="callback is int"):
+    with pytest.raises(ConfigurationError, match="callback is of type int"):
         agent().learn(8, 3)
 
 
@@ -158,7 +158,7 @@ def test_stopping_without_improvement_and_after_episodes():
 def every_kind(kind=callbacks.BaseCallback):
     """The callback classes of the module that users may choose from."""
     for one in kind.__subclasses__():
-        if one.__module__ == callbacks.__name__:
+        if one.__module__.startswith(f"{callbacks.__name__}."):
             yield from ([] if one.__name__.startswith("_") else [one])
             yield from every_kind(one)
 

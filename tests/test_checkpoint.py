@@ -18,6 +18,7 @@ import safetensors.numpy
 
 import agentzoo
 from agentzoo import DQN, SAC, ConfigurationError, checkpoint
+from agentzoo.checkpoint import archive
 from tests import probes
 from tests.test_api import FAST, agent, assert_same_state
 from tests.test_device import CATCH, SETTINGS, assert_same, make
@@ -126,7 +127,7 @@ def test_a_crash_while_saving_keeps_the_old_file(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="No space"):
         agent(seed=5).save(path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
@@ -163,7 +164,7 @@ def test_files_of_earlier_versions_load():
 
 
 def test_files_of_later_versions_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "FORMAT", 0)
+    monkeypatch.setattr(archive, "FORMAT", 0)
     path = checkpoint.save(tmp_path / "x", {"a": 1}, {})
     with pytest.raises(ConfigurationError, match="update agentzoo"):
         checkpoint.read_manifest(path)
@@ -358,7 +359,7 @@ def test_file_and_folder_are_written_through_to_the_disk(tmp_path, monkeypatch):
             "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else os.fstat(descriptor).st_size
         )
 
-    monkeypatch.setattr(checkpoint.os, "fsync", fsync)
+    monkeypatch.setattr(os, "fsync", fsync)
     path = agent().save(tmp_path / "agent")
     assert synced == [path.stat().st_size, "folder"]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from agentzoo import callbacks
-from agentzoo.algos import together
 from agentzoo.algos.base import Algorithm
+from agentzoo.training import together
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = [

@@ -92,7 +92,7 @@ def test_other_spaces_are_refused_before_anything_runs(kind, tmp_path):
     for env in (make, make(), SyncVectorEnv([make]), *(["Acrobot-v1"] if kind == "shape" else [])):
         with pytest.raises(
             ConfigurationError,
-            match=r"was made for observations .* use an environment with the same spaces",
+            match=r"was made for observations .* Pass an environment with the same spaces",
         ):
             evaluate_policy(a, env, 1)
         with pytest.raises(ConfigurationError, match="The agent was made for observations"):

@@ -119,7 +119,7 @@ def below_largest(x: jax.Array, axis: int = -1) -> tuple[jax.Array, jax.Array]:
     large numbers lose the digits in which they differ.
     """
     largest = jax.lax.stop_gradient(jnp.max(x, axis=axis, keepdims=True))
-    largest = jnp.where(jnp.isfinite(largest), largest, 0)  # where nothing is legal
+    largest = jnp.where(jnp.isfinite(largest), largest, 0)  # 0 if no action is legal
     return x - largest, largest
 
 

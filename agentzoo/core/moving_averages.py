@@ -238,10 +238,11 @@ def _normalize(state: RunningMeanStd, x: Any, clip: ArrayLike, epsilon: ArrayLik
     same_shape("RunningMeanStd.normalize", (), clip=clip, epsilon=epsilon)
 
     def normalized(leaf, mean, rest, variance):
-        mean, rest, scale = (
-            jnp.broadcast_to(m, jnp.shape(leaf))
-            for m in (mean, rest, jax.lax.rsqrt(variance + epsilon))
-        )
+        def like_leaf(statistic):
+            return jnp.broadcast_to(statistic, jnp.shape(leaf))
+
+        mean, rest = like_leaf(mean), like_leaf(rest)
+        scale = like_leaf(jax.lax.rsqrt(variance + epsilon))
         return jnp.clip(((leaf - mean) - rest) * scale, jnp.negative(clip), clip)
 
     return jax.tree.map(normalized, x, state.mean, state.rest, state.variance)

@@ -402,7 +402,8 @@ def _cross_replica_scatter_add(
 
     Updates with an index out of range do not count.
     """
-    source, indices, updates = jnp.asarray(source), jnp.asarray(indices), jnp.asarray(updates)
+    source, indices = jnp.asarray(source), jnp.asarray(indices)
+    updates = jnp.asarray(updates)
     here = one_hot(indices, source.size, bool)  # [..., K]
     all_sum, leading_axes = AllSum(hashable(axis_name)), tuple(range(indices.ndim))
     return source + all_sum(jnp.where(here, updates[..., None], 0), leading_axes)

@@ -22,7 +22,7 @@ from agentzoo.envs.gym_envs import Envs, GymEnvs
 from agentzoo.envs.vector_envs import VectorEnvs
 from agentzoo.types import ConfigurationError
 
-EnvLike = str | gym.Env | gym.vector.VectorEnv | FunctionalEnv | Callable[[], gym.Env]
+EnvLike = str | gym.Env | gym.vector.VectorEnv | FunctionalEnv[Any] | Callable[[], gym.Env]
 
 # The extra that brings an environment, by the beginning of its id or by the package that is found
 # missing.

@@ -1,4 +1,4 @@
-"""Compares operators over time with loops in NumPy float64, in each way that an operator can be called."""
+"""Compares operators over time with loops in NumPy float64, in each way that they can be called."""
 
 import contextlib
 from unittest import mock
@@ -13,10 +13,10 @@ STEPS, BATCH, ACTIONS = 6, 2, 3
 
 @contextlib.contextmanager
 def as_on_an_accelerator():
-    """Recurrences are evaluated as they are on an accelerator.
+    """Evaluate recurrences as on an accelerator.
 
-    What is compiled or traced already is found by JAX's settings, too: under a precision of matrix
-    products that nothing else asks for, and that no recurrence has a use for, all is traced anew.
+    JAX finds compiled and traced functions by its settings too. So a precision of matrix products
+    that nothing else uses, and that no recurrence depends on, makes JAX trace everything anew.
     """
     with (
         mock.patch.object(_recurrence, "_scan", _recurrence._associative_scan),
@@ -26,15 +26,18 @@ def as_on_an_accelerator():
 
 
 def check(operator, loop, arguments, differentiate=()):
-    """Checks an operator against a loop over one trajectory: plain, compiled, mapped and differentiated, as on CPUs and accelerators.
+    """Compare an operator with a loop over one trajectory.
+
+    The operator is called plainly, compiled, mapped and differentiated, as on CPUs and
+    accelerators.
 
     Args:
-      operator: the operator, that takes `arguments` by name.
-      loop: takes the same arguments as NumPy float64, of one trajectory, and returns an array or a
-        tuple of them.
-      arguments: arrays `[T, B, ...]`, and scalars.
-      differentiate: names of the arguments whose gradient is compared with the loop's finite
-        differences.
+      operator: the operator, which takes `arguments` by name.
+      loop: a function that takes the same arguments for one trajectory as NumPy float64, and
+        returns an array or a tuple of arrays.
+      arguments: arrays `[T, B, ...]` and scalars.
+      differentiate: names of the arguments whose gradient is compared with finite differences of
+        the loop.
     """
     arguments = {
         name: np.asarray(x, np.int32 if np.asarray(x).dtype == int else np.float32)
@@ -66,7 +69,7 @@ def check(operator, loop, arguments, differentiate=()):
             for w, x in zip(weights, jax.tree.leaves(function(**{**one, **changed})), strict=True)
         )
 
-    def everything(x, changed):  # in one program, for the sake of time
+    def everything(x, changed):  # one program compiles faster than three
         return operator(**x), mapped(x), jax.grad(lambda changed: total(operator, changed))(changed)
 
     differences = {}
@@ -78,9 +81,8 @@ def check(operator, loop, arguments, differentiate=()):
             low, high = (total(exact, {name: one[name] + sign * step}) for sign in (-1, 1))
             differences[name][i] = (high - low) / 2e-5
     for context in (contextlib.nullcontext, as_on_an_accelerator):
-        with (
-            context()
-        ):  # a new function, for `jax.jit` finds an old one's program whatever the context
+        with context():
+            # The lambda is a new function. For an old function, `jax.jit` finds its old program.
             whole, by_trajectory, gradients = jax.jit(lambda *x: everything(*x))(
                 arguments, {name: one[name] for name in differentiate}
             )
@@ -99,7 +101,10 @@ def same(actual, expected):
 
 
 def trajectories(seed=0):
-    """Arguments by the names that operators give them, `[T, B, ...]`; of an episode that ends within each trajectory, too."""
+    """Return arguments `[T, B, ...]` under the names that operators use.
+
+    An episode ends within each trajectory.
+    """
     rng = np.random.default_rng(seed)
     shape = (STEPS, BATCH)
     last_t = np.zeros(shape)

@@ -1,4 +1,7 @@
-"""Run by `test_moving_averages.py` in a process of its own, as the number of devices is fixed when JAX starts."""
+"""Checks over several devices, which `test_moving_averages.py` runs in a process of their own.
+
+The number of devices is fixed when JAX starts.
+"""
 
 from functools import partial
 

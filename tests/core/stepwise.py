@@ -1,4 +1,7 @@
-"""What every operator on single steps must pass, checked against an oracle for one step that is looped over in float64."""
+"""Checks that every operator on single steps must pass.
+
+Each operator is compared with an oracle for one step that is looped over in float64.
+"""
 
 import functools
 import inspect
@@ -15,9 +18,9 @@ LEADING = (2, 3)
 class Case(NamedTuple):
     """An operator, its arguments with leading axes `LEADING`, options, and the oracle of one step.
 
-    The oracle is called as `oracle(x, target, held)`, with the arguments of one step in each. They
-    are the same but for gradients: those flow through `x`, through `target` only where they are not
-    stopped, and through `held` never.
+    The oracle is called as `oracle(x, target, held)`, with the arguments of one step in each. The
+    three differ only in their gradients: they flow through `x`, through `target` only where they
+    are not stopped, and never through `held`.
     """
 
     function: Callable
@@ -60,23 +63,23 @@ def float32(arguments: dict) -> dict:
 
 
 def every_way(function: Callable, arguments: Any, axes: int = len(LEADING)) -> dict[str, Any]:
-    """What a function of steps returns when it is called plainly, compiled, and mapped and scanned over the steps.
+    """Return the results of a function of steps that is called in several ways.
+
+    The function is called plainly, compiled, and mapped and scanned over the steps.
 
     Args:
-      function: takes a tree of arguments with leading axes.
+      function: a function of a tree of arguments with leading axes.
       arguments: the tree.
       axes: the number of leading axes to map and scan over.
     """
 
-    def compiled(arguments):  # in one program, for the sake of time
+    def compiled(arguments):  # one program compiles faster than three
         mapped = scanned = function
         for _ in range(axes):
             mapped, scanned = jax.vmap(mapped), functools.partial(jax.lax.map, scanned)
         return {"jit": function(arguments), "vmap": mapped(arguments), "scan": scanned(arguments)}
 
-    with jax.numpy_rank_promotion(
-        "raise"
-    ):  # so that no shape is stretched that was not meant to be
+    with jax.numpy_rank_promotion("raise"):  # no shape may be broadcast by accident
         return {"plain": function(arguments), **jax.jit(compiled)(arguments)}
 
 
@@ -89,7 +92,7 @@ def check_values(case: Case, **options) -> None:
 
 
 def check_gradients(case: Case, stop: bool, **options) -> None:
-    """Compares each argument's gradient with central differences of the oracle."""
+    """Compare the gradient of each argument with central differences of the oracle."""
     names = [name for name, value in case.arguments.items() if value.dtype == np.float64]
     gradients = jax.jit(
         jax.grad(lambda arguments: case.call({**case.arguments, **arguments}, **options).sum())
@@ -111,8 +114,8 @@ def check_gradients(case: Case, stop: bool, **options) -> None:
 
 
 def check_reductions(case: Case) -> None:
-    """Weights and reductions of a loss."""
-    w_t = np.arange(6.0).reshape(LEADING)  # the first step does not count
+    """Check the weights and reductions of a loss."""
+    w_t = np.arange(6.0).reshape(LEADING)  # the first step has weight 0
     arguments, loss = float32(case.arguments), looped(case, case.arguments) * w_t
 
     expected = {
@@ -122,7 +125,7 @@ def check_reductions(case: Case) -> None:
         "masked_mean": loss.sum() / w_t.sum(),
     }
 
-    @jax.jit  # all at once, for the sake of time
+    @jax.jit  # one program compiles faster than several
     def losses():
         return {
             reduction: case.call(arguments, w_t=w_t, reduction=reduction) for reduction in expected

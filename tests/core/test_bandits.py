@@ -32,8 +32,12 @@ def after(bandit, pulls=PULLS):
 
 @pytest.mark.parametrize("name", [name for name in bandits.__all__ if name.endswith("_bandit")])
 def test_the_number_of_arms_is_known(name):
-    make = functools.partial(getattr(bandits, name), **{"epsilon_greedy_bandit": {"epsilon": 0.1}, "exp3_bandit": {"gamma": 0.1},
-                                                        "gradient_bandit": {"step_size": 0.1}}.get(name, {}))  # fmt: skip
+    needed = {
+        "epsilon_greedy_bandit": {"epsilon": 0.1},
+        "exp3_bandit": {"gamma": 0.1},
+        "gradient_bandit": {"step_size": 0.1},
+    }
+    make = functools.partial(getattr(bandits, name), **needed.get(name, {}))
     for wrong in (0, 2.0, "3"):
         with pytest.raises(TypeError, match=f"{name}: 'num_arms' is "):
             make(wrong)
@@ -56,18 +60,16 @@ def test_epsilon_greedy_probabilities():
         rtol=1e-5,
     )
     falling = ALL["epsilon-greedy, falling"]
-    np.testing.assert_allclose(
-        falling.probabilities(falling.init()), [1 / 3] * 3, rtol=1e-5
-    )  # 5 / 1, at most 1
+    # At the first pull epsilon is 5 / 1, which counts as 1.
+    np.testing.assert_allclose(falling.probabilities(falling.init()), [1 / 3] * 3, rtol=1e-5)
     np.testing.assert_allclose(falling.probabilities(after(falling))[1], 5 / 7 / 3, rtol=1e-5)
 
 
 def test_ucb_index():
     ucb = ALL["UCB"]
     np.testing.assert_allclose(ucb.probabilities(ucb.init()), [1 / 3] * 3, rtol=1e-5)
-    np.testing.assert_allclose(
-        ucb.probabilities(after(ucb, [(1, 1.0)])), [0.5, 0, 0.5]
-    )  # each arm once first
+    # Each arm is pulled once first.
+    np.testing.assert_allclose(ucb.probabilities(after(ucb, [(1, 1.0)])), [0.5, 0, 0.5])
     index = np.array([0.5, 0, 0.5]) + np.sqrt(2 * np.log(6) / np.array([2, 1, 3]))
     np.testing.assert_array_equal(ucb.probabilities(after(ucb)), index == index.max())
     narrow = bandits.ucb_bandit(A, exploration=0.01)
@@ -78,7 +80,7 @@ def test_thompson_posteriors():
     state = after(bandits.thompson_bernoulli_bandit(A, 2.0, np.array([1.0, 1.0, 3.0])))
     np.testing.assert_allclose(state.alpha, [3, 2, 3.5])
     np.testing.assert_allclose(state.beta, [2, 2, 4.5])
-    # Against the batch formula of a Gaussian mean with known noise.
+    # The expected values come from the batch formula for a Gaussian mean with known noise.
     state = after(bandits.thompson_gaussian_bandit(A, noise_std=0.5, prior_mean=1.0, prior_std=2.0))
     count, total = np.array([2, 1, 3]), np.array([1.0, 0, 1.5])
     precision = 1 / 4 + count / 0.25
@@ -151,7 +153,7 @@ def test_gradient_bandit_against_its_formulas():
 
 
 def test_gradient_bandit_ascends_the_expected_reward():
-    """The mean update is `step_size` times the gradient of the expected reward."""
+    """The average update is `step_size` times the gradient of the expected reward."""
     bandit, means = bandits.gradient_bandit(A, 1.0), jnp.array([0.2, 0.5, 0.9])
     state = bandits.Preferences(jnp.array([0.3, -0.2, 0.1]), jnp.float32(0.4), jnp.float32(10))
     mean_update = sum(
@@ -165,7 +167,11 @@ def test_gradient_bandit_ascends_the_expected_reward():
 
 @pytest.mark.parametrize("name", ALL)
 def test_interface(name):
-    """`act` pulls arms with `probabilities`; all is the same under `jit`; a state keeps its shapes and dtypes; bad arms show."""
+    """Check what all bandits share.
+
+    `act` pulls arms with `probabilities`, `jit` changes nothing, a state keeps its shapes and
+    dtypes, and an arm that does not exist turns it to NaN.
+    """
     bandit = ALL[name]
     state = after(bandit)
     n = 5_000
@@ -201,7 +207,7 @@ def test_hyperparameters_may_be_mapped_over():
     )
 
 
-# Regret, beside the theory.
+# Regret, compared with the theory.
 
 PULLED, SEEDS = 2_000, 100
 BERNOULLI = MultiArmedBandit((0.1, 0.3, 0.5, 0.7, 0.9))
@@ -225,7 +231,7 @@ PLAYS = {
 
 @functools.cache
 def regrets(name):
-    """Cumulative regret `[SEEDS, PULLED]`."""
+    """Return the cumulative regret `[SEEDS, PULLED]`."""
     bandit, env = PLAYS[name]
     arms = BanditState(jnp.array(env.means))
 
@@ -246,7 +252,7 @@ def gaps(env):
 
 
 def lai_robbins(env):
-    """What no consistent algorithm can undercut in the long run, for each unit of log(t)."""
+    """Return the asymptotic lower bound of the regret of consistent algorithms, per log(t)."""
     best = max(env.means)
 
     def divergence(p):
@@ -265,11 +271,9 @@ def test_ucb1_regret_is_logarithmic_and_within_its_bound():
     bound = sum(8 * np.log(t) / gap + (1 + math.pi**2 / 3) * gap for gap in gaps(BERNOULLI))
     mean = regret.mean(0)
     assert (mean[5:] < bound[5:]).all()
-    assert mean[-1] > lai_robbins(BERNOULLI) * np.log(
-        PULLED
-    )  # UCB1 is not optimal: known to be above
-    # Logarithmic: the last doubling costs about what those before did, and much less than twice as
-    # much in all.
+    # UCB1 is known to be above the lower bound.
+    assert mean[-1] > lai_robbins(BERNOULLI) * np.log(PULLED)
+    # With logarithmic regret, each doubling of the pulls adds about the same regret.
     assert mean[1999] - mean[999] < 1.3 * (mean[999] - mean[499])
     assert mean[1999] < 1.4 * mean[999]
     assert regret[:, -1].max() < bound[-1]
@@ -293,7 +297,7 @@ def test_thompson_sampling_beats_ucb1():
 def test_constant_epsilon_pays_for_ever():
     regret = regrets("epsilon-greedy")
     slope = (regret[:, -1] - regret[:, 999]) / (PULLED - 1000)
-    uniform = 0.1 * np.mean([0, *gaps(BERNOULLI)])  # what exploring costs a pull
+    uniform = 0.1 * np.mean([0, *gaps(BERNOULLI)])  # the cost of exploration per pull
     assert uniform < slope.mean() < 1.5 * uniform
 
 
@@ -308,7 +312,7 @@ def test_exp3_regret_is_within_its_bound_and_sublinear():
 
 
 def test_exp3_withstands_an_adversary():
-    """The best arm changes halfway; regret to the best single arm stays within the bound, where UCB1 may not."""
+    """Regret to the best single arm stays within the bound, even if the arms change halfway."""
     pulled, gamma = 4_000, math.sqrt(2 * math.log(2) / ((math.e - 1) * 4_000))
     bandit = bandits.exp3_bandit(2, gamma)
     rewards = np.where(np.arange(pulled)[:, None] < pulled // 2, [0.2, 0.8], [1.0, 0.0]).astype(
@@ -329,7 +333,6 @@ def test_exp3_withstands_an_adversary():
 
 def test_the_gradient_bandit_finds_the_best_arm():
     regret = regrets("gradient")
-    assert (
-        regret[:, -1].mean() < 0.15 * np.mean([0, *gaps(GAUSSIAN)]) * PULLED
-    )  # of what playing at random loses
+    random_regret = np.mean([0, *gaps(GAUSSIAN)]) * PULLED
+    assert regret[:, -1].mean() < 0.15 * random_regret
     assert regret[:, -1].mean() < 1.3 * regret[:, 999].mean()

@@ -16,7 +16,7 @@ B, A, K, L = 4, 3, 5, 7
 
 
 def project(z_p, probs, z_q):
-    """Projection in plain loops: one atom after the other."""
+    """Project a distribution in plain loops, one atom after another."""
     result = np.zeros(len(z_q))
     for z, p in zip(z_p, probs, strict=True):
         z = np.clip(z, z_q[0], z_q[-1])
@@ -48,18 +48,24 @@ def q_loss(atoms_tm1, logits_tm1, a, r, discount, atoms_t, logits_t, selector=No
 
 
 def batch(seed=0, shape=(B,)):
-    """Arguments of `categorical_double_q_learning`, with atoms of each step's own that are not evenly spaced."""
+    """Return arguments of `categorical_double_q_learning`, with uneven atoms for each step."""
     rng = np.random.default_rng(seed)
     atoms_tm1 = np.sort(rng.normal(size=(*shape, K)) * 3)
     atoms_t = np.sort(rng.normal(size=(*shape, L)) * 3)
     return (
-        atoms_tm1, rng.normal(size=(*shape, A, K)), rng.integers(A, size=shape), rng.normal(size=shape), rng.uniform(0, 1, shape),
-        atoms_t, rng.normal(size=(*shape, A, L)), rng.normal(size=(*shape, A)),
-    )  # fmt: skip
+        atoms_tm1,
+        rng.normal(size=(*shape, A, K)),
+        rng.integers(A, size=shape),
+        rng.normal(size=shape),
+        rng.uniform(0, 1, shape),
+        atoms_t,
+        rng.normal(size=(*shape, A, L)),
+        rng.normal(size=(*shape, A)),
+    )
 
 
 def single(arguments):
-    """Those of `categorical_td_learning`."""
+    """Return arguments of `categorical_td_learning`."""
     atoms_tm1, logits_tm1, _, r, discount, atoms_t, logits_t, _ = arguments
     return atoms_tm1, logits_tm1[..., 0, :], r, discount, atoms_t, logits_t[..., 0, :]
 
@@ -73,13 +79,12 @@ OPERATOR_IDS = ["td", "q", "double_q"]
 
 
 def test_projection_by_hand():
-    # 0.5 lies halfway between 0 and 1; -7 and 9 count as the ends.
+    # 0.5 lies halfway between 0 and 1, and -7 and 9 are clipped to the range.
     z_p, probs = np.array([0.5, -7.0, 9.0, 2.0]), np.array([0.4, 0.1, 0.2, 0.3])
     projected = cv.categorical_l2_project(z_p, probs, np.array([-1.0, 0.0, 1.0, 3.0]))
     np.testing.assert_allclose(projected, [0.1, 0.2, 0.2 + 0.15, 0.15 + 0.2], rtol=1e-6)
-    np.testing.assert_allclose(
-        cv.categorical_l2_project(z_p, probs, np.array([0.0])), [1.0]
-    )  # one atom takes all
+    # A single atom takes all the probability.
+    np.testing.assert_allclose(cv.categorical_l2_project(z_p, probs, np.array([0.0])), [1.0])
 
 
 @settings(deadline=None, max_examples=8)
@@ -108,7 +113,7 @@ def test_projection_keeps_the_mean_the_mass_and_its_own_atoms():
 
 
 def test_coinciding_atoms_keep_the_mass():
-    # RLax gives 1.9 of the probability 1 here.
+    # RLax turns the total probability of 1 into 1.9 here.
     atoms = np.array([0.0, 1.0, 1.0, 2.0])
     projected = cv.categorical_l2_project(atoms, np.array([0.1, 0.2, 0.3, 0.4]), atoms)
     np.testing.assert_allclose(projected.sum(), 1, rtol=1e-6)
@@ -158,7 +163,7 @@ def test_gradient_of_logits_is_probability_less_target(operator, oracle, of):
 @pytest.mark.parametrize("stop", [True, False])
 def test_gradient_reaches_the_target_only_if_asked(operator, oracle, of, stop):
     arguments = list(of(batch()))
-    place = 2 if operator is cv.categorical_td_learning else 3  # rewards
+    place = 2 if operator is cv.categorical_td_learning else 3  # the position of the rewards
 
     def loss(r_t):
         return operator(
@@ -274,7 +279,7 @@ def test_dtypes():
     )
 
 
-# Values by classification.
+# Regression by classification.
 
 LOSSES = [
     (cv.two_hot_loss, transforms.transform_to_2hot),

@@ -18,7 +18,7 @@ TRANSFORMS = {
 
 
 def oracle(data, query_points, k):
-    """Sorted distances of each query to each row, in float64, and where they are."""
+    """Return the sorted distances of each query to each row in float64, and their positions."""
     data, query_points = np.asarray(data, np.float64), np.asarray(query_points, np.float64)
     distances = np.sum((query_points[:, None] - data) ** 2, axis=-1)
     indices = np.argsort(distances, axis=-1, kind="stable")[:, :k]
@@ -26,7 +26,7 @@ def oracle(data, query_points, k):
 
 
 def small_and_large(data, queries, k):
-    """The neighbours by direct measurement, which are the same when so many queries come at once that rows are ranked first."""
+    """Measure directly, and check that many queries, for which rows are ranked first, agree."""
     result = knn_query(data, queries, k)
     copies = math.ceil(episodic_memory._LARGE / (queries.size * len(data)))
     assert copies > 1
@@ -65,7 +65,7 @@ def test_by_hand():
 @pytest.mark.parametrize("offset", [0.0, 10.0, 1000.0])
 @pytest.mark.parametrize("spread", [1e-3, 1.0])
 def test_points_that_are_nearly_the_same_keep_their_digits(offset, spread):
-    """By `|q|^2 + |x|^2 - 2 q.x`, all of these distances would be lost in rounding."""
+    """With `|q|^2 + |x|^2 - 2 q.x`, rounding would hide all of these distances."""
     rng = np.random.default_rng(0)
     data = (offset + spread * rng.normal(size=(300, 8))).astype(np.float32)
     queries = np.concatenate(
@@ -121,7 +121,9 @@ def manhattan(x, y):
 
 def test_gradients_of_distances():
     rng = np.random.default_rng(0)
-    data, queries = rng.normal(size=(2, 700, 3)).astype(np.float32)  # enough to rank rows first
+    data, queries = rng.normal(size=(2, 700, 3)).astype(
+        np.float32
+    )  # enough that rows are ranked first
     indices, _ = oracle(data, queries, 2)
 
     def total(data, queries):
@@ -152,9 +154,8 @@ def test_shapes_and_dtypes(leading, sizes, dtype):
 
 
 def test_low_precision_is_ranked_in_float32():
-    data = jnp.array(
-        [[100.0], [101.0], [102.0]], jnp.bfloat16
-    )  # whose squares, in bfloat16, differ by less than a digit
+    # In bfloat16, the squares of these numbers differ by less than a digit.
+    data = jnp.array([[100.0], [101.0], [102.0]], jnp.bfloat16)
     np.testing.assert_array_equal(
         knn_query(data, jnp.array([[101.0]], jnp.bfloat16), 2).neighbor_indices[0], [1, 0]
     )

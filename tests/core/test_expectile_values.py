@@ -12,7 +12,7 @@ TAU = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
 
 
 def expectile_loss(src, tau, target):
-    """In plain loops."""
+    """Compute the loss in plain loops."""
     return sum(
         abs(t - (z < e)) * (z - e) ** 2 / len(target)
         for e, t in zip(src, tau, strict=True)
@@ -21,7 +21,7 @@ def expectile_loss(src, tau, target):
 
 
 def expectiles(samples, tau):
-    """Expectiles of equally likely samples `[..., N]`, by bisection."""
+    """Return the expectiles of equally likely samples `[..., N]`, by bisection."""
     low, high = (np.repeat(f(samples, -1, keepdims=True), len(tau), -1) for f in (np.min, np.max))
     for _ in range(60):
         middle = (low + high) / 2
@@ -32,7 +32,7 @@ def expectiles(samples, tau):
 
 
 def distributions(count=60, size=30):
-    """Samples of normal, skewed, two-valued and two-humped distributions of many sizes and places."""
+    """Return samples of normal, skewed, two-valued and bimodal distributions of many scales."""
     rng = np.random.default_rng(0)
     normal = rng.normal(size=(count, size))
     shapes = [
@@ -86,8 +86,8 @@ def test_imputed_samples_have_the_expectiles():
     wanted = expectiles(samples, tau)
     imputed = np.asarray(ev.impute_expectiles(wanted, tau), np.float64)
     spread = np.ptp(wanted, axis=-1, keepdims=True)
-    # As many samples as expectiles cannot match them all; taking expectiles for samples is the
-    # naive way.
+    # As many samples as expectiles cannot match all expectiles. The naive alternative uses the
+    # expectiles as samples.
     error, naive = (np.abs(expectiles(x, tau) - wanted) / spread for x in (imputed, wanted))
     assert np.median(error.max(-1)) < 0.02
     assert np.quantile(error.max(-1), 0.9) < 0.1
@@ -96,15 +96,14 @@ def test_imputed_samples_have_the_expectiles():
 
 def test_imputed_samples_move_and_stretch_with_the_expectiles():
     wanted = expectiles(distributions(), TAU)
-    # By a power of two, which rounds nothing.
+    # Scaling by a power of two does not round.
     np.testing.assert_allclose(
         ev.impute_expectiles(1024 * wanted, TAU) / 1024,
         ev.impute_expectiles(wanted, TAU),
         rtol=1e-6,
     )
-    np.testing.assert_allclose(
-        ev.impute_expectiles(np.full(K, 3.0), TAU), np.full(K, 3.0)
-    )  # a sure value
+    # A distribution with a single value keeps it.
+    np.testing.assert_allclose(ev.impute_expectiles(np.full(K, 3.0), TAU), np.full(K, 3.0))
     np.testing.assert_array_equal(ev.impute_expectiles(np.array([2.0]), np.array([0.5])), [2.0])
 
 
@@ -129,12 +128,17 @@ def test_gradient_of_imputed_samples():
 
 
 def batch(seed=0, shape=(B,)):
-    """Arguments of `expectile_q_learning`."""
+    """Return arguments of `expectile_q_learning`."""
     rng = np.random.default_rng(seed)
     return (
-        np.sort(rng.normal(size=(*shape, K, A)), -2), TAU, rng.integers(A, size=shape), rng.normal(size=shape),
-        rng.uniform(0, 1, shape), rng.normal(size=(*shape, A)), np.sort(rng.normal(size=(*shape, K, A)), -2),
-    )  # fmt: skip
+        np.sort(rng.normal(size=(*shape, K, A)), -2),
+        TAU,
+        rng.integers(A, size=shape),
+        rng.normal(size=shape),
+        rng.uniform(0, 1, shape),
+        rng.normal(size=(*shape, A)),
+        np.sort(rng.normal(size=(*shape, K, A)), -2),
+    )
 
 
 def test_bellman_losses_regress_towards_imputed_samples():
@@ -171,8 +175,8 @@ def test_terminal_transitions_teach_the_reward():
 
 
 def test_iterated_backups_learn_the_distribution_and_not_its_mean_alone():
-    # A state that pays +1 or -1 and ends with probability 0.2: the fixed point of exact expectile
-    # backups.
+    # A state pays +1 or -1 and terminates with probability 0.2. The estimates approach the fixed
+    # point of exact expectile backups.
     tau = np.linspace(0.05, 0.95, 11)
     rewards, weight = np.array([-1.0, 1.0]), 0.8
     estimate = np.zeros(11)

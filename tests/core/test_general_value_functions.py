@@ -76,7 +76,7 @@ def test_pixel_rewards_against_float64(cell_size, dtype):
 
 
 def float64_pixel_loss(observations, a_tm1, action_values, discounts, cell_size):
-    """Squared errors of every cell against the lambda return with lambda 1, and their derivative by the action values."""
+    """Return half the squared errors of lambda returns with lambda 1, and their derivative."""
     rewards = float64_pixel_rewards(observations, cell_size)
     q = action_values.astype(np.float64)
     losses, grads = np.zeros(rewards.shape), np.zeros(q.shape)

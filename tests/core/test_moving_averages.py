@@ -15,7 +15,7 @@ from agentzoo.core.moving_averages import EmaMoments, RewardNormalizer, RunningM
 
 
 def float64_ema(batches, decay, axis):
-    """Weighted moments of batches, where all earlier weights shrink at each."""
+    """Return weighted moments of batches, where each batch reduces all earlier weights."""
     weights = np.array([decay ** (len(batches) - 1 - i) for i in range(len(batches))])
     weights /= weights.sum()
     batches = np.asarray(batches, np.float64)
@@ -32,7 +32,7 @@ def test_ema_by_hand():
     moments, state = update(np.array([1.0, 3.0]), state)
     np.testing.assert_allclose(moments, [2, 1], rtol=1e-6)  # the first batch has all the weight
     moments, state = update(np.array([5.0, 5.0]), state)
-    # Weights 1/3 and 2/3: the mean is 4, the variance (0.5 * 9 + 0.5 * 1) / 3 + 2 / 3 * 1.
+    # With weights 1/3 and 2/3 the mean is 4 and the variance (0.5 * 9 + 0.5 * 1) / 3 + 2 / 3 * 1.
     np.testing.assert_allclose(moments, [4, 7 / 3], rtol=1e-6)
     assert state.decay_product == 0.25
     assert state.debiased_moments() == moments
@@ -84,7 +84,7 @@ def test_ema_over_a_mapped_axis_is_that_of_the_whole_batch():
 
 
 def weighted_moments(x, weights):
-    """Mean and variance over the first axis in float64."""
+    """Return the mean and variance over the first axis in float64."""
     x, weights = np.asarray(x, np.float64), np.asarray(weights, np.float64)
     weights = weights.reshape(len(weights), *[1] * (x.ndim - 1)) / weights.sum()
     mean = (weights * x).sum(0)
@@ -204,7 +204,7 @@ def test_normalising_is_differentiable():
     statistics = RunningMeanStd.init(0.0).update(np.array([1.0, 5.0]))
     assert jax.grad(statistics.normalize)(2.0) == pytest.approx(0.5)
     assert jax.grad(statistics.normalize)(100.0) == 0  # clipped
-    # Statistics count as constants, those of the very same sample too.
+    # Statistics are constants for the gradient, even if they come from the same sample.
     assert jax.grad(
         lambda x: RunningMeanStd.init(0.0).update(np.array([1.0, 5.0]) * x).normalize(2.0 * x)
     )(1.0) == pytest.approx(1.0)
@@ -222,7 +222,7 @@ def test_division_over_a_mapped_axis_gives_the_same_statistics():
 
 
 def float64_reward_scale(r_t, last_t, gamma, mask):
-    """All discounted sums that happened, one environment and step after the other."""
+    """Return the discounted sums of all steps that happened, one environment after another."""
     sums = []
     for n in range(r_t.shape[1]):
         total = 0.0
@@ -241,7 +241,7 @@ def test_reward_scale_by_hand(transform):
     assert state.normalize(3.0) == 3
     r_t, last_t = np.array([1.0, 2.0, 4.0]), np.array([False, True, False])
     state = transform(lambda s, r, end: s.update(r, end, 0.5))(state, r_t, last_t)
-    sums = [1, 2.5, 4]  # the third step begins an episode
+    sums = [1, 2.5, 4]  # the third step starts an episode
     assert state.returns == 4
     np.testing.assert_allclose(state.statistics.variance, np.var(sums), rtol=1e-6)
     np.testing.assert_allclose(transform(state.normalize)(r_t), r_t / np.std(sums), rtol=1e-6)

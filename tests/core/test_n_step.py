@@ -17,7 +17,7 @@ def trajectory(seed=0):
 
 
 def loops(r, discount, n, last=None):
-    """Rewards, discounts and the step bootstrapped from, of one trajectory."""
+    """Return the rewards and discounts of one trajectory, and the steps it bootstraps from."""
     rewards, discounts, steps = np.zeros(T), np.ones(T), np.zeros(T, int)
     for t in range(T):
         for k in range(t, min(t + n, T)):
@@ -82,8 +82,8 @@ def test_categorical_loss_over_n_steps():
         atoms, logits_tm1, a_tm1, steps.r_t, steps.discount_t, atoms, steps.bootstrap_t
     )
     assert found.shape == (T, B)
-    # The first step by hand: three rewards, then the distribution at the destination of the third
-    # step.
+    # The first transition by hand: three rewards, and then the distribution at the destination of
+    # the third step.
     reward, product, (k, *_) = loops(r[:, 0], discount[:, 0], 3)
     one = categorical_values.categorical_q_learning(
         atoms, logits_tm1[0, 0], a_tm1[0, 0], reward[0], product[0], atoms, logits_t[k, 0]

@@ -33,10 +33,15 @@ HOW = [lambda f: f, jax.jit, lambda f: jax.vmap(f, 1, 1)]
 def data(seed=0):
     rng = np.random.default_rng(seed)
     return {
-        "q_tm1": rng.normal(size=(T, B, A)), "a_tm1": rng.integers(A, size=(T, B)), "r_t": rng.normal(size=(T, B)),
-        "discount_t": 0.9 * (rng.random((T, B)) < 0.8), "q_t": rng.normal(size=(T, B, A)), "a_t": rng.integers(A, size=(T, B)),
-        "pi_t": rng.dirichlet(np.ones(A), size=(T, B)), "mu_t": rng.uniform(0.1, 1, (T, B)),
-    }  # fmt: skip
+        "q_tm1": rng.normal(size=(T, B, A)),
+        "a_tm1": rng.integers(A, size=(T, B)),
+        "r_t": rng.normal(size=(T, B)),
+        "discount_t": 0.9 * (rng.random((T, B)) < 0.8),
+        "q_t": rng.normal(size=(T, B, A)),
+        "a_t": rng.integers(A, size=(T, B)),
+        "pi_t": rng.dirichlet(np.ones(A), size=(T, B)),
+        "mu_t": rng.uniform(0.1, 1, (T, B)),
+    }
 
 
 def pick(values, index):
@@ -109,8 +114,8 @@ def test_unbiased_pair_takes_the_mean_of_the_values_themselves():
     np.testing.assert_allclose(pair.apply_inv(probs)[:3], x[:3], rtol=2e-6, atol=1e-6)
     atoms = EXACT[2][1](np.linspace(-30, 30, 61))
     np.testing.assert_allclose(pair.apply_inv(probs)[3], atoms[-1], rtol=1e-6)
-    # Half of 0 and half of the last atom: in the squashed space the mean would be far less than
-    # half of it.
+    # Half of the weight is at 0 and half at the last atom. A mean in the squashed space would be
+    # far less than half of the last atom.
     half = np.zeros(61, np.float32)
     half[[30, 60]] = 0.5
     np.testing.assert_allclose(pair.apply_inv(half), atoms[-1] / 2, rtol=1e-6)

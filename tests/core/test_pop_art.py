@@ -33,7 +33,7 @@ def start(num_outputs):
 
 
 def float64_art(targets, indices, num_outputs, step_size, batch_step="sequential", state=None):
-    """Shift and variance of each output in float64, from batches of targets."""
+    """Return the shift and variance of each output in float64, from batches of targets."""
     shift, second_moment = (np.zeros(num_outputs), np.ones(num_outputs)) if state is None else state
     shift, variance = shift.astype(np.float64), second_moment - shift**2
     for xs, outputs in zip(targets, indices, strict=True):
@@ -46,8 +46,8 @@ def float64_art(targets, indices, num_outputs, step_size, batch_step="sequential
                 "mean": step_size,
                 "sum": step_size * len(x),
             }[batch_step]
-            # The second moment about any point moves with the same weight as the first; about the
-            # old mean nothing cancels.
+            # The second moment about any point has the same weight as the first. About the old
+            # mean, no digits are lost.
             about_old_mean = (1 - weight) * variance[k] + weight * np.mean((x - shift[k]) ** 2)
             moved = weight * (x.mean() - shift[k])
             shift[k], variance[k] = shift[k] + moved, about_old_mean - moved**2
@@ -89,7 +89,7 @@ def test_gradients_are_scales():
 def test_adapting_by_hand(transform):
     adapt = transform(lambda state, x, i: art(state, x, i, 0.5, *BOUNDS))
     state = adapt(start(3), np.array([2.0, 4.0, 8.0], np.float32), np.array([0, 0, 1]))
-    # Weights 3/4 of (2, 4), 1/2 of 8, and 0; shift 0 and second moment 1 have the rest.
+    # The weights are 3/4 for (2, 4), 1/2 for 8, and 0. The old statistics have the rest.
     second_moment = [0.25 * 1 + 0.75 * 10, 0.5 * 1 + 0.5 * 64, 1]
     np.testing.assert_allclose(state.shift, [0.75 * 3, 0.5 * 8, 0], rtol=1e-6)
     np.testing.assert_allclose(state.second_moment, second_moment, rtol=1e-6)
@@ -115,8 +115,8 @@ def test_adapting_against_float64(batch_step):
 
 
 def test_one_large_batch_does_not_overshoot():
-    # RLax sums its step over the batch: shift 15 and a scale at its lower bound for 300 targets of
-    # 5.
+    # RLax sums its steps over the batch. For 300 targets of 5, its shift is 15 and its scale is at
+    # the lower bound.
     targets = np.full(300, 5.0, np.float32)
     state = art(start(1), targets, 0, 0.01, *BOUNDS)
     np.testing.assert_allclose(state.shift, 5 * (1 - 0.99**300), rtol=1e-5)
@@ -133,8 +133,8 @@ def test_one_large_batch_does_not_overshoot():
 
 @pytest.mark.parametrize("step_size", [1e-2, 3e-4])
 def test_the_scale_is_right_beside_a_large_mean(step_size):
-    # From second_moment - shift^2 in float32 the scale would come out as 3 or more, and steps of
-    # 3e-4 would not reach the shift.
+    # With `second_moment - shift^2` in float32 the scale would be 3 or more, and steps of 3e-4
+    # would not change the shift.
     targets = np.random.default_rng(0).normal(1e4, 1, 30_000).astype(np.float32)
     state = art(start(1), targets[:100], 0, 1.0, *BOUNDS)
     state, _ = jax.lax.scan(
@@ -217,7 +217,7 @@ def test_targets_of_a_mapped_axis_count_together(axis_name):
 
 
 def test_a_learner_that_owns_both_keeps_what_it_has_learned_while_the_scale_grows():
-    """Gradient steps follow the move of the parameters; were they made on the old ones, the outputs would jump with each update."""
+    """Take gradient steps after the change of parameters, so that the outputs do not jump."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(64, 3)).astype(np.float32)
     function = x @ np.array([1.0, -2.0, 0.5], np.float32)
@@ -244,9 +244,8 @@ def test_a_learner_that_owns_both_keeps_what_it_has_learned_while_the_scale_grow
             layer, jump = learn(layer, scale * (function + 5))
             assert jump < 1e-5
         error = layer.apply(x).unnormalized - scale * (function + 5)
-        assert (
-            np.abs(error).max() < 0.02 * scale
-        )  # of a function with standard deviation 2.3 * scale
+        # The function has a standard deviation of 2.3 * scale.
+        assert np.abs(error).max() < 0.02 * scale
 
 
 @pytest.mark.parametrize(

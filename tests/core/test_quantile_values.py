@@ -9,17 +9,12 @@ from agentzoo.core import quantile_values as qv
 from agentzoo.core._operator import ShapeError
 from tests.core.stepwise import every_way
 
-B, N, M, S, A = (
-    4,
-    3,
-    5,
-    2,
-    3,
-)  # steps, quantiles at the source, at the destination, of the selector, actions
+B, A = 4, 3  # steps, actions
+N, M, S = 3, 5, 2  # quantiles at the source, at the destination, of the selector
 
 
 def quantile_loss(src, tau, target, kappa=0.0, normalize=False):
-    """In plain loops."""
+    """Compute the loss in plain loops."""
     loss = 0.0
     for quantile, level in zip(src, tau, strict=True):
         for z in target:
@@ -43,12 +38,17 @@ def sarsa_loss(dist_tm1, tau, a, r, discount, dist_t, probs, kappa=0.0, normaliz
 
 
 def batch(seed=0, shape=(B,)):
-    """Arguments of `quantile_q_learning`."""
+    """Return arguments of `quantile_q_learning`."""
     rng = np.random.default_rng(seed)
     return (
-        rng.normal(size=(*shape, N, A)), np.sort(rng.uniform(size=(*shape, N))), rng.integers(A, size=shape), rng.normal(size=shape),
-        rng.uniform(0, 1, shape), rng.normal(size=(*shape, S, A)), rng.normal(size=(*shape, M, A)),
-    )  # fmt: skip
+        rng.normal(size=(*shape, N, A)),
+        np.sort(rng.uniform(size=(*shape, N))),
+        rng.integers(A, size=shape),
+        rng.normal(size=shape),
+        rng.uniform(0, 1, shape),
+        rng.normal(size=(*shape, S, A)),
+        rng.normal(size=(*shape, M, A)),
+    )
 
 
 def sarsa_batch(seed=0, shape=(B,)):
@@ -124,9 +124,8 @@ def test_normalized_loss_goes_to_the_absolute_one_with_its_parameter():
         float(qv.quantile_regression_loss(src, tau, target, kappa))
         for kappa in (0.0, 0.01, 0.1, 1.0)
     ]
-    np.testing.assert_allclose(
-        plain, [9.5, 0.095, 0.945, 9.025], rtol=1e-3
-    )  # what RLax gives too: it jumps at 0
+    # The loss jumps at 0, as in RLax.
+    np.testing.assert_allclose(plain, [9.5, 0.095, 0.945, 9.025], rtol=1e-3)
     normalized = [
         float(qv.quantile_regression_loss(src, tau, target, kappa, normalize=True))
         for kappa in (0.0, 1e-30, 1e-4, 0.01, 1.0)
@@ -292,7 +291,7 @@ def test_dtypes():
 
 
 def wasserstein(tau, quantile, points=400_000):
-    """Distance of the quantile function of a distribution from its values at the midpoints of fractions."""
+    """Return the distance of a quantile function from its values at midpoints of fractions."""
     levels = (np.arange(points) + 0.5) / points
     pieces = np.clip(np.searchsorted(tau, levels) - 1, 0, len(tau) - 2)
     return np.abs(quantile(levels) - quantile((tau[1:] + tau[:-1]) / 2)[pieces]).mean()
@@ -300,7 +299,7 @@ def wasserstein(tau, quantile, points=400_000):
 
 def test_fraction_gradient_is_that_of_the_wasserstein_distance():
     def quantile(level):
-        return np.tan(1.4 * level) + level  # of some distribution
+        return np.tan(1.4 * level) + level  # an increasing function
 
     tau = np.array([[0.0, 0.2, 0.5, 0.7, 1.0], [0.0, 0.1, 0.15, 0.8, 1.0]])
     at_tau, at_midpoints = quantile(tau[:, 1:-1]), quantile((tau[:, 1:] + tau[:, :-1]) / 2)
@@ -321,7 +320,7 @@ def test_fraction_gradient_is_that_of_the_wasserstein_distance():
 
 
 def cvar(quantiles, probs, alpha):
-    """The mean of the worst, taken quantile by quantile."""
+    """Return the mean of the worst outcomes, summed quantile by quantile."""
     total, left = 0.0, alpha
     for z, p in sorted(zip(quantiles, probs, strict=True)):
         total += z * min(p, left)

@@ -268,7 +268,7 @@ def test_identities():
         core.importance_corrected_td_errors(r_t, discount_t, 1.0, lambda_, values),
         truncated_gae(lambda_, values),
     )
-    # Where the policy is sure of the action taken, its value is the state's.
+    # If the policy is certain to take an action, the value of the action is that of the state.
     sure, q_t = jax.nn.one_hot(trajectories()["a_t"], 3), x["q_t"]
     same(
         core.general_off_policy_returns_from_action_values(
@@ -307,7 +307,7 @@ def test_a_truncation_divides_a_trajectory_into_two(name):
 
 def test_a_masked_step_leaves_the_others_as_if_it_were_not_there():
     arguments = {name: x[:, 0].astype(np.float32) for name, x in pick(*V_TARGET, "v_tm1").items()}
-    reset = 3  # the step in which the environment resets, after the episode's end at step 2
+    reset = 3  # the step in which the environment resets, after the episode ends at step 2
     last_t, mask = np.arange(STEPS) == reset - 1, np.arange(STEPS) != reset
     for name in arguments:
         arguments[name][reset] = np.nan
@@ -414,7 +414,7 @@ def test_results_are_constants_unless_asked(case):
     operator = functools.partial(getattr(core, case.split(",")[0]), **options)
     gradients = jax.grad(lambda changed: operator(**one, **changed).sum())(changed)
     for name, gradient in gradients.items():
-        # An error's prediction is no part of its target.
+        # The prediction is not a part of the target.
         expected = np.array([-1.0] * STEPS + [0]) if "td_errors" in case and name == "values" else 0
         np.testing.assert_allclose(gradient, np.broadcast_to(expected, gradient.shape), atol=1e-6)
 

@@ -10,9 +10,8 @@ from agentzoo.core.sequences import (
     sample_start_indices,
 )
 
-TRAJECTORIES = np.arange(10.0, dtype=np.float32)[:, None] + np.array(
-    [0.0, 100.0], np.float32
-)  # [T, B]
+# The value of each step is its time, plus 100 in the second trajectory: [T, B].
+TRAJECTORIES = np.arange(10.0, dtype=np.float32)[:, None] + np.array([0.0, 100.0], np.float32)
 STARTS = np.array([[0, 1, 4], [1, 2, 7]])  # [B, n]
 FIRST, MID, LAST = 0, 1, 2
 
@@ -103,7 +102,7 @@ def test_start_indices_are_different_in_each_row_and_uniform():
     assert all(len(set(row)) == 3 for row in starts.tolist())
     counts = np.bincount(starts.ravel(), minlength=5)
     assert len(counts) == 5
-    # Each index is in a row with probability 3/5: five standard deviations around 2400.
+    # An index is in a row with probability 3/5. The tolerance is five standard deviations.
     assert np.abs(counts - 2400).max() < 5 * np.sqrt(4000 * 0.6 * 0.4)
     np.testing.assert_array_equal(
         np.sort(sample_start_indices(jax.random.key(1), 2, 5, 4)), [range(5)] * 2

@@ -49,21 +49,33 @@ def short(name):
     return trajectories()[name][:-1]
 
 
+RETRACE = ("q_tm1", "q_t", "a_tm1", "a_t", "r_t", "discount_t", "pi_t", "mu_t")
 CASES = {
     "td_lambda": (td_loop, arguments("v_tm1", "r_t", "discount_t", "v_t", "lambda_")),
-    "sarsa_lambda": (sarsa_loop, arguments("q_tm1", "a_tm1", "r_t", "discount_t", "q_t", "a_t", "lambda_")),
+    "sarsa_lambda": (
+        sarsa_loop,
+        arguments("q_tm1", "a_tm1", "r_t", "discount_t", "q_t", "a_t", "lambda_"),
+    ),
     "q_lambda": (q_loop, arguments("q_tm1", "a_tm1", "r_t", "discount_t", "q_t", "lambda_")),
-    "q_lambda, scalars": (q_loop, arguments("q_tm1", "a_tm1", "r_t", "q_t", discount_t=0.9, lambda_=0.7)),
-    "retrace": (retrace_loop, arguments("q_tm1", "q_t", "a_tm1", "a_t", "r_t", "discount_t", "pi_t", "mu_t", "lambda_")),
-    "retrace, one lambda": (retrace_loop, arguments("q_tm1", "q_t", "a_tm1", "a_t", "r_t", "discount_t", "pi_t", "mu_t", lambda_=0.7)),
+    "q_lambda, scalars": (
+        q_loop,
+        arguments("q_tm1", "a_tm1", "r_t", "q_t", discount_t=0.9, lambda_=0.7),
+    ),
+    "retrace": (retrace_loop, arguments(*RETRACE, "lambda_")),
+    "retrace, one lambda": (retrace_loop, arguments(*RETRACE, lambda_=0.7)),
     "retrace_continuous": (
         retrace_continuous_loop,
         arguments(
-            "v_t", "r_t", "discount_t",
-            q_tm1=trajectories()["v_tm1"], q_t=short("values")[1:], log_rhos=np.log(short("rho_tm1")), lambda_=short("lambda_"),
+            "v_t",
+            "r_t",
+            "discount_t",
+            q_tm1=trajectories()["v_tm1"],
+            q_t=short("values")[1:],
+            log_rhos=np.log(short("rho_tm1")),
+            lambda_=short("lambda_"),
         ),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -119,8 +131,8 @@ def test_identities():
     same(q(0.0), one_step)
     greedy = jax.nn.one_hot(x["q_t"].argmax(axis=-1), ACTIONS)
     same(retrace(greedy, x["mu_t"], 0.0), one_step)
-    # On policy and with a lambda of 1, Retrace's correction is the plain return's, less the
-    # sampling noise of the next action.
+    # On-policy and with lambda 1, Retrace gives the error of the return, without the sampling
+    # noise of the next action.
     pi_a_t = jnp.take_along_axis(x["pi_t"], x["a_t"][..., None], -1)[..., 0]
     noise = (x["pi_t"] * x["q_t"]).sum(axis=-1) - q_a_t
     corrected = (
@@ -128,12 +140,12 @@ def test_identities():
         - q_a_tm1
     )
     same(retrace(x["pi_t"], pi_a_t, 1.0, 0.0), corrected)
-    # A behaviour that is sure of its actions, and a target policy that agrees: SARSA.
+    # If both policies are certain to take the same action, Retrace is SARSA.
     same(
         retrace(jax.nn.one_hot(x["a_t"], ACTIONS), jnp.ones_like(pi_a_t), x["lambda_"]),
         sarsa(x["lambda_"]),
     )
-    # The same, from the values of actions alone.
+    # `retrace_continuous` gives the same from the values of the taken actions.
     log_rhos = jnp.log(pi_a_t / x["mu_t"])[:-1]
     state_values = (x["pi_t"] * x["q_t"]).sum(axis=-1)
     steps = (q_a_tm1, q_a_t[:-1], state_values, x["r_t"], x["discount_t"])
@@ -236,7 +248,8 @@ def test_any_length_batch_axes_and_dtypes(steps, batch, dtype):
 def test_each_argument_of_another_shape_is_named(case):
     one = {name: x[:, 0] for name, x in CASES[case][1].items()}
     for name, value in one.items():
-        first = name in ("v_tm1", "q_tm1")  # which sets the shape that another then does not have
+        # The first argument sets the shape, so another argument is blamed if it is wrong.
+        first = name in ("v_tm1", "q_tm1")
         with pytest.raises(ShapeError, match=f"{case}: " if first else f"{case}: '{name}'"):
             getattr(traces, case)(**{**one, name: value[:1]})
 
@@ -258,7 +271,7 @@ def test_actions_that_are_no_indices(case):
 
 @pytest.mark.parametrize("log_rho", [100.0, -100.0, np.inf, -np.inf])
 def test_extreme_importance_ratios(log_rho):
-    """A ratio above 1 counts as 1, and one that vanishes cuts the trace."""
+    """A ratio above 1 counts as 1, and a ratio of 0 cuts the trace."""
     v = np.zeros(3, np.float32)
     error = traces.retrace_continuous(v, v[1:], v, v + 1, v + 0.9, (v + log_rho)[1:], 1.0)
     np.testing.assert_allclose(error, [2.71, 1.9, 1.0] if log_rho > 0 else [1, 1, 1], rtol=1e-6)

@@ -62,13 +62,12 @@ def test_values_by_hand(how):
 def test_round_trips_of_every_magnitude(there, back):
     x = np.geomspace(1e-30, 1e12, 1001).astype(np.float32)
     x = np.concatenate([-x, [0], x]).astype(np.float32)
-    # What a squashed value has lost: the inverse multiplies the rounding of its argument by the
-    # logarithm of x at most.
+    # The inverse multiplies the rounding error of a squashed value by at most the logarithm of x.
     np.testing.assert_allclose(back(there(x)), x, rtol=1e-5)
 
 
 def test_small_values_survive_the_hyperbolic_round_trip():
-    x = np.array([1e-3, 1e-2, 1e-20], np.float32)  # RLax is off by 2.3e-2, 2.6e-3 and 1 of these
+    x = np.array([1e-3, 1e-2, 1e-20], np.float32)  # RLax has errors of 2.3e-2, 2.6e-3, 1
     np.testing.assert_allclose(
         transforms.signed_parabolic(transforms.signed_hyperbolic(x)), x, rtol=5e-7
     )
@@ -229,9 +228,8 @@ def test_hl_gauss_means_its_scalar_away_from_the_ends():
 
 @pytest.mark.parametrize(("encode", "decode"), ENCODINGS)
 def test_gradients_through_encodings(encode, decode):
-    x = np.array(
-        [-1.7, -0.5, 0.01, 1.2], np.float32
-    )  # no atoms, where the slope of two-hot changes
+    # None of these is an atom, because the slope of two-hot changes there.
+    x = np.array([-1.7, -0.5, 0.01, 1.2], np.float32)
 
     @jax.jit
     def mean(x):
@@ -262,41 +260,38 @@ def test_bad_bins(encode, decode):
         decode(1.0, -1, 1, 4)
     with pytest.raises(TypeError, match="'num_bins' must be a Python value"):
         jax.jit(lambda n: encode(0.0, -1, 1, n))(4)
-    assert jax.jit(encode, static_argnums=3)(0.0, -1.0, 1.0, 4).shape == (
-        4,
-    )  # bounds may be traced
+    bounds_are_traced = jax.jit(encode, static_argnums=3)
+    assert bounds_are_traced(0.0, -1.0, 1.0, 4).shape == (4,)
 
 
-# The bounds of the accuracy benchmark, of values and of gradients, in roundings to the nearest
-# float32. A number that is well conditioned takes some ten operations, each of which rounds once.
+# Bounds of the errors of values and gradients in the accuracy benchmark, in units of one rounding
+# to float32. A well-conditioned number takes about ten operations, and each operation rounds once.
 
 ROUNDING, WELL = 2.0**-24, 16
 BOUNDS = {
-    # The mean's slope is a sum in which centres up to 300 widths from 0 cancel: their sizes add up
-    # to 1200 times the least slope. The mean itself is a sum over 601 bins, which the compiler of
-    # the tests takes one after the other.
+    # The slope of the mean is a sum in which centres up to 300 widths from 0 cancel. Their sizes
+    # add up to 1200 times the smallest slope. The mean itself is a sum over 601 bins, which the
+    # compiler of the tests adds one after another.
     "hl_gauss_pair": (4 * WELL, 4 * 1200),
     # The slope is the difference of two products with neighbouring atoms, up to 300 widths from 0.
     "muzero_pair": (WELL, 4 * 300),
-    # A slope is 1 / temperature = 10 times a probability, the error of which is that of its
-    # logarithm.
+    # A slope is 1 / temperature = 10 times a probability, which has the error of its logarithm.
     "softmax(0.1).logprob": (WELL, 4 * 10),
     "clipped_entropy_softmax(0.1).logprob": (WELL, 4 * 10),
     "Softmax(_": (WELL, 4 * 10),
     "ClippedEntropySoftmax(_": (WELL, 4 * 10),
-    # The policy is kept as logarithms, down to -85: a rounding of them counts 85 times in the
-    # probabilities that a slope is made of.
+    # The policy is stored as logarithms down to -85. Their rounding errors count 85 times in the
+    # probabilities from which a slope is computed.
     "EpsilonGreedy.log_prob": (WELL, 85 + WELL),
     # Three logarithms of up to 42 may cancel against a square of that size.
     "gaussian_diagonal().logprob": (4 * 125, WELL),
     "DiagonalGaussian.log_prob": (4 * 125, WELL),
-    # As above, with logarithms of the slope of tanh, -2 |u|, of which three add up to 40 or so.
+    # As above, with logarithms of the slope of tanh, -2 |u|. Three of them add up to about 40.
+    # `sample_and_log_prob` also has `tanh(u)` of a sum in which 16 may cancel.
     "TanhGaussian.log_prob_pre_tanh": (4 * 40, WELL),
-    "TanhGaussian.sample_and_log_prob": (
-        4 * 40,
-        4 * 16,
-    ),  # and `tanh(u)` of a sum in which 16 may cancel
-    # Of u = atanh(action), up to 9, a rounding counts 1 / std times: 100, and e^4 in the other.
+    "TanhGaussian.sample_and_log_prob": (4 * 40, 4 * 16),
+    # A rounding error of u = atanh(action), up to 9, counts 1 / std times, which is 100, or e^4 in
+    # `squashed_gaussian`.
     "TanhGaussian.log_prob": (4 * 900, 4 * 900),
     "squashed_gaussian().logprob": (4 * 500, 4 * 500),
 }

@@ -78,8 +78,8 @@ def expectile(v_tm1, r_t, discount_t, v_t, expectile):
     return (expectile if error > 0 else 1 - expectile) * error**2
 
 
-# Of a single transition. Arguments that start with q or probs are `[A]`, with a are indices, others
-# are scalars.
+# Operators on a single transition. Arguments that start with q or probs are `[A]`, arguments that
+# start with a are indices, and other arguments are scalars.
 ORACLES = {
     "td_learning": lambda v_tm1, r_t, discount_t, v_t: r_t + discount_t * v_t - v_tm1,
     "sarsa": lambda q_tm1, a_tm1, r_t, discount_t, q_t, a_t: (
@@ -109,7 +109,7 @@ PREDICTIONS = ("q_tm1", "v_tm1")
 
 
 def transitions(name, leading, num_actions, seed):
-    """Arguments of an operator, without those that have a default."""
+    """Return arguments of an operator, without arguments that have a default."""
     rng = np.random.default_rng(seed)
     arguments = {}
     for argument, parameter in inspect.signature(OPERATORS[name]).parameters.items():
@@ -166,7 +166,7 @@ def test_every_way_to_call_and_gradients(name):
                 oracle(**{**exact, k: exact[k] + step}) - oracle(**{**exact, k: exact[k] - step})
             ) / 2e-6
         np.testing.assert_allclose(through[k], differences, atol=1e-3, err_msg=k)
-        if k != "expectile":  # which weighs the loss, and is no part of the target
+        if k != "expectile":  # it weighs the loss and is not a part of the target
             np.testing.assert_allclose(
                 stopped[k],
                 differences if k in PREDICTIONS else 0 * differences,
@@ -180,10 +180,9 @@ def test_each_argument_of_another_shape_is_named(name):
     arguments = transitions(name, (4,), 3, 0)
     for argument, value in arguments.items():
         if argument in PREDICTIONS:
-            continue  # they set the shape
-        named = (
-            "v_tm1" if (name, argument) == ("qv_max", "q_t") else argument
-        )  # there q_t sets the shape
+            continue  # predictions set the shape
+        # In `qv_max`, q_t sets the shape.
+        named = "v_tm1" if (name, argument) == ("qv_max", "q_t") else argument
         with pytest.raises(core.ShapeError, match=f"{name}: '{named}'"):
             OPERATORS[name](**{**arguments, argument: value[:1]})
         if argument in ("a_tm1", "a_t"):
@@ -205,7 +204,7 @@ def test_munchausen_target_is_exact_for_values_far_apart_and_illegal_actions():
         np.zeros(4), 0, 0.0, 1.0, np.zeros(4), np.zeros(4), 0.5, 2.0, -10.0
     )
     np.testing.assert_allclose(uniform, 0.5 * -2 * np.log(4) + 2 * np.log(4), rtol=1e-6)
-    large = np.full(2, 1e4, np.float32)  # which their policy does not depend on
+    large = np.full(2, 1e4, np.float32)  # the policy does not depend on a common offset
     bonus = value_learning.munchausen_q_learning(np.zeros(2), 0, 0.0, 0.0, large, large, 1.0, 0.07)
     np.testing.assert_allclose(bonus, -0.07 * np.log(2), rtol=1e-6)
     plain = value_learning.munchausen_q_learning(
@@ -271,7 +270,7 @@ def test_huber_gradient_is_the_clipped_error_and_large_errors_stay_finite():
 def test_shapes_that_do_not_fit_are_named(arguments, name):
     with pytest.raises(core.ShapeError, match=f"'{name}'"):
         core.q_learning(*arguments)
-    with pytest.raises(AssertionError):  # what code written for RLax catches
+    with pytest.raises(AssertionError):  # code written for RLax catches this type
         core.q_learning(*arguments)
 
 

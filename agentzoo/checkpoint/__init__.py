@@ -1,0 +1,10 @@
+"""Saving and loading a pytree of arrays, with a manifest, as one safetensors file.
+
+A file holds no code, and loading it runs none.
+"""
+
+from agentzoo.checkpoint.archive import load, read_manifest, save
+from agentzoo.checkpoint.files import SUFFIX, exists, find
+from agentzoo.checkpoint.leaves import all_finite
+
+__all__ = ["SUFFIX", "all_finite", "exists", "find", "load", "read_manifest", "save"]
