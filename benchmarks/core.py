@@ -1,17 +1,18 @@
-"""How fast is `agentzoo.core`? Beside RLax 0.1.9, in one process, the two libraries taking turns.
+"""Speed of `agentzoo.core` compared with RLax 0.1.9.
 
-Make an environment that has both, and run this file with its interpreter; let nothing else run
-meanwhile:
+Create a virtual environment that has both libraries and run this file in it, on an idle machine:
 
     python -m venv peer && peer/bin/pip install rlax==0.1.9 .
     peer/bin/python benchmarks/core.py
 
-Times are the least of many short rounds. Inputs are float32 and random, 32 trajectories of length T
-unless a row says otherwise: as `[B, T]` through `jax.vmap`, or with time first as `[T, B]`, over
-whose second axis RLax is mapped. A gradient is that of the sum of sines of the results with respect
-to the values, through the targets. `ratio` is RLax's time over ours: above 1, ours is faster. On a
-busy or virtual machine single rows differ by a tenth or two from run to run; the names of sections
-run parts of the table.
+Both libraries run in one process and take turns. Times are the least of many short rounds. Inputs
+are random float32: 32 trajectories of length T unless a row says otherwise. The layout is `[B, T]`
+through `jax.vmap`, or `[T, B]`, where RLax is mapped over the second axis. A gradient is the
+gradient of the sum of sines of the results with respect to the values, through the targets.
+
+`ratio` is RLax's time divided by agentzoo's time, so a ratio above 1 means that agentzoo is faster.
+On a busy or virtual machine, single rows differ by 10% to 20% from run to run. To run parts of the
+table, name its sections.
 """
 
 import argparse
@@ -36,8 +37,8 @@ except ImportError:
 
 LIBRARIES = {"rlax": rlax, "ours": core}
 B, A, LAMBDA = 32, 6, 0.95
-# Each as a function of a library and the arguments that `inputs` makes for it; the first is what
-# gradients are taken of.
+# Each is a function of a library and the arguments from `inputs`. Gradients are taken with respect
+# to the first of these arguments.
 TRACED = {
     "lambda_returns": lambda lib, v, r, d: lib.lambda_returns(
         r, d, v, LAMBDA, stop_target_gradients=False
@@ -55,24 +56,18 @@ TRACED = {
         q_tm1, q_t, a_tm1, a_t, r, d, pi, mu, LAMBDA, stop_target_gradients=False
     ),
 }
-Row = tuple[str, str, float, float, str]  # what, sizes, RLax's seconds, ours, bar
+Row = tuple[str, str, float, float, str]  # name, sizes, seconds of RLax, of agentzoo, and the bar
 
 
 def inputs(name: str, length: int, batch: tuple[int, ...] = ()) -> list[jax.Array]:
-    """Arguments of one of `TRACED`, time first, then the batch."""
+    """Return arguments for a function of `TRACED`, `[T, *batch]`."""
     rng = np.random.default_rng(0)
     steps = (length, *batch)
-    r, d, rho = (
-        rng.normal(size=steps),
-        0.99 * (rng.random(steps) > 0.02),
-        rng.uniform(0.1, 1, steps),
-    )
+    r, d = rng.normal(size=steps), 0.99 * (rng.random(steps) > 0.02)
+    rho = rng.uniform(0.1, 1, steps)
     states = (length + 1, *batch)
-    v, q, actions = (
-        rng.normal(size=states),
-        rng.normal(size=(*states, A)),
-        rng.integers(A, size=states),
-    )
+    v, q = rng.normal(size=states), rng.normal(size=(*states, A))
+    actions = rng.integers(A, size=states)
     arrays = {
         "GAE": (v, r, d),
         "vtrace_td_error_and_advantage": (v[1:], v[:-1], r, d, rho),
@@ -102,10 +97,10 @@ def gradient(function: Callable) -> Callable:
 def interleaved(
     functions: dict[str, Callable], arguments: list[jax.Array], rounds: int, seconds: float = 1e-3
 ) -> list[float]:
-    """Least seconds of a call of each function, over rounds in which they take turns; a turn takes about `seconds`.
+    """Return the least time of a call of each function, in seconds.
 
-    Each round has arguments at new addresses: where arrays happen to lie changes the time by up to
-    a half.
+    In each round, the functions take turns of about `seconds`. Each round copies the arguments to
+    new addresses, because the addresses change the time by up to a half.
     """
     turns = {}
     for name, function in functions.items():
@@ -117,8 +112,8 @@ def interleaved(
     order, kept = list(functions.items()), []
     for _ in range(rounds):
         copies = jax.block_until_ready([jnp.array(x) for x in arguments])
-        kept = [*kept[-3:], copies]  # held, so that the next lie elsewhere
-        order.reverse()  # so that neither library is always the first to touch them
+        kept = [*kept[-3:], copies]  # kept alive, so that the next copies get other addresses
+        order.reverse()  # so that neither library always goes first
         for name, function in order:
             start = time.perf_counter()
             for _ in range(turns[name]):
@@ -131,7 +126,11 @@ def interleaved(
 def compiled(
     functions: dict[str, Callable], arguments: list[jax.Array]
 ) -> tuple[dict[str, Callable], list[float]]:
-    """Executables of the same function from each library, checked to agree, and the seconds that compiling them took."""
+    """Compile the function of each library, check that the results agree, and time the compilation.
+
+    Returns:
+      The executables, and the compilation times in seconds.
+    """
     executables, seconds = {}, []
     for name, function in functions.items():
         start = time.perf_counter()
@@ -144,7 +143,10 @@ def compiled(
 
 
 def import_rows(rounds: int) -> Iterator[Row]:
-    """A process that imports, less one that does not, where `import jax` stands in for RLax in the first row."""
+    """Measure a process that imports minus a process that does not.
+
+    The first row compares with `import jax` instead of RLax.
+    """
     least = {}
     for _ in range(rounds):
         for module in ("sys", "jax", "agentzoo.core", "rlax"):
@@ -208,7 +210,7 @@ def traced_rows(rounds: int) -> Iterator[Row]:
     for name, function in TRACED.items():
         for length in (20, 200, 1000):
             for mode, layout, functions, arguments in batched(function, inputs(name, length, (B,))):
-                # Compiled twice, for where code and constants lie matters too.
+                # Compiled twice, because the addresses of code and constants matter too.
                 times = [
                     interleaved(compiled(functions, arguments)[0], arguments, rounds // 2)
                     for _ in range(2)
@@ -219,7 +221,12 @@ def traced_rows(rounds: int) -> Iterator[Row]:
 def batched(
     function: Callable, arguments: list[jax.Array]
 ) -> Iterator[tuple[str, str, dict[str, Callable], list[jax.Array]]]:
-    """A function of a library and arguments `[T, B]`, in both layouts, and its gradient: (mode, layout, functions, arguments)."""
+    """Yield mode, layout, functions and arguments for both layouts, with and without gradient.
+
+    Args:
+      function: function of a library and the arguments.
+      arguments: arrays `[T, B, ...]`.
+    """
     single = {name: functools.partial(function, library) for name, library in LIBRARIES.items()}
     mapped = {name: jax.vmap(f) for name, f in single.items()}
     for mode, wrap in (("", lambda f: f), (" gradient", gradient)):
@@ -254,10 +261,13 @@ def main() -> None:
         nargs="*",
         metavar="SECTION",
         choices=[*SECTIONS, []],
-        help=f"of {', '.join(SECTIONS)}; all by default",
+        help=f"one or more of {', '.join(SECTIONS)} (default: all)",
     )
     parser.add_argument(
-        "--rounds", type=int, default=100, help="rounds per row; imports take a tenth"
+        "--rounds",
+        type=int,
+        default=100,
+        help="rounds per row; imports and eager calls take a tenth",
     )
     arguments = parser.parse_args()
     print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}, B={B}")
@@ -266,10 +276,8 @@ def main() -> None:
         rounds = max(3, arguments.rounds // 10) if name in ("import", "eager") else arguments.rounds
         for what, sizes, theirs, ours, bar in SECTIONS[name](rounds):
             missed = " MISSED" if bar and theirs / ours < float(bar.split()[1]) else ""
-            print(
-                f"{what:49} {sizes:34} {duration(theirs)} {duration(ours)} {theirs / ours:8.2f}  {bar}{missed}",
-                flush=True,
-            )
+            times = f"{duration(theirs)} {duration(ours)} {theirs / ours:8.2f}"
+            print(f"{what:49} {sizes:34} {times}  {bar}{missed}", flush=True)
 
 
 if __name__ == "__main__":

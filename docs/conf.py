@@ -1,4 +1,4 @@
-"""How the documentation is built: `make docs`."""
+"""Configuration of the documentation, which `make docs` builds."""
 
 from sphinx.util.inspect import signature, stringify_signature
 
@@ -17,7 +17,7 @@ napoleon_use_ivar = True
 
 
 def arguments_of(app, what, name, obj, options, arguments, returns):
-    """The arguments of a policy, where the metaclass of distrax shows none."""
+    """Return the arguments of a policy, because the metaclass of distrax hides them."""
     if what == "class" and arguments == "(*args, **kwargs)":
         arguments = stringify_signature(
             signature(obj.__init__, bound_method=True), show_annotation=False
@@ -26,7 +26,7 @@ def arguments_of(app, what, name, obj, options, arguments, returns):
 
 
 def setup(app):
-    """Leaves out the fields of named tuples one by one, since their class describes them."""
+    """Leave out the fields of named tuples, because their classes describe them."""
     app.connect(
         "autodoc-skip-member",
         lambda app, what, name, obj, skip, options: skip or type(obj).__name__ == "_tuplegetter",

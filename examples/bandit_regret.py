@@ -1,4 +1,4 @@
-"""Bandit algorithms over many seeds at once, and a picture of what their exploration costs: `bandit_regret.png`."""
+"""Compare bandit algorithms over many seeds, and plot their regret in `bandit_regret.png`."""
 
 import math
 
@@ -37,7 +37,7 @@ LEARNERS = {
 
 
 def play(env: MultiArmedBandit, bandit: bandits.Bandit, key: jax.Array) -> jax.Array:
-    """Cumulative regret `[PULLS]` of one learner."""
+    """Return the cumulative regret `[PULLS]` of one learner."""
     arms, _ = env.reset(key)
 
     def pull(state, key):
@@ -50,7 +50,7 @@ def play(env: MultiArmedBandit, bandit: bandits.Bandit, key: jax.Array) -> jax.A
 
 
 def main() -> None:
-    """Plays and draws."""
+    """Run all learners and plot their regret."""
     figure, axes = plt.subplots(1, len(PANELS), figsize=(11, 4.5), layout="constrained")
     keys = jax.random.split(jax.random.key(0), SEEDS)
     for axis, (title, env) in zip(axes, PANELS.items(), strict=True):

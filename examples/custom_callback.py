@@ -1,4 +1,4 @@
-"""A callback of your own: logs how often the greedy action agrees with the action that balances by hand."""
+"""A custom callback that logs how often the agent agrees with a simple rule for CartPole."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from agentzoo.callbacks import BaseCallback
 
 
 class Agreement(BaseCallback):
-    """Compares the agent with the rule "push to the side to which the pole falls"."""
+    """Compare the agent with the rule "push to the side to which the pole falls"."""
 
     def _on_step(self) -> bool:
         observations = np.random.default_rng(0).uniform(-0.1, 0.1, (256, 4))

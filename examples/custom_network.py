@@ -1,4 +1,7 @@
-"""A network of your own: a Haiku function from observations to features; the algorithm adds what it needs on top."""
+"""A custom network: a Haiku function from observations to features.
+
+The algorithm adds the layers that it needs, such as those for action values.
+"""
 
 import haiku as hk
 import jax
@@ -7,7 +10,7 @@ from agentzoo import DQN, PPO, evaluate_policy
 
 
 def residual(obs: jax.Array) -> jax.Array:
-    """Two residual blocks; from `[N, 4]` to `[N, 64]`."""
+    """Apply two residual blocks, from observations `[N, 4]` to features `[N, 64]`."""
     x = hk.Linear(64)(obs)
     for _ in range(2):
         x = x + hk.Linear(64)(
@@ -17,8 +20,8 @@ def residual(obs: jax.Array) -> jax.Array:
 
 
 if __name__ == "__main__":
-    # Action values, and a policy and a value function with their own copy of these layers, each
-    # with a memory behind them.
+    # DQN adds a layer for action values. PPO makes one copy of the network for the policy and one
+    # for the value function, and adds a recurrent layer to each.
     for agent in (
         DQN("CartPole-v1", network=residual),
         PPO("CartPole-v1", network=residual, recurrent="gru", n_envs=4, n_steps=512),

@@ -1,4 +1,8 @@
-"""A policy gradient with a baseline, whose environments and learner are one compiled program: Catch at over 0.9 in seconds."""
+"""A policy gradient with a baseline, written with operators, Haiku and Optax.
+
+The environments and the learner are one compiled program, which reaches a mean return above 0.9 in
+Catch within seconds.
+"""
 
 from typing import Any, NamedTuple
 
@@ -19,13 +23,13 @@ optimizer = optax.adam(3e-3)
 @hk.without_apply_rng
 @hk.transform
 def network(obs):
-    """Logits of the actions `[..., A]`, and a value `[...]`."""
+    """Return the logits of the actions `[..., A]` and a value `[...]`."""
     features = jax.nn.relu(hk.Linear(64)(obs.reshape(*obs.shape[:-2], -1)))
     return hk.Linear(env.action_space.n)(features), hk.Linear(1)(features)[..., 0]
 
 
 class Agent(NamedTuple):
-    """All that goes from one update to the next."""
+    """The state that one update passes to the next."""
 
     params: hk.Params
     opt_state: Any
@@ -34,7 +38,7 @@ class Agent(NamedTuple):
 
 
 def step(params, carry, key):
-    """One step of one environment, which begins another episode where one has ended."""
+    """Take one step in one environment, and reset the environment after an episode has ended."""
     state, obs_tm1 = carry
     action_key, step_key, reset_key = jax.random.split(key, 3)
     logits, _ = network.apply(params, obs_tm1)
@@ -60,7 +64,11 @@ def loss(params, trajectory):
 
 
 def update(agent, key):
-    """Plays `STEPS` steps in all environments, learns from them, and returns the mean return of the episodes that ended."""
+    """Collect `STEPS` steps in all environments and learn from them.
+
+    Returns:
+      The new agent, and the mean return of the episodes that ended.
+    """
     steps = jax.vmap(step, (None, 0, 0))
     keys = jax.random.split(key, (STEPS, ENVS))
     (env_states, obs), trajectory = jax.lax.scan(
@@ -69,9 +77,8 @@ def update(agent, key):
     grads = jax.grad(loss)(agent.params, trajectory)
     updates, opt_state = optimizer.update(grads, agent.opt_state)
     r_t, last_t = trajectory[2], trajectory[-1]
-    return Agent(
-        optax.apply_updates(agent.params, updates), opt_state, env_states, obs
-    ), r_t.sum() / last_t.sum()
+    params = optax.apply_updates(agent.params, updates)
+    return Agent(params, opt_state, env_states, obs), r_t.sum() / last_t.sum()
 
 
 def main(updates=300, seed=0):

@@ -1,7 +1,7 @@
-"""PopArt: targets grow by a factor of ten again and again; the layer follows, and what it has learned is not disturbed.
+"""PopArt while the scale of the targets grows by factors of ten.
 
-Beside it the same layer learns the targets as they are, with the same optimiser: its step size fits
-one scale alone.
+The layer follows the targets without losing what it has learned. For comparison, a plain layer
+learns the same targets with the same optimiser, whose step size fits only one scale.
 """
 
 import jax
@@ -16,7 +16,15 @@ optimizer = optax.adam(3e-2)
 
 
 def learn(layer, opt_state, features, targets, step_size):
-    """One step: first the statistics move and the parameters with them, then the gradient is of the parameters that were moved."""
+    """Take one gradient step.
+
+    First, PopArt updates its statistics and moves the parameters with them. The gradient is that of
+    the moved parameters.
+
+    Returns:
+      The layer, the state of the optimiser, and the largest change of the outputs by the update of
+      the statistics.
+    """
     before = layer.apply(features).unnormalized
     layer = layer.update(targets, step_size=step_size)
     jump = jnp.abs(layer.apply(features).unnormalized - before).max()
@@ -56,7 +64,8 @@ def main(steps=STEPS, seed=0):
             )
             errors[name, scale] = float(error)
             print(
-                f"{name}: targets x {scale:<7g} error / scale {error:.0e}, outputs moved by statistics {jumps.max() / scale:.0e}"
+                f"{name}: targets x {scale:<7g} error / scale {error:.0e}, "
+                f"outputs moved by statistics {jumps.max() / scale:.0e}"
             )
     return errors
 

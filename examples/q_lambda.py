@@ -1,4 +1,4 @@
-"""An agent of your own: Q(lambda) with a small network, from operators, Haiku and Optax alone.
+"""Q(lambda) with a small network, written with operators, Haiku and Optax.
 
 It solves Catch in seconds.
 """
@@ -13,7 +13,7 @@ from agentzoo.envs import Catch
 
 EPISODES, LAMBDA, GAMMA, EPSILON = 32, 0.9, 0.99, 0.1
 
-env = Catch()  # every episode takes `env.rows - 1` steps
+env = Catch()  # every episode has `env.rows - 1` steps
 network = hk.without_apply_rng(
     hk.transform(
         lambda obs: hk.nets.MLP([64, env.action_space.n])(obs.reshape(*obs.shape[:-2], -1))
@@ -23,7 +23,7 @@ optimizer = optax.adam(3e-3)
 
 
 def play(params, epsilon, key):
-    """One episode, time first: observations, actions, rewards, and discounts that are 0 at the end."""
+    """Return one episode `[T, ...]`, with discounts that are 0 at its end."""
 
     def step(carry, key):
         state, obs_tm1 = carry
@@ -38,9 +38,10 @@ def play(params, epsilon, key):
 
 
 def play_many(params, epsilon, key):
+    """Return many episodes, `[T, EPISODES, ...]`."""
     return jax.vmap(play, (None, None, 0), out_axes=1)(
         params, epsilon, jax.random.split(key, EPISODES)
-    )  # [T, EPISODES, ...]
+    )
 
 
 def loss(params, episodes):
@@ -58,7 +59,7 @@ def loss(params, episodes):
 
 @jax.jit
 def train(params, keys):
-    """One update per key, all in one program."""
+    """Make one update per key, all in one compiled program."""
 
     def update(carry, key):
         params, opt_state = carry

@@ -1,6 +1,6 @@
-"""What QR-DQN knows beside the mean: the distribution of returns in a calm and in a dangerous state of CartPole, as a picture.
+"""Plot the distributions of returns that QR-DQN learns, in a safe and a dangerous CartPole state.
 
-Needs matplotlib: `pip install agentzoo[plots]`.
+It needs matplotlib: `pip install agentzoo[plots]`.
 """
 
 from pathlib import Path
@@ -33,4 +33,4 @@ def draw(agent: QRDQN, path: Path) -> None:
 if __name__ == "__main__":
     agent = QRDQN("CartPole-v1", gamma=0.95).learn(5e4)
     draw(agent, Path("return_distribution.png"))
-    print("Drawn into return_distribution.png")
+    print("Saved return_distribution.png")

@@ -10,27 +10,12 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from agentzoo import DQN, IMPALA, PPO, ConfigurationError, callbacks, evaluate_policy
 from agentzoo.envs import Catch, FunctionalVectorEnv, make_envs
-from agentzoo.runners import HostRunner
+from agentzoo.runners.actor import Actor
 from tests import probes
-
-FAST = dict(
-    learning_rate=1e-3,
-    learning_starts=20,
-    train_freq=4,
-    gradient_steps=1,
-    n_steps=1,
-    net_arch=(16,),
-    buffer_size=1_000,
-    batch_size=8,
-)
-
+from tests.agents import FAST, cart_pole
 
 RAY = [pytest.mark.xdist_group("ray")]
 Quiet = functools.partial(callbacks.EvalCallback, verbose=0)
-
-
-def agent(**kwargs):
-    return DQN("CartPole-v1", **{**FAST, **kwargs})
 
 
 def test_evaluation_weighs_environments_evenly_and_ignores_dummy_steps():
@@ -63,7 +48,7 @@ def test_evaluation_takes_any_model_with_predict():
 # environments that do not fit
 
 
-def cart_pole(action_space=None, observation_space=None):
+def cart_pole_with(action_space=None, observation_space=None):
     """A function that makes a CartPole with other spaces."""
 
     def make():
@@ -77,16 +62,16 @@ def cart_pole(action_space=None, observation_space=None):
 
 OTHERS = {
     "shape": lambda: gym.make("Acrobot-v1"),
-    "actions": cart_pole(spaces.Discrete(3)),
-    "start": cart_pole(spaces.Discrete(2, start=1)),
-    "structure": cart_pole(observation_space=spaces.Dict(x=spaces.Box(-1, 1, (4,)))),
-    "dtype": cart_pole(observation_space=spaces.Box(0, 255, (4,), np.uint8)),
+    "actions": cart_pole_with(spaces.Discrete(3)),
+    "start": cart_pole_with(spaces.Discrete(2, start=1)),
+    "structure": cart_pole_with(observation_space=spaces.Dict(x=spaces.Box(-1, 1, (4,)))),
+    "dtype": cart_pole_with(observation_space=spaces.Box(0, 255, (4,), np.uint8)),
 }
 
 
 @pytest.mark.parametrize("kind", OTHERS)
 def test_other_spaces_are_refused_before_anything_runs(kind, tmp_path):
-    a = agent(log_dir=tmp_path).learn(8, progress_bar=False)
+    a = cart_pole(log_dir=tmp_path).learn(8, progress_bar=False)
     before = a.num_timesteps, sorted(tmp_path.iterdir())
     make = OTHERS[kind]
     for env in (make, make(), SyncVectorEnv([make]), *(["Acrobot-v1"] if kind == "shape" else [])):
@@ -120,7 +105,7 @@ def test_a_callback_in_the_wrong_place_is_refused_before_the_run(tmp_path):
     ):
         for given in (stop, [stop], callbacks.EveryNTimesteps(1, stop)):
             with pytest.raises(ConfigurationError, match="must be given to an EvalCallback"):
-                agent(log_dir=tmp_path).learn(8, given, progress_bar=False)
+                cart_pole(log_dir=tmp_path).learn(8, given, progress_bar=False)
     assert not list(tmp_path.iterdir())
 
 
@@ -295,7 +280,7 @@ def test_get_env_is_a_vector_environment(kind, request):
     assert all(one is env for one in seen)
     b = DQN(env, **FAST)  # which is an environment like any other
     b.learn(4 * num_envs, progress_bar=False)
-    if a.n_actors == 1:
+    if options.get("n_actors", 1) == 1:
         a.set_env(env)
         assert a.learn(8 * num_envs, progress_bar=False).num_timesteps >= 8 * num_envs
         assert a.get_env() is not env
@@ -362,9 +347,9 @@ def test_new_episodes_begin_after_somebody_used_the_environments(kind, when, mon
         "threads": dict(n_envs=2, runner="threads", n_actors=2, max_lag=0),
     }.get(kind, {})
     a = DQN(env, **options, **FAST)
-    taken, rollout = [], HostRunner.rollout
+    taken, rollout = [], Actor.rollout
     monkeypatch.setattr(
-        HostRunner,
+        Actor,
         "rollout",
         lambda *args: taken.append((args[0].envs, rollout(*args))) or taken[-1][1],
     )
@@ -372,7 +357,7 @@ def test_new_episodes_begin_after_somebody_used_the_environments(kind, when, mon
     def check(name):
         """Every step begins at the observation that the environment showed last."""
         shares = getattr(a.trainer.envs, "shares", [a.trainer.envs])
-        own = [trajectory for envs, trajectory in taken if envs in shares]
+        own = [result.trajectory for envs, result in taken if envs in shares]
         assert len(own) >= 4
         for trajectory in own:
             obs, following = trajectory.obs_tm1[trajectory.mask], trajectory.obs_t[trajectory.mask]
@@ -437,5 +422,5 @@ def test_the_training_environment_of_a_callback():
 
 
 def test_an_agent_without_an_environment_has_none(tmp_path):
-    assert DQN.load(agent().save(tmp_path / "agent")).get_env() is None
-    assert make_envs(agent().get_env()).spec.num_envs == 1
+    assert DQN.load(cart_pole().save(tmp_path / "agent")).get_env() is None
+    assert make_envs(cart_pole().get_env()).spec.num_envs == 1

@@ -1,8 +1,10 @@
-"""A primitive that is the identity, and clips the cotangent on its way back.
+"""A JAX primitive that returns its input and clips the gradient in reverse mode.
 
-`jax.custom_vjp` would do that, but knows no forward mode, and what `jax.custom_jvp` can express has
-the transpose that JAX derives.
+`jax.custom_vjp` could do this too, but it has no forward mode. With `jax.custom_jvp`, JAX derives
+the reverse mode from the forward mode, so the two could not differ.
 """
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,33 +17,27 @@ _identity_p = Primitive("clip_gradient")
 def with_clipped_gradient(
     x: jax.Array, gradient_min: jax.Array, gradient_max: jax.Array
 ) -> jax.Array:
-    """`x`, whose gradient is clipped to bounds of the same shape and dtype."""
+    """Return `x`, with its gradient clipped to bounds of the same shape and dtype."""
     return _identity_p.bind(x, gradient_min, gradient_max)
 
 
 def _identity(x: jax.Array, gradient_min: jax.Array, gradient_max: jax.Array) -> jax.Array:
     del gradient_max
-    return jnp.broadcast_to(
-        x, jnp.broadcast_shapes(x.shape, gradient_min.shape)
-    )  # the shapes differ where vmap maps one of them alone
+    # The shapes differ where vmap maps only one of the arguments.
+    return jnp.broadcast_to(x, jnp.broadcast_shapes(x.shape, gradient_min.shape))
 
 
-def _jvp(primals: tuple, tangents: tuple) -> tuple:
-    return _identity_p.bind(*primals), _identity_p.bind(
-        ad.instantiate_zeros(tangents[0]), *primals[1:]
-    )
+def _jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
+    tangent = ad.instantiate_zeros(tangents[0])
+    return _identity_p.bind(*primals), _identity_p.bind(tangent, *primals[1:])
 
 
-def _transpose(cotangent, _, gradient_min: jax.Array, gradient_max: jax.Array) -> tuple:
-    return (
-        (
-            cotangent
-            if type(cotangent) is ad.Zero
-            else jnp.clip(cotangent, gradient_min, gradient_max)
-        ),
-        None,
-        None,
-    )
+def _transpose(
+    cotangent: Any, _: Any, gradient_min: jax.Array, gradient_max: jax.Array
+) -> tuple[Any, None, None]:
+    if type(cotangent) is not ad.Zero:
+        cotangent = jnp.clip(cotangent, gradient_min, gradient_max)
+    return cotangent, None, None
 
 
 _identity_p.def_impl(_identity)

@@ -1,6 +1,7 @@
-"""Squashing of Gaussian actions into bounds by tanh, without the loss of digits near the bounds."""
+"""Squashing of Gaussian actions into bounds by tanh, without loss of precision near the bounds."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,32 +9,36 @@ import jax.numpy as jnp
 
 @jax.custom_jvp
 def tanh(x: jax.Array) -> jax.Array:
-    """`tanh(x)`, whose slope keeps its digits where the function is nearly flat."""
+    """Return `tanh(x)`, with a derivative that is precise where the function is nearly flat."""
     return jnp.tanh(x)
 
 
 @tanh.defjvp
-def _tanh_jvp(primals: tuple, tangents: tuple) -> tuple:
+def _tanh_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
     (x,), (tangent,) = primals, tangents
-    small = jnp.exp(-2 * jnp.abs(x))  # JAX has `1 - tanh(x)^2`, which cancels
+    small = jnp.exp(-2 * jnp.abs(x))  # JAX uses `1 - tanh(x)^2`, which cancels
     return tanh(x), tangent * (4 * small / jnp.square(1 + small))
 
 
 def squash(u: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
-    """The action in `[low, high]` of a real value, `low + (high - low) * (tanh(u) + 1) / 2`."""
+    """Map real values into `[low, high]`, `low + (high - low) * (tanh(u) + 1) / 2`."""
     return jnp.clip(low + 0.5 * (high - low) * (tanh(u) + 1), low, high)
 
 
 def unsquash(action: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
-    """The real value of an action; at or beyond a bound, that of the nearest number below 1, with gradient zero."""
+    """Return the real value of an action, the inverse of `squash`.
+
+    An action at or beyond a bound gives the value of the nearest number inside the bounds, with
+    gradient zero.
+    """
     smallest = 0.5 * float(jnp.finfo(action.dtype).epsneg) * (high - low)
-    # atanh by the distances from the bounds: near a bound they are exact, where 1 - |action| has
-    # lost its digits.
+    # atanh from the distances to the bounds, which are exact near a bound. There, 1 - |action| has
+    # lost its precision.
     return 0.5 * (
         jnp.log(jnp.maximum(action - low, smallest)) - jnp.log(jnp.maximum(high - action, smallest))
     )
 
 
 def log_slope(u: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
-    """`log(d squash / d u)`, finite for every finite `u`."""
+    """Return `log(d squash / d u)`, which is finite for every finite `u`."""
     return jnp.log(0.5 * (high - low)) + 2 * (math.log(2) - u - jax.nn.softplus(-2 * u))

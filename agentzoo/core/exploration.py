@@ -1,7 +1,6 @@
-"""Noise on actions and priors, and rewards for novelty.
+"""Noise for actions and priors, and intrinsic rewards for novelty.
 
-Actions and priors are `[..., A]`, with any leading axes. Each function consumes the key that it is
-given.
+Priors are `[..., A]`, with any leading axes. Each function consumes the key that it is given.
 """
 
 from typing import NamedTuple
@@ -26,18 +25,18 @@ __all__ = [
 
 @operator
 def add_gaussian_noise(key: jax.Array, action: ArrayLike, stddev: ArrayLike) -> jax.Array:
-    """Adds independent Gaussian noise, `action + stddev * N(0, 1)`.
+    """Add independent Gaussian noise, `action + stddev * N(0, 1)`.
 
     Args:
       key: a PRNG key.
-      action: any shape.
-      stddev: a scalar or of the shape of `action`.
+      action: array of any shape.
+      stddev: standard deviation, a scalar or of the shape of `action`.
 
     Returns:
-      The noisy action, which may lie outside of the action space.
+      The noisy action, which may lie outside the action space.
 
     Raises:
-      ShapeError: if the shapes do not fit together.
+      ShapeError: if shapes do not fit together.
     """
     same_shape("add_gaussian_noise", jnp.shape(action), stddev=stddev)
     action, stddev = floats(action=action, stddev=stddev)
@@ -45,11 +44,11 @@ def add_gaussian_noise(key: jax.Array, action: ArrayLike, stddev: ArrayLike) -> 
 
 
 class OUStep(NamedTuple):
-    """What `ou_step` returns.
+    """The result of `ou_step`.
 
     Attributes:
-      action: `action + noise`.
-      noise: the state of the noise, the `noise_tm1` of the next step.
+      action: noisy action, `action + noise`.
+      noise: state of the noise, which is the `noise_tm1` of the next step.
     """
 
     action: jax.Array
@@ -60,27 +59,28 @@ class OUStep(NamedTuple):
 def ou_step(
     key: jax.Array, action: ArrayLike, noise_tm1: ArrayLike, damping: ArrayLike, stddev: ArrayLike
 ) -> OUStep:
-    """Adds noise that is correlated over time, `noise = (1 - damping) * noise_tm1 + stddev * N(0, 1)`.
+    """Add noise that is correlated over time.
 
-    It is the Ornstein-Uhlenbeck process in steps of one, as used in "Continuous control with deep
-    reinforcement learning" by Lillicrap et al. (2015, https://arxiv.org/abs/1509.02971, section 7).
-    In the long run, its variance is `stddev^2 / (1 - (1 - damping)^2)`. An episode begins with
-    zeros, or with a draw of that variance.
+    The noise is `noise = (1 - damping) * noise_tm1 + stddev * N(0, 1)`, an Ornstein-Uhlenbeck
+    process with steps of one, as in "Continuous control with deep reinforcement learning" by
+    Lillicrap et al. (2015, https://arxiv.org/abs/1509.02971, section 7). Its variance approaches
+    `stddev^2 / (1 - (1 - damping)^2)`. An episode begins with zeros, or with a sample of that
+    variance.
 
     Args:
       key: a PRNG key.
-      action: any shape.
-      noise_tm1: the noise of the step before, in the shape of `action`.
-      damping: how much of the noise is forgotten in a step; a scalar or of the shape of `action`. 1
-        gives independent noise.
-      stddev: standard deviation of what is added to the noise in a step; a scalar or of the shape
+      action: array of any shape.
+      noise_tm1: noise of the previous step, in the shape of `action`.
+      damping: fraction of the noise that is forgotten in each step, a scalar or of the shape of
+        `action`. With 1, the noise is independent.
+      stddev: standard deviation of the noise that is added in each step, a scalar or of the shape
         of `action`.
 
     Returns:
       The noisy action, and the noise that the next step needs.
 
     Raises:
-      ShapeError: if the shapes do not fit together.
+      ShapeError: if shapes do not fit together.
     """
     same_shape("ou_step", jnp.shape(action), noise_tm1=noise_tm1, damping=damping, stddev=stddev)
     action, noise_tm1, damping, stddev = floats(
@@ -94,21 +94,22 @@ def ou_step(
 def add_ornstein_uhlenbeck_noise(
     key: jax.Array, action: ArrayLike, noise_tm1: ArrayLike, damping: ArrayLike, stddev: ArrayLike
 ) -> jax.Array:
-    """The action of `ou_step`, without the noise that its next step needs: that is what RLax returns. Prefer `ou_step`.
+    """Return only the noisy action of `ou_step`, as RLax does.
+
+    Prefer `ou_step`, which also returns the noise that the next step needs.
 
     Args:
       key: a PRNG key.
-      action: any shape.
-      noise_tm1: the noise of the step before, which is what the function returned then less the
-        action that it was given.
-      damping: how much of the noise is forgotten in a step.
-      stddev: standard deviation of what is added to the noise in a step.
+      action: array of any shape.
+      noise_tm1: noise of the previous step: the returned action of that step minus its `action`.
+      damping: as in `ou_step`.
+      stddev: as in `ou_step`.
 
     Returns:
       The noisy action.
 
     Raises:
-      ShapeError: if the shapes do not fit together.
+      ShapeError: if shapes do not fit together.
     """
     return ou_step(key, action, noise_tm1, damping, stddev).action
 
@@ -121,25 +122,25 @@ def add_dirichlet_noise(
     dirichlet_fraction: ArrayLike,
     mask: ArrayLike | None = None,
 ) -> jax.Array:
-    """Mixes a prior over actions with symmetric Dirichlet noise, `(1 - fraction) * prior + fraction * Dirichlet(alpha)`.
+    """Mix a prior over actions with symmetric Dirichlet noise.
 
-    See "Mastering the Game of Go without Human Knowledge" by Silver et al. (2017,
-    https://doi.org/10.1038/nature24270, "Search algorithm"), and "Mastering Chess and Shogi by
-    Self-Play" (2017, https://arxiv.org/abs/1712.01815), which has the values of alpha of 0.3 for
-    chess, 0.15 for shogi and 0.03 for Go with a fraction of 0.25.
+    The result is `(1 - fraction) * prior + fraction * Dirichlet(alpha)`. See "Mastering the Game of
+    Go without Human Knowledge" by Silver et al. (2017, https://doi.org/10.1038/nature24270, "Search
+    algorithm"). "Mastering Chess and Shogi by Self-Play" (2017, https://arxiv.org/abs/1712.01815)
+    uses a fraction of 0.25 and an alpha of 0.3 for chess, 0.15 for shogi and 0.03 for Go.
 
     Args:
       key: a PRNG key.
       prior: `[..., A]` probabilities.
-      dirichlet_alpha: concentration of the noise, a scalar; below one, it favours a few actions.
+      dirichlet_alpha: concentration of the noise, a scalar. A value below 1 favours a few actions.
       dirichlet_fraction: weight of the noise, a scalar.
-      mask: `[..., A]`, True where an action is legal: all noise then goes to those.
+      mask: `[..., A]`, True where an action is legal. Illegal actions get no noise.
 
     Returns:
       `[..., A]` noisy probabilities.
 
     Raises:
-      ShapeError: if the shapes do not fit together.
+      ShapeError: if shapes do not fit together.
     """
     values_of("add_dirichlet_noise", prior=prior)
     same_shape(
@@ -151,8 +152,8 @@ def add_dirichlet_noise(
     prior, alpha, fraction = floats(
         prior=prior, dirichlet_alpha=dirichlet_alpha, dirichlet_fraction=dirichlet_fraction
     )
-    # A Dirichlet draw is a normalised draw of Gammas; of small alpha, those are zero in all but
-    # their logarithm.
+    # A Dirichlet sample is a normalised sample of Gammas. For a small alpha, most Gammas underflow
+    # to zero, but their logarithms do not.
     log_gammas = jax.random.loggamma(key, alpha, prior.shape, prior.dtype)
     if mask is not None:
         values_of("add_dirichlet_noise", prior=prior, mask=mask)
@@ -161,13 +162,13 @@ def add_dirichlet_noise(
 
 
 class IntrinsicRewardState(NamedTuple):
-    """What `episodic_memory_intrinsic_rewards` remembers.
+    """The state of `episodic_memory_intrinsic_rewards`.
 
     Attributes:
-      memory: `[N, D]` embeddings; a row of infinities is an empty place.
-      next_memory_index: where the next embedding is stored.
+      memory: `[N, D]` embeddings. A row of infinities is empty.
+      next_memory_index: row in which the next embedding is stored.
       distance_sum: sum of all squared distances to nearest neighbours so far.
-      distance_count: their number.
+      distance_count: number of distances in the sum.
     """
 
     memory: jax.Array
@@ -188,36 +189,37 @@ def episodic_memory_intrinsic_rewards(
     max_similarity: ArrayLike = 8.0,
     max_memory_size: int = 30_000,
 ) -> tuple[jax.Array, IntrinsicRewardState]:
-    """Rewards embeddings that are far from those remembered in the episode.
+    """Reward embeddings that are far from the other embeddings of the episode.
 
-    With the squared distances `d_k` to the nearest neighbours in memory, and `d_m` the mean of all such distances so far::
+    With the squared distances `d_k` to the nearest neighbours in the memory, and the mean `d_m` of
+    all such distances so far::
 
         kernel_k = epsilon / (max(d_k / (d_m + constant) - cluster_distance, 0) + epsilon)
         similarity = sqrt(sum_k kernel_k) + constant
         reward = reward_scale / similarity, or 0 where similarity > max_similarity
 
     See "Never Give Up: Learning Directed Exploration Strategies" by Badia et al. (2020,
-    https://arxiv.org/abs/2002.06038, equations 2 and 3 and algorithm 1), whose defaults these are.
-    All embeddings of a call are compared with the memory before it, and then take the places of the
-    oldest.
+    https://arxiv.org/abs/2002.06038, equations 2 and 3 and algorithm 1), which is also the source
+    of the defaults. A call compares all its embeddings with the memory before the call, and then
+    replaces the oldest embeddings in the memory by them.
 
     Args:
       embeddings: `[B, D]`.
-      num_neighbors: how many neighbours count, k.
-      reward_scale: scale of the rewards.
-      intrinsic_reward_state: what the last call returned. None begins an episode: memory holds
-        `num_neighbors` zeros.
-      constant: added to the similarity, and to the mean distance, so that neither is zero.
-      epsilon: kernel width.
-      cluster_distance: relative squared distance below which two embeddings count as the same.
-      max_similarity: similarity beyond which there is no reward.
-      max_memory_size: number of places of a new memory. A given one keeps its own.
+      num_neighbors: number of nearest neighbours.
+      reward_scale: scale of the rewards, a scalar.
+      intrinsic_reward_state: state returned by the previous call. None begins an episode, with
+        `num_neighbors` zeros in the memory.
+      constant: number added to the similarity and to the mean distance, so that neither is zero.
+      epsilon: width of the kernel, a scalar.
+      cluster_distance: relative squared distance below which two embeddings count as equal.
+      max_similarity: similarity above which there is no reward.
+      max_memory_size: number of rows of a new memory. An existing memory keeps its size.
 
     Returns:
       `[B]` rewards, and the state for the next call.
 
     Raises:
-      ShapeError: if the shapes do not fit together, or a memory is smaller than `num_neighbors`.
+      ShapeError: if shapes do not fit together, or a memory is smaller than `num_neighbors`.
     """
     name = "episodic_memory_intrinsic_rewards"
     if jnp.ndim(embeddings) != 2:
@@ -237,11 +239,12 @@ def episodic_memory_intrinsic_rewards(
     size = jnp.shape(state.memory)[0]
     if jnp.shape(state.memory) != (size, dimension) or size < num_neighbors:
         raise ShapeError(
-            f"{name}: the memory must have shape [N, {dimension}] with N >= {num_neighbors}, but has shape {jnp.shape(state.memory)}."
+            f"{name}: the memory must have shape [N, {dimension}] with N >= {num_neighbors}, but "
+            f"has shape {jnp.shape(state.memory)}."
         )
 
     distances = -knn_query(state.memory, embeddings, num_neighbors).neighbor_neg_distances
-    found = jnp.isfinite(distances)  # an empty place is no neighbour
+    found = jnp.isfinite(distances)  # an empty row is not a neighbour
     distance_sum = state.distance_sum + jnp.sum(distances, where=found)
     distance_count = state.distance_count + jnp.sum(found)
     relative = distances / (distance_sum / jnp.maximum(distance_count, 1) + constant)
@@ -249,8 +252,10 @@ def episodic_memory_intrinsic_rewards(
     similarity = jnp.sqrt(jnp.sum(kernel, axis=-1)) + constant
     rewards = jnp.where(similarity > max_similarity, 0, reward_scale / similarity)
 
-    kept = min(batch_size, size)  # of more embeddings than places, the last
-    places = (state.next_memory_index + batch_size - kept + jnp.arange(kept)) % size
-    memory = jnp.asarray(state.memory).at[places].set(embeddings[batch_size - kept :])
+    # The memory is a ring: the next rows after the newest one, modulo its size, hold the oldest
+    # embeddings. If there are more embeddings than rows, only the last ones are kept.
+    kept = min(batch_size, size)
+    rows = (state.next_memory_index + batch_size - kept + jnp.arange(kept)) % size
+    memory = jnp.asarray(state.memory).at[rows].set(embeddings[batch_size - kept :])
     next_index = (state.next_memory_index + batch_size) % size
     return rewards, IntrinsicRewardState(memory, next_index, distance_sum, distance_count)

@@ -1,4 +1,4 @@
-"""Element-wise losses, of arrays of any shape, and the clipping of gradients."""
+"""Element-wise losses of arrays of any shape, and clipping of gradients."""
 
 from typing import TypeVar
 
@@ -14,13 +14,14 @@ __all__ = ["clip_gradient", "expectile_loss", "huber_loss", "l2_loss", "likeliho
 
 @operator
 def l2_loss(predictions: ArrayLike, targets: ArrayLike | None = None) -> jax.Array:
-    """Half the squared error, `0.5 * (predictions - targets)^2`, whose gradient is the error itself.
+    """Return half the squared error, `0.5 * (predictions - targets)^2`.
 
-    See "Pattern Recognition and Machine Learning" by Bishop, equation 1.2.
+    Its gradient is the error itself. See "Pattern Recognition and Machine Learning" by Bishop,
+    equation 1.2.
 
     Args:
-      predictions: any shape.
-      targets: the same shape or a scalar; zeros if left out.
+      predictions: array of any shape.
+      targets: array of the same shape, or a scalar; None means 0.
 
     Returns:
       The loss of each element, in the shape of `predictions`.
@@ -36,15 +37,17 @@ def l2_loss(predictions: ArrayLike, targets: ArrayLike | None = None) -> jax.Arr
 
 @operator
 def huber_loss(x: ArrayLike, delta: ArrayLike = 1.0) -> jax.Array:
-    """Quadratic within `delta` of zero and linear beyond: `0.5 x^2` if `|x| <= delta`, else `delta (|x| - 0.5 delta)`.
+    """Return a loss that is quadratic within `delta` of zero and linear beyond.
 
-    See "Robust Estimation of a Location Parameter" by Huber (1964). Its gradient is `x` clipped to
-    `[-delta, delta]`, which is what "error clipping" means in "Human-level control through deep
-    reinforcement learning" by Mnih et al. (2015).
+    It is `0.5 * x^2` if `|x| <= delta`, and `delta * (|x| - 0.5 * delta)` otherwise. See "Robust
+    Estimation of a Location Parameter" by Huber (1964). Its gradient is `x` clipped to
+    `[-delta, delta]`, which "Human-level control through deep reinforcement learning" by Mnih et
+    al. (2015) calls error clipping.
 
     Args:
-      x: errors, any shape.
-      delta: where the loss turns linear; a positive scalar or an array of the shape of `x`.
+      x: errors of any shape.
+      delta: error at which the loss becomes linear, a positive scalar or an array of the shape of
+        `x`.
 
     Returns:
       The loss of each element, in the shape of `x`.
@@ -54,23 +57,24 @@ def huber_loss(x: ArrayLike, delta: ArrayLike = 1.0) -> jax.Array:
     """
     same_shape("huber_loss", jnp.shape(x), delta=delta)
     x, delta = floats(x=x, delta=delta)
-    # Written with the clipped error, so that neither branch can overflow for errors of any size.
+    # With the clipped error, neither branch overflows for errors of any size.
     clipped = jnp.clip(x, -delta, delta)
     return clipped * (x - 0.5 * clipped)
 
 
 @operator
 def expectile_loss(predictions: ArrayLike, targets: ArrayLike, expectile: ArrayLike) -> jax.Array:
-    """Asymmetric squared error, `|expectile - (delta < 0)| * delta^2` with `delta = targets - predictions`.
+    """Return an asymmetric squared error, `|expectile - (delta < 0)| * delta^2`.
 
-    Its minimum is the expectile of the targets: their mean at 0.5, where the loss is that of
-    `l2_loss`, their greatest value towards 1. See "Offline Reinforcement Learning with Implicit
-    Q-Learning" by Kostrikov et al. (2021, https://arxiv.org/abs/2110.06169), equation 4.
+    Here, `delta = targets - predictions`. The loss is smallest at the expectile of the targets: the
+    mean of the targets at level 0.5, where the loss equals `l2_loss`, and their largest value as
+    the level approaches 1. See "Offline Reinforcement Learning with Implicit Q-Learning" by
+    Kostrikov et al. (2021, https://arxiv.org/abs/2110.06169), equation 4.
 
     Args:
-      predictions: any shape.
-      targets: the same shape or a scalar.
-      expectile: level in [0, 1]; the same shape or a scalar.
+      predictions: array of any shape.
+      targets: array of the same shape, or a scalar.
+      expectile: level in [0, 1], an array of the same shape or a scalar.
 
     Returns:
       The loss of each element, in the shape of `predictions`.
@@ -88,11 +92,13 @@ def expectile_loss(predictions: ArrayLike, targets: ArrayLike, expectile: ArrayL
 
 @operator
 def likelihood(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
-    """Likelihood of a Bernoulli distribution, `predictions^targets * (1 - predictions)^(1 - targets)`, with `0^0 = 1`.
+    """Return a Bernoulli likelihood, `predictions^targets * (1 - predictions)^(1 - targets)`.
+
+    Here, `0^0 = 1`.
 
     Args:
-      predictions: probabilities of a 1, any shape.
-      targets: 0 or 1, or in between for soft targets; the same shape or a scalar.
+      predictions: probabilities of a 1, of any shape.
+      targets: 0 or 1, or in between for soft targets; an array of the same shape or a scalar.
 
     Returns:
       The likelihood of each element, in the shape of `predictions`.
@@ -108,14 +114,15 @@ def likelihood(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
 
 @operator
 def log_loss(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
-    """Binary cross-entropy, `-targets * log(predictions) - (1 - targets) * log(1 - predictions)`, with `0 * log(0) = 0`.
+    """Return the binary cross-entropy, `-log(likelihood(predictions, targets))`.
 
-    It is `-log(likelihood(predictions, targets))`. A prediction that is certain and right costs 0
-    and has a finite gradient; one that is certain and wrong costs infinity.
+    It is `-targets * log(predictions) - (1 - targets) * log(1 - predictions)`, with
+    `0 * log(0) = 0`. A prediction that is certain and right has loss 0 and a finite gradient. A
+    prediction that is certain and wrong has infinite loss.
 
     Args:
-      predictions: probabilities of a 1, any shape.
-      targets: 0 or 1, or in between for soft targets; the same shape or a scalar.
+      predictions: probabilities of a 1, of any shape.
+      targets: 0 or 1, or in between for soft targets; an array of the same shape or a scalar.
 
     Returns:
       The loss of each element, in the shape of `predictions`.
@@ -130,7 +137,11 @@ def log_loss(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
 
 
 def _uncertain(p: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`p`, once as the probability of 1 and once as that of not 0, but 1 and 0 where `0^0` or `0 * log(0)` would make gradients NaN."""
+    """Return `p` twice, once for `p^t` and once for `(1 - p)^(1 - t)`, with safe gradients.
+
+    The first is 1 where `0^0` or `0 * log(0)` would make the gradient NaN, and the second is 0
+    there.
+    """
     return jnp.where((p == 0) & (t == 0), 1, p), jnp.where((p == 1) & (t == 1), 0, p)
 
 
@@ -138,16 +149,16 @@ Tree = TypeVar("Tree")
 
 
 def clip_gradient(x: Tree, gradient_min: ArrayLike, gradient_max: ArrayLike) -> Tree:
-    """The identity, whose gradient is clipped to `[gradient_min, gradient_max]` in every element on its way back.
+    """Return `x`, with its gradient clipped to `[gradient_min, gradient_max]` in every element.
 
     See "Human-level control through deep reinforcement learning" by Mnih et al. (2015,
-    https://doi.org/10.1038/nature14236), methods. Only reverse mode clips: a derivative in forward
-    mode comes from the inputs, knows no gradient of the loss, and passes as it is.
+    https://doi.org/10.1038/nature14236), methods. Only the reverse mode clips. In forward mode, the
+    derivative comes from the inputs and is not the gradient of the loss, so it passes unchanged.
 
     Args:
       x: an array, or a tree of arrays.
-      gradient_min: the least gradient; a scalar, or of the shape of an array `x`.
-      gradient_max: the greatest gradient, likewise.
+      gradient_min: smallest gradient; a scalar, or of the shape of an array `x`.
+      gradient_max: largest gradient; a scalar, or of the shape of an array `x`.
 
     Returns:
       `x`.

@@ -1,17 +1,18 @@
-"""Policies as distribution objects: what `agentzoo.core.distributions` has as functions, and what it lacks.
+"""Policies as distribution objects, for all action spaces.
 
-Each is a `distrax.Distribution`: `sample(seed=key, sample_shape=())`,
-`sample_and_log_prob(seed=key)`, `log_prob(action)`, `entropy()`, `mode()`, `kl_divergence(other)`.
-It is a pytree, which `jax.jit` takes and returns. `mode()` is the action to evaluate an agent by.
-Parameters are `[..., A]` or `[..., D]`, with any leading axes; what is computed has those, after a
-sample's own.
+`agentzoo.core.distributions` has some of them as functions. Each policy here is a
+`distrax.Distribution` with `sample(seed=key, sample_shape=())`, `sample_and_log_prob(seed=key)`,
+`log_prob(action)`, `entropy()`, `mode()` and `kl_divergence(other)`. `mode()` is the action to
+evaluate an agent with. A policy is a pytree, so `jax.jit` takes and returns it.
 
-An action is illegal where its logit is -inf or a boolean `mask` is False: it has probability zero,
-and entropies, divergences and all gradients stay finite. An impossible action has log-probability
--inf.
+Parameters are `[..., A]` or `[..., D]`, with any leading axes. Results have the same leading axes,
+after the axes of a sample.
 
-Importing this module imports distrax, which takes longer than importing JAX; nothing else in
-`agentzoo.core` does.
+An action is illegal where its logit is -inf or a boolean `mask` is False. It has probability zero
+and log-probability -inf, and entropies, divergences and all gradients stay finite.
+
+Importing this module imports distrax, which takes longer than importing JAX. No other module of
+`agentzoo.core` imports distrax.
 """
 
 import math
@@ -43,29 +44,37 @@ __all__ = [
 
 
 class _Broadcasting(distrax.Distribution):
-    """distrax broadcasts parameters against several samples, also where `jax_numpy_rank_promotion="raise"` asks that nothing does."""
+    """A distribution that works with `jax_numpy_rank_promotion="raise"`.
+
+    distrax broadcasts its parameters against several samples, which this setting forbids.
+    """
 
     def log_prob(self, value):
-        """Log-probability, or log-density, of actions `value`."""
+        """Return the log-probability or log-density of the actions `value`."""
         with jax.numpy_rank_promotion("allow"):
             return super().log_prob(value)
 
     def prob(self, value):
-        """Probability, or density, of actions `value`."""
+        """Return the probability or density of the actions `value`."""
         with jax.numpy_rank_promotion("allow"):
             return super().prob(value)
 
     def sample_and_log_prob(self, *, seed, sample_shape=()):
-        """Samples, drawn with the key `seed`, as many as `sample_shape` has places for; and their log-probabilities."""
+        """Return samples with leading axes `sample_shape`, and their log-probabilities.
+
+        Args:
+          seed: a PRNG key.
+          sample_shape: leading axes of the samples.
+        """
         with jax.numpy_rank_promotion("allow"):
             return super().sample_and_log_prob(seed=seed, sample_shape=sample_shape)
 
 
 class Categorical(_Broadcasting, distrax.Categorical):
-    """One of A actions, with probabilities `softmax(logits)`.
+    """A choice of one of A actions, with probabilities `softmax(logits)`.
 
     Args:
-      logits: `[..., A]`.
+      logits: `[..., A]` logits.
       mask: `[..., A]`, True where an action is legal.
     """
 
@@ -74,11 +83,12 @@ class Categorical(_Broadcasting, distrax.Categorical):
 
 
 class Softmax(Categorical):
-    """One of A actions, with probabilities `softmax(logits / temperature)`.
+    """A choice of one of A actions, with probabilities `softmax(logits / temperature)`.
 
     Args:
-      logits: `[..., A]`.
-      temperature: a scalar or `[...]`; towards 0 the policy becomes greedy.
+      logits: `[..., A]` logits.
+      temperature: a scalar or `[...]`. The policy approaches the greedy policy as the temperature
+        approaches 0.
       mask: `[..., A]`, True where an action is legal.
     """
 
@@ -96,13 +106,13 @@ class Softmax(Categorical):
 
 
 class ClippedEntropySoftmax(Softmax):
-    """`Softmax` whose entropy counts only up to `entropy_clip` times the largest possible: above, it has no gradient.
+    """A `Softmax` policy whose entropy is clipped, so that a larger entropy has no gradient.
 
     Args:
-      logits: `[..., A]`.
+      logits: `[..., A]` logits.
       temperature: a scalar or `[...]`.
-      entropy_clip: the part of the logarithm of the number of legal actions at which the entropy is
-        cut off, in [0, 1].
+      entropy_clip: limit of the entropy, as a fraction of the logarithm of the number of legal
+        actions, in [0, 1].
       mask: `[..., A]`, True where an action is legal.
     """
 
@@ -118,31 +128,36 @@ class ClippedEntropySoftmax(Softmax):
         self._entropy_clip = entropy_clip
 
     def entropy(self) -> jax.Array:
-        """Entropy in nats, clipped."""
+        """Return the clipped entropy in nats."""
         num_legal = jnp.sum(self.logits > -jnp.inf, axis=-1, dtype=self.logits.dtype)
         return jnp.minimum(super().entropy(), self._entropy_clip * jnp.log(num_legal))
 
 
 class EpsilonGreedy(Categorical):
-    """With probability `epsilon` any legal action, otherwise one of largest preference; ties share.
+    """A policy that explores with probability `epsilon` and is greedy otherwise.
+
+    It explores by taking any legal action. Actions that share the largest preference are equally
+    likely.
 
     Args:
-      preferences: `[..., A]`, such as action values.
+      preferences: `[..., A]` preferences, such as action values.
       epsilon: a scalar or `[...]`.
       mask: `[..., A]`, True where an action is legal.
     """
 
     def __init__(self, preferences: ArrayLike, epsilon: ArrayLike, mask: ArrayLike | None = None):
         probs = epsilon_greedy(epsilon).probs(_masked("EpsilonGreedy", preferences, mask))
-        # As logits: the gradients of distrax's probabilities are NaN where one is zero.
+        # Logits are used because the gradients of distrax's probabilities are NaN at zero.
         super().__init__(jnp.where(probs == 0, -jnp.inf, jnp.log(jnp.where(probs == 0, 1, probs))))
 
 
 class Greedy(EpsilonGreedy):
-    """An action of largest preference; ties share.
+    """A policy that takes an action with the largest preference.
+
+    Actions that share the largest preference are equally likely.
 
     Args:
-      preferences: `[..., A]`, such as action values.
+      preferences: `[..., A]` preferences, such as action values.
       mask: `[..., A]`, True where an action is legal.
     """
 
@@ -151,27 +166,25 @@ class Greedy(EpsilonGreedy):
 
 
 class MultiCategorical(_Broadcasting, distrax.Independent):
-    """D independent choices, the d-th among `num_values[d]`: actions `[..., D]` of a `MultiDiscrete` space.
+    """D independent choices, for actions `[..., D]` of a `MultiDiscrete` space.
 
     Args:
-      logits: `[..., sum(num_values)]`, the choices one after the other.
-      num_values: D Python integers.
-      mask: of the shape of `logits`, True where a value is legal.
+      logits: `[..., sum(num_values)]` logits of all choices, concatenated.
+      num_values: D Python integers, the number of values of each choice.
+      mask: array of the shape of `logits`, True where a value is legal.
     """
 
     def __init__(self, logits: ArrayLike, num_values: Sequence[int], mask: ArrayLike | None = None):
         num_values = [int(n) for n in num_values]
         if jnp.shape(logits)[-1:] != (sum(num_values),):
             raise ShapeError(
-                f"MultiCategorical: 'logits' must have {sum(num_values)} values on the last axis, the sum of {num_values}, "
-                f"but has shape {jnp.shape(logits)}."
+                f"MultiCategorical: 'logits' must have {sum(num_values)} values on the last axis, "
+                f"the sum of {num_values}, but has shape {jnp.shape(logits)}."
             )
-        choices = jnp.split(
-            _masked("MultiCategorical", logits, mask),
-            [sum(num_values[:d]) for d in range(1, len(num_values))],
-            axis=-1,
-        )
-        # Padded to the largest with values that are illegal.
+        # Choice d begins where the values of all earlier choices end.
+        starts = [sum(num_values[:d]) for d in range(1, len(num_values))]
+        choices = jnp.split(_masked("MultiCategorical", logits, mask), starts, axis=-1)
+        # All choices are padded with illegal values to the size of the largest, `[..., D, A]`.
         padded = [_pad_last(choice, max(num_values)) for choice in choices]
         super().__init__(
             distrax.Categorical(logits=jnp.stack(padded, axis=-2)), reinterpreted_batch_ndims=1
@@ -179,16 +192,17 @@ class MultiCategorical(_Broadcasting, distrax.Independent):
 
 
 class Bernoulli(_Broadcasting, distrax.Independent):
-    """N independent bits, each 1 with probability `sigmoid(logits)`: actions `[..., N]` of a `MultiBinary` space.
+    """N independent bits, for actions `[..., N]` of a `MultiBinary` space.
 
     Args:
-      logits: `[..., N]`.
+      logits: `[..., N]` logits. A bit is 1 with probability `sigmoid(logits)`.
       mask: `[..., N]`, True where 1 is legal.
     """
 
     def __init__(self, logits: ArrayLike, mask: ArrayLike | None = None):
         logits = _masked("Bernoulli", logits, mask)
-        # As a choice of two: the gradients of distrax's Bernoulli are NaN where a logit is -inf.
+        # A choice of two values, because the gradients of distrax's Bernoulli are NaN where a logit
+        # is -inf.
         super().__init__(
             distrax.Categorical(logits=jnp.stack([jnp.zeros_like(logits), logits], axis=-1)),
             reinterpreted_batch_ndims=1,
@@ -196,11 +210,11 @@ class Bernoulli(_Broadcasting, distrax.Independent):
 
 
 class DiagonalGaussian(_Broadcasting, distrax.Independent):
-    """A real vector whose dimensions are independent, `N(mean, diag(std^2))`.
+    """A Gaussian with independent dimensions, `N(mean, diag(std^2))`.
 
     Args:
-      mean: `[..., D]`.
-      std: standard deviation: `[..., D]`, `[D]` or a scalar.
+      mean: `[..., D]` means.
+      std: standard deviation, `[..., D]`, `[D]` or a scalar.
     """
 
     def __init__(self, mean: ArrayLike, std: ArrayLike):
@@ -208,7 +222,10 @@ class DiagonalGaussian(_Broadcasting, distrax.Independent):
         super().__init__(distrax.Normal(self.loc, self.scale), reinterpreted_batch_ndims=1)
 
     def kl_divergence(self, other_dist: distrax.Distribution, **kwargs):
-        """KL divergence to `other_dist`; to a `DiagonalGaussian`, without loss of digits where the two are nearly the same."""
+        """Return the KL divergence to `other_dist`.
+
+        It is precise for another `DiagonalGaussian` that is nearly the same.
+        """
         if not isinstance(other_dist, DiagonalGaussian):
             return super().kl_divergence(other_dist, **kwargs)
         return multivariate_normal_kl_divergence(
@@ -217,22 +234,23 @@ class DiagonalGaussian(_Broadcasting, distrax.Independent):
 
 
 class TanhGaussian(distrax.Distribution):
-    """A Gaussian squashed into the bounds of a `Box`, `low + (high - low) * (tanh(u) + 1) / 2` with `u ~ N(mean, diag(std^2))`.
+    """A Gaussian that tanh squashes into the bounds of a `Box`.
 
-    See "Soft Actor-Critic: Off-Policy Maximum Entropy Deep Reinforcement Learning with a Stochastic
+    The action is `low + (high - low) * (tanh(u) + 1) / 2` with `u ~ N(mean, diag(std^2))`. See
+    "Soft Actor-Critic: Off-Policy Maximum Entropy Deep Reinforcement Learning with a Stochastic
     Actor" by Haarnoja et al. (2018, https://arxiv.org/abs/1801.01290, appendix C).
 
-    `sample_and_log_prob` computes the log-probability from `u` itself, where it is accurate
-    everywhere. From the action alone, digits are lost near a bound, and at a bound all of them:
-    `log_prob` counts such an action as the nearest number inside. To learn later from an action of
-    which the log-probability matters, store `u`: draw it from `DiagonalGaussian(mean, std)`, act by
-    `squash(u)`, and use `log_prob_pre_tanh(u)`.
+    `sample_and_log_prob` computes the log-probability from `u` itself, which is precise everywhere.
+    The action alone has less precision near a bound, and none at a bound, where `log_prob` uses the
+    nearest number inside the bounds instead. If a later update needs a precise log-probability,
+    store `u`: sample it from `DiagonalGaussian(mean, std)`, act with `squash(u)`, and use
+    `log_prob_pre_tanh(u)`.
 
     Args:
-      mean: `[..., D]`, of `u`.
-      std: standard deviation of `u`: `[..., D]`, `[D]` or a scalar.
-      low: smallest action, finite: `[D]` or a scalar.
-      high: largest action.
+      mean: `[..., D]` mean of `u`.
+      std: standard deviation of `u`, `[..., D]`, `[D]` or a scalar.
+      low: smallest action, finite, `[D]` or a scalar.
+      high: largest action, finite, `[D]` or a scalar.
     """
 
     def __init__(
@@ -242,16 +260,18 @@ class TanhGaussian(distrax.Distribution):
         for name, bound in (("low", low), ("high", high)):
             if jnp.shape(bound) not in ((), self.event_shape):
                 raise ShapeError(
-                    f"TanhGaussian: {name!r} must have shape {self.event_shape} or be a scalar, but has {jnp.shape(bound)}."
+                    f"TanhGaussian: {name!r} must have shape {self.event_shape} or be a scalar, "
+                    f"but has {jnp.shape(bound)}."
                 )
         if not any(isinstance(bound, Tracer) for bound in (low, high)):
             with jax.ensure_compile_time_eval():
                 width = jnp.subtract(high, low)
                 if not jnp.all((width > 0) & jnp.isfinite(width)):
                     raise ValueError(
-                        f"TanhGaussian: 'low' must be below 'high', and both finite, but they are {low} and {high}."
+                        f"TanhGaussian: 'low' must be below 'high', and both finite, but they are "
+                        f"{low} and {high}."
                     )
-        # In the shape of the mean, so that `jax.vmap` may return one.
+        # Both have the shape of the mean, so that `jax.vmap` can return a policy.
         self.low, self.high = (
             jnp.broadcast_to(jnp.asarray(x, self.pre_tanh_mean.dtype), jnp.shape(mean))
             for x in (low, high)
@@ -259,41 +279,46 @@ class TanhGaussian(distrax.Distribution):
 
     @property
     def event_shape(self) -> tuple[int, ...]:
-        """`(D,)`."""
+        """The shape of an action, `(D,)`."""
         return self.pre_tanh_mean.shape[-1:]
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """The leading axes."""
+        """The leading axes of the mean."""
         return self.pre_tanh_mean.shape[:-1]
 
     def squash(self, u: ArrayLike) -> jax.Array:
-        """The action of a value before the tanh."""
+        """Return the action for a value before the tanh."""
         return squash(*jnp.broadcast_arrays(u, self.low, self.high))
 
     def log_prob_pre_tanh(self, u: ArrayLike) -> jax.Array:
-        """Log-density of the action `squash(u)`."""
+        """Return the log-density of the action `squash(u)`."""
         u, mean, std = jnp.broadcast_arrays(u, self.pre_tanh_mean, self.pre_tanh_std)
         return self._log_prob((u - mean) / std, u)
 
     def log_prob(self, value: ArrayLike) -> jax.Array:
-        """Log-density of the action `value`; one at or beyond a bound counts as the nearest number inside, and has gradient zero."""
+        """Return the log-density of the action `value`.
+
+        An action at or beyond a bound is treated as the nearest number inside the bounds, with
+        gradient zero.
+        """
         return self.log_prob_pre_tanh(
             unsquash(*jnp.broadcast_arrays(jnp.asarray(value, self.low.dtype), self.low, self.high))
         )
 
     def mode(self) -> jax.Array:
-        """The squashed mean: the median of each dimension.
+        """Return the squashed mean, which is the median of each dimension.
 
         The density itself may be largest at a bound.
         """
         return self.squash(self.pre_tanh_mean)
 
     def entropy(self) -> jax.Array:
-        """Entropy in nats, exact but for rounding."""
+        """Return the entropy in nats, up to rounding errors."""
         mean, std = self.pre_tanh_mean, self.pre_tanh_std
-        # E log(1 - tanh(u)^2) = 2 log 2 - 2 E|u| - 2 E log(1 + exp(-2 |u|)): the first expectation
-        # has a closed form, and what the other is of vanishes away from 0.
+        # E log(1 - tanh(u)^2) = 2 log 2 - 2 E|u| - 2 E log(1 + exp(-2 |u|)). The first expectation
+        # has a closed form. The second is computed by quadrature near 0, because its integrand
+        # vanishes elsewhere.
         z = jnp.clip(mean / std, -20, 20)
         mean_size = 2 * std * jax.scipy.stats.norm.pdf(z) + mean * jax.lax.erf(z / math.sqrt(2))
         remainder = _half_line(mean, std) + _half_line(-mean, std)
@@ -301,7 +326,11 @@ class TanhGaussian(distrax.Distribution):
         return jnp.sum(0.5 * math.log(2 * math.pi * math.e) + jnp.log(std) + slope, axis=-1)
 
     def kl_divergence(self, other_dist: distrax.Distribution, **kwargs):
-        """KL divergence to `other_dist`, a `TanhGaussian`: that before the tanh, which changes nothing. NaN if their bounds differ."""
+        """Return the KL divergence to `other_dist`.
+
+        The KL to another `TanhGaussian` is the KL of the Gaussians before the tanh, or NaN if the
+        bounds differ.
+        """
         if not isinstance(other_dist, TanhGaussian):
             return super().kl_divergence(other_dist, **kwargs)
         kl = multivariate_normal_kl_divergence(
@@ -326,7 +355,7 @@ class TanhGaussian(distrax.Distribution):
         return jnp.sum(log_prob - log_slope(u, low, high), axis=-1)
 
 
-# Fejér's first quadrature rule on [-1, 1].
+# Fejér's first quadrature rule on [-1, 1] with 32 nodes.
 _ANGLES = [(k + 0.5) * math.pi / 32 for k in range(32)]
 _NODES = [math.cos(angle) for angle in _ANGLES]
 _WEIGHTS = [
@@ -336,7 +365,11 @@ _WEIGHTS = [
 
 
 def _half_line(mean, std):
-    """`E[log(1 + exp(-2 u)); u > 0]` for `u ~ N(mean, std^2)`, by quadrature where neither factor vanishes; error below 1e-8."""
+    """Return `E[log(1 + exp(-2 u)); u > 0]` for `u ~ N(mean, std^2)`, with an error below 1e-8.
+
+    The quadrature covers the interval in which neither factor of the integrand vanishes.
+    """
+    # The interval of z = (u - mean) / std, `[..., 1]`, and the nodes in it, `[..., 32]`.
     first, last = (jnp.clip((u - mean) / std, -6, 6)[..., None] for u in (0, 9))
     nodes, weights = (
         jnp.expand_dims(jnp.asarray(x, mean.dtype), range(mean.ndim)) for x in (_NODES, _WEIGHTS)
@@ -362,12 +395,13 @@ def _pad_last(x, size):
 
 
 def _mean_and_std(name, mean, std):
-    """The two, checked, in one dtype and one shape."""
+    """Check mean and standard deviation, and return them with one dtype and one shape."""
     values_of(name, mean=mean)
     shape = jnp.shape(mean)
     if jnp.shape(std) not in ((), shape[-1:], shape):
         raise ShapeError(
-            f"{name}: 'std' must have shape {shape} or {shape[-1:]}, or be a scalar, but has shape {jnp.shape(std)}."
+            f"{name}: 'std' must have shape {shape} or {shape[-1:]}, or be a scalar, but has shape "
+            f"{jnp.shape(std)}."
         )
     mean, std = floats(mean=mean, std=std)
     return mean, jnp.broadcast_to(std, shape)

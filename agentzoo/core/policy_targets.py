@@ -1,8 +1,8 @@
-"""Targets for a policy, sampled and weighed, and their distillation into a distribution.
+"""Sampled and weighted targets for a policy, and the loss that distils them into a distribution.
 
-Distributions are whatever has `sample(seed=..., sample_shape=...)`, `log_prob` and `batch_shape`:
-those of `core`, of distrax, or your own. Samples come first: S samples of a distribution with batch
-shape `[...]` are `[S, ...]`.
+A distribution is any object with `sample(seed=..., sample_shape=...)`, `log_prob` and
+`batch_shape`, from `core`, distrax, or your own code. The axis of samples comes first: S samples of
+a distribution with batch shape `[...]` are `[S, ...]`.
 """
 
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ __all__ = [
 
 
 class PolicyTarget(NamedTuple):
-    """Actions, and how much the probability of each should rise.
+    """Actions and their weights in a distillation loss.
 
     Attributes:
       actions: `[S, ...]`, or `[S, ..., D]` if an action is a vector.
@@ -43,13 +43,16 @@ class PolicyTarget(NamedTuple):
 def constant_policy_targets(
     distribution: Any, rng_key: jax.Array, num_samples: int, weights_scale: ArrayLike = 1.0
 ) -> PolicyTarget:
-    """Samples targets that all weigh the same; distilling those of a uniform distribution keeps a policy from becoming certain.
+    """Sample targets that all have the same weight.
+
+    Distilling targets sampled from a uniform distribution keeps a policy from becoming
+    deterministic.
 
     Args:
-      distribution: what is sampled from, with batch shape `[...]`.
-      rng_key: consumed by `distribution.sample(seed=rng_key, sample_shape=(num_samples,))`.
-      num_samples: the number S of samples.
-      weights_scale: the weight of each sample, a scalar.
+      distribution: distribution with batch shape `[...]` to sample from.
+      rng_key: key for `distribution.sample(seed=rng_key, sample_shape=(num_samples,))`.
+      num_samples: number S of samples.
+      weights_scale: weight of each sample, a scalar.
 
     Returns:
       Targets with actions and weights of `[S, ...]`.
@@ -65,13 +68,13 @@ def constant_policy_targets(
 def zero_policy_targets(
     distribution: Any, rng_key: jax.Array, num_samples: int, weights_scale: ArrayLike = 0.0
 ) -> PolicyTarget:
-    """`constant_policy_targets` that weigh nothing, to fill in where there are none.
+    """Sample targets with weight 0, as placeholders where there are no targets.
 
     Args:
-      distribution: what is sampled from, with batch shape `[...]`.
+      distribution: distribution with batch shape `[...]` to sample from.
       rng_key: as for `constant_policy_targets`.
-      num_samples: the number S of samples.
-      weights_scale: the weight of each sample, a scalar.
+      num_samples: number S of samples.
+      weights_scale: weight of each sample, a scalar.
 
     Returns:
       Targets with actions and weights of `[S, ...]`.
@@ -85,16 +88,16 @@ def sampled_policy_distillation_loss(
     stop_target_gradients: bool = True,
     reduction: Reduction = "mean",
 ) -> jax.Array:
-    """Cross-entropy of sampled targets, `-mean(weights * distribution.log_prob(actions))`.
+    """Return the cross-entropy of sampled targets, `-mean(weights * log_prob(actions))`.
 
     See "Muesli: Combining Improvements in Policy Optimization" by Hessel et al. (2021,
-    https://arxiv.org/abs/2104.06159), where the actions are sampled from a prior policy and the
+    https://arxiv.org/abs/2104.06159). There, the actions are sampled from a prior policy, and the
     weights are their exponentiated, clipped advantages.
 
     Args:
-      distribution: the policy to be trained, with batch shape `[...]`.
+      distribution: policy to train, with batch shape `[...]`.
       policy_targets: actions and weights of `[S, ...]`.
-      stop_target_gradients: whether actions and weights count as constants.
+      stop_target_gradients: whether actions and weights are constants for the gradient.
       reduction: "mean", "masked_mean", "sum" or "none".
 
     Returns:
@@ -103,11 +106,8 @@ def sampled_policy_distillation_loss(
     Raises:
       ShapeError: if the weights do not have the shape of the log-probabilities.
     """
-    python_values(
-        "sampled_policy_distillation_loss",
-        stop_target_gradients=stop_target_gradients,
-        reduction=reduction,
-    )
+    name = "sampled_policy_distillation_loss"
+    python_values(name, stop_target_gradients=stop_target_gradients, reduction=reduction)
     sample_actions, weights = policy_targets
     log_probs, weights = floats(
         log_probs=distribution.log_prob(stop_gradient_if(stop_target_gradients, sample_actions)),
@@ -115,7 +115,7 @@ def sampled_policy_distillation_loss(
     )
     if log_probs.shape != weights.shape:
         raise ShapeError(
-            f"sampled_policy_distillation_loss: 'policy_targets.weights' must have the shape of the log-probabilities of the actions, "
-            f"{log_probs.shape}, but has shape {weights.shape}."
+            f"{name}: 'policy_targets.weights' must have the shape of the log-probabilities of the "
+            f"actions, {log_probs.shape}, but has shape {weights.shape}."
         )
-    return reduce_loss("sampled_policy_distillation_loss", -log_probs, weights, reduction)
+    return reduce_loss(name, -log_probs, weights, reduction)

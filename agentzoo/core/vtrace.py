@@ -1,15 +1,16 @@
-"""V-trace: off-policy errors of state values, and advantages for an actor whose data were made by an older policy.
+"""V-trace: errors of state values, and advantages, from data that an older policy collected.
 
-Time is axis 0: arguments are `[T]`, or `[T, B]` for a batch of trajectories, all of the same shape;
-rewards, discounts, ratios and lambdas may also be scalars. Targets are constants for the gradient
-unless `stop_target_gradients=False`.
+Time is axis 0: arguments are `[T]`, or `[T, B]` for a batch of trajectories, and all have the same
+shape. Rewards, discounts, ratios and lambdas may also be scalars. Targets are constants for the
+gradient unless `stop_target_gradients=False`.
 
-`sample_mask` is false for a step that never happened: all its results are 0, and the step before it
-bootstraps from its own `v_t`, so that nothing flows through a masked step. Where an episode is
-truncated within a trajectory, `v_t` is the value of the true successor and lambda is 0. See
-"IMPALA: Scalable Distributed Deep-RL with Importance Weighted Actor-Learner Architectures" by
-Espeholt et al. (https://arxiv.org/abs/1802.01561), and for the leaky form "A Self-Tuning
-Actor-Critic Algorithm" by Zahavy et al. (https://arxiv.org/abs/2002.12928).
+`sample_mask` is False for a step that never happened. All results of that step are 0, and the step
+before it bootstraps from its own `v_t`, so nothing flows through a masked step. Where an episode is
+truncated within a trajectory, `v_t` must be the value of the true successor, and lambda must be 0.
+
+See "IMPALA: Scalable Distributed Deep-RL with Importance Weighted Actor-Learner Architectures" by
+Espeholt et al. (2018, https://arxiv.org/abs/1802.01561). The leaky form is from "A Self-Tuning
+Actor-Critic Algorithm" by Zahavy et al. (2020, https://arxiv.org/abs/2002.12928).
 """
 
 from typing import NamedTuple
@@ -37,7 +38,13 @@ __all__ = [
 
 
 class VTraceOutput(NamedTuple):
-    """What a V-trace actor-critic learns from, each `[T, ...]`."""
+    """Targets of a V-trace actor-critic, each `[T, ...]`.
+
+    Attributes:
+      errors: errors of the values, for the loss of the critic.
+      pg_advantage: advantages, for the policy gradient.
+      q_estimate: estimated values of the actions taken.
+    """
 
     errors: jax.Array
     pg_advantage: jax.Array
@@ -59,26 +66,31 @@ def leaky_vtrace(
     *,
     alpha: ArrayLike | None = None,
 ) -> jax.Array:
-    """V-trace errors with weights between clipped and plain importance ratios.
+    """Return V-trace errors with weights between clipped and plain importance ratios.
 
-    `error_t = rho_t * delta_t + discount_t * lambda_t * c_t * error_{t+1}` with `delta_t = r_t +
-    discount_t * v_t - v_tm1`. The weights are `rho_t = alpha * min(clip_rho_threshold, rho_tm1) +
-    (1 - alpha) * rho_tm1`, and `c_t` the same with a threshold of 1. See Zahavy et al., section 3
-    ("leaky V-trace").
+    The errors are computed backwards in time::
+
+        delta_t = r_t + discount_t * v_t - v_tm1
+        rho_t = alpha * min(clip_rho_threshold, rho_tm1) + (1 - alpha) * rho_tm1
+        c_t = alpha * min(1, rho_tm1) + (1 - alpha) * rho_tm1
+        error_t = rho_t * delta_t + discount_t * lambda_t * c_t * error_{t+1}
+
+    See Zahavy et al., section 3 ("leaky V-trace").
 
     Args:
-      v_tm1: `[T, ...]` values of the states that steps start from.
-      v_t: `[T, ...]` values of their successors.
+      v_tm1: `[T, ...]` values of the states in which the steps start.
+      v_t: `[T, ...]` values of the successor states.
       r_t: `[T, ...]` rewards.
-      discount_t: `[T, ...]` discounts, gamma times 0 at a termination.
-      rho_tm1: `[T, ...]` ratios of target to behaviour probability of the action that a step starts
-        with.
-      alpha_: scalar; 1 is V-trace, 0 plain importance sampling.
+      discount_t: `[T, ...]` discounts: gamma, or 0 at a termination.
+      rho_tm1: `[T, ...]` ratios of the probabilities of the actions taken under the target policy
+        and the behaviour policy.
+      alpha_: scalar. 1 gives V-trace, and 0 gives plain importance sampling.
       lambda_: `[T, ...]` or scalar mixing parameters.
-      clip_rho_threshold: scalar.
-      stop_target_gradients: whether the targets, `error + v_tm1`, count as constants.
-      sample_mask: `[T, ...]` whether the step happened.
-      alpha: another name of `alpha_`.
+      clip_rho_threshold: largest `rho_t`, a scalar.
+      stop_target_gradients: whether the targets, `error + v_tm1`, are constants for the
+        gradient.
+      sample_mask: `[T, ...]` whether the step happened; None if all steps happened.
+      alpha: another name for `alpha_`.
 
     Returns:
       `[T, ...]` errors.
@@ -113,22 +125,28 @@ def vtrace(
     stop_target_gradients: bool = True,
     sample_mask: ArrayLike | None = None,
 ) -> jax.Array:
-    """V-trace errors, `error_t = rho_t * delta_t + discount_t * lambda_t * c_t * error_{t+1}`.
+    """Return V-trace errors, `rho_t * delta_t + discount_t * lambda_t * c_t * error_{t+1}`.
 
-    `delta_t = r_t + discount_t * v_t - v_tm1`, `rho_t = min(clip_rho_threshold, rho_tm1)` and `c_t
-    = min(1, rho_tm1)`. See Espeholt et al., section 4.1 (remark 2 for lambda).
+    Here::
+
+        delta_t = r_t + discount_t * v_t - v_tm1
+        rho_t = min(clip_rho_threshold, rho_tm1)
+        c_t = min(1, rho_tm1)
+
+    See Espeholt et al., section 4.1 (remark 2 for lambda).
 
     Args:
-      v_tm1: `[T, ...]` values of the states that steps start from.
-      v_t: `[T, ...]` values of their successors.
+      v_tm1: `[T, ...]` values of the states in which the steps start.
+      v_t: `[T, ...]` values of the successor states.
       r_t: `[T, ...]` rewards.
-      discount_t: `[T, ...]` discounts, gamma times 0 at a termination.
-      rho_tm1: `[T, ...]` ratios of target to behaviour probability of the action that a step starts
-        with.
+      discount_t: `[T, ...]` discounts: gamma, or 0 at a termination.
+      rho_tm1: `[T, ...]` ratios of the probabilities of the actions taken under the target policy
+        and the behaviour policy.
       lambda_: `[T, ...]` or scalar mixing parameters.
-      clip_rho_threshold: scalar.
-      stop_target_gradients: whether the targets, `error + v_tm1`, count as constants.
-      sample_mask: `[T, ...]` whether the step happened.
+      clip_rho_threshold: largest `rho_t`, a scalar.
+      stop_target_gradients: whether the targets, `error + v_tm1`, are constants for the
+        gradient.
+      sample_mask: `[T, ...]` whether the step happened; None if all steps happened.
 
     Returns:
       `[T, ...]` errors.
@@ -165,26 +183,31 @@ def leaky_vtrace_td_error_and_advantage(
     *,
     alpha_: ArrayLike | None = None,
 ) -> VTraceOutput:
-    """Errors of `leaky_vtrace`, and the advantages `rho_t * (q_t - v_tm1)` that go with them in the policy gradient.
+    """Return the errors of `leaky_vtrace` and the advantages of its policy gradient.
 
-    `q_t = r_t + discount_t * ((1 - lambda_t) * v_t + lambda_t * target_{t+1})` with `target_t =
-    v_tm1 + error_t`, and `v_t` alone at the last step. `rho_t` is clipped as in `leaky_vtrace`, at
+    The advantages are `rho_t * (q_t - v_tm1)`, with::
+
+        target_t = v_tm1 + error_t
+        q_t = r_t + discount_t * ((1 - lambda_t) * v_t + lambda_t * target_{t+1})
+
+    At the last step, `v_t` replaces the target. `rho_t` is clipped as in `leaky_vtrace`, at
     `clip_pg_rho_threshold`. See Espeholt et al., section 4.2.
 
     Args:
-      v_tm1: `[T, ...]` values of the states that steps start from.
-      v_t: `[T, ...]` values of their successors.
+      v_tm1: `[T, ...]` values of the states in which the steps start.
+      v_t: `[T, ...]` values of the successor states.
       r_t: `[T, ...]` rewards.
-      discount_t: `[T, ...]` discounts, gamma times 0 at a termination.
-      rho_tm1: `[T, ...]` ratios of target to behaviour probability of the action that a step starts
-        with.
-      alpha: scalar; 1 is V-trace, 0 plain importance sampling.
+      discount_t: `[T, ...]` discounts: gamma, or 0 at a termination.
+      rho_tm1: `[T, ...]` ratios of the probabilities of the actions taken under the target policy
+        and the behaviour policy.
+      alpha: scalar. 1 gives V-trace, and 0 gives plain importance sampling.
       lambda_: `[T, ...]` or scalar mixing parameters.
-      clip_rho_threshold: scalar, for the errors.
-      clip_pg_rho_threshold: scalar, for the advantages.
-      stop_target_gradients: whether targets, advantages and action values count as constants.
-      sample_mask: `[T, ...]` whether the step happened.
-      alpha_: another name of `alpha`.
+      clip_rho_threshold: largest `rho_t` in the errors, a scalar.
+      clip_pg_rho_threshold: largest `rho_t` in the advantages, a scalar.
+      stop_target_gradients: whether targets, advantages and action values are constants for
+        the gradient.
+      sample_mask: `[T, ...]` whether the step happened; None if all steps happened.
+      alpha_: another name for `alpha`.
 
     Returns:
       Errors, advantages and estimated action values.
@@ -203,8 +226,8 @@ def leaky_vtrace_td_error_and_advantage(
     options = {
         "clip_rho_threshold": clip_rho_threshold,
         "clip_pg_rho_threshold": clip_pg_rho_threshold,
+        "alpha": alpha if alpha_ is None else alpha_,
     }
-    options["alpha"] = alpha if alpha_ is None else alpha_
     return _vtrace(
         "leaky_vtrace_td_error_and_advantage", steps, sample_mask, stop_target_gradients, **options
     )
@@ -223,24 +246,29 @@ def vtrace_td_error_and_advantage(
     stop_target_gradients: bool = True,
     sample_mask: ArrayLike | None = None,
 ) -> VTraceOutput:
-    """Errors of `vtrace`, and the advantages `rho_t * (q_t - v_tm1)` that go with them in the policy gradient.
+    """Return the errors of `vtrace` and the advantages of its policy gradient.
 
-    `q_t = r_t + discount_t * ((1 - lambda_t) * v_t + lambda_t * target_{t+1})` with `target_t =
-    v_tm1 + error_t`, and `v_t` alone at the last step; `rho_t = min(clip_pg_rho_threshold,
-    rho_tm1)`. See Espeholt et al., section 4.2.
+    The advantages are `rho_t * (q_t - v_tm1)`, with::
+
+        rho_t = min(clip_pg_rho_threshold, rho_tm1)
+        target_t = v_tm1 + error_t
+        q_t = r_t + discount_t * ((1 - lambda_t) * v_t + lambda_t * target_{t+1})
+
+    At the last step, `v_t` replaces the target. See Espeholt et al., section 4.2.
 
     Args:
-      v_tm1: `[T, ...]` values of the states that steps start from.
-      v_t: `[T, ...]` values of their successors.
+      v_tm1: `[T, ...]` values of the states in which the steps start.
+      v_t: `[T, ...]` values of the successor states.
       r_t: `[T, ...]` rewards.
-      discount_t: `[T, ...]` discounts, gamma times 0 at a termination.
-      rho_tm1: `[T, ...]` ratios of target to behaviour probability of the action that a step starts
-        with.
+      discount_t: `[T, ...]` discounts: gamma, or 0 at a termination.
+      rho_tm1: `[T, ...]` ratios of the probabilities of the actions taken under the target policy
+        and the behaviour policy.
       lambda_: `[T, ...]` or scalar mixing parameters.
-      clip_rho_threshold: scalar, for the errors.
-      clip_pg_rho_threshold: scalar, for the advantages.
-      stop_target_gradients: whether targets, advantages and action values count as constants.
-      sample_mask: `[T, ...]` whether the step happened.
+      clip_rho_threshold: largest `rho_t` in the errors, a scalar.
+      clip_pg_rho_threshold: largest `rho_t` in the advantages, a scalar.
+      stop_target_gradients: whether targets, advantages and action values are constants for
+        the gradient.
+      sample_mask: `[T, ...]` whether the step happened; None if all steps happened.
 
     Returns:
       Errors, advantages and estimated action values.
@@ -274,6 +302,18 @@ def _vtrace(
     clip_pg_rho_threshold: ArrayLike = 1.0,
     alpha: ArrayLike | None = None,
 ) -> VTraceOutput:
+    """Compute all outputs.
+
+    Args:
+      operator_name: name for the error messages.
+      steps: arguments `[T, ...]` or scalars, in the order `v_tm1`, `v_t`, `r_t`, `discount_t`,
+        `rho_tm1`, `lambda_`.
+      sample_mask: `[T, ...]` or None.
+      stop: whether the targets are constants for the gradient.
+      clip_rho_threshold: scalar.
+      clip_pg_rho_threshold: scalar.
+      alpha: scalar; None means 1.
+    """
     shape = over_time(operator_name, **steps, sample_mask=sample_mask)
     thresholds = {
         "clip_rho_threshold": clip_rho_threshold,
@@ -298,7 +338,7 @@ def _vtrace(
         step, jnp.zeros(shape[1:], delta_t.dtype), delta_t, discount_t, lambda_ * weight(1.0)
     )
 
-    # Behind a step stands the next one's target; behind the last, the value of its successor.
+    # Each step needs the target of the next step. The last step has only its successor's value.
     v_t = jnp.broadcast_to(v_t, shape)
     target_t = jnp.concatenate([(errors + v_tm1)[1:], v_t[-1:]])
     q_estimate = r_t + discount_t * ((1 - lambda_) * v_t + lambda_ * target_t)

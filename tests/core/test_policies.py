@@ -47,7 +47,7 @@ def log_softmax(x):
 @pytest.mark.parametrize("name", MAKE)
 @jax.numpy_rank_promotion("raise")
 def test_interface(name):
-    """What every policy must do: shapes, agreement of its methods with each other, and itself as a pytree."""
+    """Every policy has the right shapes and consistent methods, and is a pytree."""
     policy, event = MAKE[name](), EVENTS.get(name, ())
     assert isinstance(policy, distrax.Distribution)
     assert policy.event_shape == event and policy.batch_shape == (6,)
@@ -411,7 +411,7 @@ def test_tanh_gaussian_reaches_its_bounds():
 
 
 def test_tanh_gaussian_reparametrised_gradient():
-    """Samples and their log-probabilities move with the parameters as finite differences of float64 say."""
+    """Gradients of samples and log-probabilities agree with finite differences in float64."""
     mean, std = np.array([0.3, -1.2]), np.array([0.5, 1.5])
     noise = np.asarray(jax.random.normal(KEY, (1, 2))[0], np.float64)
 

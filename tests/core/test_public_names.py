@@ -1,4 +1,4 @@
-"""`agentzoo.core` has every public name of RLax 0.1.9, with the same arguments in the same order."""
+"""`agentzoo.core` has every public name of RLax 0.1.9, with the same arguments."""
 
 import importlib
 import inspect
@@ -69,7 +69,7 @@ def test_each_name_is_listed_once_and_found_and_documented():
 
 
 def described(documentation, name):
-    """Whether a docstring describes an argument, in a list or in a formula, or says where to look."""
+    """Whether a docstring describes an argument, in a list or a formula, or says where to look."""
     elsewhere = "see there" in documentation or "for the arguments" in documentation
     return elsewhere or re.search(
         rf"^ +\*?\*?{name}: |`[^`]*\b{name}\b[^`]*`", documentation, flags=re.MULTILINE

@@ -1,4 +1,4 @@
-"""The ways in which RLax's own examples call its functions: online learning, replay, sequences, and PopArt."""
+"""Call functions as RLax's own examples do: online learning, replay, sequences, and PopArt."""
 
 import functools
 

@@ -269,7 +269,7 @@ def test_thresholds_are_scalars():
 
 @pytest.mark.parametrize("log_rho", [100.0, -100.0, np.inf, -np.inf])
 def test_extreme_importance_ratios(log_rho):
-    """A ratio that overflows counts as the threshold, and one that vanishes leaves nothing to learn."""
+    """An infinite ratio counts as the threshold, and a ratio of 0 leaves nothing to learn."""
     v = np.zeros(3, np.float32)
     result = vtrace_td_error_and_advantage(v, v, v + 1, v + 0.9, jnp.exp(v + log_rho))
     for x in (result.errors, result.pg_advantage):
