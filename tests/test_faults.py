@@ -356,7 +356,7 @@ def test_a_good_model_of_a_run_stays():
     agent = make("DQN", "CartPole-v1", log_dir="runs").learn(50, progress_bar=False)
     before = (agent.run_dir / "model.safetensors").read_bytes()
     bad = agentzoo.DQN.load(agent.run_dir / "model", "CartPole-v1", learning_rate=1e38)
-    bad.run_dir = agent.run_dir
+    bad.trainer.log.folder = agent.run_dir
     with pytest.raises(TrainingError):
         bad.learn(200, progress_bar=False, reset_num_timesteps=False)
     assert (agent.run_dir / "model.safetensors").read_bytes() == before
