@@ -11,7 +11,7 @@ else
   BIN := $(VENV)/bin
 endif
 
-.PHONY: train test quick lint types docs check format
+.PHONY: train test quick lint types docs check format stubs
 
 train: $(VENV)/installed
 	$(BIN)/agentzoo train dqn --env $(ENV) --steps $(STEPS)
@@ -38,6 +38,9 @@ check: test lint types docs
 format: $(VENV)/developing
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+stubs: $(VENV)/developing
+	$(BIN)/python scripts/stubs.py
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -15,7 +15,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import agentzoo
 from agentzoo import ConfigurationError, evaluate_policy, learn_together
-from agentzoo.algos.loading import ALGORITHMS
+from agentzoo.algos import ALGORITHMS
 from agentzoo.checkpoint import all_finite
 from agentzoo.envs import Step, checking, make_envs
 from agentzoo.types import InvalidStep, TrainingError
@@ -219,7 +219,7 @@ def test_integers_with_bounds_beyond_32_bits_are_taken_as_floats():
         make_envs(lambda: Scripted(spaces.Discrete(3, start=2**40)))
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS.values())
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("runner", ["host", "threads"])
 @pytest.mark.parametrize(
     "wrong", [dict(reward=np.nan), dict(obs=np.array([np.nan], np.float32))], ids=["reward", "obs"]
@@ -265,7 +265,7 @@ class Broken:
 BROKEN = {kind: Broken(kind) for kind in ("reward", "obs")}
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS.values())
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("kind", BROKEN)
 def test_compiled_training_ends_with_wrong_data(algorithm, kind):
     expected = None
@@ -291,7 +291,7 @@ def network_without_a_gradient(obs):
     return jnp.sqrt(x - x)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS.values())
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("runner", RUNNERS)
 def test_what_is_learned_has_to_be_finite(algorithm, runner):
     options = dict(network=network_without_a_gradient, activation="tanh")
@@ -341,7 +341,7 @@ def test_a_good_model_of_a_run_stays():
     agent = make("DQN", "CartPole-v1", log_dir="runs").learn(50, progress_bar=False)
     before = (agent.run_dir / "model.safetensors").read_bytes()
     bad = agentzoo.DQN.load(agent.run_dir / "model", "CartPole-v1", learning_rate=1e38)
-    bad.run_dir = agent.run_dir
+    bad.trainer.log.folder = agent.run_dir
     with pytest.raises(TrainingError):
         bad.learn(200, progress_bar=False, reset_num_timesteps=False)
     assert (agent.run_dir / "model.safetensors").read_bytes() == before
@@ -360,7 +360,7 @@ def test_of_agents_that_learn_together_the_faulty_one_is_named():
     )
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS.values())
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("runner", RUNNERS)
 def test_no_nan_is_computed(algorithm, runner):
     """With `JAX_DEBUG_NANS=1`, JAX stops at the first NaN that a program returns."""
