@@ -68,7 +68,7 @@ MAY_IMPORT = {
         *("jax", "numpy", "callbacks", "checkpoint", "config", "envs", "logging", "progress"),
         *("runners", "sharding", "types", "training"),
     },
-    "evaluation": {"gymnasium", "jax", "numpy", "envs", "types"},
+    "evaluation": {"gymnasium", "numpy", "envs", "types"},
     "progress": {"tqdm"},
     "callbacks": {"numpy", "tqdm", "envs", "evaluation", "progress", "types", "callbacks"},
     "checkpoint": {"jax", "numpy", "ml_dtypes", "safetensors", "elements", "types", "checkpoint"},
