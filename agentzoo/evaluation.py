@@ -38,6 +38,12 @@ class Episodes(NamedTuple):
     lengths: list[int]
     infos: list[dict[str, Any]]
 
+    def append(self, reward: float, length: int, info: dict[str, Any]) -> None:
+        """Add an episode."""
+        self.rewards.append(reward)
+        self.lengths.append(length)
+        self.infos.append(info)
+
 
 def evaluate_policy(
     model: Predictor,
@@ -149,10 +155,7 @@ def run_episodes(
     state, episode_start = None, np.ones(num_envs, bool)
     while (finished < wanted).any():
         actions, state = model.predict(
-            obs,
-            state=state,
-            episode_start=episode_start,
-            deterministic=deterministic,
+            obs, state=state, episode_start=episode_start, deterministic=deterministic
         )
         envs.step(np.asarray(actions) - offset, out, 0)
         rewards += out.r_t[0] * out.mask[0]
@@ -160,9 +163,7 @@ def run_episodes(
         finals = envs.pop_finals() if out.last_t[0].any() else {}
         for n in np.flatnonzero(out.last_t[0]).tolist():
             if finished[n] < wanted[n]:
-                episodes.rewards.append(float(rewards[n]))
-                episodes.lengths.append(int(lengths[n]))
-                episodes.infos.append(finals.get((0, n), {}))
+                episodes.append(float(rewards[n]), int(lengths[n]), finals.get((0, n), {}))
                 finished[n] += 1
             rewards[n], lengths[n] = 0.0, 0
         # Row 1 holds the observations from which the next actions are chosen. The next step writes
