@@ -1,228 +1,204 @@
-"""Hyperparameters: schedules, ranges, checks, and their form in JSON.
+"""Making, checking and storing configs, and the numbers in them that compiled programs take.
 
-An algorithm's config is a frozen dataclass of plain values. A range is written beside the type:
-`gamma: Annotated[float, Range(0, 1)] = 0.99`.
+`agentzoo.hyperparameters` says how a config class is written.
+
+The checks are our own, because those of pydantic and typeguard do not fit: users may write
+`buffer_size=1e6` and `net_arch=[64, 64]`, but `double_q=1` is a mistake.
 """
 
 import dataclasses
+import difflib
 import functools
-import types
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args, get_origin
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 
 from agentzoo import keywords
+from agentzoo.hyperparameters import (
+    FRACTION,
+    POSITIVE,
+    TRACED,
+    Hyperparameter,
+    Linear,
+    Range,
+    Schedule,
+    hyperparameters,
+    options_of,
+    value_at,
+)
 from agentzoo.types import Array, ConfigurationError
+
+__all__ = [
+    "FRACTION",
+    "POSITIVE",
+    "TRACED",
+    "Hyperparameter",
+    "Linear",
+    "Range",
+    "Schedule",
+    "from_json",
+    "hyperparameters",
+    "integer",
+    "is_function",
+    "make_config",
+    "numbers_of",
+    "structure_of",
+    "to_json",
+    "value_at",
+    "with_numbers",
+]
 
 Config = TypeVar("Config")
 
 
-@dataclasses.dataclass(frozen=True)
-class Linear:
-    """A schedule that goes in a straight line from `start` to `end` over a run.
-
-    Each cycle has the value of the step at which it began: the first one has `start`, and the last
-    one not quite `end`.
-
-    Attributes:
-      start: the value at the beginning.
-      end: the value at the end.
-    """
-
-    start: float
-    end: float = 0.0
-
-    def __call__(self, remaining: Array) -> Array:
-        """The value when `remaining` (from 1 to 0) of the run is left."""
-        return self.end + (self.start - self.end) * remaining
-
-
-@dataclasses.dataclass(frozen=True)
-class Range:
-    """Bounds of a number; an open bound is not allowed itself."""
-
-    low: float = float("-inf")
-    high: float = float("inf")
-    open_low: bool = False
-
-    def allows(self, value: float) -> bool:
-        """Whether a number lies within the bounds."""
-        return (self.low < value if self.open_low else self.low <= value) and value <= self.high
-
-    def __str__(self) -> str:
-        low = f"above {self.low:g}" if self.open_low else f"at least {self.low:g}"
-        if self.high == float("inf"):
-            return low
-        return f"{low} and at most {self.high:g}"
-
-
-POSITIVE = Range(0, open_low=True)
-FRACTION = Range(0, 1)
-
-
-class Traced:
-    """Marks an integer hyperparameter that compiled programs take as an argument.
-
-    Floats are always arguments. An integer is one only if it decides neither a shape nor a branch.
-    """
-
-
-TRACED = Traced()
-
-Schedule = float | Linear | Callable[[Array], Array]
-"""A number, or a function of the remaining progress (1 to 0): `Linear`, or your own on JAX scalars."""
-
-
-def value_at(schedule: Schedule, remaining: Array) -> Any:
-    """The value of a schedule when `remaining` of the run is left."""
-    return schedule(remaining) if callable(schedule) else schedule
-
-
 def integer(name: str, value: Any, least: int = 0) -> int:
-    """An argument that counts something, as a Python integer; NumPy's integers and 1e6 serve, too.
+    """Return an argument that counts something as a Python integer.
+
+    NumPy's integers and floats such as 1e6 are accepted.
 
     Raises:
-      ConfigurationError: if the value is no integer, or is below `least`.
+      ConfigurationError: if the value is not an integer, or is below `least`.
     """
     number = _convert(int, value)
-    if not _is_a(number, int) or number < least:
-        raise ConfigurationError(f"{name}={value!r}; expected an integer of at least {least}.")
+    _check(Hyperparameter(name, int, dataclasses.MISSING, range=Range(least)), number)
     return number
 
 
 def make_config(cls: type[Config], values: Mapping[str, Any], others: Iterable[str] = ()) -> Config:
-    """Builds a config from hyperparameters by name, and checks it.
+    """Build a config from hyperparameters by name, and check it.
 
     Args:
-      cls: the config's class.
-      values: of hyperparameters by name; the others keep their defaults.
-      others: names that a user may have meant by an unknown one, beside those of hyperparameters.
+      cls: the class of the config.
+      values: hyperparameters by name. The others keep their defaults.
+      others: names of other arguments, which a user may have meant by an unknown name.
 
     Raises:
       ConfigurationError: if a name is unknown, or a value has the wrong type or is out of range.
     """
-    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    where, known = cls.__name__.removesuffix("Config"), [*names, *others]
+    known = hyperparameters(cls)
+    names = [*known]
+    where = cls.__name__.removesuffix("Config")
     unknown = [
-        keywords.unknown(where, name, value, known, names)
+        keywords.unknown(where, name, value, [*names, *others], names)
         for name, value in values.items()
-        if name not in names
+        if name not in known
     ]
     if unknown:
         raise ConfigurationError(" ".join(map(str, unknown)))
-    hints = get_type_hints(cls, include_extras=True)
-    config = cls(**{name: _convert(hints[name], value) for name, value in values.items()})
-    for name in names:
-        _check(name, hints[name], getattr(config, name))
+    config = cls(**{name: _convert(known[name].type, value) for name, value in values.items()})
+    for one in known.values():
+        _check(one, getattr(config, one.name))
     return config
 
 
 def _convert(hint: Any, value: Any) -> Any:
-    """Lists become tuples and NumPy scalars numbers, and integral floats (1e6) serve where an integer is asked for."""
+    """Convert a value that is meant for a type, such as a list for a tuple or 1e6 for an integer.
+
+    Values that do not fit the type are returned as they are.
+    """
     if hasattr(value, "item") and getattr(value, "shape", None) == ():
         value = value.item()
-    kind = _plain(hint)
-    kinds = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
-    if int in kinds and float not in kinds and isinstance(value, float) and value.is_integer():
+    options = options_of(hint)
+    if float in options and _is_a(value, int):
+        return float(value)
+    if int in options and float not in options and isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, Linear):
         return Linear(_convert(float, value.start), _convert(float, value.end))
-    items: Any = (
-        value if isinstance(value, list | tuple) or len(getattr(value, "shape", ())) == 1 else None
-    )
-    of_tuple = next((option for option in kinds if get_origin(option) is tuple), None)
-    if of_tuple is not None and items is not None:
-        return tuple(_convert(get_args(of_tuple)[0], item) for item in items)
+    for option in options:
+        if get_origin(option) is tuple and _is_sequence(value):
+            items = cast(Iterable[Any], value)
+            return tuple(_convert(get_args(option)[0], item) for item in items)
     return value
 
 
-def _plain(hint: Any) -> Any:
-    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, list | tuple) or len(getattr(value, "shape", ())) == 1
 
 
-def _check(name: str, hint: Any, value: Any) -> None:
-    kind = _plain(hint)
-    if not _is_a(value, kind):
-        raise ConfigurationError(
-            f"{name}={value!r} has the wrong type; expected {_describe(kind)}."
-        )
-    ranges = (
-        [extra for extra in get_args(hint)[1:] if isinstance(extra, Range)]
-        if get_origin(hint) is Annotated
-        else []
-    )
-    if isinstance(value, Linear):  # it may end on an open bound, such as a learning rate on 0
-        numbers = [value.start]
-        if any(not (allowed.low <= value.end <= allowed.high) for allowed in ranges):
+def _check(about: Hyperparameter, value: Any) -> None:
+    """Raise `ConfigurationError` unless a hyperparameter may have this value."""
+    given = f"{about.name}={value!r}"
+    if not _is_a(value, about.type):
+        if all(
+            get_origin(option) is Literal or option is type(None)
+            for option in options_of(about.type)
+        ):
+            raise ConfigurationError(f"{given} is unknown. {_advice(about, value)}")
+        raise ConfigurationError(f"{given} has the wrong type. Choose {about.expected}.")
+    if isinstance(value, Linear):
+        # The end may be an open bound: a learning rate may fall to 0.
+        ends = dataclasses.replace(about.range, open_low=False)
+        if value.start not in about.range or value.end not in ends:
             raise ConfigurationError(
-                f"{name}={value!r} is out of range; expected a start {ranges[0]} and an end within the same bounds."
+                f"{given} is out of range. Choose a start {about.range} and an end {ends}."
             )
-    else:
-        numbers = [
-            n
-            for n in (value if isinstance(value, tuple) else (value,))
-            if isinstance(n, int | float)
-        ]
-    for allowed in ranges:
-        for number in numbers:
-            if not allowed.allows(number):
-                raise ConfigurationError(f"{name}={value!r} is out of range; expected {allowed}.")
+        return
+    numbers = cast(tuple[Any, ...], value) if isinstance(value, tuple) else (value,)
+    if any(_is_a(number, float) and number not in about.range for number in numbers):
+        raise ConfigurationError(f"{given} is out of range. Choose {about.expected}.")
 
 
-def _is_a(value: Any, kind: Any) -> bool:
-    if get_origin(kind) in (Union, types.UnionType):
-        return any(_is_a(value, option) for option in get_args(kind))
+def _advice(about: Hyperparameter, value: Any) -> str:
+    """What to write instead of a word that is not one of the choices."""
+    words = [word for option in options_of(about.type) for word in get_args(option)]
+    close = difflib.get_close_matches(str(value).lower(), words, n=1)
+    guess = f"Did you mean {close[0]!r}? " if close else ""
+    return f"{guess}Choose {about.expected}."
+
+
+def _is_a(value: Any, hint: Any) -> bool:
+    """Whether a value has a type. Integers are numbers, and booleans are not."""
+    return any(_is_option(value, option) for option in options_of(hint))
+
+
+def _is_option(value: Any, kind: Any) -> bool:
     if get_origin(kind) is tuple:
-        return isinstance(value, tuple) and all(_is_a(item, get_args(kind)[0]) for item in value)
+        items = cast(tuple[Any, ...], value) if isinstance(value, tuple) else None
+        return items is not None and all(_is_a(item, get_args(kind)[0]) for item in items)
+    if get_origin(kind) is Literal:
+        return any(type(value) is type(word) and value == word for word in get_args(kind))
     if get_origin(kind) is Callable:
         return callable(value)
-    if kind is None or kind is type(None):
-        return value is None
     if isinstance(value, bool):
-        return kind is bool
-    return isinstance(value, (int, float) if kind is float else kind)
+        return kind in (bool, Any)
+    origin = get_origin(kind) or kind  # such as `dict` of `dict[str, int]`
+    return (
+        isinstance(value, (int, float) if kind is float else origin) if _is_class(origin) else True
+    )
 
 
-def _describe(kind: Any) -> str:
-    if get_origin(kind) in (Union, types.UnionType):
-        return " or ".join(_describe(option) for option in get_args(kind))
-    names = {
-        float: "a number",
-        int: "an integer",
-        bool: "True or False",
-        str: "a string",
-        type(None): "None",
-        Linear: "Linear(start, end)",
-    }
-    if get_origin(kind) is tuple:
-        return f"a tuple of {'strings' if get_args(kind)[0] is str else 'integers'}"
-    return names.get(kind, "a function of the remaining progress")
+def _is_class(kind: Any) -> bool:
+    return isinstance(kind, type)
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """A config as plain JSON.
+    """Return a config as plain JSON.
 
-    A function cannot be written: only its name is, and `from_json` asks for it.
+    A function cannot be written: only its name is, and `from_json` asks for the function.
     """
 
-    def plain(value):
+    def plain(value: Any) -> Any:
         if isinstance(value, Linear):
             return {"linear": [value.start, value.end]}
-        return (
-            {"function": getattr(value, "__name__", type(value).__name__)}
-            if callable(value)
-            else value
-        )
+        if callable(value):
+            return {"function": getattr(value, "__name__", type(value).__name__)}
+        return value
 
     return {field.name: plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
 def is_function(value: Any) -> bool:
-    """Whether `to_json` wrote this value for a function."""
+    """Return whether `to_json` wrote this value for a function."""
     return isinstance(value, dict) and "linear" not in value
+
+
+def _is_linear(value: Any) -> bool:
+    return isinstance(value, dict) and "linear" in value
 
 
 def from_json(
@@ -231,24 +207,28 @@ def from_json(
     replaced: Mapping[str, Any],
     others: Iterable[str] = (),
 ) -> Config:
-    """The config that `to_json` wrote, with some values replaced; `others` as for `make_config`.
+    """Return the config that `to_json` wrote, with some values replaced.
+
+    Args:
+      cls: the class of the config.
+      data: what `to_json` returned.
+      replaced: hyperparameters that replace those in `data`.
+      others: as for `make_config`.
 
     Raises:
-      ConfigurationError: if a value was a function of the user's and is not among the replaced
-        ones.
+      ConfigurationError: if a value was a user's function and is not replaced, or a replaced value
+        is not allowed.
     """
-    values = {}
+    values: dict[str, Any] = {}
     for name, value in data.items():
         if name in replaced:
             continue
-        if isinstance(value, dict) and "linear" in value:
-            value = Linear(*value["linear"])
-        elif is_function(value):
+        if is_function(value):
             raise ConfigurationError(
-                f"The hyperparameter {name!r} was your function {value.get('function')!r}, which is not stored in the file (no code is); "
-                f"pass it again: load(path, {name}=...)."
+                f"The hyperparameter {name!r} was your function {value.get('function')!r}, which "
+                f"the file does not hold. Pass it again: load(path, {name}=...)."
             )
-        values[name] = value
+        values[name] = Linear(*value["linear"]) if _is_linear(value) else value
     return make_config(cls, {**values, **replaced}, others)
 
 
@@ -260,7 +240,7 @@ def structure_of(config: Config) -> Config:
     return _replace_numbers(config, lambda kind, index: kind(0))
 
 
-def numbers_of(config: Any) -> np.ndarray:
+def numbers_of(config: Any) -> npt.NDArray[np.int32]:
     """Return the hyperparameters that compiled programs take, as an int32 vector `[P]`.
 
     Floats are stored by the bits of their float32 value, since float32 could not hold every
@@ -299,18 +279,17 @@ class _Number(NamedTuple):
 
 
 @functools.cache
-def _number_fields(cls: type) -> dict[str, tuple[type, bool]]:
+def _number_fields(cls: type[Any]) -> dict[str, tuple[type, bool]]:
     """Return the fields of a config class that may hold numbers which programs take.
 
     Each has the kind of its numbers, float or int, and whether it may be a schedule.
     """
     fields: dict[str, tuple[type, bool]] = {}
-    for name, hint in get_type_hints(cls, include_extras=True).items():
-        kind = _plain(hint)
-        options = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+    for name, about in hyperparameters(cls).items():
+        options = options_of(about.type)
         if float in options:
             fields[name] = (float, Linear in options)
-        elif get_origin(hint) is Annotated and TRACED in get_args(hint)[1:]:
+        elif about.traced:
             fields[name] = (int, False)
     return fields
 
@@ -322,11 +301,11 @@ def _numbers(config: Any) -> list[_Number]:
     so that constants and linear schedules share their programs.
     """
     numbers: list[_Number] = []
-    for name, (kind, is_schedule) in _number_fields(type(config)).items():
+    for name, (kind, is_schedule) in _number_fields(config.__class__).items():
         value = getattr(config, name)
         if isinstance(value, Linear):
             numbers += [_Number(name, kind, value.start), _Number(name, kind, value.end)]
-        elif isinstance(value, int | float) and not isinstance(value, bool):
+        elif _is_a(value, float):
             numbers += [_Number(name, kind, value)] * (2 if is_schedule else 1)
     return numbers
 
@@ -336,5 +315,6 @@ def _replace_numbers(config: Config, make: Callable[[type, int], Any]) -> Config
     made: dict[str, list[Any]] = {}
     for index, number in enumerate(_numbers(config)):
         made.setdefault(number.name, []).append(make(number.kind, index))
+    values: dict[str, Any]
     values = {name: new[0] if len(new) == 1 else Linear(*new) for name, new in made.items()}
-    return dataclasses.replace(config, **values)  # type: ignore[type-var]
+    return dataclasses.replace(cast(Any, config), **values)

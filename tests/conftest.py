@@ -1,33 +1,97 @@
+"""What all tests share: the settings of JAX, compiled programs, a Ray cluster, and an order."""
+
 import os
+import shutil
+import tempfile
+from pathlib import Path
 
 import jax
 import pytest
 
 from agentzoo.runners.ray_actors import connect
 
-# Most of the tests' time goes into compiling what runs for milliseconds: this takes a third of the
-# time. It has to be set before JAX runs its first program. A flag that XLA does not know ends the
-# process.
+# Compilation takes most of the tests' time, and the compiled programs run for milliseconds. These
+# flags halve the time of compilation. They must be set before JAX runs its first program. XLA ends
+# the process if it does not know a flag.
 if jax.__version_info__ < (0, 11):
-    flags = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
+    os.environ["XLA_FLAGS"] = " ".join([
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_cpu_use_fusion_emitters=false",
+        "--xla_backend_optimization_level=0",
+        "--xla_cpu_parallel_codegen_split_count=1",
+    ])  # fmt: skip
+# `JAX_PLATFORMS=cuda python -m pytest tests/core` tests the operators on a GPU.
+jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
+# Tests of several devices use all of them. All other tests use the first one.
+jax.config.update("jax_num_cpu_devices", 4)
+
+# The processes of a test run share the programs that they compile: the workers of pytest-xdist, and
+# the Python processes that some tests start. All of them inherit the environment.
+CACHE = "JAX_COMPILATION_CACHE_DIR"
+if own_cache := CACHE not in os.environ:
+    os.environ[CACHE] = tempfile.mkdtemp(prefix="agentzoo-tests-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
+jax.config.update("jax_compilation_cache_dir", os.environ[CACHE])
 jax.config.update(
-    "jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu")
-)  # JAX_PLATFORMS=cuda python -m pytest tests/core
-jax.config.update(
-    "jax_num_cpu_devices", 4
-)  # of which all tests but those of several devices use the first
+    "jax_persistent_cache_min_compile_time_secs",
+    float(os.environ.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")),
+)
+
+# Files that take longest. They begin first, so that no worker waits long for another in the end.
+LONG = (
+    "test_runners",
+    "test_x64",
+    "test_observations",
+    "test_dqn",
+    "test_faults",
+)
+
+
+def pytest_unconfigure():
+    """Remove the compiled programs, in the process that made the folder."""
+    if own_cache:
+        shutil.rmtree(os.environ[CACHE], ignore_errors=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Run the tests of a file in one process, which then compiles the programs that they share.
+
+    Tests of the group "ray" share a Ray cluster, and run in one process whatever their files.
+    """
+
+    def rank(item):
+        if item.get_closest_marker("xdist_group"):
+            return -1
+        name = Path(item.path).stem
+        return LONG.index(name) if name in LONG else len(LONG)
+
+    items.sort(key=rank)
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_of_one_file():
+    """Free the compiled programs of a test file, which take hundreds of megabytes."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(autouse=True)
 def _in_own_folder(tmp_path, monkeypatch):
-    """Nothing that a test writes lands in the project."""
+    """Run each test in an empty folder, so that no test writes into the project."""
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(scope="session")
 def cluster():
-    """One of Ray, as ours begins it; to begin it takes as long as a test, so that tests with it are of the same `xdist_group`."""
+    """A Ray cluster, begun as agentzoo begins one.
+
+    It takes as long as a test to begin. Tests that use it belong to the `xdist_group` "ray", so
+    that one process begins one cluster for all of them.
+    """
     ray = pytest.importorskip("ray")
     try:
         connect()
@@ -39,8 +103,3 @@ def cluster():
         raise
     yield
     ray.shutdown()
-
-
-def pytest_collection_modifyitems(items):
-    """Tests that one process has to run one after the other come first, so that the others do not wait for it in the end."""
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)

@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import gymnasium as gym
-import jax
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -13,44 +12,13 @@ from gymnasium import spaces
 import agentzoo
 from agentzoo import DQN, ConfigurationError, Linear, callbacks, evaluate_policy
 from tests import probes
-
-FAST = dict(
-    learning_rate=1e-3,
-    learning_starts=20,
-    train_freq=4,
-    gradient_steps=1,
-    n_steps=1,
-    net_arch=(16,),
-    buffer_size=1_000,
-    batch_size=8,
-)
-
-
-def agent(**kwargs):
-    return DQN("CartPole-v1", **{**FAST, **kwargs})
-
-
-def leaves(agent):
-    return jax.tree.leaves(
-        jax.device_get(
-            agent.trainer.run._replace(
-                key=jax.random.key_data(agent.trainer.run.key),
-                learner_state=agent.learner_state._replace(key=()),
-            )
-        )
-    )
-
-
-def assert_same_state(a, b):
-    for x, y in zip(leaves(a), leaves(b), strict=True):
-        np.testing.assert_array_equal(x, y)
-
+from tests.agents import FAST, assert_same, cart_pole
 
 # learn
 
 
 def test_learn_counts_environment_steps_and_goes_on():
-    a = agent(n_envs=2)
+    a = cart_pole(n_envs=2)
     assert a.learn(1e2, progress_bar=False) is a
     assert a.num_timesteps == 104  # whole cycles of 2 x 4 steps
     a.learn(8, progress_bar=False, reset_num_timesteps=False)
@@ -60,23 +28,23 @@ def test_learn_counts_environment_steps_and_goes_on():
 
 
 def test_learning_in_two_parts_is_learning_in_one():
-    whole = agent(exploration_fraction=0.0).learn(200, progress_bar=False)
+    whole = cart_pole(exploration_fraction=0.0).learn(200, progress_bar=False)
     parts = (
-        agent(exploration_fraction=0.0)
+        cart_pole(exploration_fraction=0.0)
         .learn(100, progress_bar=False)
         .learn(100, progress_bar=False, reset_num_timesteps=False)
     )
-    assert_same_state(whole, parts)
+    assert_same(whole, parts)
 
 
 @pytest.mark.parametrize("total", [0, -5, float("nan"), float("inf"), 1e12, "1e5"])
 def test_bad_budgets_are_refused(total):
     with pytest.raises(ConfigurationError, match="total_timesteps"):
-        agent().learn(total)
+        cart_pole().learn(total)
 
 
 def test_a_refused_run_leaves_the_last_one_as_it_was():
-    a = agent().learn(40, progress_bar=False)
+    a = cart_pole().learn(40, progress_bar=False)
     for arguments in (dict(total_timesteps=8, callback=3), dict(total_timesteps=8, log_interval=0)):
         with pytest.raises(ConfigurationError):
             a.learn(**arguments)
@@ -108,7 +76,7 @@ def test_what_was_learned_survives_an_environment_that_fails(tmp_path):
 
 
 def test_an_interrupt_waits_for_the_end_of_the_cycle():
-    a = agent()
+    a = cart_pole()
 
     def press(_):
         signal.raise_signal(signal.SIGINT)
@@ -130,7 +98,7 @@ def test_an_interrupt_that_is_ignored_stays_ignored():
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         assert (
-            agent()
+            cart_pole()
             .learn(40, progress_bar=False, callback=lambda _: signal.raise_signal(signal.SIGINT))
             .num_timesteps
             == 40
@@ -143,7 +111,7 @@ def test_an_interrupt_that_is_ignored_stays_ignored():
 
 
 def test_predict_batched_or_not_and_sb3s_way():
-    a = agent()
+    a = cart_pole()
     action, state = a.predict(np.zeros(4), deterministic=True)
     assert np.shape(action) == () and state is None and a.spec.action_space.contains(action)
     actions, _ = a.predict(
@@ -158,7 +126,7 @@ def test_predict_batched_or_not_and_sb3s_way():
 
 def test_predict_names_what_does_not_fit():
     with pytest.raises(ConfigurationError, match=r"shape \(3,\); expected \(4,\)"):
-        agent().predict(np.zeros(3))
+        cart_pole().predict(np.zeros(3))
 
 
 def test_actions_come_back_as_the_environment_takes_them():
@@ -174,7 +142,7 @@ def test_actions_come_back_as_the_environment_takes_them():
 
 
 def test_set_env():
-    a = agent()
+    a = cart_pole()
     a.set_env(gym.make("CartPole-v1"))
     a.learn(40, progress_bar=False)
     assert a.env_id == "CartPole-v1"
@@ -205,25 +173,25 @@ def test_set_env_of_a_function_that_makes_vector_environments():
         (lambda: DQN("CartPole-v1", learnin_rate=1), "Did you mean 'learning_rate'"),
         (
             lambda: DQN("CartPole-v1", gamma=1.5),
-            "gamma=1.5 is out of range; expected at least 0 and at most 1",
+            "gamma=1.5 is out of range. Choose a number from 0 to 1",
         ),
         (
             lambda: DQN("CartPole-v1", batch_size=0),
-            "batch_size=0 is out of range; expected at least 1",
+            "batch_size=0 is out of range. Choose an integer of at least 1",
         ),
         (
             lambda: DQN("CartPole-v1", learning_rate=-1.0),
-            "learning_rate=-1.0 is out of range; expected above 0",
+            "learning_rate=-1.0 is out of range. Choose a number above 0",
         ),
-        (lambda: DQN("CartPole-v1", learning_rate=Linear(1e-3, -1.0)), "expected a start above 0"),
+        (lambda: DQN("CartPole-v1", learning_rate=Linear(1e-3, -1.0)), "Choose a start above 0"),
         (
             lambda: DQN("CartPole-v1", batch_size=3.5),
-            "batch_size=3.5 has the wrong type; expected an integer",
+            "batch_size=3.5 has the wrong type. Choose an integer",
         ),
-        (lambda: DQN("CartPole-v1", double_q=1), "expected True or False"),
-        (lambda: DQN("CartPole-v1", net_arch=(64, "a")), "expected a tuple of integers"),
+        (lambda: DQN("CartPole-v1", double_q=1), "Choose True or False"),
+        (lambda: DQN("CartPole-v1", net_arch=(64, "a")), "Choose a tuple of integers"),
         (lambda: DQN("CartPole-v1", gradient_steps=0), "gradient_steps=0"),
-        (lambda: DQN("CartPole-v1", activation="softplus"), "choose one of relu"),
+        (lambda: DQN("CartPole-v1", activation="softplus"), "Choose 'relu'"),
         (lambda: DQN("CartPole-v1", buffer_size=3, train_freq=4), "buffer_size=3"),
         (lambda: DQN("CartPole-v1", runner="cloud"), "runner='cloud' is unknown"),
         (lambda: DQN("CartPole-v1", preset="large"), "no preset 'large'"),
@@ -248,7 +216,10 @@ def test_numbers_in_other_guises_are_taken():
 
 
 def test_import_is_lazy_and_complete():
-    code = "import sys, agentzoo; assert 'jax' not in sys.modules; [getattr(agentzoo, n) for n in agentzoo.__all__]; agentzoo.core.q_learning"
+    code = (
+        "import sys, agentzoo; assert 'jax' not in sys.modules; "
+        "[getattr(agentzoo, n) for n in agentzoo.__all__]; agentzoo.core.q_learning"
+    )
     # tensorflow-probability, which distrax brings, uses a part of JAX that is going away.
     warnings = ["-W", "error", "-W", "ignore:jax.core.pytype_aval_mappings:DeprecationWarning"]
     subprocess.run(

@@ -12,18 +12,8 @@ import agentzoo
 from agentzoo import DQN, ConfigurationError, callbacks, evaluate_policy
 from agentzoo.logging import Logger
 from tests import probes
+from tests.agents import CATCH, FAST, cart_pole
 
-CATCH = "agentzoo/Catch-v0"
-FAST = dict(
-    learning_rate=1e-3,
-    learning_starts=20,
-    train_freq=4,
-    gradient_steps=1,
-    n_steps=1,
-    net_arch=(16,),
-    buffer_size=1_000,
-    batch_size=8,
-)
 OFF_POLICY = dict(
     learning_starts=24,
     train_freq=16,
@@ -44,10 +34,6 @@ SETTINGS = {
 
 RAY = [pytest.mark.xdist_group("ray")]
 Quiet = functools.partial(callbacks.EvalCallback, verbose=0)
-
-
-def agent(**kwargs):
-    return DQN("CartPole-v1", **{**FAST, **kwargs})
 
 
 def test_order_of_calls():
@@ -73,7 +59,7 @@ def test_order_of_calls():
         def _on_training_end(self):
             calls.append("end")
 
-    agent().learn(100, [Watch()], progress_bar=False)
+    cart_pole().learn(100, [Watch()], progress_bar=False)
     assert calls == [
         "init",
         "start",
@@ -90,32 +76,36 @@ def test_order_of_calls():
 def test_plain_functions():
     seen = []
     until_12 = lambda a: seen.append(a.num_timesteps) or a.num_timesteps < 12  # noqa: E731
-    agent().learn(100, until_12, progress_bar=False)
+    cart_pole().learn(100, until_12, progress_bar=False)
     assert seen == [4, 8, 12]
     seen.clear()
     two = lambda locals_, globals_: seen.append(locals_["self"].num_timesteps)  # noqa: E731
-    agent().learn(8, two, progress_bar=False)
+    cart_pole().learn(8, two, progress_bar=False)
     assert seen == [4, 8]
     seen.clear()
-    agent().learn(8, lambda agent, into=seen: into.append(agent.num_timesteps), progress_bar=False)
+    cart_pole().learn(
+        8, lambda agent, into=seen: into.append(agent.num_timesteps), progress_bar=False
+    )
     assert seen == [4, 8]
     with pytest.raises(ConfigurationError, match="one argument, the agent, or two"):
-        agent().learn(8, lambda a, b, c: None)
+        cart_pole().learn(8, lambda a, b, c: None)
     with pytest.raises(
         ConfigurationError, match=r"callback is the class EvalCallback. Pass .* EvalCallback\(...\)"
     ):
-        agent().learn(8, callbacks.EvalCallback)
+        cart_pole().learn(8, callbacks.EvalCallback)
     with pytest.raises(ConfigurationError, match="eval_freq='10' is no period"):
         callbacks.EvalCallback("CartPole-v1", eval_freq="10")
     with pytest.raises(ConfigurationError, match="callback is of type int"):
-        agent().learn(8, 3)
+        cart_pole().learn(8, 3)
 
 
 def test_every_n_timesteps_and_checkpoints(tmp_path):
     seen = []
     every = callbacks.EveryNTimesteps(50, lambda a: seen.append(a.num_timesteps))
     checkpoints = callbacks.CheckpointCallback(100, tmp_path, save_replay_buffer=True)
-    agent().learn(200, [every, checkpoints, callbacks.LogEveryNTimesteps(100)], progress_bar=False)
+    cart_pole().learn(
+        200, [every, checkpoints, callbacks.LogEveryNTimesteps(100)], progress_bar=False
+    )
     assert seen == [52, 100, 152, 200]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "rl_model_100_steps.safetensors",
@@ -152,7 +142,7 @@ def test_stopping_without_improvement_and_after_episodes():
     a.learn(5_000, callbacks.StopTrainingOnMaxEpisodes(6), progress_bar=False)
     assert a.num_timesteps == 24
     with pytest.raises(ConfigurationError, match="must be given to an EvalCallback"):
-        agent().learn(8, callbacks.StopTrainingOnRewardThreshold(1), progress_bar=False)
+        cart_pole().learn(8, callbacks.StopTrainingOnRewardThreshold(1), progress_bar=False)
 
 
 def every_kind(kind=callbacks.BaseCallback):
@@ -339,7 +329,7 @@ def test_a_new_run_begins_its_counts_anew():
             return True
 
     inner, outer = Count(), Count()
-    a, given = agent(), [outer, callbacks.EveryNTimesteps(8, inner)]
+    a, given = cart_pole(), [outer, callbacks.EveryNTimesteps(8, inner)]
     for reset, calls in ((True, 4), (True, 4), (False, 8)):
         a.learn(16, given, progress_bar=False, reset_num_timesteps=reset)
         assert (outer.n_calls, inner.n_calls) == (calls, calls // 2)
@@ -396,7 +386,7 @@ def test_records_in_every_form(tmp_path):
             assert log.name_to_value["a/mean"] == 10
             return True
 
-    agent(log_dir=tmp_path).learn(4, Records(), progress_bar=False)
+    cart_pole(log_dir=tmp_path).learn(4, Records(), progress_bar=False)
     (folder,) = tmp_path.iterdir()
     with open(folder / "progress.csv") as file:
         row = next(csv.DictReader(file))

@@ -15,7 +15,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 import agentzoo
 from agentzoo import use_compilation_cache
-from agentzoo.algos.loading import ALGORITHMS
+from agentzoo.algos import ALGORITHMS
 from agentzoo.cli import main
 from tests import probes
 
@@ -32,7 +32,15 @@ def _cache_of_its_own(tmp_path, monkeypatch):
     compilation_cache.reset_cache()
 
 
-def test_compiled_programs_are_kept(tmp_path):
+@pytest.fixture
+def no_cache(monkeypatch):
+    """JAX keeps no compiled programs, as in a process that a user starts."""
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
+
+
+def test_compiled_programs_are_kept(tmp_path, no_cache):
     found = []
 
     def listen(event, **_):
@@ -52,7 +60,7 @@ def test_compiled_programs_are_kept(tmp_path):
     assert any(found)
 
 
-def test_train_evaluate_and_record(tmp_path, capsys, monkeypatch):
+def test_train_evaluate_and_record(tmp_path, capsys, monkeypatch, no_cache):
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     main(
         [
@@ -74,7 +82,7 @@ def test_train_evaluate_and_record(tmp_path, capsys, monkeypatch):
     )
     out = capsys.readouterr().out
     assert any((tmp_path / "caches" / "agentzoo").iterdir())
-    assert "Saved in runs/DQN_CartPole-v1_1" in out and "Mean return of 2 fresh episodes" in out
+    assert "Saved in runs/DQN_CartPole-v1_1" in out and "of 2 evaluation episodes" in out
     config = json.loads((tmp_path / "runs" / "DQN_CartPole-v1_1" / "config.json").read_text())[
         "hyperparameters"
     ]
@@ -89,14 +97,14 @@ def test_train_evaluate_and_record(tmp_path, capsys, monkeypatch):
     assert len(list((tmp_path / "runs" / "DQN_CartPole-v1_1" / "videos").glob("*.mp4"))) == 2
 
 
-def test_help_is_made_from_the_comments_of_the_config(capsys):
+def test_help_is_made_from_the_config(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["train", "dqn", "--help"])
     out = " ".join(capsys.readouterr().out.replace("│", "").split())
     assert (
         stop.value.code == 0
         and "--target-update-interval" in out
-        and "Steps between two updates of the target network." in out
+        and "Environment steps between two updates of the target network." in out
     )
     for command in (["--help"], ["train", "--help"], ["eval", "--help"], ["video", "--help"]):
         with pytest.raises(SystemExit) as stop:
@@ -162,28 +170,40 @@ def test_an_option_beside_a_preset_wins(tmp_path):
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("train dqm --env CartPole-v1", "no algorithm 'dqm' in agentzoo; did you mean DQN?"),
-        ("train qr-dqn --env CartPole-v1", "did you mean QRDQN?"),
+        ("train dqm --env CartPole-v1", "no algorithm 'dqm' in agentzoo. Did you mean DQN?"),
+        ("train qr-dqn --env CartPole-v1", "Did you mean QRDQN?"),
         (
             "train --env CartPole-v1 dqn",
-            "The algorithm comes before --env: write agentzoo train {dqn,",
+            "The option --env stands where the algorithm belongs. Write agentzoo train {dqn,",
         ),
         ("train dqn --env CartPoll-v1", "did you mean 'CartPole-v1'"),
         ("train dqn --env CartPole-v1 --gamma 3", "gamma=3.0 is out of range"),
         ("train dqn --env CartPole-v1 --preset big", "no preset 'big'"),
         ("train dqn --env CartPole-v1 --preset=big", "no preset 'big'"),
-        ("train dqn --env CartPole-v1 --steps 0", "--steps 0; expected"),
-        ("train dqn --env CartPole-v1 --steps=-5", "--steps -5; expected"),
-        ("train dqn --env CartPole-v1 --steps nan", "--steps nan; expected"),
-        ("train dqn --env CartPole-v1 --n-envs -1", "n_envs=-1; expected an integer of at least 1"),
-        ("train dqn --env CartPole-v1 --seed -1", "seed=-1; expected an integer of at least 0"),
-        ("train dqn --env CartPole-v1 --eval-episodes -1", "--eval-episodes -1; expected"),
+        ("train dqn --env CartPole-v1 --steps 0", "--steps 0 is out of range"),
+        ("train dqn --env CartPole-v1 --steps=-5", "--steps -5 is out of range"),
+        ("train dqn --env CartPole-v1 --steps nan", "--steps nan is out of range"),
+        (
+            "train dqn --env CartPole-v1 --n-envs -1",
+            "n_envs=-1 is out of range",
+        ),
+        (
+            "train dqn --env CartPole-v1 --seed -1",
+            "seed=-1 is out of range",
+        ),
+        (
+            "train dqn --env CartPole-v1 --eval-episodes -1",
+            "--eval-episodes -1 is too small",
+        ),
         ("train dqn --env CartPole-v1 --log-dir a_file", "The folder a_file cannot be made"),
-        ("train dqn --env CartPole-v1 --env-kwargs fast", "--env-kwargs fast; expected key:value"),
+        (
+            "train dqn --env CartPole-v1 --env-kwargs fast",
+            "--env-kwargs fast is not a pair",
+        ),
         ("train dqn --env CartPole-v1 --env-kwargs n:{[]:1}", "unexpected keyword argument 'n'"),
         (
             "train dqn --env CartPole-v1 --n-timesteps 100",
-            "There is no option --n-timesteps; write --steps",
+            "There is no option --n-timesteps. Write --steps",
         ),
         ("train dqn --env CartPole-v1 --env-kwargs fast:1", "unexpected keyword argument 'fast'"),
         (
@@ -195,10 +215,10 @@ def test_an_option_beside_a_preset_wins(tmp_path):
         ("train sac --env HalfCheetah-v3", "The newest version is 'HalfCheetah-v5'."),
         ("train dqn --env a+b", "Malformed environment ID"),
         ("eval nowhere", "no saved agent at nowhere"),
-        ("eval nowhere --episodes 0", "--episodes 0; expected at least 1"),
-        ("eval nowhere --seed -1", "--seed -1; expected at least 0"),
+        ("eval nowhere --episodes 0", "--episodes 0 is too small. Choose at least 1"),
+        ("eval nowhere --seed -1", "--seed -1 is too small. Choose at least 0"),
         ("video nowhere", "no saved agent at nowhere"),
-        ("video nowhere --episodes -1", "--episodes -1; expected at least 1"),
+        ("video nowhere --episodes -1", "--episodes -1 is too small. Choose at least 1"),
         ("eval .", "no saved agent in the folder ."),
     ],
 )
@@ -300,7 +320,7 @@ def test_environments_of_the_current_folder_and_their_arguments(tmp_path, capsys
     (tmp_path / "my_env.py").write_text(textwrap.dedent(MODULE))
     kwargs = ["--env-kwargs", "reward:3", "name:8x8"]
     trained = run(CONSOLE_SCRIPT, "train", "dqn", "--env", "my_env:Goal-v0", *kwargs, *SHORT)
-    assert "Mean return of 2 fresh episodes: 3.0 +- 0.0" in trained.stdout
+    assert "Mean return of 2 evaluation episodes: 3.0 +- 0.0" in trained.stdout
     folder = run_folder()
     config = json.loads((folder / "config.json").read_text())
     assert config["env_id"] == "my_env:Goal-v0"
@@ -338,27 +358,25 @@ def test_what_is_evaluated_is_what_was_trained_in(capsys, tmp_path, monkeypatch)
 # files
 
 
-@pytest.mark.parametrize("name", ALGORITHMS.values())
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_an_agent_is_found_in_its_folder(name, tmp_path):
     kind = getattr(agentzoo, name)
     env = probes.ContinuousCue if "Discrete" not in kind.action_spaces else probes.CueReward
-    agent = kind(env)
     folder = tmp_path / "runs" / "one"
     folder.mkdir(parents=True)
     (folder / ".model.safetensors.0123.safetensors").touch()  # what a crash leaves
     with pytest.raises(FileNotFoundError, match="no saved agent in the folder"):
         agentzoo.load(folder)
-    agent.save(folder / "one")
-    for name in ("one", "best_model", "model"):  # each has precedence over the former
-        agent.seed += 1
+    for seed, name in enumerate(("one", "best_model", "model")):  # each precedes the one before
+        agent = kind(env, seed=seed)
         agent.save(folder / name)
-        assert agentzoo.load(folder).seed == kind.load(str(folder)).seed == agent.seed
+        assert agentzoo.load(folder).seed == kind.load(str(folder)).seed == seed
     for name in ("best_model", "model"):
         (folder / f"{name}.safetensors").unlink()
     agent.save(folder / "two")
-    with pytest.raises(agentzoo.ConfigurationError, match="2 saved agents; choose one of one"):
+    with pytest.raises(agentzoo.ConfigurationError, match=r"2 saved agents\. Choose one of one"):
         agentzoo.load(folder)
-    with pytest.raises(FileNotFoundError, match="choose a folder in it: one"):
+    with pytest.raises(FileNotFoundError, match="Choose a folder in it: one"):
         agentzoo.load(folder.parent)
 
 

@@ -1,8 +1,7 @@
-"""What is compiled, and how often."""
+"""Which programs are compiled, and how often."""
 
 import os
 import platform
-import resource
 import threading
 
 import jax
@@ -12,11 +11,12 @@ from gymnasium import spaces
 import agentzoo
 from agentzoo import DQN, IMPALA
 from tests import probes
+from tests.agents import CATCH, SETTINGS, make
 
 
 @pytest.fixture
 def compiled():
-    """Names of the functions that are compiled, as it happens."""
+    """The names of the functions that are compiled, in a list that grows."""
     for thread in threading.enumerate():
         if thread.name.startswith("compile"):  # what another test began
             thread.join()
@@ -35,25 +35,41 @@ def parts():
     return probes.Spaced(spaces.Dict(a=spaces.Discrete(3), b=spaces.Box(-1, 1, (2, 3))))
 
 
-@pytest.mark.parametrize("make", [
-    lambda: DQN(parts, n_envs=2, train_freq=3, net_arch=(5,), buffer_size=99),
-    lambda: IMPALA(parts, n_envs=2, n_steps=3, net_arch=(5,), recurrent="gru", recurrent_size=3),
-    lambda: IMPALA(parts, n_envs=2, n_steps=3, net_arch=(6,), runner="threads", n_actors=2),
-], ids=["off-policy", "memory", "threads"])  # fmt: skip
-def test_each_program_is_compiled_once(make, compiled):
-    make().learn(60, progress_bar=False).learn(12, progress_bar=False)
-    assert compiled.count("jit(learn)") == compiled.count("jit(act)") == 1
+SMALL = {"n_envs": 2, "net_arch": (5,)}
+ONCE = {
+    "off-policy": lambda: DQN(parts, train_freq=3, buffer_size=99, **SMALL),
+    "memory": lambda: IMPALA(parts, n_steps=3, recurrent="gru", recurrent_size=3, **SMALL),
+    "threads": lambda: IMPALA(parts, n_steps=3, runner="threads", n_actors=2, **SMALL),
+}
 
 
-@pytest.mark.parametrize("algorithm, env", [
-    ("DQN", parts), ("QRDQN", parts), ("IMPALA", parts), ("PPO", parts), ("SAC", parts), ("SAC", "Pendulum-v1"), ("MPO", parts),
-    ("MPO", "Pendulum-v1"),
-])  # fmt: skip
-def test_learning_keeps_the_types_of_the_first_state(algorithm, env):
-    """A type that is only weak at first means that `learn` is compiled again for the second state."""
-    agent = getattr(agentzoo, algorithm)(
-        env, net_arch=(5,), **({} if algorithm in ("IMPALA", "PPO") else {"buffer_size": 99})
-    )
+@pytest.mark.parametrize("kind", ONCE)
+def test_each_program_is_compiled_once(kind, compiled):
+    ONCE[kind]().learn(60, progress_bar=False).learn(12, progress_bar=False)
+    assert compiled.count("jit(learn_packed)") == compiled.count("jit(act_packed)") == 1
+
+
+@pytest.mark.parametrize("runner", ["host", "device"])
+@pytest.mark.parametrize("algorithm", SETTINGS)
+def test_an_agent_with_other_numbers_compiles_nothing(algorithm, runner, compiled):
+    make(algorithm, CATCH, runner=runner, learning_rate=1e-3).learn(64, progress_bar=False)
+    compiled.clear()
+    numbers = {"learning_rate": 2e-3, "gamma": 0.9}
+    make(algorithm, CATCH, runner=runner, seed=1, **numbers).learn(64, progress_bar=False)
+    assert compiled == []
+
+
+FIRST_STATES = [
+    *((algorithm, parts) for algorithm in ("DQN", "QRDQN", "IMPALA", "PPO", "SAC", "MPO")),
+    *((algorithm, "Pendulum-v1") for algorithm in ("SAC", "MPO")),
+]
+
+
+@pytest.mark.parametrize(("algorithm", "env"), FIRST_STATES)
+def test_no_type_in_the_first_state_is_weak(algorithm, env):
+    """JAX would compile `learn` again for the second state, whose types are not weak."""
+    replay = {} if algorithm in ("IMPALA", "PPO") else {"buffer_size": 99}
+    agent = getattr(agentzoo, algorithm)(env, net_arch=(5,), **replay)
     assert not any(
         getattr(leaf, "weak_type", False) for leaf in jax.tree.leaves(agent.learner_state)
     )
@@ -64,6 +80,8 @@ def test_learning_keeps_the_types_of_the_first_state(algorithm, env):
     reason="not ours to set",
 )
 def test_freed_memory_is_used_again():
+    resource = pytest.importorskip("resource")  # which Windows does not have
+
     def faults():
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         for _ in range(10):

@@ -19,36 +19,14 @@ from agentzoo.envs import (
     make_envs,
 )
 from agentzoo.runners import DeviceRunner, HostRunner
-
-CATCH = "agentzoo/Catch-v0"
-OFF_POLICY = dict(
-    learning_starts=24,
-    train_freq=4,
-    gradient_steps=1,
-    batch_size=8,
-    buffer_size=1_000,
-    net_arch=(16,),
-)
-SETTINGS = {
-    "DQN": OFF_POLICY,
-    "QRDQN": {**OFF_POLICY, "n_quantiles": 5},
-    "SAC": OFF_POLICY,
-    "MPO": OFF_POLICY,
-    "PPO": dict(
-        n_steps=16,
-        batch_size=16,
-        n_epochs=2,
-        net_arch=(16,),
-        recurrent="lstm",
-        recurrent_size=8,
-        sequence_length=8,
-    ),
-    "IMPALA": dict(n_steps=16, net_arch=(16,), recurrent="gru", recurrent_size=8),
-}
+from tests.agents import CATCH, SETTINGS, assert_same, make
 
 
 class Walk:
-    """With noise and a time limit: a walk that ends where it leaves [-1, 1], for moves of [-1, 1] or in one of three directions."""
+    """A random walk with a time limit, which ends when it leaves [-1, 1].
+
+    An action is a move in [-1, 1], or one of three directions.
+    """
 
     observation_space = spaces.Dict(x=spaces.Box(-2, 2, (2,), np.float32), t=spaces.Discrete(8))
 
@@ -72,26 +50,6 @@ class Walk:
 
     def observe(self, state):
         return {"x": jnp.clip(state[0], -2, 2), "t": state[1]}
-
-
-def make(algorithm, env, **options):
-    return getattr(agentzoo, algorithm)(env, **{**SETTINGS[algorithm], **options})
-
-
-def arrays(agent):
-    def data(x):
-        return (
-            jax.random.key_data(x)
-            if hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-            else x
-        )
-
-    return jax.tree.leaves(jax.tree.map(data, agent.trainer.run))
-
-
-def assert_same(a, b, **tolerance):
-    for x, y in zip(arrays(a), arrays(b), strict=True):
-        np.testing.assert_allclose(x, y, **tolerance)
 
 
 # The same as from Python
@@ -146,14 +104,14 @@ def test_chunks_make_no_difference():
 
     (one, each_cycle), (many, chunks) = learn(1), learn(64)
     assert each_cycle == list(range(4, 404, 4)) and len(chunks) < 20 and chunks[-1] == 400
-    assert_same(one, many, rtol=0)
+    assert_same(one, many)
 
 
 def test_episodes_go_on_where_they_were():
     whole, parts = (make("IMPALA", CATCH, learning_rate=1e-3, ent_coef=0.01) for _ in range(2))
     whole.learn(160, progress_bar=False)
     parts.learn(80, progress_bar=False).learn(80, progress_bar=False, reset_num_timesteps=False)
-    assert_same(whole, parts, rtol=0)
+    assert_same(whole, parts)
 
 
 @pytest.mark.parametrize("algorithm", ["DQN", "PPO"])
@@ -166,7 +124,7 @@ def test_a_loaded_agent_learns_on_exactly(tmp_path, algorithm):
     whole = make(algorithm, walk, **options).learn(256, progress_bar=False)
     path = make(algorithm, walk, **options).learn(128, progress_bar=False).save(tmp_path / "half")
     resumed = agentzoo.load(path, walk).learn(128, progress_bar=False, reset_num_timesteps=False)
-    assert_same(whole, resumed, rtol=0)
+    assert_same(whole, resumed)
 
 
 def test_files_are_the_same_for_every_runner(tmp_path):
@@ -193,8 +151,9 @@ def test_callbacks_are_called_when_they_ask_for_it(tmp_path):
     seen, ever = [], []
     agent = make("DQN", CATCH)
     every = callbacks.EveryNTimesteps(50, lambda a: seen.append(a.num_timesteps))
-    agent.learn(400, [every, callbacks.EveryNTimesteps(100, callbacks.EveryNTimesteps(1, lambda a: ever.append(a.num_timesteps)))],
-                log_interval=10_000, progress_bar=False)  # fmt: skip
+    inner = callbacks.EveryNTimesteps(1, lambda a: ever.append(a.num_timesteps))
+    given = [every, callbacks.EveryNTimesteps(100, inner)]
+    agent.learn(400, given, log_interval=10_000, progress_bar=False)
     assert seen == [52, 100, 152, 200, 252, 300, 352, 400] and ever == [100, 200, 300, 400]
     each = []
     agent.learn(

@@ -12,25 +12,10 @@ from agentzoo import DQN, IMPALA, PPO, ConfigurationError, callbacks, evaluate_p
 from agentzoo.envs import Catch, FunctionalVectorEnv, make_envs
 from agentzoo.runners.actor import Actor
 from tests import probes
-
-FAST = dict(
-    learning_rate=1e-3,
-    learning_starts=20,
-    train_freq=4,
-    gradient_steps=1,
-    n_steps=1,
-    net_arch=(16,),
-    buffer_size=1_000,
-    batch_size=8,
-)
-
+from tests.agents import FAST, cart_pole
 
 RAY = [pytest.mark.xdist_group("ray")]
 Quiet = functools.partial(callbacks.EvalCallback, verbose=0)
-
-
-def agent(**kwargs):
-    return DQN("CartPole-v1", **{**FAST, **kwargs})
 
 
 def test_evaluation_weighs_environments_evenly_and_ignores_dummy_steps():
@@ -63,7 +48,7 @@ def test_evaluation_takes_any_model_with_predict():
 # environments that do not fit
 
 
-def cart_pole(action_space=None, observation_space=None):
+def cart_pole_with(action_space=None, observation_space=None):
     """A function that makes a CartPole with other spaces."""
 
     def make():
@@ -77,16 +62,16 @@ def cart_pole(action_space=None, observation_space=None):
 
 OTHERS = {
     "shape": lambda: gym.make("Acrobot-v1"),
-    "actions": cart_pole(spaces.Discrete(3)),
-    "start": cart_pole(spaces.Discrete(2, start=1)),
-    "structure": cart_pole(observation_space=spaces.Dict(x=spaces.Box(-1, 1, (4,)))),
-    "dtype": cart_pole(observation_space=spaces.Box(0, 255, (4,), np.uint8)),
+    "actions": cart_pole_with(spaces.Discrete(3)),
+    "start": cart_pole_with(spaces.Discrete(2, start=1)),
+    "structure": cart_pole_with(observation_space=spaces.Dict(x=spaces.Box(-1, 1, (4,)))),
+    "dtype": cart_pole_with(observation_space=spaces.Box(0, 255, (4,), np.uint8)),
 }
 
 
 @pytest.mark.parametrize("kind", OTHERS)
 def test_other_spaces_are_refused_before_anything_runs(kind, tmp_path):
-    a = agent(log_dir=tmp_path).learn(8, progress_bar=False)
+    a = cart_pole(log_dir=tmp_path).learn(8, progress_bar=False)
     before = a.num_timesteps, sorted(tmp_path.iterdir())
     make = OTHERS[kind]
     for env in (make, make(), SyncVectorEnv([make]), *(["Acrobot-v1"] if kind == "shape" else [])):
@@ -120,7 +105,7 @@ def test_a_callback_in_the_wrong_place_is_refused_before_the_run(tmp_path):
     ):
         for given in (stop, [stop], callbacks.EveryNTimesteps(1, stop)):
             with pytest.raises(ConfigurationError, match="must be given to an EvalCallback"):
-                agent(log_dir=tmp_path).learn(8, given, progress_bar=False)
+                cart_pole(log_dir=tmp_path).learn(8, given, progress_bar=False)
     assert not list(tmp_path.iterdir())
 
 
@@ -437,5 +422,5 @@ def test_the_training_environment_of_a_callback():
 
 
 def test_an_agent_without_an_environment_has_none(tmp_path):
-    assert DQN.load(agent().save(tmp_path / "agent")).get_env() is None
-    assert make_envs(agent().get_env()).spec.num_envs == 1
+    assert DQN.load(cart_pole().save(tmp_path / "agent")).get_env() is None
+    assert make_envs(cart_pole().get_env()).spec.num_envs == 1

@@ -15,7 +15,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import agentzoo
 from agentzoo import ConfigurationError, evaluate_policy, learn_together
-from agentzoo.algos.loading import ALGORITHMS
+from agentzoo.algos import ALGORITHMS
 from agentzoo.checkpoint import all_finite
 from agentzoo.envs import Step, checking, make_buffers, make_envs
 from agentzoo.types import InvalidStep, TrainingError
@@ -234,7 +234,7 @@ def test_integers_with_bounds_beyond_32_bits_are_taken_as_floats():
         make_envs(lambda: Scripted(spaces.Discrete(3, start=2**40)))
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS.values())
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("runner", ["host", "threads"])
 @pytest.mark.parametrize(
     "wrong", [dict(reward=np.nan), dict(obs=np.array([np.nan], np.float32))], ids=["reward", "obs"]
@@ -280,7 +280,7 @@ class Broken:
 BROKEN = {kind: Broken(kind) for kind in ("reward", "obs")}
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS.values())
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("kind", BROKEN)
 def test_compiled_training_ends_with_wrong_data(algorithm, kind):
     expected = None
@@ -306,7 +306,7 @@ def network_without_a_gradient(obs):
     return jnp.sqrt(x - x)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS.values())
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("runner", RUNNERS)
 def test_what_is_learned_has_to_be_finite(algorithm, runner):
     options = dict(network=network_without_a_gradient, activation="tanh")
@@ -375,7 +375,7 @@ def test_of_agents_that_learn_together_the_faulty_one_is_named():
     )
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS.values())
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("runner", RUNNERS)
 def test_no_nan_is_computed(algorithm, runner):
     """With `JAX_DEBUG_NANS=1`, JAX stops at the first NaN that a program returns."""

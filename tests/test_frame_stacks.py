@@ -169,7 +169,7 @@ def test_convolutions_are_chosen_by_a_hyperparameter():
         )
     )
     with pytest.raises(
-        ConfigurationError, match="cnn='resnet' is unknown; choose one of nature, impala"
+        ConfigurationError, match="cnn='resnet' is unknown. Choose 'nature', 'impala'"
     ):
         DQN(stacked, cnn="resnet")
 

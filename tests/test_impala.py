@@ -197,7 +197,7 @@ def test_the_pixel_preset():
 
 def test_bad_input_is_refused_before_training():
     with pytest.raises(
-        ConfigurationError, match="optimizer='sgd' is unknown; choose one of adam, rmsprop"
+        ConfigurationError, match="optimizer='sgd' is unknown. Choose 'adam' or 'rmsprop'"
     ):
         IMPALA("CartPole-v1", optimizer="sgd")
     with pytest.raises(ConfigurationError, match="recurrent='rnn' is unknown"):

@@ -22,8 +22,7 @@ from agentzoo import DQN, ConfigurationError, callbacks, learn_together
 from agentzoo.envs import Catch, TimeLimit
 from agentzoo.logging import Logger, make_folder
 from tests import probes
-from tests.test_api import FAST, agent
-from tests.test_device import CATCH, SETTINGS, make
+from tests.agents import CATCH, FAST, SETTINGS, cart_pole, make
 
 
 def rows(folder):
@@ -69,15 +68,16 @@ def assert_one_entry_per_step(folder):
 
 
 def test_tags_csv_and_config_of_a_run(tmp_path):
-    a = agent(log_dir=tmp_path)
+    a = cart_pole(log_dir=tmp_path)
     evaluation = callbacks.EvalCallback("CartPole-v1", eval_freq=200, n_eval_episodes=2, verbose=0)
     a.learn(400, progress_bar=False, log_interval=100, callback=evaluation)
     folder = tmp_path / "DQN_CartPole-v1_1"
     table = rows(folder)
     tags = {
-        "rollout/ep_rew_mean", "rollout/ep_len_mean", "rollout/exploration_rate", "eval/mean_reward", "eval/mean_ep_length", "time/fps",
-        "train/loss", "train/learning_rate", "train/n_updates",
-    }  # fmt: skip
+        *("rollout/ep_rew_mean", "rollout/ep_len_mean", "rollout/exploration_rate", "time/fps"),
+        *("eval/mean_reward", "eval/mean_ep_length"),
+        *("train/loss", "train/learning_rate", "train/n_updates"),
+    }
     assert tags <= set(table[1])
     assert steps(folder) == [100, 200, 300, 400]
     assert table[1]["rollout/ep_rew_mean"] and table[-1]["train/n_updates"] == 95
@@ -97,7 +97,7 @@ def test_tags_csv_and_config_of_a_run(tmp_path):
 
 
 def test_without_log_dir_nothing_is_written(tmp_path):
-    agent().learn(40, progress_bar=False)
+    cart_pole().learn(40, progress_bar=False)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -110,7 +110,7 @@ class Records(callbacks.BaseCallback):
 @pytest.mark.parametrize("runner", ["host", "device"])
 @pytest.mark.parametrize("algorithm", SETTINGS)
 def test_a_step_has_one_entry_whoever_writes_it(algorithm, runner, order, tmp_path):
-    """Also where the budget is a multiple of `log_interval`, so that the last entry is due twice."""
+    """The budget is a multiple of `log_interval`, so the last entry is due twice."""
     a = make(algorithm, CATCH, runner=runner, log_dir=tmp_path)
     evaluation = callbacks.EvalCallback(CATCH, eval_freq=64, n_eval_episodes=1, verbose=0)
     several = [
@@ -132,7 +132,7 @@ def test_a_step_has_one_entry_whoever_writes_it(algorithm, runner, order, tmp_pa
 
 @pytest.mark.parametrize("total", [96, 120])
 def test_an_incomplete_interval_has_an_entry_at_the_end(total, tmp_path):
-    a = agent(log_dir=tmp_path).learn(total, Records(), log_interval=48, progress_bar=False)
+    a = cart_pole(log_dir=tmp_path).learn(total, Records(), log_interval=48, progress_bar=False)
     assert steps(a.run_dir) == sorted({48, 96, total})
     assert_one_entry_per_step(a.run_dir)
     assert a.logger.values["mine/step"] == total
@@ -150,19 +150,22 @@ def test_a_step_has_one_entry_where_agents_learn_together(tmp_path):
 
 def test_runs_of_the_same_second_keep_their_points(tmp_path, monkeypatch):
     monkeypatch.setattr(tensorboardX.event_file_writer.time, "time", lambda: 1_700_000_000.0)
-    a = agent(log_dir=tmp_path)
+    a = cart_pole(log_dir=tmp_path)
     for _ in range(4):
         a.learn(40, log_interval=20, progress_bar=False, reset_num_timesteps=False)
     assert steps(a.run_dir) == list(range(20, 180, 20))
     assert_one_entry_per_step(a.run_dir)
 
 
-def test_a_run_that_fails_before_its_first_cycle_adds_nothing(tmp_path):
-    class Fails(callbacks.BaseCallback):
-        def _on_rollout_start(self):
-            raise ZeroDivisionError
+class Fails(callbacks.BaseCallback):
+    """Ends a run before its first training cycle."""
 
-    a = agent(log_dir=tmp_path).learn(40, progress_bar=False)
+    def _on_rollout_start(self):
+        raise ZeroDivisionError
+
+
+def test_a_run_that_fails_before_its_first_cycle_adds_nothing(tmp_path):
+    a = cart_pole(log_dir=tmp_path).learn(40, progress_bar=False)
     with pytest.raises(ZeroDivisionError):
         a.learn(40, Fails(), progress_bar=False, reset_num_timesteps=False)
     assert steps(a.run_dir) == [40]
@@ -172,7 +175,7 @@ def test_a_run_that_fails_before_its_first_cycle_adds_nothing(tmp_path):
 
 
 def test_entries_may_be_written_before_and_after_a_run(tmp_path):
-    a = agent(log_dir=tmp_path)
+    a = cart_pole(log_dir=tmp_path)
     a.dump_logs()
     a.learn(40, progress_bar=False)
     for name in ("a", "b"):
@@ -241,8 +244,8 @@ def test_processes_that_begin_together_have_folders_of_their_own(tmp_path):
     for process in processes:
         process.stdin.write("\n")
         process.stdin.flush()
-    folders = [process.communicate()[0].strip() for process in processes]
-    assert sorted(folders) == [f"runs/DQN_CartPole-v1_{i}" for i in (1, 2, 3)]
+    folders = [Path(process.communicate()[0].strip()) for process in processes]
+    assert sorted(folders) == [Path("runs", f"DQN_CartPole-v1_{i}") for i in (1, 2, 3)]
     for folder in folders:
         assert (
             steps(tmp_path / folder) == [16]
@@ -318,8 +321,8 @@ def test_numbers_of_folders_go_up(tmp_path):
 )
 def test_folders_carry_algorithm_and_environment(env, expected, tmp_path):
     a = DQN(env, log_dir=tmp_path, **FAST)
-    a._open_log(new=True)
-    a.logger.close()
+    with pytest.raises(ZeroDivisionError):
+        a.learn(8, Fails(), progress_bar=False)
     assert a.run_dir.name == f"DQN_{expected}_1"
 
 
@@ -327,4 +330,4 @@ def test_a_log_dir_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").touch()
     for log_dir in (tmp_path / "file", tmp_path / "file" / "runs"):
         with pytest.raises(ConfigurationError, match="is a file"):
-            agent(log_dir=log_dir).learn(8, progress_bar=False)
+            cart_pole(log_dir=log_dir).learn(8, progress_bar=False)

@@ -163,7 +163,7 @@ def test_users_decide():
     (("camera", "speed"), spaces.Dict(camera=box(0, 255, 9, 9, 3), speed=box(0, 9, 3)), "cannot be an image"),
     ("camera", box(0, 255, 9, 9, 3), "choose from True and False"),
     (True, box(0, 255, 128), "images=True, but no part of Box"),
-    (3, box(0, 255, 9, 9, 3), "images=3 has the wrong type; expected True or False or a string or a tuple of strings"),
+    (3, box(0, 255, 9, 9, 3), "images=3 has the wrong type. Choose True, False, a string or a tuple of strings"),
 ], ids=lambda value: str(value)[:20])  # fmt: skip
 def test_what_cannot_be_an_image_is_refused_before_training(algorithm, images, space, message):
     with pytest.raises(ConfigurationError, match=message.replace("(", r"\(")):
@@ -472,7 +472,7 @@ def test_files_of_earlier_versions_keep_what_they_took_for_images(tmp_path, monk
 
 
 def test_the_command_line_takes_names():
-    from agentzoo import cli
+    from agentzoo.cli.options import parse_train
 
     for arguments, images in (
         (["False"], False),
@@ -480,7 +480,8 @@ def test_the_command_line_takes_names():
         (["camera"], "camera"),
         (["camera", "wrist"], ("camera", "wrist")),
     ):
-        config = cli._parse_train(DQN, "dqn", ["--env", "CartPole-v1", "--images", *arguments])[1]
+        options = ["--env", "CartPole-v1", "--images", *arguments]
+        config = configs.make_config(DQN.Config, parse_train(DQN, "dqn", options)[1])
         assert config.images == images and config == configs.from_json(
             DQN.Config, json.loads(json.dumps(configs.to_json(config))), {}
         )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from agentzoo import ConfigurationError, learn_together
-from tests.test_device import CATCH, SETTINGS, make
+from tests.agents import CATCH, SETTINGS, make
 
 RUNNERS = ("host", "device", "threads")
 
@@ -61,7 +61,11 @@ def test_parameters_of_agents_that_learn_together_stay_readable(algorithm):
 
 @contextlib.contextmanager
 def while_learning(agent, task):
-    """Calls `task` in another thread, again and again, for as long as the agent learns; returns how often, and what it raised."""
+    """Call `task` in another thread, again and again, as long as the agent learns.
+
+    Raises:
+      AssertionError: if `task` raised anything, or did not run while the agent was learning.
+    """
     over, calls, errors = threading.Event(), [], []
 
     def repeat():

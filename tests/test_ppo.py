@@ -863,7 +863,7 @@ def masked(**parts):
         ),
         (
             lambda: PPO("CartPole-v1", recurrent="rnn"),
-            "recurrent='rnn' is unknown; choose one of lstm, gru, or None",
+            "recurrent='rnn' is unknown. Choose 'lstm', 'gru' or None",
         ),
         (lambda: PPO(IntegerActions), "are integers"),
         (

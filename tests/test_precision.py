@@ -9,7 +9,7 @@ import pytest
 
 from agentzoo.runners import programs
 from agentzoo.runners.chunks import compile_chunk
-from tests.test_device import CATCH, SETTINGS, make
+from tests.agents import CATCH, SETTINGS, make
 
 
 def precisions(algorithm):

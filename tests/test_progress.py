@@ -1,14 +1,11 @@
 """The progress of a run, in a terminal and elsewhere."""
 
 import contextlib
-import fcntl
 import io
 import os
-import pty
 import re
 import struct
 import sys
-import termios
 import threading
 
 import pytest
@@ -17,7 +14,10 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from agentzoo import DQN, IMPALA, MPO, PPO, QRDQN, SAC, learn_together
 from agentzoo.progress import Budget, Progress
 from tests import probes
-from tests.test_device import CATCH
+from tests.agents import CATCH
+
+# Windows has no pseudo-terminals.
+fcntl, pty, termios = (pytest.importorskip(name) for name in ("fcntl", "pty", "termios"))
 
 OFF_POLICY = dict(net_arch=(8,), batch_size=8, learning_starts=8, train_freq=4, buffer_size=1_000)
 SETTINGS = {
@@ -33,7 +33,7 @@ CYCLES = {DQN: 4, QRDQN: 4, SAC: 4, MPO: 4, PPO: 16, IMPALA: 16}
 
 @contextlib.contextmanager
 def captured(monkeypatch, terminal):
-    """What is written to a pseudo-terminal or a pipe, as a list that is filled at the end."""
+    """Yield a list that holds, at the end, what was written to a pseudo-terminal or a pipe."""
     reading, writing = pty.openpty() if terminal else os.pipe()
     if terminal:
         fcntl.ioctl(writing, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))

@@ -1,4 +1,4 @@
-"""Actors on a Ray cluster: the same learning as in threads, whatever becomes of their processes."""
+"""Actors on a Ray cluster learn as in threads, also when their processes die."""
 
 import os
 import signal
@@ -26,18 +26,26 @@ def process_of(agent, actor):
     )
 
 
-@pytest.mark.parametrize("make", [
-    lambda **kwargs: IMPALA("CartPole-v1", recurrent="lstm", recurrent_size=8, **FAST, **kwargs),
-    lambda **kwargs: DQN("CartPole-v1", n_envs=2, n_actors=2, learning_starts=20, net_arch=(16,), buffer_size=1_000, **kwargs),
-], ids=["memory", "off-policy"])  # fmt: skip
-def test_in_turns_processes_are_threads(make):
-    threads, processes = (make(runner=runner, max_lag=0) for runner in ("threads", "ray"))
+OFF_POLICY = dict(n_envs=2, n_actors=2, learning_starts=20, net_arch=(16,), buffer_size=1_000)
+KINDS = {
+    "memory": (IMPALA, {**FAST, "recurrent": "lstm", "recurrent_size": 8}),
+    "off-policy": (DQN, OFF_POLICY),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_turns_processes_are_threads(kind):
+    cls, options = KINDS[kind]
+    threads, processes = (
+        cls("CartPole-v1", runner=runner, max_lag=0, **options) for runner in ("threads", "ray")
+    )
     for agent in (threads, processes):
         agent.learn(150, progress_bar=False).learn(150, progress_bar=False)
     assert list(threads.trainer.episodes.rewards) == list(processes.trainer.episodes.rewards)
     jax.tree.map(np.testing.assert_array_equal, threads.params, processes.params)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="kills a process")
 def test_an_actor_that_dies_is_replaced():
     agent = IMPALA("CartPole-v1", runner="ray", **FAST)
     first = []
@@ -113,9 +121,14 @@ agent = IMPALA("CartPole-v1", runner="ray", n_actors=2, n_envs=2, n_steps=20, ne
 killed, went_on = [], []
 
 
+def node(_):
+    return ray.get_runtime_context().get_node_id()
+
+
 def kill(agent):
     if agent.num_timesteps >= 1_000 and not killed:
-        asked = [handle.worker.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id()) for handle in agent.trainer.runner.actors]
+        actors = agent.trainer.runner.actors
+        asked = [actor.worker.__ray_call__.remote(node) for actor in actors]
         killed.append(ray.get(asked[0]))
         cluster.remove_node(nodes[killed[0]], allow_graceful=False)
     if agent.metrics.get("ray/replaced_actors"):
@@ -130,7 +143,7 @@ print("went on")
 
 
 def test_a_node_that_dies():
-    """Takes its actor with it, which is replaced on another node."""
+    """Its actor dies with it, and is replaced on another node."""
     command = [sys.executable, "-c", NODES]
     done = subprocess.run(
         command,

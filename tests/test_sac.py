@@ -583,7 +583,7 @@ class Whole(probes.ContinuousConstant):
         (lambda: SAC("Pendulum-v1", tau=0.0), "tau=0.0"),
         (lambda: SAC("Pendulum-v1", n_critics=0), "n_critics=0"),
         (lambda: SAC("CartPole-v1", noise_steps=2), "noise_steps=2 is for Box"),
-        (lambda: SAC("Pendulum-v1", activation="softplus"), "choose one of relu"),
+        (lambda: SAC("Pendulum-v1", activation="softplus"), "Choose 'relu'"),
         (lambda: SAC("Pendulum-v1", buffer_size=3, train_freq=4), "buffer_size=3"),
         (lambda: SAC("Pendulum-v1").values(np.zeros(3)), r"values\(observation, action\)"),
         (lambda: SAC("CartPole-v1").values(np.zeros(4), 1), r"values\(observation\), without"),

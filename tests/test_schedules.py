@@ -8,7 +8,7 @@ import pytest
 from agentzoo import Linear
 from agentzoo.callbacks import EveryNTimesteps
 from agentzoo.types import Clock
-from tests.test_device import CATCH, SETTINGS, make
+from tests.agents import CATCH, SETTINGS, make
 
 
 def agent_of_cycles(algorithm, runner, **options):

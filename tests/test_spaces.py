@@ -450,7 +450,7 @@ def test_a_vector_environment_may_count_in_numpys_numbers(tmp_path):
 )
 def test_what_is_no_number_is_refused(arguments):
     with pytest.raises(
-        ConfigurationError, match=f"{next(iter(arguments))}=.*; expected an integer"
+        ConfigurationError, match=f"{next(iter(arguments))}=.*. Choose an integer"
     ):
         DQN("CartPole-v1", **arguments)
 

@@ -1,4 +1,4 @@
-"""Actors and learner in threads: the same learning as in turns, at the same time, and nothing left behind."""
+"""Actors in threads: they learn as in turns, act at the same time, and leave nothing behind."""
 
 import functools
 import signal
@@ -58,13 +58,23 @@ def next_step():
     return SyncVectorEnv([lambda: probes.Counter()] * 2, autoreset_mode=AutoresetMode.NEXT_STEP)
 
 
-@pytest.mark.parametrize("make", [
-    lambda **kwargs: IMPALA("CartPole-v1", n_envs=2, recurrent="lstm", recurrent_size=8, **FAST, **kwargs),
-    lambda **kwargs: IMPALA(next_step, **FAST, **kwargs),
-    lambda **kwargs: DQN("CartPole-v1", n_envs=2, **OFF_POLICY, **kwargs),
-    lambda **kwargs: SAC(probes.ContinuousTruncated, n_envs=2, noise_steps=5, **OFF_POLICY, **kwargs),
-], ids=["memory", "dummy steps", "off-policy", "noise that lasts"])  # fmt: skip
-def test_in_turns_an_actor_is_the_host_runner(make):
+RECURRENT = {**FAST, "recurrent": "lstm", "recurrent_size": 8}
+KINDS = {
+    "memory": (IMPALA, "CartPole-v1", {"n_envs": 2, **RECURRENT}),
+    "dummy steps": (IMPALA, next_step, FAST),
+    "off-policy": (DQN, "CartPole-v1", {"n_envs": 2, **OFF_POLICY}),
+    "noise that lasts": (
+        SAC,
+        probes.ContinuousTruncated,
+        {"n_envs": 2, "noise_steps": 5, **OFF_POLICY},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_turns_an_actor_is_the_host_runner(kind):
+    cls, env, options = KINDS[kind]
+    make = functools.partial(cls, env, **options)
     host = learned(make)
     assert_same(host, learned(make, runner="threads", max_lag=0))
 
@@ -254,6 +264,7 @@ def test_an_interrupt_ends_the_actors():
     assert agent.num_timesteps == 16
 
 
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="Windows sends no such signals")
 def test_a_second_interrupt_does_not_wait_for_the_end_of_the_cycle():
     class Pressing(probes.CueReward):
         def step(self, action):
@@ -275,14 +286,26 @@ def test_a_second_interrupt_does_not_wait_for_the_end_of_the_cycle():
 # asking for it
 
 
-@pytest.mark.parametrize("make, message", [
-    (lambda: IMPALA("CartPole-v1", n_actors=2), 'n_actors=2; expected at least 1; there are several only with runner="threads"'),
-    (lambda: threaded("CartPole-v1", n_actors=0), "n_actors=0; expected an integer of at least 1"),
-    (lambda: threaded("CartPole-v1", max_lag=-1), "max_lag=-1; expected an integer of at least 0"),
-    (lambda: threaded("CartPole-v1", n_actors=3), "n_envs=2 environments cannot be shared evenly between n_actors=3; use a multiple"),
-    (lambda: threaded(probes.CueReward(), n_envs=1), "n_actors=2 needs environments for each actor; give an id or a factory"),
+REFUSED = [
+    (
+        lambda: IMPALA("CartPole-v1", n_actors=2),
+        'n_actors=2; expected at least 1; there are several only with runner="threads"',
+    ),
+    (lambda: threaded("CartPole-v1", n_actors=0), "n_actors=0 is out of range. Choose an integer of at least 1"),
+    (lambda: threaded("CartPole-v1", max_lag=-1), "max_lag=-1 is out of range. Choose an integer of at least 0"),
+    (
+        lambda: threaded("CartPole-v1", n_actors=3),
+        "n_envs=2 environments cannot be shared evenly between n_actors=3; use a multiple",
+    ),
+    (
+        lambda: threaded(probes.CueReward(), n_envs=1),
+        "n_actors=2 needs environments for each actor; give an id or a factory",
+    ),
     (lambda: threaded(functools.cache(probes.CueReward)), "returned the same environment twice"),
-], ids=lambda value: value if isinstance(value, str) else "")  # fmt: skip
+]
+
+
+@pytest.mark.parametrize(("make", "message"), REFUSED, ids=[message for _, message in REFUSED])
 def test_bad_input_is_refused_before_training(make, message):
     with pytest.raises(ConfigurationError, match=message):
         make()

@@ -8,7 +8,7 @@ import agentzoo
 from agentzoo import DQN, PPO, ConfigurationError, evaluate_policy, learn_together
 from agentzoo.training import together
 from tests import probes
-from tests.test_device import CATCH, SETTINGS, make
+from tests.agents import CATCH, SETTINGS, make
 
 
 def assert_same_params(a, b):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_device import SETTINGS
+from tests.agents import SETTINGS
 
 OFF_POLICY = {"learning_starts": 0, "n_steps": 3}
 REPLAY = {**OFF_POLICY, "prioritized_replay": True}
@@ -47,7 +47,8 @@ warnings.filterwarnings("ignore", category=UserWarning, module="gymnasium")
 
 from tests import probes, test_x64
 from tests.test_action_masks import Fork
-from tests.test_device import CATCH, Walk, make
+from tests.agents import CATCH, make
+from tests.test_device import Walk
 
 
 class Wide(probes.Probe):

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import numpy as np
 
 from agentzoo import config as configs
-from agentzoo import description, keywords
+from agentzoo import description, keywords, signatures
 from agentzoo.callbacks import CallbackLike, CallbackList, ProgressBarCallback, make_callback
 from agentzoo.envs import EnvLike, Envs, TrainingEnv, spaces
 from agentzoo.logging import Logger
@@ -84,6 +84,10 @@ class Algorithm(Generic[Config]):
     action_spaces: ClassVar[tuple[str, ...]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        signatures.document(cls, Algorithm)
+
     @keywords.checked
     def __init__(
         self,
@@ -139,7 +143,8 @@ class Algorithm(Generic[Config]):
                 f"network={network!r}; expected a function from a batch of observations to "
                 f"features [N, F]."
             )
-        return Recipe(cls.__name__, cls.make_agent, config, spec, network, seed)
+        name, module = cls.__name__, cls.__module__
+        return Recipe(name, cls.make_agent, config, spec, network, seed, module=module)
 
     def __repr__(self) -> str:
         return description.summarize(self)

@@ -29,73 +29,73 @@ import optax
 
 from agentzoo import core, networks
 from agentzoo.algos import base
-from agentzoo.config import FRACTION, POSITIVE, Linear, Range, Schedule, value_at
+from agentzoo.config import FRACTION, POSITIVE, TRACED, Linear, Range, Schedule, value_at
 from agentzoo.replay import Batch, Prioritisation, Replay, make_phase, make_replay
 from agentzoo.types import Agent, Array, Clock, EnvSpec, Mean, Trajectory
 
 
 @dataclass(frozen=True)
 class DQNConfig:
-    """Hyperparameters of DQN. Steps are environment steps."""
+    """Hyperparameters of DQN."""
 
-    # Step size of Adam; a number or a schedule.
     learning_rate: Annotated[Schedule, POSITIVE] = Linear(1e-3)
-    # Adam's epsilon.
+    """Learning rate of Adam."""
     adam_eps: Annotated[float, POSITIVE] = 1e-8
-    # The norm that gradients are clipped to.
+    """Epsilon of Adam."""
     max_grad_norm: Annotated[float, POSITIVE] = 10.0
-    # Transitions that the replay holds.
+    """Gradients are clipped to this global norm."""
     buffer_size: Annotated[int, Range(1)] = 100_000
-    # Steps of uniformly random actions before learning begins.
-    learning_starts: Annotated[int, Range(0)] = 1_000
-    # Transitions per gradient step.
+    """Transitions that the replay buffer holds."""
+    learning_starts: Annotated[int, Range(0), TRACED] = 1_000
+    """Environment steps with random actions before learning starts."""
     batch_size: Annotated[int, Range(1)] = 64
-    # Discount per step.
+    """Transitions per gradient step."""
     gamma: Annotated[float, FRACTION] = 0.99
-    # Steps of each environment between two phases of learning.
+    """Discount factor per environment step."""
     train_freq: Annotated[int, Range(1)] = 16
-    # Gradient steps per phase of learning; -1 for one per environment step.
+    """Environment steps per environment between two phases of learning."""
     gradient_steps: Annotated[int, Range(-1)] = 8
-    # Steps between two updates of the target network.
-    target_update_interval: Annotated[int, Range(1)] = 500
-    # How far the target network moves towards the online one at an update; 1 copies it.
+    """Gradient steps per phase of learning; -1 takes one per environment step."""
+    target_update_interval: Annotated[int, Range(1), TRACED] = 500
+    """Environment steps between two updates of the target network."""
     tau: Annotated[float, Range(0, 1, open_low=True)] = 1.0
-    # Fraction of the run over which epsilon falls.
+    """Fraction by which an update moves the target network to the online one; 1 copies it."""
     exploration_fraction: Annotated[float, FRACTION] = 0.1
-    # Epsilon at the beginning.
+    """Fraction of the run during which epsilon falls."""
     exploration_initial_eps: Annotated[float, FRACTION] = 1.0
-    # Epsilon from then on.
+    """Probability of a random action (epsilon) when the run begins."""
     exploration_final_eps: Annotated[float, FRACTION] = 0.02
-    # Steps that a transition spans.
+    """Probability of a random action (epsilon) after it has fallen."""
     n_steps: Annotated[int, Range(1)] = 10
-    # Choose the next action by the online network and value it by the target network.
+    """Environment steps that a transition spans."""
     double_q: bool = True
-    # Split the network into a value and an advantage stream.
+    """Select next actions by the online network, and value them by the target network."""
     dueling: bool = False
-    # Explore by noise on the head's parameters instead of by epsilon.
+    """Split the network into a value stream and an advantage stream."""
     noisy: bool = False
-    # Replay transitions in proportion to (|error| + eps)^alpha.
+    """Explore by noise on the parameters of the head instead of by epsilon."""
     prioritized_replay: bool = False
-    # How strongly priorities count: 0 is uniform.
+    """Replay each transition with a probability in proportion to (abs(td_error) + eps)^alpha."""
     prioritized_replay_alpha: Annotated[float, FRACTION] = 0.6
-    # How far importance weights correct for them at first; 1 at the end of the run.
+    """Exponent alpha of the priorities; 0 replays uniformly."""
     prioritized_replay_beta0: Annotated[float, FRACTION] = 0.4
-    # Added to errors, so that nothing has priority 0.
+    """Initial exponent of the importance weights. It rises to 1 at the end of the run."""
     prioritized_replay_eps: Annotated[float, POSITIVE] = 1e-6
-    # Learn from rewards clipped to [-1, 1]; scores are not clipped.
+    """Constant eps of the priorities, which keeps every priority above 0."""
     clip_reward: bool = False
-    # Parts of observations that are images: auto, True for all that can be, False for none, or
-    # names of parts of a Dict.
+    """Learn from rewards clipped to [-1, 1]. The logged returns are not clipped."""
     images: networks.Images = "auto"
-    # Scale integers of observations by their bounds; False divides images by 255 and takes other
-    # integers as they are.
+    """Parts of observations that are images: "auto", True for all that can be one, False for none,
+    or names of parts of a Dict."""
     scale_obs: bool = True
-    # Convolutions for images: nature, impala or efficient.
-    cnn: str = "nature"
-    # Sizes of the hidden layers.
+    """Scale integers in observations by their bounds. False divides images by 255 and leaves other
+    integers as they are."""
+    cnn: networks.Cnn = "nature"
+    """Convolutional layers for images."""
     net_arch: Annotated[tuple[int, ...], Range(1)] = (128, 128)
-    # Between layers: relu, tanh, silu or gelu.
-    activation: str = "relu"
+    """Sizes of the hidden layers."""
+    activation: networks.Activation = "relu"
+    """Activation function of the hidden layers."""
 
 
 class DQNState(NamedTuple):
@@ -259,7 +259,7 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
 
 
 class DQN(base.Algorithm[DQNConfig]):
-    """Deep Q-Networks for Discrete actions; see `DQNConfig` for the hyperparameters and `agentzoo.algos.dqn` for the method."""
+    """Deep Q-Networks for Discrete actions. `agentzoo.algos.dqn` describes the method."""
 
     Config = DQNConfig
     make_agent = staticmethod(make_agent)

@@ -30,7 +30,7 @@ Dict of observations marks illegal actions, see `agentzoo.networks.action_masks`
 
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,64 +46,63 @@ from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, PyT
 
 @dataclass(frozen=True)
 class IMPALAConfig:
-    """Hyperparameters of IMPALA. Steps are environment steps."""
+    """Hyperparameters of IMPALA."""
 
-    # Step size of the optimiser; a number or a schedule.
     learning_rate: Annotated[Schedule, POSITIVE] = Linear(1e-3)
-    # The optimiser: adam or rmsprop.
-    optimizer: str = "adam"
-    # The optimiser's epsilon.
+    """Learning rate of the optimizer."""
+    optimizer: Literal["adam", "rmsprop"] = "adam"
+    """The optimizer."""
     optimizer_eps: Annotated[float, POSITIVE] = 1e-5
-    # How slowly RMSProp forgets.
+    """Epsilon of the optimizer."""
     rms_decay: Annotated[float, FRACTION] = 0.99
-    # The norm that gradients are clipped to.
+    """Decay of the mean square of the gradients per gradient step, for RMSProp."""
     max_grad_norm: Annotated[float, POSITIVE] = 0.5
-    # Steps of each environment per gradient step.
+    """Gradients are clipped to this global norm."""
     n_steps: Annotated[int, Range(1)] = 128
-    # Discount per step.
+    """Environment steps per environment and gradient step."""
     gamma: Annotated[float, FRACTION] = 0.99
-    # Lambda of V-trace: 0 trusts the values, 1 the rewards.
+    """Discount factor per environment step."""
     vtrace_lambda: Annotated[float, FRACTION] = 0.95
-    # Where importance ratios are clipped in the targets of the values.
+    """Lambda of V-trace: 0 relies on the values, 1 on the rewards."""
     clip_rho: Annotated[float, POSITIVE] = 1.0
-    # Where importance ratios are clipped in the policy gradient.
+    """Largest importance ratio in the targets of the values."""
     clip_pg_rho: Annotated[float, POSITIVE] = 1.0
-    # Weight of the entropy; a number or a schedule.
+    """Largest importance ratio in the policy gradient."""
     ent_coef: Annotated[Schedule, Range(0)] = Linear(0.01)
-    # Weight of the value loss.
+    """Weight of the entropy bonus."""
     vf_coef: Annotated[float, Range(0)] = 0.5
-    # Divide rewards by the standard deviation of their discounted sum, so that their scale does not
-    # matter.
+    """Weight of the value loss."""
     normalize_reward: bool = True
-    # Learn from rewards clipped to [-1, 1]; scores are not clipped.
+    """Divide rewards by the standard deviation of their discounted sum."""
     clip_reward: bool = False
-    # Logarithm of the standard deviation of Box actions at the beginning; [-1, 1] stands for their
-    # bounds.
+    """Learn from rewards clipped to [-1, 1]. The logged returns are not clipped."""
     log_std_init: float = 0.0
-    # Let that standard deviation depend on the observation.
+    """Initial logarithm of the standard deviation of Box actions, which are scaled to [-1, 1]."""
     state_dependent_std: bool = False
-    # Memory after the hidden layers: lstm, gru, or None.
-    recurrent: str | None = None
-    # Size of the memory.
+    """Let the standard deviation of Box actions depend on the observation."""
+    recurrent: Literal["lstm", "gru"] | None = None
+    """Recurrent memory after the hidden layers; None for no memory."""
     recurrent_size: Annotated[int, Range(1)] = 64
-    # Steps that memory lasts at most when learning begins; None for as many as gradients flow back.
+    """Units of the recurrent memory."""
     recurrent_span: Annotated[int | None, Range(1)] = None
-    # Initialise the network orthogonally.
+    """Environment steps that an untrained memory spans at most; None for the length of a
+    sequence."""
     ortho_init: bool = True
-    # Use the hidden layers and the memory for both policy and value, instead of for each its own.
+    """Initialise the network orthogonally."""
     share_layers: bool = False
-    # Parts of observations that are images: auto, True for all that can be, False for none, or
-    # names of parts of a Dict.
+    """Share the hidden layers and the memory between policy and value."""
     images: networks.Images = "auto"
-    # Scale integers of observations by their bounds; False divides images by 255 and takes other
-    # integers as they are.
+    """Parts of observations that are images: "auto", True for all that can be one, False for none,
+    or names of parts of a Dict."""
     scale_obs: bool = True
-    # Convolutions for images: nature, impala or efficient.
-    cnn: str = "impala"
-    # Sizes of the hidden layers.
+    """Scale integers in observations by their bounds. False divides images by 255 and leaves other
+    integers as they are."""
+    cnn: networks.Cnn = "impala"
+    """Convolutional layers for images."""
     net_arch: Annotated[tuple[int, ...], Range(1)] = (64, 64)
-    # Between layers: relu, tanh, silu or gelu.
-    activation: str = "tanh"
+    """Sizes of the hidden layers."""
+    activation: networks.Activation = "tanh"
+    """Activation function of the hidden layers."""
 
 
 class IMPALAState(NamedTuple):
@@ -254,7 +253,7 @@ def _merge(x: Array) -> Array:
 
 
 class IMPALA(base.Algorithm[IMPALAConfig]):
-    """Importance-weighted actor-learner; see `IMPALAConfig` for the hyperparameters and `agentzoo.algos.impala` for the method."""
+    """Importance-weighted actor-learner. `agentzoo.algos.impala` describes the method."""
 
     Config = IMPALAConfig
     make_agent = staticmethod(make_agent)

@@ -65,7 +65,7 @@ import optax
 
 from agentzoo import core, networks
 from agentzoo.algos import base
-from agentzoo.config import FRACTION, POSITIVE, Range, Schedule, value_at
+from agentzoo.config import FRACTION, POSITIVE, TRACED, Range, Schedule, value_at
 from agentzoo.replay import Replay, make_phase, make_replay
 from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, Mean, Trajectory
 
@@ -84,82 +84,80 @@ MOST = 3.0
 
 @dataclass(frozen=True)
 class MPOConfig:
-    """Hyperparameters of MPO.
+    """Hyperparameters of MPO. Box actions are scaled to [-1, 1]."""
 
-    Steps are environment steps; actions are counted in [-1, 1], whatever the bounds of the action
-    space.
-    """
-
-    # Step size of Adam, for policy and critic; a number or a schedule.
     learning_rate: Annotated[Schedule, POSITIVE] = 3e-4
-    # Step size of Adam, for temperatures and alphas.
+    """Learning rate of Adam for the policy and the critic."""
     dual_learning_rate: Annotated[float, POSITIVE] = 3e-2
-    # The norm that the gradients of the networks are clipped to.
+    """Learning rate of Adam for the temperatures and the alphas."""
     max_grad_norm: Annotated[float, POSITIVE] = 40.0
-    # Transitions that the replay holds.
+    """Gradients of the networks are clipped to this global norm."""
     buffer_size: Annotated[int, Range(1)] = 1_000_000
-    # Steps of uniformly random actions before learning begins.
-    learning_starts: Annotated[int, Range(0)] = 1_000
-    # Transitions per gradient step.
+    """Transitions that the replay buffer holds."""
+    learning_starts: Annotated[int, Range(0), TRACED] = 1_000
+    """Environment steps with random actions before learning starts."""
     batch_size: Annotated[int, Range(1)] = 128
-    # Discount per step.
+    """Transitions per gradient step."""
     gamma: Annotated[float, FRACTION] = 0.99
-    # Steps of each environment between two phases of learning.
+    """Discount factor per environment step."""
     train_freq: Annotated[int, Range(1)] = 1
-    # Gradient steps per phase of learning; -1 for one per environment step.
+    """Environment steps per environment between two phases of learning."""
     gradient_steps: Annotated[int, Range(-1)] = 1
-    # Gradient steps between two refreshes of the target networks.
-    target_update_interval: Annotated[int, Range(1)] = 100
-    # Steps that a transition spans; with Retrace, steps of a sequence.
+    """Gradient steps per phase of learning; -1 takes one per environment step."""
+    target_update_interval: Annotated[int, Range(1), TRACED] = 100
+    """Gradient steps between two updates of the target networks."""
     n_steps: Annotated[int, Range(1)] = 5
-    # Correct for the age of replayed actions by Retrace, over sequences of which batch_size /
-    # n_steps make a batch.
+    """Environment steps that a transition spans; with Retrace, the length of a sequence."""
     retrace: bool = False
-    # How far Retrace looks ahead: 0 for one step, 1 for as far as the policy would have acted
-    # alike.
+    """Correct for the age of replayed actions by Retrace. A batch then consists of batch_size /
+    n_steps sequences."""
     retrace_lambda: Annotated[float, FRACTION] = 0.95
-    # E-step: actions sampled in each state.
+    """Lambda of Retrace: 0 looks one step ahead, 1 as far as the policy agrees with the actions."""
     num_samples: Annotated[int, Range(2)] = 20
-    # Actions sampled in each state for the critic's target.
+    """E-step: actions sampled per state."""
     num_value_samples: Annotated[int, Range(1)] = 4
-    # E-step: bound on the KL of the improved to the target policy.
+    """Actions sampled per state for the target of the critic."""
     epsilon: Annotated[float, POSITIVE] = 0.1
-    # M-step: bound on the KL of the target to the online policy that is due to the means, for each
-    # dimension.
+    """E-step: bound on the KL divergence between the improved policy and the target policy."""
     epsilon_mean: Annotated[float, POSITIVE] = 0.01
-    # M-step: likewise due to the standard deviations.
+    """M-step: bound on the KL divergence between the target policy and the online policy that is
+    due to the mean, for each action dimension."""
     epsilon_stddev: Annotated[float, POSITIVE] = 1e-5
-    # M-step for Discrete actions: bound on the KL of the target to the online policy.
+    """M-step: bound on the KL divergence that is due to the standard deviation, for each action
+    dimension."""
     epsilon_kl: Annotated[float, POSITIVE] = 0.01
-    # Penalise actions outside the bounds.
+    """M-step for Discrete actions: bound on the KL divergence between the target policy and the
+    online policy."""
     action_penalty: bool = True
-    # Bound on the KL to the target policy of the policy that the penalty improves.
+    """Penalise actions outside the bounds."""
     epsilon_penalty: Annotated[float, POSITIVE] = 1e-3
-    # First temperature, in units of the action values.
+    """Bound on the KL divergence between the policy that the penalty improves and the target
+    policy."""
     init_temperature: Annotated[float, POSITIVE] = 1.0
-    # First alpha of the means, or of the KL of Discrete actions.
+    """Initial temperature, in units of the action values."""
     init_alpha_mean: Annotated[float, POSITIVE] = 1.0
-    # First alpha of the standard deviations.
+    """Initial alpha of the mean, or of the policy for Discrete actions."""
     init_alpha_stddev: Annotated[float, POSITIVE] = 10.0
-    # First standard deviation of the policy.
+    """Initial alpha of the standard deviation."""
     init_stddev: Annotated[float, POSITIVE] = 0.5
-    # Steps for which the noise of Box actions lasts while training: the more, the longer are things
-    # tried; 1 is new noise at every step.
+    """Initial standard deviation of the policy, whose actions lie in [-1, 1]."""
     noise_steps: Annotated[int, Range(1)] = 1
-    # Normalise the numbers of observations by their running mean and standard deviation.
+    """Environment steps for which the noise of Box actions persists during training; 1 draws new
+    noise at each step. With more steps, the agent tries a movement for longer."""
     normalize_obs: bool = False
-    # Parts of observations that are images: auto, True for all that can be, False for none, or
-    # names of parts of a Dict.
+    """Normalise numbers in observations by their running mean and standard deviation."""
     images: networks.Images = "auto"
-    # Scale integers of observations by their bounds; False divides images by 255 and takes other
-    # integers as they are.
+    """Parts of observations that are images: "auto", True for all that can be one, False for none,
+    or names of parts of a Dict."""
     scale_obs: bool = True
-    # Convolutions for images: nature, impala or efficient.
-    cnn: str = "nature"
-    # Sizes of the hidden layers, of the policy and of the critic.
+    """Scale integers in observations by their bounds. False divides images by 255 and leaves other
+    integers as they are."""
+    cnn: networks.Cnn = "nature"
+    """Convolutional layers for images."""
     net_arch: Annotated[tuple[int, ...], Range(1)] = (256, 256)
-    # Between layers: relu, tanh, silu or gelu.
-    activation: str = "relu"
+    """Sizes of the hidden layers of the policy and of the critic."""
+    activation: networks.Activation = "relu"
+    """Activation function of the hidden layers."""
 
 
 class Networks(NamedTuple):
@@ -533,7 +531,7 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
 
 
 class MPO(base.Algorithm[MPOConfig]):
-    """Maximum a posteriori Policy Optimisation for Box and Discrete actions; see `MPOConfig` and `agentzoo.algos.mpo`."""
+    """Maximum a posteriori Policy Optimisation. `agentzoo.algos.mpo` describes the method."""
 
     Config = MPOConfig
     make_agent = staticmethod(make_agent)

@@ -36,7 +36,7 @@ for up to as many: https://arxiv.org/abs/1804.11188.
 
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -53,72 +53,73 @@ from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, PyT
 
 @dataclass(frozen=True)
 class PPOConfig:
-    """Hyperparameters of PPO. Steps are environment steps."""
+    """Hyperparameters of PPO."""
 
-    # Step size of Adam; a number or a schedule.
     learning_rate: Annotated[Schedule, POSITIVE] = Linear(3e-4)
-    # Adam's epsilon.
+    """Learning rate of Adam."""
     adam_eps: Annotated[float, POSITIVE] = 1e-5
-    # The norm that gradients are clipped to.
+    """Epsilon of Adam."""
     max_grad_norm: Annotated[float, POSITIVE] = 0.5
-    # Steps of each environment per cycle.
+    """Gradients are clipped to this global norm."""
     n_steps: Annotated[int, Range(1)] = 2_048
-    # Steps per gradient step.
+    """Environment steps per environment in each training cycle."""
     batch_size: Annotated[int, Range(1)] = 64
-    # Passes over the steps of a cycle.
+    """Environment steps per gradient step."""
     n_epochs: Annotated[int, Range(1)] = 10
-    # Discount per step.
+    """Passes over the steps of a training cycle."""
     gamma: Annotated[float, FRACTION] = 0.99
-    # Lambda of the advantages: 0 trusts the values, 1 the rewards.
+    """Discount factor per environment step."""
     gae_lambda: Annotated[float, FRACTION] = 0.95
-    # How far from 1 the ratio of new to old probability may earn; a number or a schedule.
+    """Lambda of the advantages (GAE): 0 relies on the values, 1 on the rewards."""
     clip_range: Annotated[Schedule, POSITIVE] = 0.2
-    # How far a value may usefully move in a cycle, in units of the values; None for no limit.
+    """Clipping range of the probability ratio around 1."""
     clip_range_vf: Annotated[Schedule | None, POSITIVE] = None
-    # Bring the advantages of each minibatch of two steps or more to mean 0 and standard deviation
-    # 1.
+    """Clipping range of the value around its old value; None for no clipping."""
     normalize_advantage: bool = True
-    # Weight of the entropy; a number or a schedule.
+    """Normalise the advantages of each minibatch to mean 0 and standard deviation 1."""
     ent_coef: Annotated[Schedule, Range(0)] = 0.0
-    # Weight of the value loss.
+    """Weight of the entropy bonus."""
     vf_coef: Annotated[float, Range(0)] = 0.5
-    # End a cycle's learning where the policy has moved by 1.5 times this KL divergence.
+    """Weight of the value loss."""
     target_kl: Annotated[float | None, POSITIVE] = None
-    # Bring observed numbers to mean 0 and standard deviation 1, as in the cycles before.
+    """End a training cycle early if the KL divergence to the old policy exceeds 1.5 times this
+    number; None for no limit."""
     normalize_obs: bool = False
-    # Divide rewards by the standard deviation of their discounted sum.
+    """Normalise numbers in observations by the mean and standard deviation of earlier cycles."""
     normalize_reward: bool = False
-    # Learn from rewards clipped to [-1, 1]; scores are not clipped.
+    """Divide rewards by the standard deviation of their discounted sum."""
     clip_reward: bool = False
-    # Logarithm of the standard deviation of Box actions at the beginning; [-1, 1] stands for their
-    # bounds.
+    """Learn from rewards clipped to [-1, 1]. The logged returns are not clipped."""
     log_std_init: float = 0.0
-    # Let that standard deviation depend on the observation.
+    """Initial logarithm of the standard deviation of Box actions, which are scaled to [-1, 1]."""
     state_dependent_std: bool = False
-    # Memory after the hidden layers: lstm, gru, or None.
-    recurrent: str | None = None
-    # Size of the memory.
+    """Let the standard deviation of Box actions depend on the observation."""
+    recurrent: Literal["lstm", "gru"] | None = None
+    """Recurrent memory after the hidden layers; None for no memory."""
     recurrent_size: Annotated[int, Range(1)] = 64
-    # Steps that gradients flow back through memory; n_steps is a multiple of it, or less.
+    """Units of the recurrent memory."""
     sequence_length: Annotated[int, Range(1)] = 64
-    # Steps that memory lasts at most when learning begins; None for as many as gradients flow back.
+    """Environment steps through which gradients flow back in the memory. It divides n_steps or is
+    larger."""
     recurrent_span: Annotated[int | None, Range(1)] = None
-    # Initialise the network orthogonally.
+    """Environment steps that an untrained memory spans at most; None for the length of a
+    sequence."""
     ortho_init: bool = True
-    # Use the hidden layers and the memory for both policy and value, instead of for each its own.
+    """Initialise the network orthogonally."""
     share_layers: bool = False
-    # Parts of observations that are images: auto, True for all that can be, False for none, or
-    # names of parts of a Dict.
+    """Share the hidden layers and the memory between policy and value."""
     images: networks.Images = "auto"
-    # Scale integers of observations by their bounds; False divides images by 255 and takes other
-    # integers as they are.
+    """Parts of observations that are images: "auto", True for all that can be one, False for none,
+    or names of parts of a Dict."""
     scale_obs: bool = True
-    # Convolutions for images: nature, impala or efficient.
-    cnn: str = "nature"
-    # Sizes of the hidden layers.
+    """Scale integers in observations by their bounds. False divides images by 255 and leaves other
+    integers as they are."""
+    cnn: networks.Cnn = "nature"
+    """Convolutional layers for images."""
     net_arch: Annotated[tuple[int, ...], Range(1)] = (64, 64)
-    # Between layers: relu, tanh, silu or gelu.
-    activation: str = "tanh"
+    """Sizes of the hidden layers."""
+    activation: networks.Activation = "tanh"
+    """Activation function of the hidden layers."""
 
 
 class PPOParams(NamedTuple):
@@ -406,7 +407,7 @@ def _merge(x: Array) -> Array:
 
 
 class PPO(base.Algorithm[PPOConfig]):
-    """Proximal Policy Optimization; see `PPOConfig` for the hyperparameters and `agentzoo.algos.ppo` for the method."""
+    """Proximal Policy Optimization. `agentzoo.algos.ppo` describes the method."""
 
     Config = PPOConfig
     make_agent = staticmethod(make_agent)

@@ -29,7 +29,7 @@ https://arxiv.org/abs/2101.05982.
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import haiku as hk
 import jax
@@ -38,72 +38,74 @@ import optax
 
 from agentzoo import core, networks
 from agentzoo.algos import base
-from agentzoo.config import FRACTION, POSITIVE, Range, Schedule, value_at
+from agentzoo.config import FRACTION, POSITIVE, TRACED, Range, Schedule, value_at
 from agentzoo.replay import Batch, Prioritisation, Replay, make_phase, make_replay
 from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, Mean, Trajectory
 
 
 @dataclass(frozen=True)
 class SACConfig:
-    """Hyperparameters of SAC. Steps are environment steps."""
+    """Hyperparameters of SAC."""
 
-    # Step size of Adam, for policy, critics and entropy coefficient; a number or a schedule.
     learning_rate: Annotated[Schedule, POSITIVE] = 3e-4
-    # Transitions that the replay holds.
+    """Learning rate of Adam for the policy, the critics and the entropy coefficient."""
     buffer_size: Annotated[int, Range(1)] = 1_000_000
-    # Steps of uniformly random actions before learning begins.
-    learning_starts: Annotated[int, Range(0)] = 100
-    # Transitions per gradient step.
+    """Transitions that the replay buffer holds."""
+    learning_starts: Annotated[int, Range(0), TRACED] = 100
+    """Environment steps with random actions before learning starts."""
     batch_size: Annotated[int, Range(1)] = 256
-    # Discount per step.
+    """Transitions per gradient step."""
     gamma: Annotated[float, FRACTION] = 0.99
-    # Steps of each environment between two phases of learning.
+    """Discount factor per environment step."""
     train_freq: Annotated[int, Range(1)] = 1
-    # Gradient steps per phase of learning; -1 for one per environment step.
+    """Environment steps per environment between two phases of learning."""
     gradient_steps: Annotated[int, Range(-1)] = 1
-    # How far the target critics move towards the online ones at an update; 1 copies them.
+    """Gradient steps per phase of learning; -1 takes one per environment step."""
     tau: Annotated[float, Range(0, 1, open_low=True)] = 0.005
-    # Gradient steps between two updates of the target critics.
-    target_update_interval: Annotated[int, Range(1)] = 1
-    # Gradient steps of the critics between two of the policy and the entropy coefficient.
+    """Fraction by which an update moves the target critics to the online ones; 1 copies them."""
+    target_update_interval: Annotated[int, Range(1), TRACED] = 1
+    """Gradient steps between two updates of the target critics."""
     policy_delay: Annotated[int, Range(1)] = 1
-    # Weight of the entropy: a number, "auto" to learn it, or "auto_0.1" to begin with 0.1.
+    """Gradient steps of the critics per update of the policy and the entropy coefficient."""
     ent_coef: float | str = "auto"
-    # Learn ent_coef by the loss with its logarithm, as Stable-Baselines3 does; it then falls sooner
-    # than by that of the paper.
+    """Weight of the entropy: a number, "auto" to learn it, or "auto_0.1" to learn it from 0.1
+    on."""
     log_ent_coef_loss: bool = False
-    # Entropy to hold by learning ent_coef; "auto" is minus the actions' dimensions, or half of the
-    # largest entropy of (legal) Discrete actions.
-    target_entropy: float | str = "auto"
-    # Critics, whose least value counts: the more, the less the policy dares what is uncertain.
+    """Learn ent_coef with the loss of Stable-Baselines3, which uses the logarithm of ent_coef. It
+    then falls earlier than with the loss of the paper."""
+    target_entropy: float | Literal["auto"] = "auto"
+    """Entropy that a learned ent_coef aims at. "auto" is minus the number of action dimensions, or
+    half of the largest entropy of the legal Discrete actions."""
     n_critics: Annotated[int, Range(1)] = 2
-    # Steps that a transition spans.
+    """Number of critics. The minimum of their values is used, so more critics are more
+    pessimistic."""
     n_steps: Annotated[int, Range(1)] = 1
-    # Replay transitions in proportion to (|error| + eps)^alpha.
+    """Environment steps that a transition spans."""
     prioritized_replay: bool = False
-    # How strongly priorities count: 0 is uniform.
+    """Replay each transition with a probability in proportion to (abs(td_error) + eps)^alpha."""
     prioritized_replay_alpha: Annotated[float, FRACTION] = 0.6
-    # How far importance weights correct for them at first; 1 at the end of the run.
+    """Exponent alpha of the priorities; 0 replays uniformly."""
     prioritized_replay_beta0: Annotated[float, FRACTION] = 0.4
-    # Added to errors, so that nothing has priority 0.
+    """Initial exponent of the importance weights. It rises to 1 at the end of the run."""
     prioritized_replay_eps: Annotated[float, POSITIVE] = 1e-6
-    # Steps for which the noise of Box actions lasts while training: the more, the longer are things
-    # tried; 1 is new noise at every step.
+    """Constant eps of the priorities, which keeps every priority above 0."""
     noise_steps: Annotated[int, Range(1)] = 1
-    # Normalise the numbers of observations by their running mean and standard deviation.
+    """Environment steps for which the noise of Box actions persists during training; 1 draws new
+    noise at each step. With more steps, the agent tries a movement for longer."""
     normalize_obs: bool = False
-    # Parts of observations that are images: auto, True for all that can be, False for none, or
-    # names of parts of a Dict.
+    """Normalise numbers in observations by their running mean and standard deviation."""
     images: networks.Images = "auto"
-    # Scale integers of observations by their bounds; False divides images by 255 and takes other
-    # integers as they are.
+    """Parts of observations that are images: "auto", True for all that can be one, False for none,
+    or names of parts of a Dict."""
     scale_obs: bool = True
-    # Convolutions for images: nature, impala or efficient.
-    cnn: str = "nature"
-    # Sizes of the hidden layers, of the policy and of each critic.
+    """Scale integers in observations by their bounds. False divides images by 255 and leaves other
+    integers as they are."""
+    cnn: networks.Cnn = "nature"
+    """Convolutional layers for images."""
     net_arch: Annotated[tuple[int, ...], Range(1)] = (256, 256)
-    # Between layers: relu, tanh, silu or gelu.
-    activation: str = "relu"
+    """Sizes of the hidden layers of the policy and of each critic."""
+    activation: networks.Activation = "relu"
+    """Activation function of the hidden layers."""
 
 
 class SACParams(NamedTuple):
@@ -426,7 +428,7 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
 
 
 class SAC(base.Algorithm[SACConfig]):
-    """Soft Actor-Critic for Box and Discrete actions; see `SACConfig` for the hyperparameters and `agentzoo.algos.sac` for the method."""
+    """Soft Actor-Critic for Box and Discrete actions. `agentzoo.algos.sac` describes the method."""
 
     Config = SACConfig
     make_agent = staticmethod(make_agent)

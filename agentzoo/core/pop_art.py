@@ -158,9 +158,8 @@ def art(
 
     * "sequential": `1 - (1 - step_size)^n`, the weight of n updates with one target each.
     * "mean": `step_size`.
-    * "sum": `n * step_size`, as in RLax. It is close to "sequential" if it is small. If it is above
-    1,
-      the mean overshoots and the variance turns negative.
+    * "sum": `n * step_size`, as in RLax. It is close to "sequential" if it is small. If it is
+      above 1, the mean overshoots and the variance turns negative.
 
     Args:
       state: statistics of K outputs.

@@ -1,6 +1,7 @@
 """From observations to feature vectors: convolutions for images, and one vector of all parts."""
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import haiku as hk
 import jax
@@ -11,6 +12,9 @@ from agentzoo.elements import zeros
 from agentzoo.networks.convolutions import Conv2D
 from agentzoo.networks.observations import Image, View
 from agentzoo.types import Array, ConfigurationError, PyTree
+
+Activation = Literal["relu", "tanh", "silu", "gelu"]
+Cnn = Literal["nature", "impala", "efficient"]
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,

@@ -52,6 +52,7 @@ class Recipe:
       seed: the seed of networks, exploration and environments.
       env_id: the Gymnasium id of the environments, or None.
       env_kwargs: the arguments with which the environments were made; None if they cannot be saved.
+      module: the module of the algorithm's class.
     """
 
     algorithm: str
@@ -62,6 +63,7 @@ class Recipe:
     seed: int
     env_id: str | None = None
     env_kwargs: Mapping[str, Any] | None = None
+    module: str | None = None
 
     def with_env(self, env_id: str | None, env_kwargs: Mapping[str, Any] | None) -> "Recipe":
         """Return the recipe with another name of the environments."""
@@ -83,6 +85,7 @@ class Recipe:
         """Return the recipe as plain JSON. Of a network or another function, it has the name."""
         return {
             "algorithm": self.algorithm,
+            "module": self.module,
             "env_id": self.env_id,
             "env_kwargs": self.env_kwargs,
             "seed": self.seed,

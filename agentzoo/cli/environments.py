@@ -1,0 +1,92 @@
+"""The environments that a command names, and checks that several commands need."""
+
+import ast
+import contextlib
+import functools
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+
+from agentzoo.cli.options import Eval, Video
+from agentzoo.envs import make_env
+from agentzoo.types import ConfigurationError
+
+
+def parse_keywords(pairs: Sequence[str]) -> dict[str, Any]:
+    """Return the arguments that `key:value` pairs stand for.
+
+    A value that is not a literal of Python is text.
+
+    Raises:
+      ConfigurationError: if there is no colon, or the key cannot be the name of an argument.
+    """
+    keywords: dict[str, Any] = {}
+    for pair in pairs:
+        key, colon, text = pair.partition(":")
+        if not (colon and key.isidentifier()):
+            raise ConfigurationError(
+                f"--env-kwargs {pair} is not a pair. Write key:value, such as is_slippery:False."
+            )
+        try:
+            keywords[key] = ast.literal_eval(text)
+        except (ValueError, SyntaxError, TypeError):
+            keywords[key] = text
+    return keywords
+
+
+def environment(env_id: str, kwargs: dict[str, Any]) -> str | Callable[[], gym.Env]:
+    """Return an environment as agents take it: by its id, or by a function if it has arguments."""
+    return functools.partial(make_env, env_id, **kwargs) if kwargs else env_id
+
+
+def environment_of(agent: Any, options: Eval | Video) -> tuple[str, dict[str, Any]]:
+    """Return id and arguments of the environment: those of training, or those in the options.
+
+    Raises:
+      ConfigurationError: if they are not in the file and not in the options.
+    """
+    given = parse_keywords(options.env_kwargs)
+    if options.env is not None:
+        return options.env, given
+    if agent.env_id is None:
+        raise ConfigurationError(
+            "The agent was not trained in an environment with an id. Name one with --env."
+        )
+    if agent.env_kwargs is None:
+        raise ConfigurationError(
+            f"The agent was trained in {agent.env_id!r} with arguments that its file cannot hold. "
+            f"Name an environment with --env, and its arguments with --env-kwargs."
+        )
+    return agent.env_id, {**agent.env_kwargs, **given}
+
+
+def check_at_least(lowest: int, name: str, value: int) -> None:
+    """Raise `ConfigurationError` if the value of an option is too small."""
+    if value < lowest:
+        raise ConfigurationError(f"{name} {value} is too small. Choose at least {lowest}.")
+
+
+@contextlib.contextmanager
+def clear_folder(path: Path) -> Iterator[None]:
+    """Raise `ConfigurationError` in place of the error of a folder that cannot be made."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigurationError(
+            f"The folder {path} cannot be made ({error.strerror}). Choose another folder."
+        ) from error
+
+
+@contextlib.contextmanager
+def warnings_unless_refused() -> Iterator[None]:
+    """Show warnings only if no error follows.
+
+    Gymnasium calls an id out of date just before it says that the environment does not exist.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        yield
+    for one in caught:
+        warnings.showwarning(one.message, one.category, one.filename, one.lineno)

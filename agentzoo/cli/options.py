@@ -1,0 +1,165 @@
+"""The options of each command. Those of an algorithm are read from its config class."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
+
+import tyro
+
+from agentzoo import config as configs
+from agentzoo.config import Hyperparameter, Linear, Schedule
+from agentzoo.hyperparameters import descriptions
+from agentzoo.types import ConfigurationError
+
+Class = TypeVar("Class")
+
+
+@dataclass_transform()
+def _described(cls: type[Class]) -> type[Class]:
+    """Make the strings below the fields its help texts, without their line breaks."""
+    for name, text in descriptions(cls).items():
+        hint = cls.__annotations__[name]
+        cls.__annotations__[name] = Annotated[hint, tyro.conf.arg(help=text)]
+    return dataclasses.dataclass(cls)
+
+
+@_described
+class Train:
+    """Train an agent, save it in a run folder, and evaluate it."""
+
+    env: str
+    """Gymnasium id of the environment. For my_module:MyEnv-v0, my_module is imported first."""
+    env_kwargs: tuple[str, ...] = ()
+    """Arguments of the environment as key:value, such as is_slippery:False."""
+    steps: float = 1e5
+    """Environment steps to train for, over all environments together."""
+    n_envs: int = 1
+    """Number of environments that are stepped at once."""
+    runner: Literal["auto", "host", "device", "threads", "ray"] = "auto"
+    """How to train: host steps environments from Python, device compiles them, threads and ray
+    step them while the agent learns, and auto chooses between host and device."""
+    n_actors: int = 1
+    """Number of threads or processes that share the environments, for the runners threads and
+    ray."""
+    max_lag: int = 1
+    """Number of trajectories that an actor may be ahead of the learner."""
+    n_devices: int | Literal["all"] = 1
+    """Number of devices that share each batch in learning."""
+    seed: int = 0
+    """Seed of the networks, the exploration and the environments."""
+    log_dir: Path = Path("runs")
+    """Folder in which the run gets its own folder."""
+    eval_episodes: int = 20
+    """Number of evaluation episodes at the end; 0 for none."""
+    preset: str | None = None
+    """Name of a set of hyperparameters that replaces the defaults."""
+
+
+@_described
+class Eval:
+    """Evaluate a trained agent in fresh episodes."""
+
+    run: tyro.conf.Positional[Path]
+    """A run folder or a saved agent. Modules that it names are imported, so it has to be one that
+    you trust."""
+    episodes: int = 100
+    """Number of evaluation episodes."""
+    seed: int = 1_000_000
+    """Seed of the environments."""
+    stochastic: bool = False
+    """Explore as in training instead of choosing the best action."""
+    env: str | None = None
+    """Evaluate in another environment than the agent was trained in."""
+    env_kwargs: tuple[str, ...] = ()
+    """Arguments of the environment as key:value, which replace those of training."""
+
+
+@_described
+class Video:
+    """Record a trained agent as an MP4 file per episode."""
+
+    run: tyro.conf.Positional[Path]
+    """A run folder or a saved agent. Modules that it names are imported, so it has to be one that
+    you trust."""
+    episodes: int = 1
+    """Number of episodes."""
+    seed: int = 1_000_000
+    """Seed of the environment."""
+    out: Path | None = None
+    """Folder for the videos; the default is the folder videos beside the saved agent."""
+    env: str | None = None
+    """Record another environment than the agent was trained in."""
+    env_kwargs: tuple[str, ...] = ()
+    """Arguments of the environment as key:value, which replace those of training."""
+
+
+@dataclasses.dataclass
+class _Preset:
+    preset: str | None = None
+
+
+def parse_train(algorithm: Any, name: str, arguments: list[str]) -> tuple[Train, dict[str, Any]]:
+    """Return the options of a training run, and the hyperparameters by name.
+
+    Args:
+      algorithm: the class of the agent.
+      name: the algorithm as the user wrote it.
+      arguments: what the user wrote after it.
+
+    Raises:
+      ConfigurationError: if there is no such preset.
+    """
+    # The preset is parsed first, because it decides about the defaults of all other options.
+    given, _ = tyro.cli(_Preset, args=arguments, add_help=False, return_unknown_args=True)
+    preset = given.preset
+    if preset is not None and preset not in algorithm.presets:
+        known = ", ".join(algorithm.presets) or "none"
+        raise ConfigurationError(
+            f"{algorithm.__name__} has no preset {preset!r}. Choose from {known}."
+        )
+    defaults = configs.make_config(algorithm.Config, algorithm.presets[preset] if preset else {})
+    hyperparameters = dataclasses.make_dataclass(
+        "Hyperparameters",
+        [
+            (one.name, _option(one), dataclasses.field(default=getattr(defaults, one.name)))
+            for one in configs.hyperparameters(algorithm.Config).values()
+        ],
+    )
+    flat = tyro.conf.arg(name="", prefix_name=False)
+    options = dataclasses.make_dataclass(
+        "Options", [("run", Annotated[Train, flat]), ("config", Annotated[hyperparameters, flat])]
+    )
+    options.__doc__ = Train.__doc__
+    parsed: Any = tyro.cli(options, prog=f"agentzoo train {name}", args=arguments)
+    return parsed.run, vars(parsed.config)
+
+
+def _option(about: Hyperparameter) -> Any:
+    """The type of an option, with its description."""
+    described = tyro.conf.arg(help=about.text)
+    if about.type == Schedule or about.type == Schedule | None:
+        return Annotated[about.type, described, _schedule(about.type != Schedule)]
+    return Annotated[about.type, described]
+
+
+def _schedule(optional: bool) -> tyro.constructors.PrimitiveConstructorSpec:
+    """How a schedule is written: a number, linear:START,END, or None where that is allowed."""
+
+    def parse(arguments: list[str]) -> Schedule | None:
+        text = arguments[0]
+        if optional and text == "None":
+            return None
+        if text.startswith("linear:"):
+            return Linear(*(float(part) for part in text.removeprefix("linear:").split(",")))
+        return float(text)
+
+    def write(value: Any) -> list[str]:
+        return [f"linear:{value.start},{value.end}" if isinstance(value, Linear) else str(value)]
+
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="FLOAT|linear:START,END" + optional * "|None",
+        instance_from_str=parse,
+        is_instance=lambda value: isinstance(value, int | float | Linear) or value is None,
+        str_from_instance=write,
+    )
