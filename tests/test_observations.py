@@ -259,6 +259,7 @@ class Sign(probes.Probe):
         return self.observation_space.sample(), float(action == self.right), True, False, {}
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("shape, high", [((8, 8, 12), 1), ((7, 7, 3), 255)], ids=["board", "codes"])
 @pytest.mark.parametrize("algorithm, options, steps", [
     (DQN, dict(learning_starts=100, n_steps=1, net_arch=(32,), train_freq=8, gamma=0.5, target_update_interval=100), 2_000),
