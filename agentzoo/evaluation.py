@@ -4,10 +4,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
-import jax
 import numpy as np
 
-from agentzoo.envs import EnvLike, Envs, make_buffers, make_envs, spaces
+from agentzoo.envs import EnvLike, Envs, make_envs, spaces
 from agentzoo.types import ConfigurationError
 
 
@@ -142,9 +141,6 @@ def run_episodes(
     episodes = Episodes([], [], [])
     # The sum of rewards and the number of steps of each running episode.
     rewards, lengths = np.zeros(num_envs), np.zeros(num_envs, int)
-    # Actions inside agents begin with 0, also if those of the environment do not.
-    offset = getattr(envs.spec.action_space, "start", 0)
-    out = make_buffers(envs.spec, 1)  # arrays [1, N, ...], or [2, N, ...] for observations
     obs = envs.reset(None if seed is None else int(seed))
     state, episode_start = None, np.ones(num_envs, bool)
     while (finished < wanted).any():
@@ -154,20 +150,17 @@ def run_episodes(
             episode_start=episode_start,
             deterministic=deterministic,
         )
-        envs.step(np.asarray(actions) - offset, out, 0)
-        rewards += out.r_t[0] * out.mask[0]
-        lengths += out.mask[0]
-        finals = envs.pop_finals() if out.last_t[0].any() else {}
-        for n in np.flatnonzero(out.last_t[0]).tolist():
+        step = envs.step(np.asarray(actions, envs.spec.action_space.dtype))
+        rewards += step.reward * step.mask
+        lengths += step.mask
+        for n in np.flatnonzero(step.last).tolist():
             if finished[n] < wanted[n]:
                 episodes.rewards.append(float(rewards[n]))
                 episodes.lengths.append(int(lengths[n]))
-                episodes.infos.append(finals.get((0, n), {}))
+                episodes.infos.append(step.final_infos[n])
                 finished[n] += 1
             rewards[n], lengths[n] = 0.0, 0
-        # Row 1 holds the observations from which the next actions are chosen. The next step writes
-        # into the same arrays, so they are copied.
-        obs, episode_start = jax.tree.map(lambda rows: rows[1].copy(), (out.obs_tm1, out.first_tm1))
+        obs, episode_start = step.obs, step.first
         if callback is not None:
             callback(locals(), globals())
         if render:

@@ -4,6 +4,16 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from agentzoo.envs import make_trajectory
+
+
+def take_actions(envs, actions, seed=0):
+    """Reset environments, take actions `[T, N, ...]`, and return the trajectory `[T, N, ...]`."""
+    actions = [np.asarray(action) for action in actions]
+    obs = envs.reset(seed)
+    steps = [envs.step(action) for action in actions]
+    return make_trajectory(obs, np.ones(envs.spec.num_envs, bool), actions, steps)
+
 
 class Probe(gym.Env):
     """Episodes of `length` steps with observations `obs(t)`; subclasses say what is rewarded and how an episode ends."""

@@ -7,8 +7,9 @@ import pytest
 from gymnasium import spaces
 
 from agentzoo import DQN, QRDQN, ConfigurationError, evaluate_policy, make_env
-from agentzoo.envs import GymEnvs, VectorEnvs, atari, make_buffers, make_envs
+from agentzoo.envs import GymEnvs, VectorEnvs, atari, make_envs
 from agentzoo.types import FrameStack
+from tests.probes import take_actions
 
 PONG = "ALE/Pong-v5"
 SCREENS = FrameStack(0, 255, (4, 84, 84), np.uint8)
@@ -67,29 +68,20 @@ def test_observations_are_stacks_of_frames(env_id, kind):
 
 def test_episodes_that_are_cut_off_keep_their_last_observation():
     envs = VectorEnvs(short(2))
-    out = make_buffers(envs.spec, 25)
-    out.obs_tm1[0], out.first_tm1[0] = envs.reset(0), True
-    for t in range(25):
-        envs.step(np.full(2, t % 6), out, t)
+    out = take_actions(envs, [np.full(2, t % 6) for t in range(25)])
     assert out.mask.all() and out.discount_t.all()
-    assert np.flatnonzero(out.last_t[:, 0]).tolist() == [9, 19] and np.flatnonzero(
-        out.first_tm1[:, 0]
-    ).tolist() == [0, 10, 20]
-    first = out.first_tm1[1:25]
-    np.testing.assert_array_equal(
-        out.obs_t[:, :, :3], out.obs_tm1[:25, :, 1:]
-    )  # also where the episode is cut off
-    np.testing.assert_array_equal(out.obs_t[:24][~first], out.obs_tm1[1:25][~first])
-    assert not out.obs_tm1[1:25, :, :3][first].any()
+    assert np.flatnonzero(out.last_t[:, 0]).tolist() == [9, 19]
+    assert np.flatnonzero(out.first_tm1[:, 0]).tolist() == [0, 10, 20]
+    # A successor shares three frames with its source, also where the episode is cut off.
+    np.testing.assert_array_equal(out.obs_t[:, :, :3], out.obs_tm1[:, :, 1:])
+    first = out.first_tm1[1:]
+    np.testing.assert_array_equal(out.obs_t[:-1][~first], out.obs_tm1[1:][~first])
+    assert not out.obs_tm1[1:, :, :3][first].any()
 
 
 def test_rewards_are_raw_scores():
     envs = make_envs("ALE/MsPacman-v5", 2)
-    out = make_buffers(envs.spec, 120)
-    envs.reset(0)
-    for t in range(120):
-        envs.step(np.full(2, 3), out, t)
-    assert out.r_t.max() == 10
+    assert take_actions(envs, np.full((120, 2), 3)).r_t.max() == 10
 
 
 @pytest.mark.parametrize("ends", [False, True])

@@ -9,6 +9,7 @@ from gymnasium.utils.env_checker import check_env
 from agentzoo import envs
 from agentzoo.envs import Catch, FunctionalGymEnv, Step
 from agentzoo.envs.functional.catch import CatchState
+from tests.probes import take_actions
 
 LEFT, STAY, RIGHT = 0, 1, 2
 KEY = jax.random.key(0)
@@ -194,10 +195,7 @@ def test_equal_environments_share_what_is_compiled():
 
 def test_runners_step_it():
     catch = envs.make_envs("agentzoo/Catch-v0", 2)
-    out = envs.make_buffers(catch.spec, 10)
-    out.obs_tm1[0] = catch.reset(seed=0)
-    for t in range(10):
-        catch.step(np.array([LEFT, RIGHT]), out, t)
+    out = take_actions(catch, [np.array([LEFT, RIGHT])] * 10)
     assert out.last_t.nonzero()[0].tolist() == [8, 8] and (out.discount_t == ~out.last_t).all()
     np.testing.assert_array_equal(out.obs_t[8][[0, 1], -1, [0, 4]], 1)
     np.testing.assert_array_equal(out.obs_tm1[9].sum((1, 2)), 2)

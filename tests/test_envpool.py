@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from agentzoo import DQN
-from agentzoo.envs import make_buffers, make_envs
+from agentzoo.envs import make_envs
 from agentzoo.types import FrameStack
+from tests.probes import take_actions
 
 envpool = pytest.importorskip("envpool")
 pytestmark = pytest.mark.filterwarnings(
@@ -14,20 +15,16 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 def test_dummy_steps_are_marked():
-    """Pushed to one side, the pole falls after about 10 steps; then comes a step that never happened."""
+    """Pushed to one side, the pole falls after about 10 steps. A dummy step follows."""
     envs = make_envs(envpool.make_gymnasium("CartPole-v1", num_envs=2, seed=1))
-    out = make_buffers(envs.spec, 60)
-    out.obs_tm1[0] = envs.reset()
-    for t in range(60):
-        envs.step(np.ones(2, int), out, t)
+    out = take_actions(envs, np.ones((60, 2), int), seed=None)
     assert (out.mask[1:] != out.last_t[:-1]).all() and out.mask[0].all()
     np.testing.assert_array_equal(out.r_t, out.mask)
     np.testing.assert_array_equal(out.discount_t, ~out.last_t)
     assert out.last_t.sum() >= 8
-    assert (
-        np.abs(out.obs_t[out.last_t][:, 2]) > 0.2
-    ).all()  # the true last observation: the pole has fallen
-    assert (np.abs(out.obs_tm1[:-1][out.first_tm1[:-1] & out.mask]) <= 0.05).all()
+    # The successors are the true last observations: the pole has fallen.
+    assert (np.abs(out.obs_t[out.last_t][:, 2]) > 0.2).all()
+    assert (np.abs(out.obs_tm1[out.first_tm1 & out.mask]) <= 0.05).all()
 
 
 def test_atari_is_a_stack_of_frames():

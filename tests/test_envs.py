@@ -11,9 +11,9 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from agentzoo import ConfigurationError, make_env
-from agentzoo.envs import Catch, identify, make_buffers, make_envs
+from agentzoo.envs import Catch, identify, make_envs
 from agentzoo.envs import spaces as zoo_spaces
-from tests.probes import ConstantReward, Counter, Spaced
+from tests.probes import ConstantReward, Counter, Spaced, take_actions
 
 ALL_SPACES = [
     spaces.Box(-1, 1, (3,), np.float64),
@@ -34,27 +34,24 @@ ALL_SPACES = [
 
 
 def rollout(envs, steps):
-    """The steps that happened, per environment, as tuples."""
-    obs = envs.reset(0)
+    """Return the steps that happened, as one list of tuples for each environment."""
     num_envs = envs.spec.num_envs
-    rows, first = [[] for _ in range(num_envs)], np.ones(num_envs, bool)
-    for _ in range(steps):
-        out = make_buffers(envs.spec, 1)
-        envs.step(np.zeros(num_envs, int), out, 0)
-        for n in range(num_envs):
-            if out.mask[0, n]:
-                rows[n].append(
-                    (
-                        *obs[n],
-                        out.r_t[0, n],
-                        out.discount_t[0, n],
-                        *out.obs_t[0, n],
-                        out.last_t[0, n],
-                        first[n],
-                    )
-                )
-        obs, first = out.obs_tm1[1], out.first_tm1[1]
-    return rows
+    out = take_actions(envs, np.zeros((steps, num_envs), int))
+    return [
+        [
+            (
+                *out.obs_tm1[t, n],
+                out.r_t[t, n],
+                out.discount_t[t, n],
+                *out.obs_t[t, n],
+                out.last_t[t, n],
+                out.first_tm1[t, n],
+            )
+            for t in range(steps)
+            if out.mask[t, n]
+        ]
+        for n in range(num_envs)
+    ]
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
@@ -97,10 +94,11 @@ def test_spaces_survive_json_and_all_modes(space):
         space.seed(0)
         obs = envs.reset(0)
         for _ in range(6):
-            out = make_buffers(envs.spec, 1)
-            envs.step(np.zeros(2, int), out, 0)
-            for stored, seen in zip(jax.tree.leaves(out.obs_t), jax.tree.leaves(obs), strict=True):
-                assert stored.shape == (1, *seen.shape) and stored.dtype == seen.dtype
+            step = envs.step(np.zeros(2, int))
+            leaves = (jax.tree.leaves(x) for x in (step.obs, step.successor, obs))
+            for stored, successor, seen in zip(*leaves, strict=True):
+                assert stored.shape == successor.shape == seen.shape
+                assert stored.dtype == successor.dtype == seen.dtype
                 assert stored.dtype.itemsize <= 4
 
 
@@ -113,9 +111,8 @@ def test_discrete_actions_that_do_not_start_at_zero():
 
     for envs in (make_envs(Shifted), make_envs(SyncVectorEnv([Shifted]))):
         envs.reset(0)
-        out = make_buffers(envs.spec, 1)
-        envs.step(np.array([1]), out, 0)
-        assert out.r_t[0, 0] == 6
+        elements = zoo_spaces.to_elements(envs.spec.action_space, np.array([1]))
+        assert envs.step(elements).reward == 6
 
 
 @pytest.mark.parametrize(

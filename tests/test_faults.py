@@ -17,9 +17,9 @@ import agentzoo
 from agentzoo import ConfigurationError, evaluate_policy, learn_together
 from agentzoo.algos import ALGORITHMS
 from agentzoo.checkpoint import all_finite
-from agentzoo.envs import Step, checking, make_buffers, make_envs
+from agentzoo.envs import Step, checking, make_envs
 from agentzoo.types import InvalidStep, TrainingError
-from tests.probes import ConstantReward, Probe
+from tests.probes import ConstantReward, Probe, take_actions
 
 OFF_POLICY = dict(
     learning_starts=8, train_freq=4, gradient_steps=1, batch_size=8, buffer_size=100, net_arch=(8,)
@@ -142,12 +142,10 @@ def test_what_a_space_does_not_allow_is_refused(space, wrong, message, kind):
         return Scripted(space, **wrong)
 
     envs = make_envs(scripted if kind == "ordinary" else AsVector(scripted))
-    out = make_buffers(envs.spec, 1)
-    envs.reset(0)
-    for _ in range(4):
-        envs.step(np.zeros(envs.spec.num_envs, int), out, 0)
+    actions = np.zeros((5, envs.spec.num_envs), int)
+    take_actions(envs, actions[:4])
     with pytest.raises(InvalidStep, match=message) as caught:
-        envs.step(np.zeros(envs.spec.num_envs, int), out, 0)
+        envs.step(actions[4])
     assert caught.value.env in ((0,) if kind == "ordinary" else (1, None))
     assert isinstance(caught.value, ConfigurationError)
 
@@ -161,7 +159,7 @@ def test_a_step_of_another_number_of_values(values):
     envs = make_envs(Old)
     envs.reset(0)
     with pytest.raises(InvalidStep, match=f"step returned {values} values; expected the five"):
-        envs.step(np.zeros(1, int), make_buffers(envs.spec, 1), 0)
+        envs.step(np.zeros(1, int))
 
 
 @pytest.mark.parametrize(
@@ -185,11 +183,7 @@ def test_a_reset_without_info(result):
 )
 def test_numbers_of_every_kind_are_rewards(reward, expected):
     envs = make_envs(lambda: Scripted(reward=reward))
-    out = make_buffers(envs.spec, 1)
-    envs.reset(0)
-    for _ in range(5):
-        envs.step(np.zeros(1, int), out, 0)
-    assert out.r_t[0, 0] == expected
+    assert take_actions(envs, np.zeros((5, 1), int)).r_t[4, 0] == expected
 
 
 @pytest.mark.parametrize("rewards", [[1, 2], np.array([[1.0], [2.0]]), np.array([1, 2], np.int8)])
@@ -200,11 +194,8 @@ def test_a_vector_of_rewards_may_be_a_column(rewards):
 @pytest.mark.parametrize("flag", [np.bool_(True), 1, np.array([True])])
 def test_flags_of_every_kind_end_an_episode(flag):
     envs = make_envs(lambda: Scripted(terminated=flag))
-    out = make_buffers(envs.spec, 1)
-    envs.reset(0)
-    for _ in range(5):
-        envs.step(np.zeros(1, int), out, 0)
-    assert out.last_t[0, 0] and out.discount_t[0, 0] == 0
+    out = take_actions(envs, np.zeros((5, 1), int))
+    assert out.last_t[4, 0] and out.discount_t[4, 0] == 0
 
 
 def test_an_exact_conversion_is_no_fault():
@@ -215,21 +206,15 @@ def test_an_exact_conversion_is_no_fault():
         (spaces.Discrete(4), np.array(3)),
     ]:
         envs = make_envs(lambda space=space, obs=obs: Scripted(space, obs=obs))
-        out = make_buffers(envs.spec, 1)
-        envs.reset(0)
-        for _ in range(5):
-            envs.step(np.zeros(1, int), out, 0)
-        np.testing.assert_array_equal(out.obs_t[0, 0], obs)
+        out = take_actions(envs, np.zeros((5, 1), int))
+        np.testing.assert_array_equal(out.obs_t[4, 0], obs)
 
 
 def test_integers_with_bounds_beyond_32_bits_are_taken_as_floats():
     space = spaces.Box(0, 2**40, (1,), np.int64)
     envs = make_envs(lambda: Scripted(space, obs=np.array([2**40])))
-    out = make_buffers(envs.spec, 1)
-    envs.reset(0)
-    for _ in range(5):
-        envs.step(np.zeros(1, int), out, 0)
-    assert out.obs_t.dtype == np.float32 and out.obs_t[0, 0, 0] == 2.0**40
+    out = take_actions(envs, np.zeros((5, 1), int))
+    assert out.obs_t.dtype == np.float32 and out.obs_t[4, 0, 0] == 2.0**40
     with pytest.raises(ConfigurationError, match="values beyond int32"):
         make_envs(lambda: Scripted(spaces.Discrete(3, start=2**40)))
 
@@ -356,7 +341,7 @@ def test_a_good_model_of_a_run_stays():
     agent = make("DQN", "CartPole-v1", log_dir="runs").learn(50, progress_bar=False)
     before = (agent.run_dir / "model.safetensors").read_bytes()
     bad = agentzoo.DQN.load(agent.run_dir / "model", "CartPole-v1", learning_rate=1e38)
-    bad.run_dir = agent.run_dir
+    bad.trainer.log.folder = agent.run_dir
     with pytest.raises(TrainingError):
         bad.learn(200, progress_bar=False, reset_num_timesteps=False)
     assert (agent.run_dir / "model.safetensors").read_bytes() == before

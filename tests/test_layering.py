@@ -68,7 +68,7 @@ MAY_IMPORT = {
         *("jax", "numpy", "callbacks", "checkpoint", "config", "envs", "logging", "progress"),
         *("runners", "sharding", "types", "training"),
     },
-    "evaluation": {"gymnasium", "jax", "numpy", "envs", "types"},
+    "evaluation": {"gymnasium", "numpy", "envs", "types"},
     "progress": {"tqdm"},
     "callbacks": {"numpy", "tqdm", "envs", "evaluation", "progress", "types", "callbacks"},
     "checkpoint": {"jax", "numpy", "ml_dtypes", "safetensors", "elements", "types", "checkpoint"},
@@ -80,6 +80,8 @@ MAY_IMPORT = {
         *("process", "signatures", "training", "types"),
     },
     "algos.loading": {"checkpoint", "types", "algos.ALGORITHMS", "algos.base"},
+    "algos.off_policy": {"jax", "replay", "types"},
+    "algos.optimizers": {"jax", "optax", "types"},
     "algos.*": {
         "jax",
         "haiku",
@@ -90,7 +92,7 @@ MAY_IMPORT = {
         "config",
         "sharding",
         "types",
-        "algos.base",
+        *("algos.base", "algos.off_policy", "algos.optimizers"),
     },
     "__main__": {"cli"},
     "cli": {

@@ -320,7 +320,7 @@ def test_duals_come_back_from_the_least_that_they_can_be():
         **{**FAST, "epsilon_mean": 1e-4, "epsilon_stddev": 1e-6, "epsilon": 1e-2},
     )
     state = agent.learner_state
-    least = {name: mpo.LEAST[name] for name in ("temperature", "alpha_mean", "alpha_stddev")}
+    least = {name: mpo.MINIMUM[name] for name in ("temperature", "alpha_mean", "alpha_stddev")}
     duals = state.duals._replace(
         **{
             name: jnp.full_like(getattr(state.duals, name), np.log(value))
@@ -340,7 +340,7 @@ def test_duals_come_back_from_the_least_that_they_can_be():
     assert all(np.isfinite(leaf).all() for leaf in leaves(agent.learner_state.duals))
     np.testing.assert_allclose(
         min(leaves(agent.learner_state.duals.alpha_mean)),
-        np.log(mpo.LEAST["alpha_mean"]),
+        np.log(mpo.MINIMUM["alpha_mean"]),
         rtol=1e-6,
     )
 
@@ -357,7 +357,7 @@ def test_an_alpha_does_not_run_away_where_steps_are_too_large_for_its_bound():
         callback=lambda a: alphas.append(a.metrics.get("train/alpha_stddev", 0.0)),
     )
     np.testing.assert_allclose(
-        np.nanmax(alphas), mpo.MOST * 100.0, rtol=1e-5
+        np.nanmax(alphas), mpo.MAXIMUM * 100.0, rtol=1e-5
     )  # sqrt(epsilon / epsilon_stddev) is 100
     assert alphas[-1] < alphas[len(alphas) // 2]  # it comes back as soon as steps are small
 
@@ -513,7 +513,10 @@ def test_tags(tmp_path):
         (lambda: MPO("Pendulum-v1", num_samples=1), "num_samples=1"),
         (lambda: MPO("CartPole-v1", noise_steps=2), "noise_steps=2 is for Box"),
         (lambda: MPO("Pendulum-v1", epsilon_mean=0.0), "epsilon_mean=0.0"),
-        (lambda: MPO("Pendulum-v1", retrace=True, n_steps=20, batch_size=10), "holds no sequence"),
+        (
+            lambda: MPO("Pendulum-v1", retrace=True, n_steps=20, batch_size=10),
+            "is smaller than a sequence of n_steps=20",
+        ),
         (lambda: MPO(lambda: probes.Spaced(spaces.Discrete(3)), cnn="big"), "cnn='big'"),
     ],
 )

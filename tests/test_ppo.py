@@ -850,7 +850,7 @@ def masked(**parts):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: PPO("CartPole-v1", n_steps=100), "use a batch_size of 50"),
+        (lambda: PPO("CartPole-v1", n_steps=100), "Use a batch_size of 50"),
         (
             lambda: PPO(
                 "CartPole-v1",
@@ -860,7 +860,7 @@ def masked(**parts):
                 sequence_length=10,
                 batch_size=50,
             ),
-            "use a batch_size of 40",
+            "Use a batch_size of 40",
         ),
         (
             lambda: PPO("CartPole-v1", n_steps=100, recurrent="gru"),

@@ -469,7 +469,7 @@ def test_observations_are_normalised_by_statistics_of_the_state(tmp_path):
 
     agent = trained(Scaled, 2_500, normalize_obs=True)
     seen = agent.learner_state.replay.storage.obs_tm1[:2_000]
-    statistics = agent.params.statistics
+    statistics = agent.params.obs_statistics
     np.testing.assert_allclose(statistics.count, 2_504)
     np.testing.assert_allclose(statistics.mean[0], np.mean(seen), rtol=0.05)
     np.testing.assert_allclose(np.sqrt(statistics.variance[0]), 3000, rtol=0.01)

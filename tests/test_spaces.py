@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from agentzoo import DQN, IMPALA, MPO, PPO, QRDQN, SAC, ConfigurationError, evaluate_policy
-from agentzoo.algos.base import spec_from_json, spec_to_json
+from agentzoo.training.recipe import spec_from_json, spec_to_json
 from agentzoo.envs import make_envs
 from agentzoo.envs import spaces as ours
 from agentzoo.types import EnvSpec, FrameStack
@@ -164,8 +164,7 @@ def test_spaces_survive_json(space):
         jax.tree.map(
             np.testing.assert_array_equal, ours.stack(space, [element]), ours.stack(found, [other])
         )
-    leaves, again = jax.tree.leaves(ours.empty(space, 2)), jax.tree.leaves(ours.empty(found, 2))
-    assert [(x.shape, x.dtype) for x in leaves] == [(x.shape, x.dtype) for x in again]
+    assert ours.shapes(space, 2) == ours.shapes(found, 2)
     spec = EnvSpec(space, spaces.Discrete(2), 3)
     assert spec_from_json(spec_to_json(spec)) == EnvSpec(found, spaces.Discrete(2), 3)
 
@@ -179,7 +178,7 @@ def test_spaces_of_files_from_before_are_read():
 
 
 def has_numbers(space):
-    return any(leaf.size for leaf in jax.tree.leaves(ours.empty(space)))
+    return any(leaf.size for leaf in jax.tree.leaves(ours.shapes(space)))
 
 
 @settings(

@@ -119,10 +119,10 @@ class Algorithm(Generic[Config]):
         if seed is None:
             seed = random.SystemRandom().randrange(2**31)
         seed = configs.integer("seed", seed, 0)
-        envs = placement.make_envs(env, n_envs)
-        recipe = self._make_recipe(config, envs.spec, network, seed)
+        made = placement.make_envs(env, n_envs)
+        recipe = self._make_recipe(config, made.envs.spec, network, seed)
         self.trainer = Trainer(recipe, placement, RunLog(log_dir), _as_tuple(info_keywords))
-        self.trainer.use_envs(env, envs)
+        self.trainer.use_envs(made)
 
     @classmethod
     def _make_recipe(
@@ -153,7 +153,7 @@ class Algorithm(Generic[Config]):
         return description.describe(self)
 
     @property
-    def config(self) -> Config:
+    def config(self) -> Any:
         """The hyperparameters."""
         return self.trainer.recipe.config
 
@@ -426,7 +426,7 @@ class Algorithm(Generic[Config]):
             the hyperparameters do not allow their number.
         """
         placement = self.trainer.placement
-        self.trainer.use_envs(env, placement.make_similar_envs(self.spec, env, n_envs))
+        self.trainer.use_envs(placement.make_similar_envs(self.spec, env, n_envs))
 
     @keywords.checked
     def save(self, path: str | os.PathLike[str], exclude: str | Sequence[str] = ()) -> Path:
@@ -496,24 +496,27 @@ class Algorithm(Generic[Config]):
         saved = manifest["hyperparameters"]
         config = configs.from_json(cls.Config, saved, hyperparameters, _names_of(Algorithm.load))
         spec = spec_from_json(manifest["spec"])
-        envs = None if env is None else placement.make_similar_envs(spec, env, n_envs)
-        if envs is None:
-            n_envs = configs.integer("n_envs", spec.num_envs if n_envs is None else n_envs, 1)
-        num_envs = n_envs if envs is None else envs.spec.num_envs
+        made = None if env is None else placement.make_similar_envs(spec, env, n_envs)
+        if made is not None:
+            num_envs = made.envs.spec.num_envs
+        else:
+            n_envs = spec.num_envs if n_envs is None else n_envs
+            num_envs = configs.integer("n_envs", n_envs, 1)
         # If the number of environments changes, the agent is first made as it was saved, because
         # hyperparameters that suit the new number need not suit the old one.
-        first = (
-            config if num_envs == spec.num_envs else _as_saved(cls.Config, saved, hyperparameters)
-        )
+        regrouped = num_envs != spec.num_envs
+        first = _as_saved(cls.Config, saved, hyperparameters) if regrouped else config
         recipe = cls._make_recipe(first, spec, network, manifest["seed"])
         recipe = recipe.with_env(manifest["env_id"], manifest["env_kwargs"])
         agent = cls.__new__(cls)
         agent.trainer = Trainer(recipe, placement, RunLog(log_dir), _as_tuple(info_keywords))
-        if envs is not None and num_envs == spec.num_envs:
-            agent.trainer.use_envs(env, envs)
+        if made is not None and not regrouped:
+            agent.trainer.use_envs(made)
         agent.trainer.restore(path, manifest, cls.upgrade)
-        if num_envs != spec.num_envs:
-            agent.trainer.change(config, num_envs, env, envs)
+        if regrouped:
+            agent.trainer.change(config, num_envs)
+        if made is not None and regrouped:
+            agent.trainer.use_envs(made)
         return agent
 
     @classmethod

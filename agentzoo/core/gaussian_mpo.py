@@ -5,7 +5,7 @@ See `agentzoo.core.mpo` for the method and its parts.
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -197,120 +197,127 @@ def gaussian_mpo_loss(
     Raises:
       ShapeError: if shapes do not fit together.
     """
-    name = "gaussian_mpo_loss"
-    policies = {
-        "online_mean": online_mean,
-        "online_stddev": online_stddev,
-        "target_mean": target_mean,
-        "target_stddev": target_stddev,
-    }
-    samples = {"sample_actions": sample_actions, "sample_q_values": sample_q_values}
-    limits = {"action_minimum": action_minimum, "action_maximum": action_maximum}
-    bounds = {
-        "epsilon": epsilon,
-        "epsilon_mean": epsilon_mean,
-        "epsilon_stddev": epsilon_stddev,
-        "epsilon_penalty": epsilon_penalty,
-    }
-    steps = _check(name, policies, samples, limits, bounds, duals)
-    promoted = floats(**policies, **samples, **limits, **bounds)
-    online_mean, online_stddev, target_mean, target_stddev, actions, q, *rest = promoted
-    minimum, maximum, epsilon, epsilon_mean, epsilon_stddev, epsilon_penalty = rest
-    target_mean, target_stddev, actions, q = jax.lax.stop_gradient(
-        (target_mean, target_stddev, actions, q)
+    given = _Inputs(
+        online_mean,
+        online_stddev,
+        target_mean,
+        target_stddev,
+        sample_actions,
+        sample_q_values,
+        action_minimum,
+        action_maximum,
+        epsilon,
+        epsilon_mean,
+        epsilon_stddev,
+        epsilon_penalty,
     )
+    name, steps = "gaussian_mpo_loss", _check(given, duals)
+    x = _promoted(given)
     values: GaussianMpoDuals = jax.tree.map(jnp.exp, duals)
 
-    log_prior = -math.log(len(q))  # each of the S samples has the prior probability 1 / S
-    improved = e_step(q, log_prior, values.temperature, epsilon, axis=0)
+    improved, penalty = _e_steps(x, values)
     temperature_loss, weights = improved.temperature_loss, improved.weights
-    penalty = None
-    if values.penalty_temperature is not None:
-        penalty = _penalty(actions, minimum, maximum, values.penalty_temperature, epsilon_penalty)
+    if penalty is not None:
         temperature_loss = temperature_loss + penalty.temperature_loss
         weights = weights + penalty.weights
-
-    log_probs = _log_prob(actions, online_mean, target_stddev) + _log_prob(
-        actions, target_mean, online_stddev
-    )
-    policy_loss = -jnp.sum(jax.lax.stop_gradient(weights) * log_probs, axis=0)
-    log_ratio = jnp.log(target_stddev / online_stddev)
-    of_mean = _constrain(
-        0.5 * jnp.square((online_mean - target_mean) / target_stddev),
-        values.alpha_mean,
-        epsilon_mean,
-    )
-    of_stddev = _constrain(
-        0.5 * jnp.expm1(2 * log_ratio) - log_ratio, values.alpha_stddev, epsilon_stddev
-    )
+    policy_loss = -jnp.sum(jax.lax.stop_gradient(weights) * _log_probs(x), axis=0)
+    of_mean, of_stddev = _constrain_mean(x, values), _constrain_stddev(x, values)
     kl_loss = of_mean.kl_loss + of_stddev.kl_loss
     alpha_loss = of_mean.alpha_loss + of_stddev.alpha_loss
     loss = policy_loss + temperature_loss + kl_loss + alpha_loss
 
-    mean = functools.partial(mean_over_steps, name, w_t, len(steps))
+    averaged = {
+        "policy_loss": policy_loss,
+        "temperature_loss": temperature_loss,
+        "kl_loss": kl_loss,
+        "alpha_loss": alpha_loss,
+        "kl_improved": improved.kl,
+        "kl_mean": of_mean.kl,
+        "kl_stddev": of_stddev.kl,
+        "kl_penalty": None if penalty is None else penalty.kl,
+    }
     statistics = GaussianMpoStatistics(
-        policy_loss=mean(policy_loss),
-        temperature_loss=mean(temperature_loss),
-        kl_loss=mean(kl_loss),
-        alpha_loss=mean(alpha_loss),
-        temperature=values.temperature,
-        alpha_mean=values.alpha_mean,
-        alpha_stddev=values.alpha_stddev,
-        penalty_temperature=values.penalty_temperature,
-        kl_improved=mean(improved.kl),
-        epsilon=epsilon,
-        kl_mean=mean(of_mean.kl),
-        epsilon_mean=epsilon_mean,
-        kl_stddev=mean(of_stddev.kl),
-        epsilon_stddev=epsilon_stddev,
-        kl_penalty=None if penalty is None else mean(penalty.kl),
-        epsilon_penalty=epsilon_penalty,
+        **jax.tree.map(functools.partial(mean_over_steps, name, w_t, len(steps)), averaged),
+        **values._asdict(),
+        epsilon=x.epsilon,
+        epsilon_mean=x.epsilon_mean,
+        epsilon_stddev=x.epsilon_stddev,
+        epsilon_penalty=x.epsilon_penalty,
     )
     return reduce_loss(name, loss, w_t, reduction), statistics
 
 
-def _check(
-    name: str,
-    policies: dict[str, ArrayLike],
-    samples: dict[str, ArrayLike],
-    limits: dict[str, ArrayLike],
-    bounds: dict[str, ArrayLike],
-    duals: GaussianMpoDuals,
-) -> tuple[int, ...]:
+class _Inputs(NamedTuple):
+    """The arrays that `gaussian_mpo_loss` is given."""
+
+    online_mean: Any
+    online_stddev: Any
+    target_mean: Any
+    target_stddev: Any
+    sample_actions: Any
+    sample_q_values: Any
+    action_minimum: Any
+    action_maximum: Any
+    epsilon: Any
+    epsilon_mean: Any
+    epsilon_stddev: Any
+    epsilon_penalty: Any
+
+
+def _check(given: _Inputs, duals: GaussianMpoDuals) -> tuple[int, ...]:
     """Check the shapes of all arguments, and return the axes of the steps."""
-    steps = values_of(name, **policies)
-    dimensions = jnp.shape(policies["online_mean"])[-1:]
-    num_samples = jnp.shape(samples["sample_q_values"])[:1]  # empty if there is no axis S
+    name, arguments = "gaussian_mpo_loss", given._asdict()
+    policies = ("online_mean", "online_stddev", "target_mean", "target_stddev")
+    steps = values_of(name, **{argument: arguments[argument] for argument in policies})
+    dimensions = jnp.shape(given.online_mean)[-1:]
+    num_samples = jnp.shape(given.sample_q_values)[:1]  # empty if there is no axis S
     expected = {
         "sample_q_values": (*num_samples, *steps),
         "sample_actions": (*num_samples, *steps, *dimensions),
     }
     for argument, shape in expected.items():
-        found = jnp.shape(samples[argument])
+        found = jnp.shape(arguments[argument])
         if not num_samples or found != shape:
             raise ShapeError(
                 f"{name}: {argument!r} must have shape (S, *{shape[1:]}), with S samples in both, "
                 f"but has shape {found}."
             )
-    same_shape(name, dimensions, **limits)
+    limits = ("action_minimum", "action_maximum")
+    same_shape(name, dimensions, **{argument: arguments[argument] for argument in limits})
     alphas = {"duals.alpha_mean": duals.alpha_mean, "duals.alpha_stddev": duals.alpha_stddev}
     same_shape(name, dimensions, **alphas)
-    same_shape(name, (), **bounds, **{"duals.temperature": duals.temperature})
+    bounds = ("epsilon", "epsilon_mean", "epsilon_stddev", "epsilon_penalty")
+    same_shape(name, (), **{argument: arguments[argument] for argument in bounds})
+    same_shape(name, (), **{"duals.temperature": duals.temperature})
     return steps
 
 
-def _penalty(
-    actions: jax.Array,
-    minimum: jax.Array,
-    maximum: jax.Array,
-    temperature: jax.Array,
-    epsilon: jax.Array,
-) -> EStep:
-    """Reweight samples `[S, ..., D]` by minus their distance to the bounds."""
-    minimum = jnp.broadcast_to(minimum, actions.shape)
-    maximum = jnp.broadcast_to(maximum, actions.shape)
-    distance = jnp.linalg.norm(actions - jnp.clip(actions, minimum, maximum), axis=-1)
-    return e_step(-distance, -math.log(len(actions)), temperature, epsilon, axis=0)
+def _promoted(given: _Inputs) -> _Inputs:
+    """Return floats of one dtype, in which only the online policy has a gradient."""
+    x = _Inputs(*floats(**given._asdict()))
+    constant = ("target_mean", "target_stddev", "sample_actions", "sample_q_values")
+    return x._replace(**{name: jax.lax.stop_gradient(getattr(x, name)) for name in constant})
+
+
+def _e_steps(x: _Inputs, values: GaussianMpoDuals) -> tuple[EStep, EStep | None]:
+    """Reweight the samples by their values and, if there is a penalty, by minus their cost."""
+    log_prior = -math.log(len(x.sample_q_values))  # each sample has the prior probability 1 / S
+    improved = e_step(x.sample_q_values, log_prior, values.temperature, x.epsilon, axis=0)
+    if values.penalty_temperature is None:
+        return improved, None
+    actions = x.sample_actions
+    minimum = jnp.broadcast_to(x.action_minimum, actions.shape)
+    maximum = jnp.broadcast_to(x.action_maximum, actions.shape)
+    cost = jnp.linalg.norm(actions - jnp.clip(actions, minimum, maximum), axis=-1)
+    penalty = e_step(-cost, log_prior, values.penalty_temperature, x.epsilon_penalty, axis=0)
+    return improved, penalty
+
+
+def _log_probs(x: _Inputs) -> jax.Array:
+    """Return log-densities `[S, ...]` under the online mean plus those under the online stddev."""
+    return _log_prob(x.sample_actions, x.online_mean, x.target_stddev) + _log_prob(
+        x.sample_actions, x.target_mean, x.online_stddev
+    )
 
 
 def _log_prob(x: jax.Array, mean: jax.Array, stddev: jax.Array) -> jax.Array:
@@ -331,3 +338,15 @@ def _constrain(kl: jax.Array, alpha: jax.Array, epsilon: jax.Array) -> _Constrai
     """Constrain a KL of `[..., D]`: each dimension if alpha is `[D]`, otherwise the sum."""
     kl = kl if alpha.ndim else jnp.sum(kl, axis=-1)
     return _Constrained(kl, *constraint_losses(kl, alpha, epsilon, per_dimension=alpha.ndim > 0))
+
+
+def _constrain_mean(x: _Inputs, values: GaussianMpoDuals) -> _Constrained:
+    kl = 0.5 * jnp.square((x.online_mean - x.target_mean) / x.target_stddev)
+    return _constrain(kl, values.alpha_mean, x.epsilon_mean)
+
+
+def _constrain_stddev(x: _Inputs, values: GaussianMpoDuals) -> _Constrained:
+    log_ratio = jnp.log(x.target_stddev / x.online_stddev)
+    # expm1 keeps the precision of a ratio that is nearly 1.
+    kl = 0.5 * jnp.expm1(2 * log_ratio) - log_ratio
+    return _constrain(kl, values.alpha_stddev, x.epsilon_stddev)

@@ -5,6 +5,7 @@ Importing this module registers our own with Gymnasium, as `agentzoo/Catch-v0` a
 """
 
 from agentzoo.envs import registration
+from agentzoo.envs.base import Envs, EnvStep, make_trajectory, stack_rows, trajectory_shapes
 from agentzoo.envs.functional import (
     Acrobot,
     Asterix,
@@ -26,7 +27,7 @@ from agentzoo.envs.functional import (
     Step,
     TimeLimit,
 )
-from agentzoo.envs.gym_envs import Envs, GymEnvs, make_buffers
+from agentzoo.envs.gym_envs import GymEnvs
 from agentzoo.envs.infos import number
 from agentzoo.envs.joint import as_vector_env
 from agentzoo.envs.make import EnvLike, find_native, make_env, make_envs
@@ -45,6 +46,7 @@ __all__ = [
     "DeepSea",
     "DistantEnvs",
     "EnvLike",
+    "EnvStep",
     "Envs",
     "FuncEnvAdapter",
     "FunctionalEnv",
@@ -67,12 +69,14 @@ __all__ = [
     "find_native",
     "has_dummy_steps",
     "identify",
-    "make_buffers",
     "make_env",
     "make_envs",
     "make_shared_envs",
+    "make_trajectory",
     "number",
     "parts_of",
+    "stack_rows",
+    "trajectory_shapes",
 ]
 
 registration.register()

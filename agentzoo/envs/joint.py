@@ -8,7 +8,8 @@ import jax
 import numpy as np
 from gymnasium.vector.utils import batch_space
 
-from agentzoo.envs.gym_envs import Envs, GymEnvs
+from agentzoo.envs.base import Envs
+from agentzoo.envs.gym_envs import GymEnvs
 from agentzoo.envs.shares import DistantEnvs
 from agentzoo.envs.use import TrainingEnv
 

@@ -11,6 +11,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import get_env_id, parse_env_id
 
 from agentzoo.envs import atari
+from agentzoo.envs.base import Envs
 from agentzoo.envs.functional import (
     FunctionalEnv,
     FunctionalGymEnv,
@@ -18,7 +19,7 @@ from agentzoo.envs.functional import (
     adapt,
     find_functional,
 )
-from agentzoo.envs.gym_envs import Envs, GymEnvs
+from agentzoo.envs.gym_envs import GymEnvs
 from agentzoo.envs.vector_envs import VectorEnvs
 from agentzoo.types import ConfigurationError
 

@@ -8,6 +8,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
 from agentzoo.envs import atari
+from agentzoo.envs.base import Envs
 from agentzoo.envs.functional import (
     BraxAdapter,
     FuncEnvAdapter,
@@ -16,7 +17,6 @@ from agentzoo.envs.functional import (
     GymnaxAdapter,
     TimeLimit,
 )
-from agentzoo.envs.gym_envs import Envs
 from agentzoo.envs.make import EnvLike, make_env
 
 # Arguments of `make` and `make_vec` that say how to render, and how many environments to make.

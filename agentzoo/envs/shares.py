@@ -7,10 +7,10 @@ import gymnasium as gym
 import jax
 import numpy as np
 
-from agentzoo.envs.gym_envs import Envs
+from agentzoo.envs.base import Envs, EnvStep
 from agentzoo.envs.infos import Info
 from agentzoo.envs.make import EnvLike, make_envs
-from agentzoo.types import ConfigurationError, PyTree, Trajectory
+from agentzoo.types import ConfigurationError, PyTree
 
 
 class SharedEnvs:
@@ -52,29 +52,26 @@ class SharedEnvs:
         """Returns the `info` of each environment's newest step."""
         return [info for share in self.shares for info in share.infos()]
 
-    def pop_finals(self) -> dict[tuple[int, int], Info]:
-        """Returns the `info` of each step that has ended an episode; see `Envs`."""
-        num, finals = self.shares[0].spec.num_envs, {}
-        for i, share in enumerate(self.shares):
-            for (t, n), info in share.pop_finals().items():
-                finals[t, i * num + n] = info
-        return finals
-
     def reset(self, seed: int | None = None) -> PyTree:
-        """Begins new episodes; environment i is seeded with `seed + i`."""
+        """Begin new episodes; environment i is seeded with `seed + i`."""
         num = self.shares[0].spec.num_envs
-        obs = [
-            share.reset(None if seed is None else seed + i * num)
-            for i, share in enumerate(self.shares)
-        ]
+        # Share i holds the environments i * num to (i + 1) * num - 1.
+        seeds = [None if seed is None else seed + i * num for i in range(len(self.shares))]
+        obs = [share.reset(seed) for share, seed in zip(self.shares, seeds, strict=True)]
         return jax.tree.map(lambda *x: np.concatenate(x), *obs)
 
-    def step(self, actions: np.ndarray, out: Trajectory, t: int) -> None:
-        """Takes one action in each environment; see `Envs`."""
+    def step(self, actions: np.ndarray) -> EnvStep:
+        """Take one action in each environment; see `Envs.step`."""
         num = self.shares[0].spec.num_envs
+        final_infos: dict[int, Info] = {}
+        steps = []
         for i, share in enumerate(self.shares):
-            own = slice(i * num, (i + 1) * num)
-            share.step(actions[own], jax.tree.map(lambda x: x[:, own], out), t)  # noqa: B023
+            # Environment n of share i is number i * num + n of all.
+            step = share.step(actions[i * num : (i + 1) * num])
+            final_infos |= {i * num + n: info for n, info in step.final_infos.items()}
+            steps.append(step._replace(final_infos={}))
+        joined = jax.tree.map(lambda *x: np.concatenate(x), *steps)
+        return joined._replace(final_infos=final_infos)
 
     def render(self) -> None:
         """Renders the environments."""

@@ -1,6 +1,7 @@
 """Spaces: which ones agents can see, how their elements become arrays, and how they are written to JSON."""
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -34,7 +35,7 @@ def _plain_key(key: Any) -> Any:
 def check_observation_space(space: spaces.Space) -> None:
     """Raises `ConfigurationError` unless agents can see observations of this space."""
     _check_kinds(space)
-    if not any(leaf.size for leaf in jax.tree.leaves(empty(space))):
+    if not any(leaf.size for leaf in jax.tree.leaves(make_empty(space)())):
         raise ConfigurationError(
             f"Observation space {space} holds no numbers, so there is nothing to choose actions by; "
             f"use a constant observation instead, for example of Box(0, 1, (1,))."
@@ -114,31 +115,49 @@ def copy(space: spaces.Space, batch: PyTree) -> PyTree:
     return np.array(batch, dtype(space))
 
 
-def empty(space: spaces.Space, *leading: int) -> PyTree:
-    """Uninitialised NumPy arrays for elements of a space, behind `leading` axes."""
+def shapes(space: spaces.Space, *leading: int) -> PyTree:
+    """Return the shape and dtype of elements of a space, as trees of `jax.ShapeDtypeStruct`.
+
+    Args:
+      space: the space.
+      *leading: sizes of the axes in front of those of an element.
+    """
     if isinstance(space, spaces.Dict):
-        return {name: empty(part, *leading) for name, part in space.items()}
+        return {name: shapes(part, *leading) for name, part in space.items()}
     if isinstance(space, spaces.Tuple):
-        return tuple(empty(part, *leading) for part in space)
-    return np.empty((*leading, *shape(space)), dtype(space))
+        return tuple(shapes(part, *leading) for part in space)
+    return jax.ShapeDtypeStruct((*leading, *shape(space)), dtype(space))
 
 
-def write(space: spaces.Space, arrays: PyTree, index: Any, element: Any) -> None:
-    """Writes an element of a space (or a batch) into arrays made by `empty`, at an index of their leading axes."""
+def make_empty(space: spaces.Space, *leading: int) -> Callable[[], PyTree]:
+    """Build a function that allocates uninitialised NumPy arrays for elements of a space.
+
+    Args:
+      space: the space.
+      *leading: sizes of the axes in front of those of an element.
+    """
+    if isinstance(space, spaces.Dict):
+        makers = {name: make_empty(part, *leading) for name, part in space.items()}
+        return lambda: {name: make() for name, make in makers.items()}
+    if isinstance(space, spaces.Tuple):
+        each = [make_empty(part, *leading) for part in space]
+        return lambda: tuple(make() for make in each)
+    return functools.partial(np.empty, (*leading, *shape(space)), dtype(space))
+
+
+def write(arrays: PyTree, index: Any, element: Any) -> None:
+    """Write an element of a space (or a batch) into NumPy arrays, at an index of their first axis.
+
+    Args:
+      arrays: arrays with the structure of the space, see `make_empty`.
+      index: where to write; `...` for the whole arrays.
+      element: the element, or as many as the index selects.
+    """
     if isinstance(arrays, np.ndarray):
         arrays[index] = element
-    else:
-        for key, part in parts(space):
-            write(part, arrays[key], index, element[key])
-
-
-def at(arrays: PyTree, index: Any) -> PyTree:
-    """The rows of arrays made by `empty` at an index, without copying."""
-    return (
-        arrays[index]
-        if isinstance(arrays, np.ndarray)
-        else jax.tree.map(lambda array: array[index], arrays)
-    )
+        return
+    for key, part in arrays.items() if isinstance(arrays, dict) else enumerate(arrays):
+        write(part, index, element[key])
 
 
 def is_batched(space: spaces.Space, element: Any) -> bool:
@@ -194,28 +213,41 @@ def fits(space: spaces.Space, wanted: spaces.Space) -> bool:
     return space == wanted
 
 
-def start(space: spaces.Space) -> Any:
-    """The smallest actions of a space, of which agents count the actions from 0."""
-    return space.start if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) else 0
+def to_elements(space: spaces.Space, actions: Any) -> Any:
+    """Return an agent's actions as elements of the action space.
 
+    Agents count discrete actions from 0, and Gymnasium counts them from the space's `start`. This
+    function is the only place that adds the difference.
 
-def to_elements(space: spaces.Space, actions: Any) -> np.ndarray:
-    """Actions `[N, ...]` of an agent as N elements of the action space, in its dtype."""
-    return np.add(actions, start(space), dtype=space.dtype, casting="unsafe")
+    Args:
+      space: the action space.
+      actions: `[N, ...]`, a NumPy or JAX array, or a tracer.
+
+    Returns:
+      N elements: a JAX array with the dtype of `actions`, or a NumPy array with the dtype of the
+      space.
+    """
+    if isinstance(actions, np.ndarray):
+        actions = actions.astype(space.dtype)
+    if isinstance(space, spaces.Discrete):
+        # A comparison is several times as fast as an addition, and this happens at every step.
+        return actions if space.start == 0 else actions + space.start.astype(actions.dtype)
+    if isinstance(space, spaces.MultiDiscrete):
+        return actions + space.start.astype(actions.dtype)
+    return actions
 
 
 def pick(space: spaces.Space, elements: np.ndarray, n: int) -> Any:
-    """Element n of a batch: a scalar of a Discrete space, and an array of any other."""
+    """Return element n of a batch: a scalar of a Discrete space, and an array of any other."""
+    # The ellipsis gives an array of shape () for a space without axes, where [n] gives a scalar.
     return elements[n] if isinstance(space, spaces.Discrete) else elements[n, ...]
 
 
 def split(space: spaces.Space, elements: np.ndarray) -> list[Any]:
-    """A batch of elements as a list of them; see `pick`."""
-    return (
-        list(elements)
-        if isinstance(space, spaces.Discrete)
-        else [elements[n, ...] for n in range(len(elements))]
-    )
+    """Return the elements of a batch as `pick` does."""
+    if isinstance(space, spaces.Discrete):
+        return list(elements)
+    return [elements[n, ...] for n in range(len(elements))]
 
 
 def to_json(space: spaces.Space) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Gymnasium's vector environments, in any of their three autoreset modes, with the one meaning of `step` that `Envs` describes.
+"""Gymnasium's vector environments, in any of their three autoreset modes, behind `Envs`.
 
-A vector environment of mode NEXT_STEP begins an episode with a dummy step: the mask marks it, and
-nothing is learned from it.
+A vector environment in NEXT_STEP mode begins each episode with a dummy step. The step's mask marks
+it, and nothing is learned from it.
 """
 
 from typing import Any
@@ -11,119 +11,145 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from agentzoo.envs import checking, frame_stacks, spaces
+from agentzoo.envs.base import EnvStep
 from agentzoo.envs.infos import Info, of_one, plain
 from agentzoo.envs.use import Used
-from agentzoo.types import ConfigurationError, EnvSpec, InvalidStep, PyTree, Trajectory
+from agentzoo.types import ConfigurationError, EnvSpec, InvalidStep, PyTree
 
 
 class VectorEnvs(Used):
-    """Steps a user's `VectorEnv` in any of Gymnasium's three autoreset modes."""
+    """Steps a user's `VectorEnv` in any of Gymnasium's three autoreset modes.
+
+    Args:
+      env: the vector environment.
+
+    Raises:
+      ConfigurationError: if the autoreset mode is unknown, or if agents do not support the spaces.
+    """
 
     def __init__(self, env: gym.vector.VectorEnv):
-        mode = (env.metadata or {}).get("autoreset_mode")
-        try:
-            self.mode = AutoresetMode(mode)
-        except ValueError:
-            raise ConfigurationError(
-                f"The vector environment's metadata['autoreset_mode'] is {mode!r}, so it is not known when it resets; set it to one "
-                f"of gymnasium.vector.AutoresetMode."
-            ) from None
         self.env = env
+        self.mode = _autoreset_mode(env)
         observation_space = spaces.plain(frame_stacks.single_observation_space(env))
-        self.spec = EnvSpec(
-            observation_space, spaces.plain(env.single_action_space), int(env.num_envs)
-        )
-        spaces.check_observation_space(self.spec.observation_space)
-        self._ended = np.zeros(env.num_envs, bool)
-        self._check = checking.make_batch_check(self.spec.observation_space, env.num_envs)
-        self._check_one = checking.make_check(self.spec.observation_space, "info['final_obs']")
+        action_space = spaces.plain(env.single_action_space)
+        self.spec = EnvSpec(observation_space, action_space, int(env.num_envs))
+        spaces.check_observation_space(observation_space)
+        self._empty = spaces.make_empty(observation_space, self.spec.num_envs)
+        self._no_dummies = np.ones(self.spec.num_envs, bool)
+        self._ended = np.zeros(self.spec.num_envs, bool)  # whether the newest step ended an episode
+        self._check = checking.make_batch_check(observation_space, self.spec.num_envs)
+        self._check_one = checking.make_check(observation_space, "info['final_obs']")
         self._watch = checking.BufferWatch()
         self._info: Info = {}
-        self._finals: dict[tuple[int, int], Info] = {}
 
     def reset(self, seed: int | None = None) -> PyTree:
-        """Begins new episodes in all environments."""
+        """Begin new episodes in all environments."""
         self._claim([self.env])
-        self._ended, self._watch = np.zeros(self.spec.num_envs, bool), checking.BufferWatch()
-        return spaces.copy(self.spec.observation_space, self._begin(seed=seed))
+        self._ended = np.zeros(self.spec.num_envs, bool)
+        self._watch = checking.BufferWatch()
+        return self._begin(seed=seed)
 
-    def _begin(self, **arguments: Any) -> Any:
-        """Reset the environments, and return their observations."""
+    def _begin(self, **arguments: Any) -> PyTree:
+        """Reset the environments, and return a copy of their observations."""
         obs, _ = checking.unpack_reset(self.env.reset(**arguments))
         self._check(obs)
-        return obs
+        return self._copy(obs)
 
-    def step(self, actions: np.ndarray, out: Trajectory, t: int) -> None:
-        """Takes one action in each environment; see `Envs`."""
-        space, write = self.spec.observation_space, spaces.write
+    def _copy(self, obs: Any) -> PyTree:
+        """Copy a batch of observations, because the vector environment may overwrite it."""
+        copied = self._empty()
+        spaces.write(copied, ..., obs)
+        return copied
+
+    def step(self, actions: np.ndarray) -> EnvStep:
+        """Take one action in each environment; see `Envs.step`."""
         num_envs = self.spec.num_envs
-        result = self.env.step(spaces.to_elements(self.spec.action_space, actions))
-        obs, reward, terminated, truncated, info = checking.unpack_step(result)
+        obs, reward, terminated, truncated, info = checking.unpack_step(self.env.step(actions))
         self._check(obs)
         terminated = checking.flags_of(terminated, num_envs, "terminated")
-        ended = checking.flags_of(truncated, num_envs, "truncated") | terminated
+        last = checking.flags_of(truncated, num_envs, "truncated") | terminated
         self._watch.check()
         self._info = info
-        if info and ended.any():
-            self._keep_finals(info, ended, t)
-        if self.mode == AutoresetMode.NEXT_STEP and self._ended.any():
-            reward = np.where(self._ended, 0.0, reward)  # nothing is learned from dummy steps
-        write(space, out.obs_t, t, obs)
-        out.r_t[t] = checking.rewards_of(reward, num_envs)
-        out.discount_t[t], out.last_t[t] = ~terminated, ended
-        out.first_tm1[t + 1] = ended
+        any_ended = bool(last.any())
+        first, mask = last, self._no_dummies
         if self.mode == AutoresetMode.NEXT_STEP:
-            out.mask[t], out.first_tm1[t + 1], self._ended = ~self._ended, self._ended, ended
-        elif ended.any() and self.mode == AutoresetMode.SAME_STEP:
-            for n in np.flatnonzero(ended).tolist():
-                self._write_final(
-                    out, t, n, _pick(info["final_obs"], n) if "final_obs" in info else None, obs
+            # An episode that ended in the step before begins in this one, by a dummy step.
+            first, mask = self._ended, ~self._ended
+            if first.any():
+                reward = np.where(first, 0.0, reward)  # a dummy step's reward may be anything
+            self._ended = last
+        reward = checking.rewards_of(reward, num_envs).astype(np.float32)
+        discount = (~terminated).astype(np.float32)
+        final_infos = self._final_infos(info, last) if any_ended else {}
+        new_obs = successor = self._copy(obs)
+        if any_ended and self.mode == AutoresetMode.SAME_STEP:
+            successor = self._with_final_obs(obs, info, last)
+        elif any_ended and self.mode == AutoresetMode.DISABLED:
+            new_obs = self._begin(options={"reset_mask": last})
+        return EnvStep(new_obs, first, successor, reward, discount, last, mask, final_infos)
+
+    def _with_final_obs(self, obs: Any, info: Info, last: np.ndarray) -> PyTree:
+        """Return a copy of `obs` with the last observations of the episodes that ended.
+
+        Raises:
+          InvalidStep: if `info` lacks such an observation, or if it is invalid.
+        """
+        successor = self._copy(obs)
+        for n in np.flatnonzero(last).tolist():
+            final_obs = _pick(info["final_obs"], n) if "final_obs" in info else None
+            if final_obs is None:
+                raise InvalidStep(
+                    "The vector environment resets in the same step but gives no "
+                    "info['final_obs'], so the last observation of an episode is lost. Add it, "
+                    "or use another autoreset mode.",
+                    n,
                 )
-        elif ended.any():
-            obs = self._begin(options={"reset_mask": ended})
-        write(space, out.obs_tm1, t + 1, obs)
+            try:
+                self._check_one(final_obs)
+            except InvalidStep as error:
+                raise InvalidStep(error.problem, n) from None
+            spaces.write(successor, n, final_obs)
+            self._watch.saw(n, final_obs, _pick(obs, n))
+        return successor
 
-    def _write_final(self, out: Trajectory, t: int, n: int, final_obs: Any, obs: Any) -> None:
-        """Store the last observation of environment n, whose episode has ended, in place of the next first one."""
-        if final_obs is None:
-            raise InvalidStep(
-                "The vector environment resets in the same step but gives no info['final_obs'], so the last "
-                "observation of an episode is lost; add it, or use another autoreset mode.",
-                n,
-            )
-        try:
-            self._check_one(final_obs)
-        except InvalidStep as error:
-            raise InvalidStep(error.problem, n) from None
-        spaces.write(self.spec.observation_space, out.obs_t, (t, n), final_obs)
-        self._watch.saw(n, final_obs, _pick(obs, n))
-
-    def _keep_finals(self, info: Info, ended: np.ndarray, t: int) -> None:
-        if self.mode == AutoresetMode.SAME_STEP:  # the rest belongs to the next episode
-            info = info.get("final_info", {})
-        for n in np.flatnonzero(ended).tolist():
-            self._finals[t, n] = plain(of_one(info, n, self.spec.num_envs))
+    def _final_infos(self, info: Info, last: np.ndarray) -> dict[int, Info]:
+        """Return the plain `info` of each environment whose episode ended, by its index."""
+        if self.mode == AutoresetMode.SAME_STEP:  # other entries belong to the next episode
+            info = info.get("final_info", {}) if info else {}
+        indices = np.flatnonzero(last).tolist()
+        return {n: plain(of_one(info, n, self.spec.num_envs)) for n in indices}
 
     def infos(self) -> list[Info]:
-        """Returns the `info` of each environment's newest step."""
+        """Return the `info` of each environment's newest step."""
         return [of_one(self._info, n, self.spec.num_envs) for n in range(self.spec.num_envs)]
 
-    def pop_finals(self) -> dict[tuple[int, int], Info]:
-        """Returns the `info` of each step that has ended an episode; see `Envs`."""
-        finals, self._finals = self._finals, {}
-        return finals
-
     def render(self) -> None:
-        """Renders the environments."""
+        """Render the environments."""
         self.env.render()
 
     def close(self) -> None:
-        """Closes the environments."""
+        """Close the environments."""
         self.env.close()
 
 
+def _autoreset_mode(env: gym.vector.VectorEnv) -> AutoresetMode:
+    """Return when a vector environment begins new episodes.
+
+    Raises:
+      ConfigurationError: if its metadata does not say so.
+    """
+    mode = (env.metadata or {}).get("autoreset_mode")
+    try:
+        return AutoresetMode(mode)
+    except ValueError:
+        raise ConfigurationError(
+            f"The vector environment's metadata['autoreset_mode'] is {mode!r}, so it is not known "
+            "when the environment resets. Set it to one of gymnasium.vector.AutoresetMode."
+        ) from None
+
+
 def _pick(batch: Any, n: int) -> Any:
-    """Element n of a batch that may be a dict or a tuple of batches."""
+    """Return element n of a batch, which may be a dict or a tuple of batches."""
     if isinstance(batch, dict):
         return {name: _pick(part, n) for name, part in batch.items()}
     return tuple(_pick(part, n) for part in batch) if isinstance(batch, tuple) else batch[n]

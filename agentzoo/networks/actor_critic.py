@@ -16,7 +16,7 @@ from agentzoo.core import policies
 from agentzoo.elements import zeros
 from agentzoo.networks.action_masks import Seen, action_masks, choices
 from agentzoo.networks.actions import action_bounds
-from agentzoo.networks.encoders import Network, apply_network, check, encode, mlp
+from agentzoo.networks.encoders import Network, apply_network, encode, mlp
 from agentzoo.networks.observations import Images, View, make_view
 from agentzoo.types import Array, ConfigurationError, EnvSpec, PyTree
 
@@ -100,7 +100,6 @@ def make_actor_critic(
     Raises:
       ConfigurationError: if the spaces or names are not supported.
     """
-    check(activation, cnn)
     if recurrent is not None and recurrent not in CORES:
         raise ConfigurationError(
             f"recurrent={recurrent!r} is unknown; choose one of {', '.join(CORES)}, or None."

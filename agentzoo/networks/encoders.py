@@ -124,15 +124,6 @@ def mlp(x: Array, sizes: Sequence[int], activation: str) -> Array:
     return x
 
 
-def check(activation: str, cnn: str) -> None:
-    """Raises `ConfigurationError` unless an activation and convolutions of these names exist."""
-    for name, value, known in (("activation", activation, ACTIVATIONS), ("cnn", cnn, CNNS)):
-        if value not in known:
-            raise ConfigurationError(
-                f"{name}={value!r} is unknown; choose one of {', '.join(known)}."
-            )
-
-
 Network = Callable[[PyTree], Array]
 """A user's own layers: from a batch of observations to features `[N, F]`, called inside `hk.transform`, without state or randomness."""
 

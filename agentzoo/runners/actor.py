@@ -2,10 +2,9 @@
 
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
-from agentzoo.envs import Envs, make_buffers, spaces
+from agentzoo.envs import Envs, EnvStep, make_trajectory, spaces, stack_rows
 from agentzoo.runners.base import Episode
 from agentzoo.runners.counters import ActCounters
 from agentzoo.runners.faults import LIKELY_CAUSES
@@ -39,6 +38,7 @@ class Actor:
         self.envs = envs
         self.index = index
         self.n_actors = n_actors
+        self._action_dtype = spaces.dtype(envs.spec.action_space)
         self._obs: Any = None
 
     @property
@@ -54,7 +54,6 @@ class Actor:
     def reset(self, seed: int | None = None) -> None:
         """Begin new episodes. The seed is the one of all actors together."""
         own_seed = None if seed is None else seed + self.index * self.num_envs
-        self.envs.pop_finals()
         self._obs = self.envs.reset(own_seed)
         self._first = np.ones(self.num_envs, bool)
         self._memory = self.agent.initial_memory(self.num_envs)
@@ -75,24 +74,23 @@ class Actor:
           InvalidStep: if an environment returns what its spaces do not allow.
           TrainingError: if the policy's actions are not finite.
         """
-        trajectory = self._act(params, key, step, act_calls, total)
-        return Rollout(trajectory, self._finished_episodes(trajectory))
+        trajectory, env_steps = self._act(params, key, step, act_calls, total)
+        return Rollout(trajectory, self._finished_episodes(trajectory, env_steps))
 
-    def _act(self, params: PyTree, key: Array, step: int, act_calls: int, total: int) -> Trajectory:
-        length, num_envs = self.agent.unroll_length, self.num_envs
-        # New arrays for each rollout, because JAX may still read the last ones.
-        out = make_buffers(self.envs.spec, length)
-        obs, first = self._obs, self._first
+    def _act(
+        self, params: PyTree, key: Array, step: int, act_calls: int, total: int
+    ) -> tuple[Trajectory, list[EnvStep]]:
+        """Act for T steps, and return the trajectory and what the environments returned."""
+        first_obs, first_flags = self._obs, self._first
+        obs, first = first_obs, first_flags
         # If an environment fails, the next rollout begins new episodes.
         self._obs = None
-        spaces.write(self.envs.spec.observation_space, out.obs_tm1, 0, obs)
-        out.first_tm1[0] = first
         first_memory: Any = None
-        extras = []
-        for t in range(length):
+        actions, env_steps, extras = [], [], []
+        for t in range(self.agent.unroll_length):
             # All actors take their steps t at the same time, one call of `act` each.
             counters = ActCounters(
-                step + t * self.n_actors * num_envs,
+                step + t * self.n_actors * self.num_envs,
                 total,
                 act_calls + t * self.n_actors + self.index,
             )
@@ -100,24 +98,27 @@ class Actor:
                 params, self._memory, obs, first, key, counters.pack()
             )
             first_memory = memory if t == 0 else first_memory
+            # A copy, so that JAX can use the memory of its array again.
+            action = np.array(action, self._action_dtype)
+            env_step = self._step(action, counters.step)
+            actions.append(action)
+            env_steps.append(env_step)
             extras.append(extra)
-            out.a_tm1[t] = action
-            try:
-                self.envs.step(out.a_tm1[t], out, t)
-            except Exception as error:
-                now = counters.step + (self.index + 1) * num_envs
-                better = self._explain(error, out.a_tm1[t], now)
-                if better is None:
-                    raise
-                raise better from (None if isinstance(error, InvalidStep) else error)
-            obs, first = spaces.at(out.obs_tm1, t + 1), out.first_tm1[t + 1]
+            obs, first = env_step.obs, env_step.first
         self._obs, self._first = obs, first
-        return out._replace(
-            obs_tm1=spaces.at(out.obs_tm1, slice(length)),
-            first_tm1=out.first_tm1[:length],
-            extras=jax.tree.map(lambda *rows: np.stack(rows), *extras),
-            memory=first_memory,
-        )
+        trajectory = make_trajectory(first_obs, first_flags, actions, env_steps)
+        return trajectory._replace(extras=stack_rows(extras), memory=first_memory), env_steps
+
+    def _step(self, actions: np.ndarray, step: int) -> EnvStep:
+        """Step the environments with the agent's actions, or raise an error that explains more."""
+        try:
+            return self.envs.step(spaces.to_elements(self.envs.spec.action_space, actions))
+        except Exception as error:
+            # Actor i takes steps i * N + 1 to (i + 1) * N of those that all actors take together.
+            better = self._explain(error, actions, step + (self.index + 1) * self.num_envs)
+            if better is None:
+                raise
+            raise better from (None if isinstance(error, InvalidStep) else error)
 
     def _explain(self, error: Exception, actions: np.ndarray, step: int) -> Exception | None:
         """Return a better error than the one that the environments raised, if there is one."""
@@ -131,7 +132,7 @@ class Actor:
             return error.at(self.index * self.num_envs, step)
         return None
 
-    def _finished_episodes(self, trajectory: Trajectory) -> list[Episode]:
+    def _finished_episodes(self, trajectory: Trajectory, env_steps: list[EnvStep]) -> list[Episode]:
         """Add up rewards and lengths, and return the episodes that ended."""
         counted = trajectory.r_t * trajectory.mask
         if not trajectory.last_t.any():  # the usual case, which is fast
@@ -140,12 +141,11 @@ class Actor:
             return []
         rewards = self._rewards + counted.cumsum(axis=0, dtype=float)  # [T, N]
         lengths = self._lengths + trajectory.mask.cumsum(axis=0)  # [T, N]
-        infos = self.envs.pop_finals()
         episodes = []
         for t, n in np.argwhere(trajectory.last_t).tolist():
             env = self.index * self.num_envs + n
             reward, length = float(rewards[t, n]), int(lengths[t, n])
-            episodes.append(Episode(reward, length, infos.get((t, n), {}), env))
+            episodes.append(Episode(reward, length, env_steps[t].final_infos[n], env))
             # The next episode of this environment counts from here.
             rewards[t:, n] -= rewards[t, n].copy()
             lengths[t:, n] -= lengths[t, n].copy()

@@ -174,7 +174,7 @@ def rollout(
     The random numbers are the ones that an actor of the host runner uses.
     """
     env, num_envs = spec.env, spec.num_envs
-    offset, dtype = spaces.start(env.action_space), spaces.dtype(env.action_space)
+    dtype = spaces.dtype(env.action_space)
 
     def move(before: RolloutState, t: Array) -> tuple[RolloutState, tuple[Trajectory, EpisodeEnds]]:
         # `LIMIT - 1` is 31 ones in binary, so the mask is the remainder of a division by `LIMIT`.
@@ -184,7 +184,7 @@ def rollout(
             agent, params, before.memory, before.obs, before.first, key, counters
         )
         a_tm1 = action.astype(dtype)
-        envs, obs, step = advance_all(env, before.envs, a_tm1 + offset)
+        envs, obs, step = advance_all(env, before.envs, spaces.to_elements(env.action_space, a_tm1))
         obs_t, r_t, terminated, truncated = step
         last_t, rewards = terminated | truncated, before.rewards + r_t
         row = Trajectory(

@@ -47,8 +47,11 @@ class GroupRunner(DeviceRunner):
         bad = np.flatnonzero(np.asarray(faults.cycle) >= 0)
         if not bad.size:
             return None
-        first = jax.tree.map(lambda x: x[bad[0]], (faults, params, metrics))
-        return f"{self._labels[bad[0]]}: {super()._describe(*first, step)}"
+        first = bad[0]
+        own = jax.tree.map(lambda x: x[first], (faults, params, metrics))
+        own_faults, own_params, own_metrics = own
+        message = super()._describe(own_faults, own_params, own_metrics, step)
+        return f"{self._labels[first]}: {message}"
 
 
 @jax.jit

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from agentzoo.envs import make_buffers, spaces
+from agentzoo.envs import trajectory_shapes
 from agentzoo.runners.base import RunState
 from agentzoo.runners.counters import ActCounters, LearnCounters
 from agentzoo.runners.faults import is_finite
@@ -237,21 +237,20 @@ def compile_ahead(agent: Agent, programs: Programs, run: RunState, spec: EnvSpec
     """Compile `learn` in a thread before there is a trajectory, while `act` compiles and runs."""
     length, num_envs = agent.unroll_length, spec.num_envs
     memory = agent.initial_memory(num_envs)
-    out = make_buffers(spec, length)
-    out = out._replace(
-        obs_tm1=spaces.at(out.obs_tm1, slice(length)),
-        first_tm1=out.first_tm1[:length],
-        memory=memory,
+    shapes = trajectory_shapes(spec, length)._replace(memory=memory)
+    # Observations and flags of a single step, `[N, ...]`.
+    obs, first = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (shapes.obs_tm1, shapes.first_tm1)
     )
 
     def compile_learn() -> None:
         act_counters, learn_counters = ActCounters(0, 1, 0), LearnCounters(1, 1, 1)
-        obs, params = spaces.at(out.obs_t, 0), run.learner_state.params
+        params = run.learner_state.params
         *_, extras = jax.eval_shape(
-            programs.act, params, memory, obs, out.last_t[0], run.key, act_counters.pack()
+            programs.act, params, memory, obs, first, run.key, act_counters.pack()
         )
         extras = jax.tree.map(lambda x: jax.ShapeDtypeStruct((length, *x.shape), x.dtype), extras)
-        trajectory = out._replace(extras=extras)
+        trajectory = shapes._replace(extras=extras)
         programs.learn.lower(run.learner_state, trajectory, learn_counters.pack()).compile()
 
     pool = ThreadPoolExecutor(1, "compile")

@@ -221,7 +221,12 @@ def _make_runner(trainers: Sequence[Trainer]) -> GroupRunner:
     for i, trainer in enumerate(trainers):
         own = [f"{name}={getattr(trainer.recipe.config, name)}" for name in differing]
         labels.append(", ".join([f"Of the agents that learn together, number {i}", *own]))
-    return GroupRunner([trainer.runner for trainer in trainers], labels)  # type: ignore[misc]
+    return GroupRunner([_runner(trainer) for trainer in trainers], labels)
+
+
+def _runner(trainer: Trainer) -> DeviceRunner:
+    assert isinstance(trainer.runner, DeviceRunner)
+    return trainer.runner
 
 
 class _Together:
@@ -235,7 +240,7 @@ class _Together:
         self.trainers = trainers
         self.runner = runner
         self._metrics: dict[str, Any] | None = None
-        runner.rollout_state = stack([trainer.runner.rollout_state for trainer in trainers])
+        runner.rollout_state = stack([_runner(trainer).rollout_state for trainer in trainers])
         states = stack([trainer.run.learner_state for trainer in trainers])
         keys = stack([trainer.run.key for trainer in trainers])
         first = trainers[0].run
@@ -283,7 +288,7 @@ class _Together:
         states, rollouts = unstack(self.run.learner_state), unstack(self.runner.rollout_state)
         for trainer, state, rollout in zip(self.trainers, states, rollouts, strict=True):
             trainer.run = trainer.run._replace(learner_state=state)
-            trainer.runner.rollout_state = rollout
+            _runner(trainer).rollout_state = rollout
 
     def end(self) -> None:
         """Give the agents back what they have learned, and save them."""

@@ -33,6 +33,13 @@ from agentzoo.training.turns import Turns
 from agentzoo.types import ConfigurationError, EnvSpec, PyTree
 
 
+class MadeEnvs(NamedTuple):
+    """Environments, and what the user gave to make them."""
+
+    given: EnvLike
+    envs: Envs
+
+
 class Placement(NamedTuple):
     """Where and how an agent trains.
 
@@ -60,11 +67,12 @@ class Placement(NamedTuple):
         check_runner(runner, n_actors, max_lag)
         return cls(runner, n_actors, max_lag, make_mesh(n_devices))
 
-    def make_envs(self, env: EnvLike, n_envs: int) -> Envs:
+    def make_envs(self, env: EnvLike, n_envs: int) -> MadeEnvs:
         """Make environments for all actors."""
-        return make_shared_envs(env, n_envs, self.n_actors, distant=self.runner == "ray")
+        envs = make_shared_envs(env, n_envs, self.n_actors, distant=self.runner == "ray")
+        return MadeEnvs(env, envs)
 
-    def make_similar_envs(self, spec: EnvSpec, env: EnvLike, n_envs: Any) -> Envs:
+    def make_similar_envs(self, spec: EnvSpec, env: EnvLike, n_envs: Any) -> MadeEnvs:
         """Make environments for an agent that was made for others.
 
         Args:
@@ -78,13 +86,14 @@ class Placement(NamedTuple):
         made = hasattr(env, "metadata") and not isinstance(env, type)
         if n_envs is None:
             n_envs = 1 if made else spec.num_envs
-        envs = self.make_envs(env, configs.integer("n_envs", n_envs, 1))
-        if not all(map(spaces.fits, envs.spec[:2], spec[:2])):
+        new = self.make_envs(env, configs.integer("n_envs", n_envs, 1))
+        new_spec = new.envs.spec
+        if not all(map(spaces.fits, new_spec[:2], spec[:2])):
             raise ConfigurationError(
                 f"The agent was made for {_describe(spec)}, but the new environment has "
-                f"{_describe(envs.spec)}; make a new agent."
+                f"{_describe(new_spec)}; make a new agent."
             )
-        return envs
+        return new
 
 
 class Trainer:
@@ -247,43 +256,30 @@ class Trainer:
         self._session = session._replace(run=run, rollout_state=None)
         self.log.skip(run.step)
 
-    def use_envs(self, env: EnvLike, envs: Envs) -> None:
+    def use_envs(self, made: MadeEnvs) -> None:
         """Train in these environments from now on; change nothing if that is impossible.
-
-        Args:
-          env: what the user gave.
-          envs: the environments that were made of it.
 
         Raises:
           ConfigurationError: if the hyperparameters do not allow their number, or the runner
             cannot step them.
         """
-        regrouped = self._regroup(envs.spec.num_envs)
-        runner = self._make_runner(regrouped, envs)
+        regrouped = self._regroup(made.envs.spec.num_envs)
+        runner = self._make_runner(regrouped, made.envs)
         self._take_over(regrouped)
-        self.envs = envs
+        self.envs = made.envs
         self.runner = runner
         self.seed_next_reset = True
         self._vector_env = None
-        self.recipe = self.recipe.with_env(*identify(env, envs))
+        self.recipe = self.recipe.with_env(*identify(made.given, made.envs))
 
-    def change(self, config: Any, num_envs: int, env: Any, envs: Envs | None) -> None:
-        """Change hyperparameters and the number of environments of an agent that was loaded.
-
-        Args:
-          config: the hyperparameters.
-          num_envs: the number of environments.
-          env: what the user gave, or None.
-          envs: the environments that were made of it, or None.
+    def change(self, config: Any, num_envs: int) -> None:
+        """Change the hyperparameters and the number of environments of a loaded agent.
 
         Raises:
           ConfigurationError: if the agent's state does not fit these.
         """
         self.recipe = dataclasses.replace(self.recipe, config=config)
-        if envs is None:
-            self._take_over(self._regroup(num_envs))
-        else:
-            self.use_envs(env, envs)
+        self._take_over(self._regroup(num_envs))
 
     def _make_runner(self, regrouped: "_Regrouped", envs: Envs) -> Runner:
         name, max_lag = self.placement.runner, self.placement.max_lag
