@@ -414,7 +414,7 @@ def test_print_shows_what_was_decided(algorithm):
     mine = make(
         algorithm, space, network=lambda obs: hk.Linear(3)(hk.Flatten()(obs["codes"] / 255.0))
     )
-    assert "taken by the network '<lambda>' as it is" in str(mine) and "an image" not in str(mine)
+    assert "passed to your network '<lambda>' as it is" in str(mine) and "an image" not in str(mine)
 
 
 def test_print_of_an_agent_with_an_id_and_of_one_that_was_loaded(tmp_path):
@@ -425,7 +425,7 @@ def test_print_of_an_agent_with_an_id_and_of_one_that_was_loaded(tmp_path):
     )
     assert "hyperparameters  normalize_obs=True, the others at their defaults" in str(agent)
     assert "hyperparameters  defaults" in str(DQN("CartPole-v1"))
-    assert "Pendulum-v1; made for 1 environment, of which none is set" in str(
+    assert "Pendulum-v1; made for 1 environment, but no environment is set" in str(
         SAC.load(agent.save(tmp_path / "agent"))
     )
 
