@@ -223,6 +223,7 @@ def test_which_environments_are_native():
     assert isinstance(DQN(python).trainer.runner, HostRunner)
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("runner", ["host", "device"])
 def test_a_time_limit_bootstraps_from_the_true_last_observation(runner):
     class Constant:
@@ -275,6 +276,7 @@ def test_the_vector_environment():
 # That it learns
 
 
+@pytest.mark.learning
 def test_pendulum_is_learned():
     options = dict(
         n_envs=4,

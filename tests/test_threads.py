@@ -291,8 +291,14 @@ REFUSED = [
         lambda: IMPALA("CartPole-v1", n_actors=2),
         "n_actors=2, but runner='auto' has a single actor",
     ),
-    (lambda: threaded("CartPole-v1", n_actors=0), "n_actors=0 is out of range"),
-    (lambda: threaded("CartPole-v1", max_lag=-1), "max_lag=-1 is out of range"),
+    (
+        lambda: threaded("CartPole-v1", n_actors=0),
+        "n_actors=0 is out of range. Choose an integer of at least 1",
+    ),
+    (
+        lambda: threaded("CartPole-v1", max_lag=-1),
+        "max_lag=-1 is out of range. Choose an integer of at least 0",
+    ),
     (
         lambda: threaded("CartPole-v1", n_actors=3),
         "n_envs=2 environments cannot be shared evenly between n_actors=3; use a multiple",
