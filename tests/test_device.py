@@ -217,7 +217,7 @@ def test_which_environments_are_native():
     with pytest.raises(ConfigurationError, match="written in JAX from end to end"):
         DQN(python, runner="device")
     with pytest.raises(
-        ConfigurationError, match="runner='devise' is unknown; choose one of auto, host, device"
+        ConfigurationError, match=r"runner='devise' is unknown\. Did you mean 'device'\? Choose"
     ):
         DQN(CATCH, runner="devise")
     assert isinstance(DQN(python).trainer.runner, HostRunner)

@@ -105,6 +105,7 @@ MAY_IMPORT = {
         "config",
         "hyperparameters",
         "envs",
+        "runners",
         "evaluation",
         "types",
     },
