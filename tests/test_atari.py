@@ -114,7 +114,7 @@ def test_agents_learn_from_the_screen(kind, tmp_path):
 
 
 def test_what_to_do_if_there_is_no_such_game_or_no_emulator(monkeypatch):
-    with pytest.raises(ConfigurationError, match="did you mean 'ALE/Pong-v5'"):
+    with pytest.raises(ConfigurationError, match="Did you mean 'ALE/Pong-v5'"):
         make_env("ALE/Pung-v5")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for env_id in ("ALE/Pung-v5", "PungNoFrameskip-v4"):

@@ -103,16 +103,16 @@ WRONG = [
     (BOX, dict(obs=0.5), "shape"),
     (BOX, dict(obs="far"), "'far'|shape"),
     (BOX, dict(obs=None), "None"),
-    (BOX, dict(obs=np.array([0, np.nan])), "holds nan; expected a finite number"),
-    (BOX, dict(obs=np.array([0, np.inf], np.float32)), "holds inf; expected a finite number"),
-    (BOX, dict(obs=np.array([0, 1e300])), "holds 1e\\+300; expected a finite number"),
-    (BYTES, dict(obs=np.array([0.7, 0.0])), "holds 0.7; expected integers"),
+    (BOX, dict(obs=np.array([0, np.nan])), "holds nan. Expected a finite number"),
+    (BOX, dict(obs=np.array([0, np.inf], np.float32)), "holds inf. Expected a finite number"),
+    (BOX, dict(obs=np.array([0, 1e300])), "holds 1e\\+300. Expected a finite number"),
+    (BYTES, dict(obs=np.array([0.7, 0.0])), "holds 0.7. Expected integers"),
     (BYTES, dict(obs=np.array([300, 0])), "holds 300"),
     (BYTES, dict(obs=np.array([-1, 0])), "holds -1"),
     (spaces.Box(-5, 5, (2,), np.int64), dict(obs=np.array([2**31, 0])), "holds 2147483648"),
-    (spaces.Discrete(4), dict(obs=7), "is 7; expected an integer from 0 to 3"),
+    (spaces.Discrete(4), dict(obs=7), "is 7. Expected an integer from 0 to 3"),
     (spaces.Discrete(4), dict(obs=0.5), "is 0.5"),
-    (spaces.Discrete(4, start=2), dict(obs=1), "is 1; expected an integer from 2 to 5"),
+    (spaces.Discrete(4, start=2), dict(obs=1), "is 1. Expected an integer from 2 to 5"),
     (spaces.MultiDiscrete([2, 3]), dict(obs=np.array([1, 3])), "holds 3"),
     (spaces.MultiBinary(2), dict(obs=np.array([0, 2], np.int8)), "holds 2"),
     (spaces.Dict(a=BOX, b=BYTES), dict(obs={"a": np.zeros(2, np.float32)}), "'b'"),
@@ -121,14 +121,14 @@ WRONG = [
         dict(obs={"a": np.zeros(2), "b": np.array([300, 0])}),
         r"\['b'\] holds 300",
     ),
-    (BOX, dict(reward=np.nan), "the reward is nan; expected a finite number"),
+    (BOX, dict(reward=np.nan), "the reward is nan. Expected a finite number"),
     (BOX, dict(reward=-np.inf), "the reward is -inf"),
     (BOX, dict(reward=1e39), "below 3.4e38"),
     (BOX, dict(reward=None), "rewards? (is|are) .*None"),
     (BOX, dict(reward="1"), "rewards? (is|are) .*'1'"),
     (BOX, dict(reward=np.zeros(2)), "rewards? (is|are) "),
     (BOX, dict(terminated="no"), "terminated (is|are) .*'no'"),
-    (BOX, dict(terminated=2), "terminated is 2; expected True or False"),
+    (BOX, dict(terminated=2), "terminated is 2. Expected True or False"),
     (BOX, dict(truncated=None), "truncated (is|are) .*None"),
 ]
 
@@ -158,7 +158,7 @@ def test_a_step_of_another_number_of_values(values):
 
     envs = make_envs(Old)
     envs.reset(0)
-    with pytest.raises(InvalidStep, match=f"step returned {values} values; expected the five"):
+    with pytest.raises(InvalidStep, match=f"step returned {values} values. Expected the five"):
         envs.step(np.zeros(1, int))
 
 
@@ -172,7 +172,7 @@ def test_a_reset_without_info(result):
 
     with pytest.raises(
         InvalidStep,
-        match=r"Environment 0: reset returned .*; expected two: the observation, and info",
+        match=r"Environment 0: reset returned .*. Expected two: the observation, and info",
     ):
         make_envs(Old).reset(0)
 
@@ -507,7 +507,7 @@ def test_batches_are_checked_as_single_observations_are(number):
 def test_predict_refuses_what_environments_may_not_return(algorithm):
     agent = make(algorithm, lambda: Scripted(BYTES))
     for wrong, message in [
-        (np.array([0.7, 0]), "holds 0.7; expected integers"),
+        (np.array([0.7, 0]), "holds 0.7. Expected integers"),
         (np.array([[1, 2], [3, 300]]), "holds 300"),
         ((np.zeros(2, np.uint8), {}), "write obs, info = env.reset"),
         ([[1], [2, 3]], "unequal parts"),

@@ -339,9 +339,9 @@ def test_keys_of_a_dict_may_be_integers_but_not_mixed(tmp_path):
     assert list(loaded.spec.observation_space.spaces) == [1, 2]
     obs = space.sample()
     assert agent.predict(obs, deterministic=True)[0] in (0, 1)
-    with pytest.raises(ConfigurationError, match="use strings, or integers, for all of them"):
+    with pytest.raises(ConfigurationError, match="Use strings, or integers, for all of them"):
         make_envs(probes.Spaced(spaces.Dict({2: spaces.Discrete(3), "a": spaces.Discrete(3)})))
-    with pytest.raises(ConfigurationError, match="use strings, or integers, for all of them"):
+    with pytest.raises(ConfigurationError, match="Use strings, or integers, for all of them"):
         make_envs(probes.Spaced(spaces.Dict({(1, 2): spaces.Discrete(3)})))
 
 
