@@ -119,11 +119,11 @@ def test_episodes_begin_as_in_gymnasium(name, peer):
 
 def test_the_deep_sea():
     env = DeepSea(4)
-    rights = np.asarray(env._rights())
+    rights = np.asarray(env.right_actions())
     assert (
         0 < rights.sum() < 16
-        and (np.asarray(DeepSea(4, 1)._rights()) != rights).any()
-        and (DeepSea(4, None)._rights() == 1).all()
+        and (np.asarray(DeepSea(4, 1).right_actions()) != rights).any()
+        and (DeepSea(4, None).right_actions() == 1).all()
     )
     state, obs = env.reset(KEY)
     rewards = []
