@@ -1,4 +1,4 @@
-"""Atari games: one preprocessing, in whichever way they are stepped."""
+"""Atari games have the same preprocessing in all kinds of environments."""
 
 import importlib.util
 
@@ -16,7 +16,7 @@ SCREENS = FrameStack(0, 255, (4, 84, 84), np.uint8)
 
 
 def short(num_envs, frames=40):
-    """Episodes that are cut off after so many frames, 4 a step."""
+    """Make games that are truncated after a number of frames, with 4 frames a step."""
     return atari.make_vec(PONG, num_envs, max_num_frames_per_episode=frames)
 
 
