@@ -40,6 +40,7 @@ def content() -> str:
     lines += [
         "from agentzoo.config import Schedule",
         "from agentzoo.envs import EnvLike",
+        "from agentzoo.runners import RunnerName",
         "from agentzoo.types import PyTree",
         "",
         "__version__: str",

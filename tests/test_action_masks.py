@@ -233,8 +233,8 @@ def test_the_mask_is_no_input_of_the_network():
 def test_statistics_leave_the_mask_alone():
     for algorithm in ("SAC", "MPO"):
         agent = make(algorithm, Fork(), normalize_obs=True).learn(100, progress_bar=False)
-        [mean] = agent.params.statistics.mean
-        assert mean.shape == (2,) and agent.params.statistics.count == 104
+        [mean] = agent.params.obs_statistics.mean
+        assert mean.shape == (2,) and agent.params.obs_statistics.count == 104
 
 
 @dataclass(frozen=True)

@@ -257,6 +257,7 @@ def test_settings_of_brax_tell_environments_apart():
     assert "'limit': 3.0" in repr(second) and "'episode_length': 4" in repr(second)
 
 
+@pytest.mark.learning
 def test_agents_learn_in_brax():
     agent = PPO(
         EpisodeWrapper(Brax()),

@@ -168,7 +168,7 @@ def test_set_env_of_a_function_that_makes_vector_environments():
     ("make", "message"),
     [
         (lambda: DQN("MlpPolicy", "CartPole-v1"), r"Write DQN\('CartPole-v1'\)"),
-        (lambda: DQN("CartPole-v1", 1e-3), "only env goes without a name"),
+        (lambda: DQN("CartPole-v1", 1e-3), "has one argument without a name"),
         (lambda: DQN("Pendulum-v1"), "needs a Discrete action space"),
         (lambda: DQN("CartPole-v1", learnin_rate=1), "Did you mean 'learning_rate'"),
         (

@@ -93,6 +93,7 @@ def test_the_loss_of_a_life_ends_an_episode_if_that_is_asked_for(ends):
     assert terminated == ends
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("kind", [DQN, QRDQN])
 def test_agents_learn_from_the_screen(kind, tmp_path):
     settings = dict(

@@ -69,7 +69,7 @@ def test_other_boards():
     np.testing.assert_array_equal(step.obs, [[0], [1]])
     assert (step.reward, step.terminated) == (1, True)
     for size in [(1, 5), (10, 0)]:
-        with pytest.raises(ValueError, match="expected at least 2 rows and 1 column"):
+        with pytest.raises(ValueError, match="Choose at least 2 rows and 1 column"):
             Catch(*size)
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import jax
@@ -433,3 +434,18 @@ def test_several_threads_may_save_to_one_path(tmp_path):
         thread.join()
     assert not errors and [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
     assert len(set(checkpoint.load(tmp_path / "x", {"x": np.zeros(1_000, int)})["x"].tolist())) == 1
+
+
+class Earlier(NamedTuple):
+    statistics: Any
+
+
+class Current(NamedTuple):
+    obs_statistics: Any
+
+
+def test_leaves_that_have_another_name_since_are_found(tmp_path):
+    zeros, saved = jnp.zeros(70_000), jnp.zeros(70_000).at[3].set(2.0)
+    checkpoint.save(tmp_path / "agent", {"agent": {"params": Earlier(saved)}}, {})
+    loaded = checkpoint.load(tmp_path / "agent", {"agent": {"params": Current(zeros)}})
+    np.testing.assert_array_equal(loaded["agent"]["params"].obs_statistics, saved)

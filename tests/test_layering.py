@@ -74,12 +74,14 @@ MAY_IMPORT = {
     "checkpoint": {"jax", "numpy", "ml_dtypes", "safetensors", "elements", "types", "checkpoint"},
     "logging": {"numpy", "tensorboardX", "types"},
     "compilation": {"jax"},
-    "description": {"jax", "types"},
+    "description": {"jax", "hyperparameters", "types"},
     "algos.base": {
         *("numpy", "callbacks", "config", "description", "envs", "keywords", "logging"),
         *("process", "signatures", "training", "types"),
     },
     "algos.loading": {"checkpoint", "types", "algos.ALGORITHMS", "algos.base"},
+    "algos.off_policy": {"jax", "replay", "types"},
+    "algos.optimizers": {"jax", "optax", "types"},
     "algos.*": {
         "jax",
         "haiku",
@@ -90,7 +92,7 @@ MAY_IMPORT = {
         "config",
         "sharding",
         "types",
-        "algos.base",
+        *("algos.base", "algos.off_policy", "algos.optimizers"),
     },
     "__main__": {"cli"},
     "cli": {
@@ -103,6 +105,7 @@ MAY_IMPORT = {
         "config",
         "hyperparameters",
         "envs",
+        "runners",
         "evaluation",
         "types",
     },

@@ -83,6 +83,7 @@ def test_an_agent_goes_on_with_another_number_of_environments(
     assert back.n_envs == n_envs and back.num_timesteps == other.num_timesteps
 
 
+@pytest.mark.learning
 def test_the_replay_that_was_laid_out_anew_is_learned_from():
     """What one of 4 environments found is learned from in 1."""
     settings = OFF_POLICY | dict(learning_starts=100, gradient_steps=10, learning_rate=1e-2)

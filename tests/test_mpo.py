@@ -35,6 +35,7 @@ def trained(env, steps=1_500, **hyperparameters):
     return MPO(env, **{**FAST, **hyperparameters}).learn(steps, progress_bar=False)
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_values_of_the_probes(options):
     agent = trained(probes.ContinuousDelayed, **options)
@@ -48,6 +49,7 @@ def test_values_of_the_probes(options):
     )
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize(
     "options", [{}, dict(retrace=True, n_steps=4)], ids=["one-step", "retrace"]
 )
@@ -60,6 +62,7 @@ def test_values_of_the_probes_with_discrete_actions(options):
     assert np.concatenate([agent.predict(np.ones((100, 1)))[0] for _ in range(10)]).mean() > 0.9
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize(
     "options",
     [dict(n_steps=3), dict(retrace=True, n_steps=4, retrace_lambda=1.0)],
@@ -317,7 +320,7 @@ def test_duals_come_back_from_the_least_that_they_can_be():
         **{**FAST, "epsilon_mean": 1e-4, "epsilon_stddev": 1e-6, "epsilon": 1e-2},
     )
     state = agent.learner_state
-    least = {name: mpo.LEAST[name] for name in ("temperature", "alpha_mean", "alpha_stddev")}
+    least = {name: mpo.MINIMUM[name] for name in ("temperature", "alpha_mean", "alpha_stddev")}
     duals = state.duals._replace(
         **{
             name: jnp.full_like(getattr(state.duals, name), np.log(value))
@@ -337,7 +340,7 @@ def test_duals_come_back_from_the_least_that_they_can_be():
     assert all(np.isfinite(leaf).all() for leaf in leaves(agent.learner_state.duals))
     np.testing.assert_allclose(
         min(leaves(agent.learner_state.duals.alpha_mean)),
-        np.log(mpo.LEAST["alpha_mean"]),
+        np.log(mpo.MINIMUM["alpha_mean"]),
         rtol=1e-6,
     )
 
@@ -354,7 +357,7 @@ def test_an_alpha_does_not_run_away_where_steps_are_too_large_for_its_bound():
         callback=lambda a: alphas.append(a.metrics.get("train/alpha_stddev", 0.0)),
     )
     np.testing.assert_allclose(
-        np.nanmax(alphas), mpo.MOST * 100.0, rtol=1e-5
+        np.nanmax(alphas), mpo.MAXIMUM * 100.0, rtol=1e-5
     )  # sqrt(epsilon / epsilon_stddev) is 100
     assert alphas[-1] < alphas[len(alphas) // 2]  # it comes back as soon as steps are small
 
@@ -510,7 +513,10 @@ def test_tags(tmp_path):
         (lambda: MPO("Pendulum-v1", num_samples=1), "num_samples=1"),
         (lambda: MPO("CartPole-v1", noise_steps=2), "noise_steps=2 is for Box"),
         (lambda: MPO("Pendulum-v1", epsilon_mean=0.0), "epsilon_mean=0.0"),
-        (lambda: MPO("Pendulum-v1", retrace=True, n_steps=20, batch_size=10), "holds no sequence"),
+        (
+            lambda: MPO("Pendulum-v1", retrace=True, n_steps=20, batch_size=10),
+            "is smaller than a sequence of n_steps=20",
+        ),
         (lambda: MPO(lambda: probes.Spaced(spaces.Discrete(3)), cnn="big"), "cnn='big'"),
     ],
 )
@@ -519,6 +525,7 @@ def test_bad_input_is_refused_before_training(make, message):
         make()
 
 
+@pytest.mark.learning
 def test_it_learns_to_swing_up_a_pendulum():
     settings = dict(
         learning_rate=2e-3,
@@ -534,6 +541,7 @@ def test_it_learns_to_swing_up_a_pendulum():
     assert evaluate_policy(agent, "Pendulum-v1", 10, seed=0)[0] > -500  # a random policy has -1200
 
 
+@pytest.mark.learning
 def test_it_learns_cartpole_with_discrete_actions():
     settings = dict(
         learning_rate=2e-3,

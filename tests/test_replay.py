@@ -1,6 +1,6 @@
 import re
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +10,8 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentzoo.replay import Prioritisation, make_phase, make_replay, sum_tree
-from agentzoo.types import Clock, ConfigurationError, EnvSpec, FrameStack, Trajectory
+from agentzoo.replay import Prioritisation, make_replay, sum_tree
+from agentzoo.types import ConfigurationError, EnvSpec, FrameStack, Trajectory
 
 SPACE = spaces.Box(-np.inf, np.inf, (1,), np.float32)
 
@@ -350,59 +350,6 @@ def steady(stream, length):
     return trajectory._replace(
         obs_tm1=obs, obs_t=obs + 2, mask=~falses, last_t=falses, first_tm1=falses
     )
-
-
-class Learner(NamedTuple):
-    replay: Any
-    key: Any
-    n_updates: Any
-
-
-@pytest.mark.parametrize(
-    ("learning_starts", "gradient_steps", "least", "expected"),
-    [
-        (0, 3, 1, [0, 3, 3, 3]),  # nothing is stored yet after the first phase
-        (0, -1, 1, [0, 4, 4, 4]),  # one for each of 2 * 2 steps
-        (8, 3, 1, [0, 0, 3, 3]),  # after 12 steps, the first time that there are more than 8
-        (0, 3, 4, [0, 0, 3, 3]),  # when an environment has 4 steps
-    ],
-)
-def test_a_phase_of_learning_stores_first_and_then_takes_its_gradient_steps(
-    learning_starts, gradient_steps, least, expected
-):
-    buffer = make_replay(spec(2), capacity=20, unroll_length=2, gamma=0.9)
-    phase = make_phase(buffer, learning_starts, gradient_steps, steps=4, least=least)
-
-    def update(state, key, clock):
-        batch = buffer.sample(state.replay, key, 64)
-        seen = {
-            "newest": jnp.max(batch.obs_t),
-            "draw": jax.random.uniform(key),
-            "one": jnp.float32(1),
-        }
-        return state._replace(n_updates=state.n_updates + 1), seen
-
-    learn = jax.jit(lambda *arguments: phase(update, *arguments))
-    state, draws = Learner(buffer.init(), jax.random.key(0), jnp.int32(0)), set()
-    for cycle, number in enumerate(expected):
-        row, last = np.full((2, 2), float(cycle)), np.ones((2, 2), bool)
-        mask = np.full((2, 2), cycle > 0)
-        trajectory = Trajectory(
-            row[..., None], row.astype(int), row, row, row[..., None], last, last, mask
-        )
-        before = state.n_updates
-        state, totals, updates = learn(
-            state, trajectory, Clock(jnp.int32(4 * cycle + 4), jnp.int32(4), jnp.int32(100))
-        )
-        assert updates == state.n_updates - before == totals["one"] == number
-        assert totals["newest"] == cycle * number  # so each could draw what has just been stored
-        draws.add(float(totals["draw"]))
-    assert len(draws - {0.0}) == sum(number > 0 for number in expected)  # keys are never used again
-
-
-def test_a_phase_without_a_gradient_step_is_refused():
-    with pytest.raises(ConfigurationError, match="gradient_steps=0 would never learn"):
-        make_phase(make_replay(spec(1), 10, 1, 0.9), 0, 0, steps=1)
 
 
 def test_uniform_draws_every_transition_equally_often():

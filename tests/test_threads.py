@@ -289,7 +289,7 @@ def test_a_second_interrupt_does_not_wait_for_the_end_of_the_cycle():
 REFUSED = [
     (
         lambda: IMPALA("CartPole-v1", n_actors=2),
-        'n_actors=2; expected at least 1; there are several only with runner="threads"',
+        "n_actors=2, but runner='auto' has a single actor",
     ),
     (
         lambda: threaded("CartPole-v1", n_actors=0),

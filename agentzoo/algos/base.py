@@ -8,7 +8,7 @@ import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from agentzoo.training import (
     Placement,
     Recipe,
     RunLog,
+    RunnerName,
     Session,
     Trainer,
     read_manifest,
@@ -95,10 +96,10 @@ class Algorithm(Generic[Config]):
         *misplaced: Any,
         n_envs: int = 1,
         seed: int | None = 0,
-        runner: str = "auto",
+        runner: RunnerName = "auto",
         n_actors: int = 1,
         max_lag: int = 1,
-        n_devices: int | str = 1,
+        n_devices: int | Literal["all"] = 1,
         log_dir: str | os.PathLike[str] | None = None,
         network: Callable[[PyTree], Any] | None = None,
         info_keywords: Sequence[str] = (),
@@ -456,10 +457,10 @@ class Algorithm(Generic[Config]):
         env: EnvLike | None = None,
         *,
         n_envs: int | None = None,
-        runner: str = "auto",
+        runner: RunnerName = "auto",
         n_actors: int = 1,
         max_lag: int = 1,
-        n_devices: int | str = 1,
+        n_devices: int | Literal["all"] = 1,
         log_dir: str | os.PathLike[str] | None = None,
         network: Callable[[PyTree], Any] | None = None,
         info_keywords: Sequence[str] = (),

@@ -1,17 +1,20 @@
-"""Deep Q-Networks, https://www.nature.com/articles/nature14236, with the additions that Rainbow has shown to matter.
+"""Deep Q-Networks (DQN), https://www.nature.com/articles/nature14236, with extensions from Rainbow.
 
-A network q with parameters `params` learns by gradient descent on the temporal-difference error of replayed transitions::
+A network q with parameters `params` learns from replayed transitions by gradient descent on the
+temporal-difference error::
 
-    loss = mean(weight * huber(r_t + discount_t * q(target_params, obs_t)[a_t] - q(params, obs_tm1)[a_tm1]))
-    a_t = argmax_a q(target_params, obs_t)[a]       or, with double Q-learning, argmax_a q(params, obs_t)[a]
-    target_params <- params                         every `target_update_interval` steps
+    loss = mean(weight * huber(target - q(params, obs_tm1)[a_tm1]))
+    target = r_t + discount_t * q(target_params, obs_t)[a_t]
+    a_t = argmax_a q(params, obs_t)[a]                 with double Q-learning
+    a_t = argmax_a q(target_params, obs_t)[a]          without
+    target_params <- tau * params + (1 - tau) * target_params
 
-where `r_t` and `discount_t` span `n_steps` steps. It acts greedily, but at random with probability
-epsilon.
+where `r_t` and `discount_t` span `n_steps` steps, and the target network is updated every
+`target_update_interval` steps. The agent takes a random action with probability epsilon, and
+otherwise the action with the highest value.
 
-Where observations are a Dict with an "action_mask", illegal actions are never taken, greedily or at
-random, and have no part in the maximum; see `agentzoo.networks.action_masks`. `values` gives -inf
-for them.
+An "action_mask" in a Dict of observations marks illegal actions. The agent never takes them, and
+the maximum leaves them out; see `agentzoo.networks.action_masks`. Their `values` are -inf.
 
 Double Q-learning: https://arxiv.org/abs/1509.06461. Dueling networks:
 https://arxiv.org/abs/1511.06581. Prioritised replay: https://arxiv.org/abs/1511.05952. Noisy
@@ -28,10 +31,10 @@ import jax.numpy as jnp
 import optax
 
 from agentzoo import core, networks
-from agentzoo.algos import base
+from agentzoo.algos import base, off_policy, optimizers
 from agentzoo.config import FRACTION, POSITIVE, TRACED, Linear, Range, Schedule, value_at
-from agentzoo.replay import Batch, Prioritisation, Replay, make_phase, make_replay
-from agentzoo.types import Agent, Array, Clock, EnvSpec, Mean, Trajectory
+from agentzoo.replay import Batch, Prioritisation, Replay, make_replay
+from agentzoo.types import Agent, Array, Clock, EnvSpec, Trajectory
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class DQNConfig:
 
 
 class DQNState(NamedTuple):
-    """All that DQN carries from one cycle to the next."""
+    """All that DQN carries from one training cycle to the next."""
 
     params: hk.Params
     target_params: hk.Params
@@ -110,10 +113,18 @@ class DQNState(NamedTuple):
 
 
 def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | None = None) -> Agent:
-    """Builds the pure functions of DQN; `network` may replace the layers before the head."""
+    """Build the pure functions of DQN.
+
+    Args:
+      config: the hyperparameters. Those that are numbers may be traced by JAX.
+      spec: the environments.
+      network: a user's layers in place of those before the head.
+
+    Raises:
+      ConfigurationError: if hyperparameters do not fit together, or do not fit the environments.
+    """
     num_actions = int(spec.action_space.n)  # type: ignore[attr-defined]
     masks = networks.action_masks(spec)
-    networks.check(config.activation, config.cnn)
     view = networks.make_view(masks.space, config.images, config.scale_obs)
 
     @hk.transform
@@ -121,71 +132,66 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
         features = networks.torso(
             view, config.cnn, config.net_arch[:-1], config.activation, obs, network
         )
-        return networks.q_head(
+        q = networks.q_head(
             features,
             num_actions,
             config.net_arch[-1:],
             config.activation,
             config.dueling,
             config.noisy,
-        )[:, 0]
+        )
+        return q[:, 0]  # [N, 1, A] -> [N, A]
 
-    def q_values(params: hk.Params, key: Array | None, obs) -> Array:
-        """Action values `[N, A]`; the noise of noisy networks is zero if key is None."""
-        return q_network.apply(params, key, masks.split(obs).obs)
-
-    def legal_values(params: hk.Params, key: Array | None, obs) -> Array:
-        """Action values `[N, A]`, -inf for illegal actions."""
-        return networks.rule_out(q_values(params, key, obs), masks.split(obs).legal)
-
-    by_error = Prioritisation(
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(config.max_grad_norm), optimizers.adam(eps=config.adam_eps)
+    )
+    prioritisation = Prioritisation(
         config.prioritized_replay_alpha,
         config.prioritized_replay_beta0,
         config.prioritized_replay_eps,
     )
-    prioritisation = by_error if config.prioritized_replay else None
     replay_buffer = make_replay(
-        spec, config.buffer_size, config.train_freq, config.gamma, config.n_steps, prioritisation
-    )
-    phase = make_phase(
-        replay_buffer,
-        config.learning_starts,
-        config.gradient_steps,
-        config.train_freq * spec.num_envs,
+        spec,
+        config.buffer_size,
+        config.train_freq,
+        config.gamma,
+        config.n_steps,
+        prioritisation if config.prioritized_replay else None,
     )
 
-    def optimizer(clock: Clock) -> optax.GradientTransformation:
-        learning_rate = value_at(config.learning_rate, clock.remaining)
-        return optax.chain(
-            optax.clip_by_global_norm(config.max_grad_norm),
-            optax.adam(learning_rate, eps=config.adam_eps),
-        )
+    def q_values(params: hk.Params, key: Array | None, obs) -> Array:
+        """Return action values `[N, A]`. Without a key, the noise of noisy networks is zero."""
+        return q_network.apply(params, key, masks.split(obs).obs)
+
+    def legal_values(params: hk.Params, key: Array | None, obs) -> Array:
+        """Return action values `[N, A]`, -inf for illegal actions."""
+        return networks.rule_out(q_values(params, key, obs), masks.split(obs).legal)
 
     def epsilon(clock: Clock) -> Array:
-        progress = jnp.minimum(
-            (1 - clock.remaining) / jnp.maximum(config.exploration_fraction, 1e-9), 1.0
-        )
+        """Return the probability of a random action."""
+        fraction = jnp.maximum(config.exploration_fraction, 1e-9)
+        progress = jnp.minimum((1 - clock.remaining) / fraction, 1.0)
         eps = config.exploration_initial_eps + progress * (
             config.exploration_final_eps - config.exploration_initial_eps
         )
         return jnp.where(clock.began < config.learning_starts, 1.0, 0.0 if config.noisy else eps)
 
-    def epsilon_greedy(q_t: Array, obs, eps: Array | float, key: Array) -> Array:
-        explore, anywhere = jax.random.uniform(key, (2, q_t.shape[0]), jnp.float32)
-        random_a_t = networks.uniform_action(anywhere, num_actions, masks.split(obs).legal)
-        return jnp.where(explore < eps, random_a_t, jnp.argmax(q_t, axis=-1))
+    def epsilon_greedy(q: Array, obs, eps: Array | float, key: Array) -> Array:
+        """Draw actions `[N]`, by values `[N, A]`."""
+        explore, anywhere = jax.random.uniform(key, (2, q.shape[0]), jnp.float32)
+        random_a = networks.uniform_action(anywhere, num_actions, masks.split(obs).legal)
+        return jnp.where(explore < eps, random_a, jnp.argmax(q, axis=-1))
 
     def init(key: Array) -> DQNState:
         network_key, key = jax.random.split(key)
         params = q_network.init(network_key, networks.example(masks.space))
-        clock = Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))
         return DQNState(
-            params,
-            jax.tree.map(jnp.copy, params),
-            optimizer(clock).init(params),
-            replay_buffer.init(),
-            key,
-            jnp.int32(0),
+            params=params,
+            target_params=jax.tree.map(jnp.copy, params),
+            opt_state=optimizer.init(params),
+            replay=replay_buffer.init(),
+            key=key,
+            n_updates=jnp.int32(0),
         )
 
     def act(params, memory, obs, key, clock):
@@ -212,49 +218,63 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
             td_error = core.q_learning(q_tm1, batch.a_tm1, batch.r_t, batch.discount_t, q_t)
         return jnp.mean(batch.weight * core.huber_loss(td_error)), td_error
 
-    def update(state: DQNState, key: Array, clock: Clock) -> tuple[DQNState, Array]:
+    def update(state: DQNState, key: Array, clock: Clock) -> tuple[DQNState, dict[str, Array]]:
         sample_key, noise_key = jax.random.split(key) if config.noisy else (key, key)
         batch = replay_buffer.sample(state.replay, sample_key, config.batch_size, clock.remaining)
         (loss, td_error), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params, state.target_params, batch, noise_key
         )
-        updates, opt_state = optimizer(clock).update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        replay = replay_buffer.update(state.replay, batch.slot, td_error)
-        return state._replace(
-            params=params, opt_state=opt_state, replay=replay, n_updates=state.n_updates + 1
-        ), loss
+        learning_rate = value_at(config.learning_rate, clock.remaining)
+        updates, opt_state = optimizer.update(
+            grads, state.opt_state, state.params, learning_rate=learning_rate
+        )
+        state = state._replace(
+            params=optax.apply_updates(state.params, updates),
+            opt_state=opt_state,
+            replay=replay_buffer.update(state.replay, batch.slot, td_error),
+            n_updates=state.n_updates + 1,
+        )
+        return state, {"train/loss": loss}
+
+    learning_phase = off_policy.make_learning_phase(
+        update, replay_buffer, config.learning_starts, config.gradient_steps
+    )
+
+    def updated_target(state: DQNState, clock: Clock) -> hk.Params:
+        # How many multiples of the interval the cycle has passed: each asks for one update.
+        interval = config.target_update_interval
+        num_syncs = clock.step // interval - clock.began // interval
+        # The weight of the online network after so many updates by a fraction of tau each.
+        weight = jnp.asarray(1.0 - (1.0 - config.tau) ** num_syncs, jnp.float32)
+        return jax.lax.cond(
+            num_syncs > 0,
+            lambda: optax.incremental_update(state.params, state.target_params, weight),
+            lambda: state.target_params,
+        )
 
     def learn(
         state: DQNState, trajectory: Trajectory, clock: Clock
     ) -> tuple[DQNState, dict[str, Any]]:
         if config.clip_reward:
             trajectory = trajectory._replace(r_t=jnp.clip(trajectory.r_t, -1.0, 1.0))
-        syncs = (
-            clock.step // config.target_update_interval
-            - clock.began // config.target_update_interval
-        )
-        step_size = jnp.asarray(1.0 - (1.0 - config.tau) ** syncs, jnp.float32)
-        params, target_params = state.params, state.target_params
-        target_params = jax.lax.cond(
-            syncs > 0,
-            lambda: optax.incremental_update(params, target_params, step_size),
-            lambda: target_params,
-        )
-        state = state._replace(target_params=target_params)
-        state, total_loss, updates = phase(update, state, trajectory, clock)
-        metrics = {
-            "train/loss": Mean(total_loss, updates),
+        state = state._replace(target_params=updated_target(state, clock))
+        state, metrics = learning_phase(state, trajectory, clock)
+        return state, {
+            **metrics,
             "train/learning_rate": value_at(config.learning_rate, clock.remaining),
             "train/n_updates": state.n_updates,
             "rollout/exploration_rate": epsilon(clock),
         }
-        return state, metrics
 
-    queries = {"values": lambda params, obs: legal_values(params, None, obs)}
-    refill, inputs = {"replay": replay_buffer.refill}, networks.describe(view)
     return Agent(
-        init, act, predict, learn, config.train_freq, queries=queries, inputs=inputs, refill=refill
+        init,
+        act,
+        predict,
+        learn,
+        unroll_length=config.train_freq,
+        queries={"values": lambda params, obs: legal_values(params, None, obs)},
+        inputs=networks.describe(view),
+        refill={"replay": replay_buffer.refill},
     )
 
 

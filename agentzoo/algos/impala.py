@@ -1,31 +1,34 @@
-"""IMPALA: an actor-critic whose actors may run ahead of its learner, https://arxiv.org/abs/1802.01561.
+"""IMPALA: an actor-critic that tolerates old actors, https://arxiv.org/abs/1802.01561.
 
-A policy pi and a value function v with parameters `params` learn from each trajectory of `n_steps`
-steps in every environment by one step of gradient descent on
+The actors of IMPALA may act with parameters that are older than the learner's. A policy pi and a
+value function v with parameters `params` learn from each trajectory of `n_steps` steps in every
+environment by one gradient step on::
 
     loss = policy_loss + vf_coef * value_loss - ent_coef * mean(entropy(pi(params, obs_tm1)))
     policy_loss = -mean(log pi(params, obs_tm1)[a_tm1] * adv_tm1)
     value_loss = mean((target_tm1 - v(params, obs_tm1))^2)
 
-where V-trace corrects for the policy that acted, whose log-probabilities the trajectory holds,
+V-trace corrects for the policy that acted, whose log-probabilities are in the trajectory::
 
     rho_tm1 = pi(params, obs_tm1)[a_tm1] / pi(acting_params, obs_tm1)[a_tm1]
     target_tm1 = v_tm1 + delta_t + discount_t * vtrace_lambda * min(1, rho_tm1) * (target_t - v_t)
     delta_t = min(clip_rho, rho_tm1) * (r_t + discount_t * v_t - v_tm1)
-    adv_tm1 = min(clip_pg_rho, rho_tm1) * (r_t + discount_t * (v_t + vtrace_lambda * (target_t -
-    v_t)) - v_tm1)
+    next_t = v_t + vtrace_lambda * (target_t - v_t)
+    adv_tm1 = min(clip_pg_rho, rho_tm1) * (r_t + discount_t * next_t - v_tm1)
 
-and `discount_t` includes gamma. Where an episode ends, `target_t` is `v_t`, so that a time limit
-bootstraps from the true last observation.
+where `discount_t` includes gamma. At the end of an episode, `target_t` is `v_t`, so that the true
+last observation is bootstrapped from at a time limit.
 
-Where returns are far from the order of 1, as the hundreds of LunarLander are, use
-`normalize_reward`: large errors of the value take up the norm that gradients are clipped to, and
-leave little of it to the policy.
+Use `normalize_reward` if returns are far from the order of 1, like the hundreds of LunarLander.
+Otherwise large errors of the value use up the norm that gradients are clipped to, and leave little
+of it to the policy.
 
-Actions of a Box are drawn from a Gaussian, in which [-1, 1] stands for the bounds of the action
-space. The environment gets them scaled and clipped to the bounds; the policy learns from what it
-drew. A dimension whose bounds are not finite is in the environment's units. An "action_mask" in a
-Dict of observations marks illegal actions, see `agentzoo.networks.action_masks`.
+Box actions are drawn from a Gaussian in which [-1, 1] stands for the bounds of the action space.
+The environment gets the actions scaled and clipped to the bounds, and the policy learns from the
+actions before clipping. A dimension whose bounds are not finite is in the units of the environment.
+
+An "action_mask" in a Dict of observations marks illegal actions; see
+`agentzoo.networks.action_masks`.
 """
 
 from dataclasses import dataclass
@@ -37,11 +40,11 @@ import jax.numpy as jnp
 import optax
 
 from agentzoo import core, networks
-from agentzoo.algos import base
+from agentzoo.algos import base, optimizers
 from agentzoo.config import FRACTION, POSITIVE, Linear, Range, Schedule, value_at
 from agentzoo.networks.actor_critic import Output, make_actor_critic, scale_to_bounds
 from agentzoo.sharding import shard_batch
-from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, PyTree, Trajectory
+from agentzoo.types import Agent, Array, Clock, EnvSpec, PyTree, Trajectory
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ class IMPALAConfig:
 
 
 class IMPALAState(NamedTuple):
-    """All that IMPALA carries from one cycle to the next."""
+    """All that IMPALA carries from one training cycle to the next."""
 
     params: PyTree
     opt_state: optax.OptState
@@ -117,46 +120,69 @@ class IMPALAState(NamedTuple):
 def make_agent(
     config: IMPALAConfig, spec: EnvSpec, network: networks.Network | None = None
 ) -> Agent:
-    """Builds the pure functions of IMPALA; `network` may replace the layers before the heads (and before memory)."""
-    if config.optimizer not in ("adam", "rmsprop"):
-        raise ConfigurationError(
-            f"optimizer={config.optimizer!r} is unknown; choose one of adam, rmsprop."
-        )
-    model = make_actor_critic(
-        spec, config.images, config.scale_obs, config.cnn, config.net_arch, config.activation, config.share_layers, config.ortho_init,
-        config.log_std_init, config.state_dependent_std, config.recurrent, config.recurrent_size, config.recurrent_span or config.n_steps,
-        network,
-    )  # fmt: skip
+    """Build the pure functions of IMPALA.
 
-    def optimizer(clock: Clock) -> optax.GradientTransformation:
-        learning_rate, eps = value_at(config.learning_rate, clock.remaining), config.optimizer_eps
-        descend = (
-            optax.adam(learning_rate, eps=eps)
-            if config.optimizer == "adam"
-            else optax.rmsprop(learning_rate, config.rms_decay, eps, eps_in_sqrt=False)
-        )
-        return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), descend)
+    Args:
+      config: the hyperparameters. Those that are numbers may be traced by JAX.
+      spec: the environments.
+      network: a user's layers in place of those before the memory and the heads.
+
+    Raises:
+      ConfigurationError: if hyperparameters do not fit together, or do not fit the environments.
+    """
+    model = make_actor_critic(
+        spec,
+        images=config.images,
+        scale_obs=config.scale_obs,
+        cnn=config.cnn,
+        net_arch=config.net_arch,
+        activation=config.activation,
+        shared=config.share_layers,
+        orthogonal=config.ortho_init,
+        log_std_init=config.log_std_init,
+        state_dependent_std=config.state_dependent_std,
+        recurrent=config.recurrent,
+        recurrent_size=config.recurrent_size,
+        recurrent_span=config.recurrent_span or config.n_steps,
+        network=network,
+    )
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(config.max_grad_norm),
+        optimizers.adam(eps=config.optimizer_eps)
+        if config.optimizer == "adam"
+        else optimizers.rmsprop(config.rms_decay, config.optimizer_eps),
+    )
 
     def forward(params: PyTree, obs: PyTree, first: Array, memory: PyTree) -> Output:
+        """Evaluate the actor-critic on `[T, N]` observations."""
         return model.apply(params, *model.split(obs), first, memory)
 
     def step(params: PyTree, memory: PyTree, obs: PyTree) -> Output:
-        """What the actor-critic says of one observation `[N, ...]` of each environment; memory has been reset where an episode begins."""
-        one = jax.tree.map(lambda x: x[None], obs)
-        return forward(params, one, jnp.zeros(jax.tree.leaves(one)[0].shape[:2], bool), memory)
+        """Evaluate the actor-critic on one observation of each environment, as `[1, N]`.
+
+        The memory must have been reset in the environments where an episode begins.
+        """
+        obs = jax.tree.map(lambda x: x[None], obs)
+        first = jnp.zeros(jax.tree.leaves(obs)[0].shape[:2], bool)
+        return forward(params, obs, first, memory)
 
     def init(key: Array) -> IMPALAState:
         params = model.init(key)
-        opt_state = optimizer(Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))).init(params)
-        normalizer = (
-            networks.init_reward_normalizer(spec.num_envs) if config.normalize_reward else ()
+        return IMPALAState(
+            params=params,
+            opt_state=optimizer.init(params),
+            reward_normalizer=(
+                networks.init_reward_normalizer(spec.num_envs) if config.normalize_reward else ()
+            ),
+            n_updates=jnp.int32(0),
         )
-        return IMPALAState(params, opt_state, normalizer, jnp.int32(0))
 
     def act(params, memory, obs, key, clock):
         output = step(params, memory, obs)
         a, log_prob = output.policy.sample_and_log_prob(seed=key)
-        extras = {"log_prob_tm1": log_prob[0], **({"a_tm1": a[0]} if model.continuous else {})}
+        extras = {"log_prob_tm1": log_prob[0]}
+        if model.continuous:
+            extras["a_tm1"] = a[0]
         return model.to_environment(a[0]), jax.tree.map(lambda x: x[0], output.memory), extras
 
     def predict(params, memory, obs, key, deterministic):
@@ -167,37 +193,38 @@ def make_agent(
     def loss_fn(
         params: PyTree, trajectory: Trajectory, clock: Clock
     ) -> tuple[Array, dict[str, Array]]:
-        policy, v_tm1, memory = forward(
-            params, trajectory.obs_tm1, trajectory.first_tm1, trajectory.memory
-        )
+        before = forward(params, trajectory.obs_tm1, trajectory.first_tm1, trajectory.memory)
+        policy, v_tm1 = before.policy, before.v
         after = step(
-            jax.lax.stop_gradient(params), *jax.tree.map(_merge, (memory, trajectory.obs_t))
+            jax.lax.stop_gradient(params),
+            *jax.tree.map(lambda x: jax.lax.collapse(x, 0, 2), (before.memory, trajectory.obs_t)),
         )
-        a_tm1 = trajectory.extras.get("a_tm1", trajectory.a_tm1).reshape(
-            *v_tm1.shape, *policy.event_shape
-        )
-        log_prob_tm1, mask = policy.log_prob(a_tm1), trajectory.mask.astype(jnp.float32)
+        a_tm1 = trajectory.extras.get("a_tm1", trajectory.a_tm1)
+        log_prob_tm1 = policy.log_prob(a_tm1.reshape(*v_tm1.shape, *policy.event_shape))
         rho_tm1 = jax.lax.stop_gradient(
             core.prob_ratios(log_prob_tm1, trajectory.extras["log_prob_tm1"])
         )
         vtrace = core.vtrace_td_error_and_advantage(
-            v_tm1, after.v.reshape(v_tm1.shape), trajectory.r_t, config.gamma * trajectory.discount_t, rho_tm1,
-            jnp.where(trajectory.last_t, 0.0, config.vtrace_lambda), config.clip_rho, config.clip_pg_rho, sample_mask=trajectory.mask,
-        )  # fmt: skip
+            v_tm1,
+            after.v.reshape(v_tm1.shape),
+            trajectory.r_t,
+            config.gamma * trajectory.discount_t,
+            rho_tm1,
+            jnp.where(trajectory.last_t, 0.0, config.vtrace_lambda),
+            config.clip_rho,
+            config.clip_pg_rho,
+            sample_mask=trajectory.mask,
+        )
+        mask = trajectory.mask.astype(jnp.float32)
 
         def mean(x: Array) -> Array:
             return jnp.sum(jnp.where(mask == 0, 0.0, x)) / jnp.maximum(jnp.sum(mask), 1.0)
 
-        policy_loss, value_loss = (
-            -mean(log_prob_tm1 * vtrace.pg_advantage),
-            mean(jnp.square(vtrace.errors)),
-        )
+        policy_loss = -mean(log_prob_tm1 * vtrace.pg_advantage)
+        value_loss = mean(jnp.square(vtrace.errors))
         entropy_loss = -mean(policy.entropy())
-        loss = (
-            policy_loss
-            + config.vf_coef * value_loss
-            + value_at(config.ent_coef, clock.remaining) * entropy_loss
-        )
+        ent_coef = value_at(config.ent_coef, clock.remaining)
+        loss = policy_loss + config.vf_coef * value_loss + ent_coef * entropy_loss
         return loss, {
             "train/loss": loss,
             "train/policy_gradient_loss": policy_loss,
@@ -208,48 +235,55 @@ def make_agent(
             "train/rho_clip_fraction": mean((rho_tm1 > config.clip_rho).astype(jnp.float32)),
         }
 
+    def update(
+        state: IMPALAState, trajectory: Trajectory, clock: Clock
+    ) -> tuple[IMPALAState, dict[str, Array]]:
+        grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params, trajectory, clock)
+        learning_rate = value_at(config.learning_rate, clock.remaining)
+        updates, opt_state = optimizer.update(
+            grads, state.opt_state, state.params, learning_rate=learning_rate
+        )
+        state = state._replace(
+            params=optax.apply_updates(state.params, updates),
+            opt_state=opt_state,
+            n_updates=state.n_updates + 1,
+        )
+        return state, metrics
+
     def learn(
         state: IMPALAState, trajectory: Trajectory, clock: Clock
     ) -> tuple[IMPALAState, dict[str, Array]]:
-        normalizer = state.reward_normalizer
         if config.clip_reward:
             trajectory = trajectory._replace(r_t=jnp.clip(trajectory.r_t, -1.0, 1.0))
         if config.normalize_reward:
             normalizer, trajectory = networks.normalize_rewards(
-                normalizer, trajectory, config.gamma
+                state.reward_normalizer, trajectory, config.gamma
             )
-        trajectory = shard_batch(trajectory._replace(memory=()), axis=1)._replace(
-            memory=shard_batch(trajectory.memory)
-        )
-        grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params, trajectory, clock)
-        updates, opt_state = optimizer(clock).update(grads, state.opt_state, state.params)
-        state = IMPALAState(
-            optax.apply_updates(state.params, updates), opt_state, normalizer, state.n_updates + 1
-        )
-        metrics["train/learning_rate"] = value_at(config.learning_rate, clock.remaining)
-        metrics["train/n_updates"] = state.n_updates
-        return state, metrics
+            state = state._replace(reward_normalizer=normalizer)
+        # Devices share the environments: axis 1 of the steps, and axis 0 of the memory.
+        steps = shard_batch(trajectory._replace(memory=()), axis=1)
+        trajectory = steps._replace(memory=shard_batch(trajectory.memory))
+        state, metrics = update(state, trajectory, clock)
+        return state, {
+            **metrics,
+            "train/learning_rate": value_at(config.learning_rate, clock.remaining),
+            "train/n_updates": state.n_updates,
+        }
 
-    queries = {
-        "value": lambda params, obs: step(
-            params, model.initial_memory(len(jax.tree.leaves(obs)[0])), obs
-        ).v[0]
-    }
+    def value(params: PyTree, obs: PyTree) -> Array:
+        num_envs = len(jax.tree.leaves(obs)[0])
+        return step(params, model.initial_memory(num_envs), obs).v[0]
+
     return Agent(
         init,
         act,
         predict,
         learn,
-        config.n_steps,
-        model.initial_memory,
-        queries,
+        unroll_length=config.n_steps,
+        initial_memory=model.initial_memory,
+        queries={"value": value},
         inputs=networks.describe(model.view),
     )
-
-
-def _merge(x: Array) -> Array:
-    """`[T, N, ...]` as `[T * N, ...]`."""
-    return x.reshape(-1, *x.shape[2:])
 
 
 class IMPALA(base.Algorithm[IMPALAConfig]):
@@ -279,23 +313,21 @@ class IMPALA(base.Algorithm[IMPALAConfig]):
 
     @staticmethod
     def upgrade(state: IMPALAState, spec: EnvSpec) -> IMPALAState:
-        """Convert the state of an agent whose Box actions are in the environment's units."""
+        """Convert the state of an agent whose Box actions are in the units of the environment."""
         params, factors = scale_to_bounds(state.params, spec.action_space)
-        opt_state = state.opt_state
-        for name, power in (
-            ("mu", 1),
-            ("nu", 2),
-        ):  # moments of gradients, which shrink as parameters grow
-            moment = optax.tree_utils.tree_get(opt_state, name)
-            if moment is not None:
-                moment = jax.tree.map(lambda m, factor: m / factor**power, moment, factors)  # noqa: B023
-                opt_state = optax.tree_utils.tree_set(opt_state, **{name: moment})
+        opt_state = optimizers.scale_moments(state.opt_state, factors)
         return state._replace(params=params, opt_state=opt_state)
 
     def value(self, observation: Any) -> Any:
-        """The value of an observation, as one that begins an episode if the agent has memory; `[N]` for a batch.
+        """Return the value of an observation, which is taken as the first of an episode.
 
-        With `normalize_reward`, values are those of normalised rewards.
+        With `normalize_reward`, the value is in units of normalised rewards.
+
+        Args:
+          observation: one observation, or a batch of N.
+
+        Returns:
+          A number, or `[N]` for a batch.
 
         Raises:
           ConfigurationError: if the observation does not fit the observation space.

@@ -1,58 +1,65 @@
-"""Maximum a posteriori Policy Optimisation, https://arxiv.org/abs/1806.06920, with a Gaussian or a categorical policy.
+"""Maximum a posteriori Policy Optimisation (MPO), https://arxiv.org/abs/1806.06920.
 
-There are two copies of policy pi and critic q: the *online* ones, which gradients change, and the
-*target* ones, a copy that is refreshed every `target_update_interval` gradient steps. A gradient
-step, on replayed transitions::
+There are two copies of the policy pi and of the critic q. Gradients change the *online* copies.
+Every `target_update_interval` gradient steps, the *target* copies are replaced by the online ones.
+A gradient step descends on the sum of four losses, on replayed transitions::
 
-    critic               v_t = mean_j q(target, obs_t, a'[j])                             a'[j] ~ pi(target, obs_t)
-             descends    0.5 * (r_t + discount_t * v_t - q(online, obs_tm1, a_tm1))^2
-    E-step               q[i] = q(target, obs_tm1, a[i])                                  a[i] ~ pi(target, obs_tm1), i = 1 .. num_samples
-                         weights[i] = exp(q[i] / temperature) / sum_j exp(q[j] / temperature)
-             descends    temperature * (epsilon + log mean_i exp(q[i] / temperature))     over temperature
-    M-step   descends    -sum_i weights[i] * log pi(online, obs_tm1)(a[i]) + stop(alpha) * KL              over the policy
-             descends    alpha * (epsilon_kl - stop(KL))                                  over alpha
+    critic:         0.5 * (r_t + discount_t * v_t - q(online, obs_tm1, a_tm1))^2
+                    v_t = mean_j q(target, obs_t, a'[j])
+                    a'[j] ~ pi(target, obs_t),                    j = 1 .. num_value_samples
+    temperature     temperature * (epsilon + log mean_i exp(q[i] / temperature))
+    (E-step):       q[i] = q(target, obs_tm1, a[i])
+                    a[i] ~ pi(target, obs_tm1),                   i = 1 .. num_samples
+    policy          -sum_i weights[i] * log pi(online, obs_tm1)(a[i]) + stop(alpha) * KL
+    (M-step):       weights[i] = exp(q[i] / temperature) / sum_j exp(q[j] / temperature)
+    alpha:          alpha * (epsilon_kl - stop(KL))
 
-Discrete actions are not sampled: sums over all of them, with their probabilities, take the place of
-means over samples.
+where `stop` stops gradients. Discrete actions are not sampled. Sums over all of them, weighted by
+their probabilities, replace the means over samples.
 
-What goes into the KL? KL(pi(target, obs_tm1) || pi(online, obs_tm1)): how far the policy has moved
-since the last refresh, not since the last gradient step. For a Gaussian there are two of them for
-each dimension of the action (https://arxiv.org/abs/1812.02256): one between policies that differ in
-their means alone, bounded by `epsilon_mean`, and one for the standard deviations alone, bounded by
-`epsilon_stddev`, each with an alpha of its own. So the mean can move fast while the policy stays
-wide for long. The M-step fits the mean and the standard deviation apart, too.
+**What the KL compares.** It is KL(pi(target, obs_tm1) || pi(online, obs_tm1)), which measures how
+far the policy has moved since the last update of the target network, not since the last gradient
+step. A Gaussian has two KLs for each dimension of the action (https://arxiv.org/abs/1812.02256).
+One compares policies that differ in their means alone and is bounded by `epsilon_mean`. The other
+compares policies that differ in their standard deviations alone and is bounded by `epsilon_stddev`.
+Each KL has its own alpha. So the mean can move fast while the policy stays wide for a long time.
+The M-step also fits the mean and the standard deviation separately.
 
-Why is the KL not zero? Just after a refresh it is, since both copies are equal, and its gradient
-too; it grows from there. Were it taken to the online policy itself it would always be zero, and
-nothing would be constrained. Where it stays below its bound alpha falls, where it exceeds it alpha
-rises: at rest it is near the bound, averaged over the gradient steps between two refreshes.
+**Why the KL is not zero.** The KL and its gradient are zero just after an update of the target
+network, because both copies are equal, and the KL grows from there. A KL to the online policy
+itself would always be zero and would constrain nothing. An alpha falls while its KL is below the
+bound, and rises while its KL exceeds the bound. In equilibrium the KL is near its bound, averaged
+over the gradient steps between two updates of the target network.
 
-Which parameters are the target's? Those of the policy that samples the actions, of the critic that
-values them, in both steps and in the critic's own target, and of the policy on the left of the KLs.
-The online policy acts. Gradients reach the online copies and the duals.
+**What uses the target network.** The target policy samples the actions. The target critic values
+these actions, in the E-step and in the critic's own target. The target policy is also on the left
+of the KLs. The online policy acts. Gradients change the online copies, the temperatures and the
+alphas.
 
-An action outside the bounds is clipped before it is valued or taken. `action_penalty` makes a
-second E-step, on minus the distance of each action to the bounds, with a temperature of its own and
-the bound `epsilon_penalty` (https://arxiv.org/abs/2005.07513): without it the mean may wander off,
-as all actions beyond a bound are worth the same. Temperatures and alphas are learned as logarithms,
-so that a step is a relative change whatever their size, with an Adam whose epsilon is far below
-their gradients. An alpha stays above 0.1, where it hardly holds the policy back: from there it is
-soon as large as it must be, once the policy begins to move faster. And unless it begins beyond, it
-stays within three times sqrt(epsilon / epsilon_mean), or the like for the other bounds: as large as
-that, it keeps an improved policy that is `epsilon` away well within the bound. If the KL is larger
-still, steps of the optimiser are too large, which no alpha mends: it would grow without end, and
-nothing else would be learned.
+**Actions outside the bounds** are clipped before they are valued or taken. `action_penalty` adds a
+second E-step on minus the distance of each action to the bounds, with its own temperature and the
+bound `epsilon_penalty` (https://arxiv.org/abs/2005.07513). Without it the mean may drift away,
+because all actions beyond a bound have the same value.
 
-An "action_mask" in a Dict of observations marks illegal ones among Discrete actions. They have
-probability 0 and no part in expectations and KLs; see `agentzoo.networks.action_masks`. `values`
-gives -inf for them.
+**Temperatures and alphas** are learned as logarithms, so that a step is a relative change whatever
+their size. The epsilon of their Adam is far below their gradients. An alpha stays above 0.1, where
+it hardly holds the policy back. From there it grows quickly once the policy moves faster. An alpha
+also stays below three times sqrt(epsilon / epsilon_mean), or the corresponding value of another
+bound, unless its initial value is larger. An alpha of this size keeps an improved policy at the
+distance `epsilon` well within the bound. If the KL is still larger, the steps of the optimiser are
+too large, which no alpha can correct: it would grow without end, and nothing else would be learned.
 
-The critic's target spans `n_steps` steps, or is that of Retrace over sequences of so many
-(https://arxiv.org/abs/1606.02647).
+**Illegal actions.** An "action_mask" in a Dict of observations marks illegal Discrete actions. They
+have probability 0, and expectations and KLs leave them out; see `agentzoo.networks.action_masks`.
+Their `values` are -inf.
 
-The noise of actions may last for `noise_steps` steps, as an Ornstein-Uhlenbeck process, which finds
-what takes several like actions; https://openreview.net/forum?id=hQ9V5QN27eS compares such noise.
-Retrace then counts with probabilities given the noise before.
+The critic's target spans `n_steps` steps, or is the Retrace target over sequences of `n_steps`
+steps (https://arxiv.org/abs/1606.02647).
+
+The noise of actions may last for `noise_steps` steps, as an Ornstein-Uhlenbeck process. Lasting
+noise finds what takes several similar actions in a row;
+https://openreview.net/forum?id=hQ9V5QN27eS compares such noise. Retrace then uses probabilities
+given the noise of the step before.
 """
 
 from dataclasses import dataclass
@@ -64,22 +71,22 @@ import jax.numpy as jnp
 import optax
 
 from agentzoo import core, networks
-from agentzoo.algos import base
+from agentzoo.algos import base, off_policy, optimizers
 from agentzoo.config import FRACTION, POSITIVE, TRACED, Range, Schedule, value_at
-from agentzoo.replay import Replay, make_phase, make_replay
-from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, Mean, Trajectory
+from agentzoo.replay import Replay, make_replay
+from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, Trajectory
 
-# The least values of the duals: far below, an alpha takes as long to come back when its KL has left
-# its bound.
-LEAST = {
+# The smallest values of temperatures and alphas. An alpha far below 0.1 would take long to grow
+# again when its KL exceeds the bound.
+MINIMUM = {
     "temperature": 1e-4,
     "penalty_temperature": 1e-4,
     "alpha": 0.1,
     "alpha_mean": 0.1,
     "alpha_stddev": 0.1,
 }
-# And the largest alphas, as multiples of the one that holds the improved policy at the bound.
-MOST = 3.0
+# The largest alphas, as multiples of the alpha that holds the improved policy at the bound.
+MAXIMUM = 3.0
 
 
 @dataclass(frozen=True)
@@ -168,14 +175,14 @@ class Networks(NamedTuple):
 
 
 class MPOParams(NamedTuple):
-    """What acting and valuing actions need."""
+    """All that acting and valuing actions needs."""
 
     online: Networks
-    statistics: Any  # of observations, or () if they are not normalised
+    obs_statistics: networks.Statistics  # () if observations are not normalised
 
 
 class MPOState(NamedTuple):
-    """All that MPO carries from one cycle to the next."""
+    """All that MPO carries from one training cycle to the next."""
 
     params: MPOParams
     target: Networks
@@ -187,32 +194,49 @@ class MPOState(NamedTuple):
 
 
 class Transitions(NamedTuple):
-    """N transitions; for Retrace they are steps of sequences, `[T, B]` laid out flat."""
+    """B transitions. For Retrace, they are the steps of sequences `[T, B / T]`, flattened."""
 
     obs_tm1: Any
     a_tm1: Array
     r_t: Array
     discount_t: Array  # gamma included
     obs_t: Any
-    last_t: Any
-    behaviour: Any  # what `act` stored beside the action
+    last_t: Any = ()
+    behaviour: Any = ()  # what `act` stored beside the action
+
+
+class ValuedActions(NamedTuple):
+    """S sampled actions for each of B observations."""
+
+    a: Array  # [S, B, D]
+    q: Array  # [S, B]
 
 
 def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | None = None) -> Agent:
-    """Builds the pure functions of MPO; `network` may replace the layers that encode observations, of policy and critic alike."""
+    """Build the pure functions of MPO.
+
+    Args:
+      config: the hyperparameters. Those that are numbers may be traced by JAX.
+      spec: the environments.
+      network: a user's layers that encode observations, for the policy and for the critic.
+
+    Raises:
+      ConfigurationError: if hyperparameters do not fit together, or do not fit the environments.
+    """
     space: Any = spec.action_space
     discrete = hasattr(space, "n")
     bounds: Any = None if discrete else networks.action_bounds(space)
     masks = networks.action_masks(spec)
-    networks.check(config.activation, config.cnn)
     view = networks.make_view(masks.space, config.images, config.scale_obs)
     if discrete and config.noise_steps > 1:
         raise ConfigurationError(
-            f"noise_steps={config.noise_steps} is for Box actions; leave it 1 for Discrete ones."
+            f"noise_steps={config.noise_steps} is for Box actions. "
+            "Leave it at 1 for Discrete actions."
         )
     if config.retrace and config.batch_size < config.n_steps:
         raise ConfigurationError(
-            f"batch_size={config.batch_size} holds no sequence of n_steps={config.n_steps}; make it larger."
+            f"batch_size={config.batch_size} is smaller than a sequence of "
+            f"n_steps={config.n_steps}. Use a batch_size of at least {config.n_steps}."
         )
 
     @hk.without_apply_rng
@@ -221,12 +245,11 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         features = networks.torso(
             view, config.cnn, config.net_arch, config.activation, obs, network
         )
-        narrow = hk.initializers.VarianceScaling(
-            1e-4
-        )  # so that the first policy is much the same in all states
+        # Small weights make the first policy almost the same in all states.
+        small = hk.initializers.VarianceScaling(1e-4)
         if discrete:
-            return hk.Linear(int(space.n), w_init=narrow)(features)
-        mean, scale = jnp.split(hk.Linear(2 * bounds.size, w_init=narrow)(features), 2, axis=-1)
+            return hk.Linear(int(space.n), w_init=small)(features)
+        mean, scale = jnp.split(hk.Linear(2 * bounds.size, w_init=small)(features), 2, axis=-1)
         return mean, config.init_stddev * jax.nn.softplus(scale) / jax.nn.softplus(0.0) + 1e-6
 
     @hk.without_apply_rng
@@ -241,13 +264,42 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         q = hk.Linear(int(space.n) if discrete else 1)(features)
         return q if discrete else q[..., 0]
 
+    # An alpha that rises makes the gradients of the policy larger. With b2=0.999, Adam's steps
+    # would be too large for a long time. They would raise the KL further, and thus alpha again.
+    clip = optax.clip_by_global_norm(config.max_grad_norm)
+    # Gradients of temperatures and alphas may be tiny, and their size may change quickly.
+    dual_adam = optax.adam(config.dual_learning_rate, b2=0.99, eps=1e-16)
+    labels: Any = Networks("policy", "critic"), "duals"  # type: ignore[arg-type]
+    optimizer = optax.multi_transform(
+        {
+            "policy": optax.chain(clip, optimizers.adam(b2=0.99)),
+            "critic": optax.chain(clip, optimizers.adam(b2=0.999)),
+            "duals": dual_adam,
+        },
+        labels,
+    )
+    a_example = jnp.zeros(1, jnp.int32) if discrete else jnp.zeros((1, bounds.size), jnp.float32)
+    behaviour = {"a": a_example, "log_prob": jnp.zeros(1, jnp.float32)} if config.retrace else ()
+    replay_buffer = make_replay(
+        spec,
+        config.buffer_size,
+        config.train_freq,
+        config.gamma,
+        1 if config.retrace else config.n_steps,
+        extras=behaviour,
+    )
+
     def policy(params: hk.Params, seen: networks.Seen) -> Any:
-        """Logits `[N, A]`, -inf for illegal actions; or mean and standard deviation `[N, D]` in [-1, 1]."""
+        """Return the policy in observations.
+
+        It is given by logits `[N, A]`, -inf for illegal actions, or by the mean and the standard
+        deviation `[N, D]` of actions in [-1, 1].
+        """
         outputs = policy_network.apply(params, seen.obs)
         return networks.rule_out(outputs, seen.legal) if discrete else outputs
 
     def q_values(params: hk.Params, seen: networks.Seen, a: Array | None = None) -> Array:
-        """Action values `[N, A]`, or those of actions a, clipped, `[N]`."""
+        """Return values `[N, A]` of all Discrete actions, or `[N]` of actions `[N, D]`, clipped."""
         return critic_network.apply(params, seen.obs, None if discrete else jnp.clip(a, -1.0, 1.0))
 
     def log_prob(outputs: Any, a: Array) -> Array:
@@ -256,37 +308,23 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         )
         return distribution.log_prob(a)
 
-    a_example = jnp.zeros(1, jnp.int32) if discrete else jnp.zeros((1, bounds.size), jnp.float32)
-    behaviour = {"a": a_example, "log_prob": jnp.zeros(1, jnp.float32)} if config.retrace else ()
-    n_step, sequence = (1, config.n_steps) if config.retrace else (config.n_steps, 1)
-    replay_buffer = make_replay(
-        spec, config.buffer_size, config.train_freq, config.gamma, n_step, extras=behaviour
-    )
-    phase = make_phase(
-        replay_buffer,
-        config.learning_starts,
-        config.gradient_steps,
-        config.train_freq * spec.num_envs,
-        sequence,
-    )
-
-    def optimizer(clock: Clock) -> optax.GradientTransformation:
-        def adam(b2: float) -> optax.GradientTransformation:
-            step = optax.adam(value_at(config.learning_rate, clock.remaining), b2=b2)
-            return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), step)
-
-        # An alpha that rises makes the policy's gradients larger. With b2=0.999 its steps would be
-        # too large for long, which raises the KL, and thus alpha again.
-        policy, critic = adam(b2=0.99), adam(b2=0.999)
-        duals = optax.adam(
-            config.dual_learning_rate, b2=0.99, eps=1e-16
-        )  # gradients may be tiny, and change their size quickly
-        labels: Any = Networks("policy", "critic"), "duals"  # type: ignore[arg-type]
-        return optax.multi_transform({"policy": policy, "critic": critic, "duals": duals}, labels)
-
     def observed(params: MPOParams, obs) -> networks.Seen:
+        """Return observations as the networks see them, and which actions are legal."""
         seen = masks.split(obs)
-        return seen._replace(obs=networks.normalize(view, params.statistics, seen.obs))
+        return seen._replace(obs=networks.normalize(view, params.obs_statistics, seen.obs))
+
+    def init_duals() -> Any:
+        if discrete:
+            duals = core.CategoricalMpoDuals.init(config.init_temperature, config.init_alpha_mean)
+        else:
+            duals = core.GaussianMpoDuals.init(
+                bounds.size,
+                config.init_temperature,
+                config.init_alpha_mean,
+                config.init_alpha_stddev,
+                config.init_temperature if config.action_penalty else None,
+            )
+        return jax.tree.map(lambda x: x.astype(jnp.float32), duals)
 
     def init(key: Array) -> MPOState:
         policy_key, critic_key, key = jax.random.split(key, 3)
@@ -294,28 +332,17 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         online = Networks(
             policy_network.init(policy_key, obs), critic_network.init(critic_key, obs, a_example)
         )
-        if discrete:
-            duals = core.CategoricalMpoDuals.init(config.init_temperature, config.init_alpha_mean)
-        else:
-            penalty = config.init_temperature if config.action_penalty else None
-            alphas = config.init_alpha_mean, config.init_alpha_stddev
-            duals = core.GaussianMpoDuals.init(
-                bounds.size, config.init_temperature, *alphas, penalty
-            )
-        duals = jax.tree.map(lambda x: x.astype(jnp.float32), duals)
-        params = MPOParams(
-            online, networks.init_statistics(masks.space, view) if config.normalize_obs else ()
-        )
+        duals = init_duals()
+        obs_statistics = networks.init_statistics(masks.space, view) if config.normalize_obs else ()
         learned: Any = online, duals
-        opt_state = optimizer(Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))).init(learned)
         return MPOState(
-            params,
-            jax.tree.map(jnp.copy, online),
-            duals,
-            opt_state,
-            replay_buffer.init(),
-            key,
-            jnp.int32(0),
+            params=MPOParams(online, obs_statistics),
+            target=jax.tree.map(jnp.copy, online),
+            duals=duals,
+            opt_state=optimizer.init(learned),
+            replay=replay_buffer.init(),
+            key=key,
+            n_updates=jnp.int32(0),
         )
 
     def sample(outputs: Any, key: Array) -> Array:
@@ -325,37 +352,44 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         return mean + stddev * jax.random.normal(key, mean.shape, mean.dtype)
 
     def explore(outputs: Any, noise: Any, key: Array) -> tuple[Array, Array, Any]:
-        """An action, its log-probability given the past, and its noise if that lasts."""
+        """Draw actions.
+
+        Returns:
+          The actions, their log-probabilities given the noise of the step before, and their noise
+          if it lasts.
+        """
         if config.noise_steps == 1:
             a = sample(outputs, key)
             return a, log_prob(outputs, a), noise
-        (mean, stddev), keep = outputs, 1.0 - 1.0 / config.noise_steps
-        rest = (
-            mean + keep * stddev * noise,
-            jnp.sqrt(1.0 - keep**2) * stddev,
-        )  # so that the variance of the noise is 1, but less at first
-        a = sample(rest, key)
-        return a, log_prob(rest, a), (a - mean) / stddev
+        mean, stddev = outputs
+        keep = 1.0 - 1.0 / config.noise_steps
+        # With this much fresh noise, the variance of the sum tends to 1. It is smaller at first.
+        given_noise = mean + keep * stddev * noise, jnp.sqrt(1.0 - keep**2) * stddev
+        a = sample(given_noise, key)
+        return a, log_prob(given_noise, a), (a - mean) / stddev
+
+    def random_action(like: Array, legal: Array | None, key: Array) -> tuple[Array, Any]:
+        """Draw uniformly distributed actions, and return their log-probabilities."""
+        if legal is not None:
+            u = jax.random.uniform(key, like.shape, jnp.float32)
+            num_legal = jnp.sum(legal, axis=-1, dtype=jnp.float32)
+            return networks.uniform_action(u, int(space.n), legal), -jnp.log(num_legal)
+        if discrete:
+            a = jax.random.randint(key, like.shape, 0, int(space.n))
+            return a, -jnp.log(float(space.n))
+        a = jax.random.uniform(key, like.shape, like.dtype, -1.0, 1.0)
+        return a, -bounds.size * jnp.log(2.0)
 
     def act(params, memory, obs, key, clock):
         policy_key, uniform_key = jax.random.split(key)
-        seen, warm_up = observed(params, obs), clock.step < config.learning_starts
+        seen = observed(params, obs)
         a, log_prob_a, memory = explore(policy(params.online.policy, seen), memory, policy_key)
-        if seen.legal is not None:
-            u = jax.random.uniform(uniform_key, a.shape, jnp.float32)
-            a = jnp.where(warm_up, networks.uniform_action(u, int(space.n), seen.legal), a)
-            log_uniform = -jnp.log(jnp.sum(seen.legal, axis=-1, dtype=jnp.float32))
-        elif discrete:
-            a = jnp.where(warm_up, jax.random.randint(uniform_key, a.shape, 0, int(space.n)), a)
-            log_uniform = -jnp.log(float(space.n))
-        else:
-            a = jnp.where(warm_up, jax.random.uniform(uniform_key, a.shape, a.dtype, -1.0, 1.0), a)
-            log_uniform = -bounds.size * jnp.log(2.0)
-        extras = (
-            {"a": a, "log_prob": jnp.where(warm_up, log_uniform, log_prob_a)}
-            if config.retrace
-            else ()
-        )
+        random_a, log_prob_random = random_action(a, seen.legal, uniform_key)
+        warm_up = clock.step < config.learning_starts
+        a = jnp.where(warm_up, random_a, a)
+        extras = ()
+        if config.retrace:
+            extras = {"a": a, "log_prob": jnp.where(warm_up, log_prob_random, log_prob_a)}
         return a if discrete else bounds.scale(a), memory, extras
 
     def predict(params, memory, obs, key, deterministic):
@@ -364,91 +398,88 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         a = best if deterministic else sample(outputs, key)
         return a if discrete else bounds.scale(a), memory
 
-    def loss_fn(
-        learned: tuple[Networks, Any], target: Networks, batch: Transitions, key: Array
-    ) -> tuple[Array, dict[str, Array]]:
-        (online, duals), (key_tm1, key_t) = learned, jax.random.split(key)
-        online_tm1, target_tm1 = (
-            policy(online.policy, batch.obs_tm1),
-            policy(target.policy, batch.obs_tm1),
-        )
-        if discrete:
-            q_t, probs_t = (
-                q_values(target.critic, batch.obs_t),
-                jax.nn.softmax(policy(target.policy, batch.obs_t)),
-            )
-            v_t = jnp.sum(probs_t * q_t, axis=-1)
-            q_tm1 = q_values(target.critic, batch.obs_tm1)
-            bounds_of_kl = config.epsilon, config.epsilon_kl
-            mpo_loss, statistics = core.categorical_mpo_loss(
-                online_tm1, target_tm1, q_tm1, duals, *bounds_of_kl
-            )
-        else:
-            v_t = jnp.mean(
-                sampled_values(target, batch.obs_t, config.num_value_samples, key_t)[1], axis=0
-            )
-            a_tm1, q_tm1 = sampled_values(target, batch.obs_tm1, config.num_samples, key_tm1)
-            bounds_of_kl = (
-                config.epsilon,
-                config.epsilon_mean,
-                config.epsilon_stddev,
-                config.epsilon_penalty,
-            )
-            (mean, stddev), (target_mean, target_stddev) = online_tm1, target_tm1
-            mpo_loss, statistics = core.gaussian_mpo_loss(
-                mean, stddev, target_mean, target_stddev, a_tm1, q_tm1, duals, *bounds_of_kl
-            )
-        critic_loss = jnp.mean(
-            core.l2_loss(td_error(online.critic, target, batch, target_tm1, v_t))
-        )
-        metrics = {"critic_loss": critic_loss} | {
-            name: jnp.max(x) for name, x in statistics._asdict().items() if x is not None
-        }
-        return critic_loss + mpo_loss, metrics
-
-    def sampled_values(target: Networks, seen: networks.Seen, num_samples: int, key: Array):
-        """Actions `[S, N, D]` of the target policy, and their values `[S, N]`."""
+    def sampled_values(
+        target: Networks, seen: networks.Seen, num_samples: int, key: Array
+    ) -> ValuedActions:
+        """Draw actions of the target policy, and value them by the target critic."""
         mean, stddev = policy(target.policy, seen)
         a = mean + stddev * jax.random.normal(key, (num_samples, *mean.shape), mean.dtype)
-        return a, jax.vmap(q_values, in_axes=(None, None, 0))(target.critic, seen, a)
+        return ValuedActions(a, jax.vmap(q_values, in_axes=(None, None, 0))(target.critic, seen, a))
 
     def td_error(
         critic: hk.Params, target: Networks, batch: Transitions, target_tm1: Any, v_t: Array
     ) -> Array:
         a_tm1 = batch.a_tm1 if discrete else bounds.unscale(batch.a_tm1)
 
-        def q_of_action(critic):
+        def q_of_action(critic: hk.Params) -> Array:
             q = q_values(critic, batch.obs_tm1, a_tm1)
             return jnp.take_along_axis(q, a_tm1[:, None], axis=1)[:, 0] if discrete else q
+
+        def over_time(x: Array) -> Array:
+            return x.reshape(config.n_steps, -1)  # [T * B / T] -> [T, B / T]
 
         if not config.retrace:
             return core.td_learning(q_of_action(critic), batch.r_t, batch.discount_t, v_t)
         log_rho = log_prob(target_tm1, batch.behaviour["a"]) - batch.behaviour["log_prob"]
-        arrays = (
-            q_of_action(critic),
-            q_of_action(target.critic),
-            v_t,
-            batch.r_t,
-            batch.discount_t,
-            log_rho,
-            batch.last_t,
+        return core.retrace_continuous(
+            over_time(q_of_action(critic)),
+            # The destination of a step is the source of the next step.
+            over_time(q_of_action(target.critic))[1:],
+            over_time(v_t),
+            over_time(batch.r_t),
+            over_time(batch.discount_t),
+            over_time(log_rho)[1:],
+            config.retrace_lambda * (1.0 - over_time(batch.last_t)[:-1]),
         )
-        q_tm1, q_t, v_t, r_t, discount_t, log_rho, last_t = (
-            x.reshape(config.n_steps, -1) for x in arrays
+
+    def loss_fn(
+        learned: tuple[Networks, Any], target: Networks, batch: Transitions, key: Array
+    ) -> tuple[Array, dict[str, Array]]:
+        online, duals = learned
+        key_tm1, key_t = jax.random.split(key)
+        online_tm1 = policy(online.policy, batch.obs_tm1)
+        target_tm1 = policy(target.policy, batch.obs_tm1)
+        if discrete:
+            probs_t = jax.nn.softmax(policy(target.policy, batch.obs_t))
+            v_t = jnp.sum(probs_t * q_values(target.critic, batch.obs_t), axis=-1)
+            mpo_loss, statistics = core.categorical_mpo_loss(
+                online_tm1,
+                target_tm1,
+                q_values(target.critic, batch.obs_tm1),
+                duals,
+                config.epsilon,
+                config.epsilon_kl,
+            )
+        else:
+            sampled_t = sampled_values(target, batch.obs_t, config.num_value_samples, key_t)
+            sampled_tm1 = sampled_values(target, batch.obs_tm1, config.num_samples, key_tm1)
+            v_t = jnp.mean(sampled_t.q, axis=0)
+            mpo_loss, statistics = core.gaussian_mpo_loss(
+                *online_tm1,
+                *target_tm1,
+                *sampled_tm1,
+                duals,
+                config.epsilon,
+                config.epsilon_mean,
+                config.epsilon_stddev,
+                config.epsilon_penalty,
+            )
+        critic_loss = jnp.mean(
+            core.l2_loss(td_error(online.critic, target, batch, target_tm1, v_t))
         )
-        lambda_ = config.retrace_lambda * (1.0 - last_t[:-1])
-        return core.retrace_continuous(q_tm1, q_t[1:], v_t, r_t, discount_t, log_rho[1:], lambda_)
+        metrics = {"train/critic_loss": critic_loss}
+        for name, x in statistics._asdict().items():
+            if x is not None:
+                metrics[f"train/{name}"] = jnp.max(x)
+        return critic_loss + mpo_loss, metrics
 
     def draw(replay: Replay, key: Array) -> Transitions:
         if not config.retrace:
             batch = replay_buffer.sample(replay, key, config.batch_size)
-            return Transitions(
-                batch.obs_tm1, batch.a_tm1, batch.r_t, batch.discount_t, batch.obs_t, (), ()
-            )
-        steps = replay_buffer.sample_sequences(
-            replay, key, config.batch_size // config.n_steps, config.n_steps
-        )
-        batch = (
+            return Transitions(batch.obs_tm1, batch.a_tm1, batch.r_t, batch.discount_t, batch.obs_t)
+        num_sequences = config.batch_size // config.n_steps
+        steps = replay_buffer.sample_sequences(replay, key, num_sequences, config.n_steps)
+        transitions = Transitions(
             steps.obs_tm1,
             steps.a_tm1,
             steps.r_t,
@@ -457,21 +488,21 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
             steps.last_t,
             steps.extras,
         )
-        return Transitions(*jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch))
+        # [T, B / T, ...] -> [T * B / T, ...]
+        return jax.tree.map(lambda x: jax.lax.collapse(x, 0, 2), transitions)
 
     def limits(name: str) -> tuple[Any, Any]:
-        """Of the logarithm of a dual."""
+        """Return the smallest and the largest logarithm of a temperature or an alpha."""
         alphas = {
             "alpha": (config.epsilon_kl, config.init_alpha_mean),
             "alpha_mean": (config.epsilon_mean, config.init_alpha_mean),
             "alpha_stddev": (config.epsilon_stddev, config.init_alpha_stddev),
         }
         if name not in alphas:
-            return jnp.log(LEAST[name]), jnp.inf
+            return jnp.log(MINIMUM[name]), jnp.inf
         bound, first = alphas[name]
-        return jnp.log(LEAST[name]), jnp.log(
-            jnp.maximum(MOST * jnp.sqrt(config.epsilon / bound), first)
-        )
+        maximum = jnp.maximum(MAXIMUM * jnp.sqrt(config.epsilon / bound), first)
+        return jnp.log(MINIMUM[name]), jnp.log(maximum)
 
     def update(state: MPOState, key: Array, clock: Clock) -> tuple[MPOState, dict[str, Array]]:
         draw_key, action_key = jax.random.split(key)
@@ -483,8 +514,11 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         (_, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             learned, state.target, batch, action_key
         )
-        updates, opt_state = optimizer(clock).update(grads, state.opt_state, learned)
-        online, duals = jax.tree.map(jnp.add, learned, updates)
+        learning_rate = value_at(config.learning_rate, clock.remaining)
+        updates, opt_state = optimizer.update(
+            grads, state.opt_state, learned, learning_rate=learning_rate
+        )
+        online, duals = optax.apply_updates(learned, updates)
         duals = duals._replace(
             **{
                 name: jnp.clip(x, *limits(name))
@@ -493,40 +527,61 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
             }
         )
         n_updates = state.n_updates + 1
-        target = optax.periodic_update(
-            online, state.target, n_updates, config.target_update_interval
+        state = state._replace(
+            params=state.params._replace(online=online),
+            target=optax.periodic_update(
+                online, state.target, n_updates, config.target_update_interval
+            ),
+            duals=duals,
+            opt_state=opt_state,
+            n_updates=n_updates,
         )
-        params = state.params._replace(online=online)
-        return state._replace(
-            params=params, target=target, duals=duals, opt_state=opt_state, n_updates=n_updates
-        ), metrics
+        return state, metrics
+
+    learning_phase = off_policy.make_learning_phase(
+        update,
+        replay_buffer,
+        config.learning_starts,
+        config.gradient_steps,
+        min_size=config.n_steps if config.retrace else 1,
+    )
 
     def learn(
         state: MPOState, trajectory: Trajectory, clock: Clock
     ) -> tuple[MPOState, dict[str, Any]]:
-        statistics = state.params.statistics
-        obs_tm1 = masks.split(trajectory.obs_tm1).obs
-        statistics = networks.update_statistics(view, statistics, obs_tm1, trajectory.mask)
-        state = state._replace(params=state.params._replace(statistics=statistics))
-        state, totals, updates = phase(update, state, trajectory, clock)
-        metrics: dict[str, Any] = {
-            f"train/{name}": Mean(total, updates) for name, total in totals.items()
+        obs_statistics = networks.update_statistics(
+            view,
+            state.params.obs_statistics,
+            masks.split(trajectory.obs_tm1).obs,
+            trajectory.mask,
+        )
+        state = state._replace(params=state.params._replace(obs_statistics=obs_statistics))
+        state, metrics = learning_phase(state, trajectory, clock)
+        return state, {
+            **metrics,
+            "train/learning_rate": value_at(config.learning_rate, clock.remaining),
+            "train/n_updates": state.n_updates,
         }
-        metrics["train/learning_rate"] = value_at(config.learning_rate, clock.remaining)
-        metrics["train/n_updates"] = state.n_updates
-        return state, metrics
 
-    def values(params: MPOParams, obs, action=None):
-        seen, a = observed(params, obs), None if action is None else bounds.unscale(action)
+    def values(params: MPOParams, obs, action=None) -> Array:
+        seen = observed(params, obs)
+        a = None if action is None else bounds.unscale(action)
         return networks.rule_out(q_values(params.online.critic, seen, a), seen.legal)
 
     def initial_memory(num_envs: int) -> Any:
+        """Return the noise `[N, D]` at the beginning of an episode, if it lasts."""
         return jnp.zeros((num_envs, bounds.size), jnp.float32) if config.noise_steps > 1 else ()
 
-    queries, refill = {"values": values}, {"replay": replay_buffer.refill}
-    inputs = networks.describe(view)
     return Agent(
-        init, act, predict, learn, config.train_freq, initial_memory, queries, inputs, refill
+        init,
+        act,
+        predict,
+        learn,
+        unroll_length=config.train_freq,
+        initial_memory=initial_memory,
+        queries={"values": values},
+        inputs=networks.describe(view),
+        refill={"replay": replay_buffer.refill},
     )
 
 

@@ -1,37 +1,39 @@
-"""Proximal Policy Optimization, https://arxiv.org/abs/1707.06347, with the details that decide whether it works.
+"""Proximal Policy Optimization (PPO), https://arxiv.org/abs/1707.06347.
 
 A policy pi and a value function v with parameters `params` learn from each cycle of `n_steps` steps
-in every environment, for `n_epochs` passes over its steps in random minibatches, by gradient
-descent on
+in every environment. They pass `n_epochs` times over the steps of the cycle in random minibatches,
+and take a gradient step on each of them::
 
     loss = policy_loss + vf_coef * value_loss - ent_coef * mean(entropy(pi(params, obs_tm1)))
     policy_loss = -mean(min(ratio * adv_tm1, clip(ratio, 1 - clip_range, 1 + clip_range) * adv_tm1))
     ratio = exp(log pi(params, obs_tm1)[a_tm1] - log_prob_tm1)
     value_loss = mean((v(params, obs_tm1) - return_tm1)^2)
 
-where `log_prob_tm1` is that of the policy that acted, and, with the values `v_tm1` and `v_t` before
-the first pass,
+where `log_prob_tm1` is the log-probability under the policy that acted. Advantages and returns are
+computed once, from the values `v_tm1` and `v_t` before the first pass::
 
     adv_tm1 = delta_t + gamma * gae_lambda * discount_t * (1 - last_t) * adv_t
     delta_t = r_t + gamma * discount_t * v_t - v_tm1
     return_tm1 = adv_tm1 + v_tm1
 
-so that a time limit (`last_t` but `discount_t = 1`) bootstraps from the true last observation. In
-each minibatch, advantages are brought to mean 0 and standard deviation 1. Those of a minibatch with
-a single step are left as they are.
+At a time limit (`last_t = 1` but `discount_t = 1`), the true last observation is bootstrapped from.
+The advantages of each minibatch are normalised to mean 0 and standard deviation 1, unless the
+minibatch has a single step.
 
-Actions of a Box are drawn from a Gaussian, in which [-1, 1] stands for the bounds of the action
-space. The environment gets them scaled and clipped to the bounds; the policy learns from what it
-drew. A dimension whose bounds are not finite is in the environment's units.
+Box actions are drawn from a Gaussian in which [-1, 1] stands for the bounds of the action space.
+The environment gets the actions scaled and clipped to the bounds, and the policy learns from the
+actions before clipping. A dimension whose bounds are not finite is in the units of the environment.
 
-Where observations are a Dict with an "action_mask", illegal actions are never taken, and have no
-part in entropies and gradients; see `agentzoo.networks.action_masks`.
+An "action_mask" in a Dict of observations marks illegal actions. The agent never takes them, and
+entropies and gradients leave them out; see `agentzoo.networks.action_masks`.
 
-Advantages: https://arxiv.org/abs/1506.02438. Time limits: https://arxiv.org/abs/1712.00378.
-Details: https://arxiv.org/abs/2005.12729, https://arxiv.org/abs/2006.05990. Illegal actions:
-https://arxiv.org/abs/2006.14171. With memory, gradients flow through `sequence_length` steps, from
-the recurrent state that the policy had when it acted. The gates of a new memory keep what it holds
-for up to as many: https://arxiv.org/abs/1804.11188.
+With memory, gradients flow through `sequence_length` steps, beginning with the recurrent state that
+the policy had when it acted. A new memory keeps its contents for up to as many steps:
+https://arxiv.org/abs/1804.11188.
+
+Advantages: https://arxiv.org/abs/1506.02438. Time limits: https://arxiv.org/abs/1712.00378. Details
+that matter: https://arxiv.org/abs/2005.12729, https://arxiv.org/abs/2006.05990. Illegal actions:
+https://arxiv.org/abs/2006.14171.
 """
 
 from dataclasses import dataclass
@@ -44,7 +46,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from agentzoo import core, networks
-from agentzoo.algos import base
+from agentzoo.algos import base, optimizers
 from agentzoo.config import FRACTION, POSITIVE, Linear, Range, Schedule, value_at
 from agentzoo.networks.actor_critic import Output, make_actor_critic, scale_to_bounds
 from agentzoo.sharding import shard_batch
@@ -126,11 +128,11 @@ class PPOParams(NamedTuple):
     """All that acting needs."""
 
     network: PyTree
-    obs_statistics: networks.Statistics  # of the cycles before, or ()
+    obs_statistics: networks.Statistics  # of earlier cycles; () if observations are not normalised
 
 
 class PPOState(NamedTuple):
-    """All that PPO carries from one cycle to the next."""
+    """All that PPO carries from one training cycle to the next."""
 
     params: PPOParams
     opt_state: optax.OptState
@@ -140,95 +142,137 @@ class PPOState(NamedTuple):
 
 
 class Sequences(NamedTuple):
-    """S sequences of L steps to learn from, one step each without memory.
+    """S sequences of L steps to learn from, with leading axes `[L, S]` except for `memory`.
 
-    Leading axes `[L, S]`, except for `memory`.
+    Without memory, each sequence has one step.
     """
 
     obs_tm1: PyTree
     a_tm1: Array
     first_tm1: Array
-    log_prob_tm1: Array  # of the policy that acted
+    log_prob_tm1: Array  # under the policy that acted
     v_tm1: Array  # before the first pass
     adv_tm1: Array
     mask: Array  # 0 for steps that never happened
     memory: PyTree  # [S, ...] the recurrent state in which a sequence begins, or ()
 
 
-def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | None = None) -> Agent:
-    """Builds the pure functions of PPO; `network` may replace the layers before the heads (and before memory)."""
-    num_steps = config.n_steps * spec.num_envs
+class Layout(NamedTuple):
+    """How the steps of a cycle are divided into sequences and minibatches."""
+
+    length: int  # steps of a sequence, L
+    num_sequences: int  # sequences of a cycle
+    batch_sequences: int  # sequences of a minibatch
+
+
+class Progress(NamedTuple):
+    """How far the learning of a cycle has come."""
+
+    state: PPOState
+    count: Array  # gradient steps so far
+    proceed: Array  # whether the KL divergence is within its target
+    totals: dict[str, Array]  # sums of the metrics
+
+
+def make_layout(config: PPOConfig, num_envs: int) -> Layout:
+    """Return how to divide a cycle.
+
+    Raises:
+      ConfigurationError: if sequences do not divide a cycle, or minibatches do not.
+    """
+    num_steps = config.n_steps * num_envs
     length = min(config.sequence_length, config.n_steps) if config.recurrent else 1
-    num_sequences, batch_sequences = (
-        num_steps // length,
-        min(max(config.batch_size // length, 1), num_steps // length),
-    )
     if config.n_steps % length:
         raise ConfigurationError(
-            f"sequence_length={length} does not divide n_steps={config.n_steps}; use a sequence_length that does, such as {config.n_steps}."
+            f"sequence_length={length} does not divide n_steps={config.n_steps}. "
+            f"Use a sequence_length that does, such as {config.n_steps}."
         )
+    num_sequences = num_steps // length
+    batch_sequences = min(max(config.batch_size // length, 1), num_sequences)
     if num_sequences % batch_sequences:
         fitting = max(size for size in range(1, batch_sequences) if num_sequences % size == 0)
+        what = f" into whole sequences of {length}" if length > 1 else ""
         raise ConfigurationError(
-            f"batch_size={config.batch_size} does not divide the n_steps * n_envs = {num_steps} steps of a cycle"
-            f"{f' into whole sequences of {length}' if length > 1 else ''}; use a batch_size of {fitting * length}."
+            f"batch_size={config.batch_size} does not divide the n_steps * n_envs = {num_steps} "
+            f"steps of a cycle{what}. Use a batch_size of {fitting * length}."
         )
+    return Layout(length, num_sequences, batch_sequences)
+
+
+def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | None = None) -> Agent:
+    """Build the pure functions of PPO.
+
+    Args:
+      config: the hyperparameters. Those that are numbers may be traced by JAX.
+      spec: the environments.
+      network: a user's layers in place of those before the memory and the heads.
+
+    Raises:
+      ConfigurationError: if hyperparameters do not fit together, or do not fit the environments.
+    """
+    layout = make_layout(config, spec.num_envs)
     model = make_actor_critic(
-        spec, config.images, config.scale_obs, config.cnn, config.net_arch, config.activation, config.share_layers, config.ortho_init,
-        config.log_std_init, config.state_dependent_std, config.recurrent, config.recurrent_size, config.recurrent_span or length, network,
-    )  # fmt: skip
-
-    tags = [
-        "loss",
-        "policy_gradient_loss",
-        "value_loss",
-        "entropy_loss",
-        "approx_kl",
-        "clip_fraction",
-    ] + ["std"] * model.continuous
-
-    def optimizer(clock: Clock) -> optax.GradientTransformation:
-        learning_rate = value_at(config.learning_rate, clock.remaining)
-        descend = optax.chain(
-            optax.clip_by_global_norm(config.max_grad_norm),
-            optax.adam(learning_rate, eps=config.adam_eps),
+        spec,
+        images=config.images,
+        scale_obs=config.scale_obs,
+        cnn=config.cnn,
+        net_arch=config.net_arch,
+        activation=config.activation,
+        shared=config.share_layers,
+        orthogonal=config.ortho_init,
+        log_std_init=config.log_std_init,
+        state_dependent_std=config.state_dependent_std,
+        recurrent=config.recurrent,
+        recurrent_size=config.recurrent_size,
+        recurrent_span=config.recurrent_span or layout.length,
+        network=network,
+    )
+    # As one vector, all parameters need fewer operations, which compile faster.
+    optimizer = optax.flatten(
+        optax.chain(
+            optax.clip_by_global_norm(config.max_grad_norm), optimizers.adam(eps=config.adam_eps)
         )
-        return optax.flatten(descend)  # all parameters as one vector: fewer operations to compile
+    )
 
     def forward(params: PPOParams, obs: PyTree, first: Array, memory: PyTree) -> Output:
-        obs, mask = model.split(obs)
-        return model.apply(
-            params.network,
-            networks.normalize(model.view, params.obs_statistics, obs),
-            mask,
-            first,
-            memory,
-        )
+        """Evaluate the actor-critic on `[T, N]` observations."""
+        seen = model.split(obs)
+        normalized = networks.normalize(model.view, params.obs_statistics, seen.obs)
+        return model.apply(params.network, normalized, seen.legal, first, memory)
 
     def step(params: PPOParams, memory: PyTree, obs: PyTree) -> Output:
-        """What the actor-critic says of one observation `[N, ...]` of each environment; memory has been reset where an episode begins."""
-        one = jax.tree.map(lambda x: x[None], obs)
-        first = jnp.zeros(jax.tree.leaves(one)[0].shape[:2], bool)
-        return forward(params, one, first, memory)
+        """Evaluate the actor-critic on one observation of each environment, as `[1, N]`.
+
+        The memory must have been reset in the environments where an episode begins.
+        """
+        obs = jax.tree.map(lambda x: x[None], obs)
+        first = jnp.zeros(jax.tree.leaves(obs)[0].shape[:2], bool)
+        return forward(params, obs, first, memory)
 
     def init(key: Array) -> PPOState:
         network_key, key = jax.random.split(key)
         params = PPOParams(
-            model.init(network_key),
-            networks.init_statistics(model.space, model.view) if config.normalize_obs else (),
+            network=model.init(network_key),
+            obs_statistics=(
+                networks.init_statistics(model.space, model.view) if config.normalize_obs else ()
+            ),
         )
-        opt_state = optimizer(Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))).init(
-            params.network
+        return PPOState(
+            params=params,
+            opt_state=optimizer.init(params.network),
+            reward_normalizer=(
+                networks.init_reward_normalizer(spec.num_envs) if config.normalize_reward else ()
+            ),
+            key=key,
+            n_updates=jnp.int32(0),
         )
-        normalizer = (
-            networks.init_reward_normalizer(spec.num_envs) if config.normalize_reward else ()
-        )
-        return PPOState(params, opt_state, normalizer, key, jnp.int32(0))
 
     def act(params, memory, obs, key, clock):
         output = step(params, memory, obs)
         a, log_prob = output.policy.sample_and_log_prob(seed=key)
-        extras = {"log_prob_tm1": log_prob[0], **({"a_tm1": a[0]} if model.continuous else {})}
+        extras = {"log_prob_tm1": log_prob[0]}
+        if model.continuous:
+            extras["a_tm1"] = a[0]
         return model.to_environment(a[0]), jax.tree.map(lambda x: x[0], output.memory), extras
 
     def predict(params, memory, obs, key, deterministic):
@@ -236,49 +280,58 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
         a = output.policy.mode() if deterministic else output.policy.sample(seed=key)
         return model.to_environment(a[0]), jax.tree.map(lambda x: x[0], output.memory)
 
-    def sequences(params: PPOParams, trajectory: Trajectory) -> Sequences:
-        """Values what happened, and cuts it into sequences."""
+    def make_sequences(params: PPOParams, trajectory: Trajectory) -> Sequences:
+        """Value the steps of a trajectory `[T, N]`, and cut it into sequences `[L, S]`."""
         before = forward(params, trajectory.obs_tm1, trajectory.first_tm1, trajectory.memory)
         after = step(
-            params, jax.tree.map(_merge, before.memory), jax.tree.map(_merge, trajectory.obs_t)
+            params,
+            *jax.tree.map(lambda x: jax.lax.collapse(x, 0, 2), (before.memory, trajectory.obs_t)),
         )
         adv_tm1 = core.generalized_advantage_estimation(
-            trajectory.r_t, config.gamma * trajectory.discount_t, before.v, after.v.reshape(before.v.shape),
-            trajectory.last_t, config.gae_lambda, trajectory.mask,
-        )  # fmt: skip
-        a_tm1 = trajectory.extras.get("a_tm1", trajectory.a_tm1).reshape(
-            *before.v.shape, *before.policy.event_shape
-        )
-        log_prob_tm1, mask = trajectory.extras["log_prob_tm1"], trajectory.mask.astype(jnp.float32)
-        steps = Sequences(
-            trajectory.obs_tm1,
-            a_tm1,
-            trajectory.first_tm1,
-            log_prob_tm1,
+            trajectory.r_t,
+            config.gamma * trajectory.discount_t,
             before.v,
-            adv_tm1,
-            mask,
+            after.v.reshape(before.v.shape),
+            trajectory.last_t,
+            config.gae_lambda,
+            trajectory.mask,
+        )
+        a_tm1 = trajectory.extras.get("a_tm1", trajectory.a_tm1)
+        steps = Sequences(
+            obs_tm1=trajectory.obs_tm1,
+            a_tm1=a_tm1.reshape(*before.v.shape, *before.policy.event_shape),
+            first_tm1=trajectory.first_tm1,
+            log_prob_tm1=trajectory.extras["log_prob_tm1"],
+            v_tm1=before.v,
+            adv_tm1=adv_tm1,
+            mask=trajectory.mask.astype(jnp.float32),
             memory=(),
         )
-        # The state before each step; of a step that begins an episode it is not used.
-        memory = jax.tree.map(
-            lambda m, rest: jnp.concatenate([m[None], rest[:-1]])[::length],
-            trajectory.memory,
-            before.memory,
-        )
-        steps = jax.tree.map(
-            lambda x: jnp.moveaxis(x.reshape(-1, length, *x.shape[1:]), 1, 0), steps
-        )  # [L, T / L, N, ...]
-        steps = jax.tree.map(lambda x: x.reshape(length, num_sequences, *x.shape[3:]), steps)
-        return steps._replace(memory=jax.tree.map(_merge, memory))
+
+        def cut(x: Array) -> Array:
+            x = x.reshape(-1, layout.length, *x.shape[1:])  # [T / L, L, N, ...]
+            x = jnp.moveaxis(x, 1, 0)  # [L, T / L, N, ...]
+            return x.reshape(layout.length, layout.num_sequences, *x.shape[3:])  # [L, S, ...]
+
+        def at_first_steps(initial: Array, later: Array) -> Array:
+            """Return the recurrent states `[S, ...]` in which sequences begin."""
+            states = jnp.concatenate([initial[None], later[:-1]])  # [T, N, ...] before each step
+            return jax.lax.collapse(states[:: layout.length], 0, 2)
+
+        memory = jax.tree.map(at_first_steps, trajectory.memory, before.memory)
+        return jax.tree.map(cut, steps)._replace(memory=memory)
 
     def loss_fn(
-        params: PyTree, statistics: networks.Statistics, batch: Sequences, clock: Clock
+        params: PyTree, obs_statistics: networks.Statistics, batch: Sequences, clock: Clock
     ) -> tuple[Array, dict[str, Array]]:
-        policy, v_tm1, _ = forward(
-            PPOParams(params, statistics), batch.obs_tm1, batch.first_tm1, batch.memory
+        output = forward(
+            PPOParams(params, obs_statistics), batch.obs_tm1, batch.first_tm1, batch.memory
         )
-        clip_range, weight = value_at(config.clip_range, clock.remaining), batch.mask
+        policy, weight = output.policy, batch.mask
+        clip_range = value_at(config.clip_range, clock.remaining)
+        clip_range_vf: Any = jnp.inf
+        if config.clip_range_vf is not None:
+            clip_range_vf = value_at(config.clip_range_vf, clock.remaining)
 
         def mean(x: Array) -> Array:
             return jnp.sum(weight * x) / jnp.maximum(jnp.sum(weight), 1.0)
@@ -294,116 +347,132 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
         policy_loss = core.clipped_surrogate_pg_loss(
             ratio, adv_tm1, clip_range, w_t=weight, reduction="masked_mean"
         )
-        clip_range_vf = (
-            jnp.inf
-            if config.clip_range_vf is None
-            else value_at(config.clip_range_vf, clock.remaining)
-        )
         return_tm1 = batch.adv_tm1 + batch.v_tm1
         value_loss = 2.0 * core.clipped_value_loss(
-            v_tm1, batch.v_tm1, return_tm1, clip_range_vf, weight, reduction="masked_mean"
+            output.v, batch.v_tm1, return_tm1, clip_range_vf, weight, reduction="masked_mean"
         )
         entropy_loss = -mean(policy.entropy())
-        loss = (
-            policy_loss
-            + config.vf_coef * value_loss
-            + value_at(config.ent_coef, clock.remaining) * entropy_loss
+        ent_coef = value_at(config.ent_coef, clock.remaining)
+        loss = policy_loss + config.vf_coef * value_loss + ent_coef * entropy_loss
+        metrics = {
+            "train/loss": loss,
+            "train/policy_gradient_loss": policy_loss,
+            "train/value_loss": value_loss,
+            "train/entropy_loss": entropy_loss,
+            "train/approx_kl": core.approximate_kl(
+                log_prob_tm1, batch.log_prob_tm1, weight, reduction="masked_mean"
+            ),
+            "train/clip_fraction": core.clip_fraction(
+                ratio, clip_range, weight, reduction="masked_mean"
+            ),
+        }
+        if model.continuous:
+            metrics["train/std"] = mean(policy.stddev().mean(axis=-1))
+        return loss, metrics
+
+    def is_within_target(metrics: dict[str, Array]) -> Array:
+        """Return whether the policy may move on, by its KL divergence from the one that acted."""
+        if config.target_kl is None:
+            return jnp.bool_(True)
+        return metrics["train/approx_kl"] <= 1.5 * config.target_kl
+
+    def update(
+        state: PPOState, batch: Sequences, clock: Clock
+    ) -> tuple[PPOState, dict[str, Array]]:
+        params = state.params.network
+        (_, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+            params, state.params.obs_statistics, batch, clock
         )
-        approx_kl = core.approximate_kl(
-            log_prob_tm1, batch.log_prob_tm1, weight, reduction="masked_mean"
+        learning_rate = value_at(config.learning_rate, clock.remaining)
+        updates, opt_state = optimizer.update(
+            grads, state.opt_state, params, learning_rate=learning_rate
         )
-        clip_fraction = core.clip_fraction(ratio, clip_range, weight, reduction="masked_mean")
-        std = [mean(policy.stddev().mean(axis=-1))] if model.continuous else []
-        return loss, dict(
-            zip(
-                tags,
-                [loss, policy_loss, value_loss, entropy_loss, approx_kl, clip_fraction, *std],
-                strict=True,
+        learned = optax.apply_updates(params, updates), opt_state
+        if config.target_kl is not None:
+            learned = core.conditional_update(
+                learned, (params, state.opt_state), is_within_target(metrics)
             )
+        state = state._replace(
+            params=state.params._replace(network=learned[0]),
+            opt_state=learned[1],
+            n_updates=state.n_updates + 1,
         )
+        return state, metrics
+
+    def train(
+        state: PPOState, data: Sequences, order_key: Array, clock: Clock
+    ) -> tuple[PPOState, dict[str, Array]]:
+        """Take the gradient steps of a cycle, and return the means of their metrics."""
+        # The ranks of random numbers are a random permutation, a new one for each epoch.
+        shape = (config.n_epochs, layout.num_sequences)
+        order = jnp.argsort(jax.random.uniform(order_key, shape, jnp.float32))
+        order = order.reshape(-1, layout.batch_sequences)  # one row for each gradient step
+
+        def minibatch(i: Array) -> Sequences:
+            steps = jax.tree.map(lambda x: x[:, order[i]], data._replace(memory=()))
+            memory = jax.tree.map(lambda x: x[order[i]], data.memory)
+            return shard_batch(steps, axis=1)._replace(memory=shard_batch(memory))
+
+        def unfinished(progress: Progress) -> Array:
+            return (progress.count < len(order)) & progress.proceed
+
+        def descend(progress: Progress) -> Progress:
+            state, metrics = update(progress.state, minibatch(progress.count), clock)
+            totals = jax.tree.map(jnp.add, progress.totals, metrics)
+            return Progress(state, progress.count + 1, is_within_target(metrics), totals)
+
+        shapes = jax.eval_shape(lambda: update(state, minibatch(0), clock)[1])
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        progress = jax.lax.while_loop(
+            unfinished, descend, Progress(state, jnp.int32(0), jnp.bool_(True), zeros)
+        )
+        return progress.state, jax.tree.map(lambda x: x / progress.count, progress.totals)
 
     def learn(
         state: PPOState, trajectory: Trajectory, clock: Clock
     ) -> tuple[PPOState, dict[str, Array]]:
         key, order_key = jax.random.split(state.key)
-        normalizer = state.reward_normalizer
+        state = state._replace(key=key)
         if config.clip_reward:
             trajectory = trajectory._replace(r_t=jnp.clip(trajectory.r_t, -1.0, 1.0))
         if config.normalize_reward:
             normalizer, trajectory = networks.normalize_rewards(
-                normalizer, trajectory, config.gamma
+                state.reward_normalizer, trajectory, config.gamma
             )
-        params, statistics = state.params
-        data = sequences(state.params, trajectory)
-        # Of random numbers, the places that they have in order are a random permutation.
-        order = jnp.argsort(
-            jax.random.uniform(order_key, (config.n_epochs, num_sequences), jnp.float32)
+            state = state._replace(reward_normalizer=normalizer)
+        data = make_sequences(state.params, trajectory)
+        state, metrics = train(state, data, order_key, clock)
+        obs_statistics = networks.update_statistics(
+            model.view,
+            state.params.obs_statistics,
+            model.split(trajectory.obs_tm1).obs,
+            trajectory.mask,
         )
-        order = order.reshape(-1, batch_sequences)
+        state = state._replace(params=state.params._replace(obs_statistics=obs_statistics))
+        return state, {
+            **metrics,
+            "train/explained_variance": core.explained_variance(
+                data.v_tm1, data.adv_tm1 + data.v_tm1, data.mask
+            ),
+            "train/clip_range": value_at(config.clip_range, clock.remaining),
+            "train/learning_rate": value_at(config.learning_rate, clock.remaining),
+            "train/n_updates": state.n_updates,
+        }
 
-        def train(carry):
-            i, _, params, opt_state, sums = carry
-            batch = shard_batch(
-                jax.tree.map(lambda x: x[:, order[i]], data._replace(memory=())), axis=1
-            )
-            batch = batch._replace(
-                memory=shard_batch(jax.tree.map(lambda x: x[order[i]], data.memory))
-            )
-            (_, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-                params, statistics, batch, clock
-            )
-            updates, new_opt_state = optimizer(clock).update(grads, opt_state, params)
-            learned, proceed = (optax.apply_updates(params, updates), new_opt_state), True
-            if config.target_kl is not None:
-                proceed = metrics["approx_kl"] <= 1.5 * config.target_kl
-                learned = core.conditional_update(learned, (params, opt_state), proceed)
-            return i + 1, jnp.asarray(proceed), *learned, jax.tree.map(jnp.add, sums, metrics)
+    def value(params: PPOParams, obs: PyTree) -> Array:
+        num_envs = len(jax.tree.leaves(obs)[0])
+        return step(params, model.initial_memory(num_envs), obs).v[0]
 
-        start = (
-            jnp.int32(0),
-            jnp.bool_(True),
-            params,
-            state.opt_state,
-            dict.fromkeys(tags, jnp.float32(0)),
-        )
-        updates, _, params, opt_state, sums = jax.lax.while_loop(
-            lambda carry: (carry[0] < len(order)) & carry[1], train, start
-        )
-        statistics = networks.update_statistics(
-            model.view, statistics, model.split(trajectory.obs_tm1)[0], trajectory.mask
-        )
-        state = PPOState(
-            PPOParams(params, statistics), opt_state, normalizer, key, state.n_updates + updates
-        )
-        metrics = {f"train/{tag}": total / updates for tag, total in sums.items()}
-        metrics["train/explained_variance"] = core.explained_variance(
-            data.v_tm1, data.adv_tm1 + data.v_tm1, data.mask
-        )
-        metrics["train/clip_range"] = value_at(config.clip_range, clock.remaining)
-        metrics["train/learning_rate"] = value_at(config.learning_rate, clock.remaining)
-        metrics["train/n_updates"] = state.n_updates
-        return state, metrics
-
-    queries = {
-        "value": lambda params, obs: step(
-            params, model.initial_memory(len(jax.tree.leaves(obs)[0])), obs
-        ).v[0]
-    }
     return Agent(
         init,
         act,
         predict,
         learn,
-        config.n_steps,
-        model.initial_memory,
-        queries,
+        unroll_length=config.n_steps,
+        initial_memory=model.initial_memory,
+        queries={"value": value},
         inputs=networks.describe(model.view),
     )
-
-
-def _merge(x: Array) -> Array:
-    """`[T, N, ...]` as `[T * N, ...]`."""
-    return x.reshape(-1, *x.shape[2:])
 
 
 class PPO(base.Algorithm[PPOConfig]):
@@ -438,24 +507,24 @@ class PPO(base.Algorithm[PPOConfig]):
 
     @staticmethod
     def upgrade(state: PPOState, spec: EnvSpec) -> PPOState:
-        """Convert the state of an agent whose Box actions are in the environment's units."""
-        network, factors = scale_to_bounds(state.params.network, spec.action_space)
-        factors, _ = ravel_pytree(factors)  # as the optimiser has the parameters
-        opt_state = state.opt_state
-        for name, power in (
-            ("mu", 1),
-            ("nu", 2),
-        ):  # moments of gradients, which shrink as parameters grow
-            moment = optax.tree_utils.tree_get(opt_state, name)
-            if moment is not None:
-                moment = jax.tree.map(lambda m, factor: m / factor**power, moment, factors)  # noqa: B023
-                opt_state = optax.tree_utils.tree_set(opt_state, **{name: moment})
-        return state._replace(params=state.params._replace(network=network), opt_state=opt_state)
+        """Convert the state of an agent whose Box actions are in the units of the environment."""
+        params, factors = scale_to_bounds(state.params.network, spec.action_space)
+        factors, _ = ravel_pytree(factors)  # the optimiser has the parameters as one vector
+        return state._replace(
+            params=state.params._replace(network=params),
+            opt_state=optimizers.scale_moments(state.opt_state, factors),
+        )
 
     def value(self, observation: Any) -> Any:
-        """The value of an observation, as one that begins an episode if the agent has memory; `[N]` for a batch.
+        """Return the value of an observation, which is taken as the first of an episode.
 
-        With `normalize_reward`, values are those of normalised rewards.
+        With `normalize_reward`, the value is in units of normalised rewards.
+
+        Args:
+          observation: one observation, or a batch of N.
+
+        Returns:
+          A number, or `[N]` for a batch.
 
         Raises:
           ConfigurationError: if the observation does not fit the observation space.

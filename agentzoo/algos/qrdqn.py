@@ -1,22 +1,24 @@
-"""QR-DQN: DQN that learns the whole distribution of returns as quantiles, https://arxiv.org/abs/1710.10044.
+"""QR-DQN: DQN that learns the distribution of returns, https://arxiv.org/abs/1710.10044.
 
-A network theta with parameters `params` gives K quantiles of the return of each action, at the
-levels `tau_i = (i + 0.5) / K`, and learns by quantile regression towards the distribution that
-replayed transitions lead to::
+A network theta with parameters `params` estimates K quantiles of the return of each action, at the
+levels `tau_i = (i + 0.5) / K`. It learns from replayed transitions by quantile regression::
 
     loss = mean(weight * sum_i mean_j abs(tau_i - (delta_ij < 0)) * huber(delta_ij))
-    delta_ij = r_t + discount_t * theta_j(target_params, obs_t)[a_t] - theta_i(params,
-    obs_tm1)[a_tm1]
-    a_t = argmax_a q(target_params, obs_t)[a]       or, with double Q-learning, argmax_a q(params, obs_t)[a]
-    target_params <- params                         every `target_update_interval` steps
+    delta_ij = target_j - theta_i(params, obs_tm1)[a_tm1]
+    target_j = r_t + discount_t * theta_j(target_params, obs_t)[a_t]
+    a_t = argmax_a q(params, obs_t)[a]                 with double Q-learning
+    a_t = argmax_a q(target_params, obs_t)[a]          without
+    target_params <- tau * params + (1 - tau) * target_params
 
-where `r_t` and `discount_t` span `n_steps` steps, and `q` is the mean of the quantiles, or of the
-worst of them for an agent that is averse to risk (CVaR, https://arxiv.org/abs/1806.06923, section
-4). It acts greedily, but at random with probability epsilon.
+where `r_t` and `discount_t` span `n_steps` steps, and the target network is updated every
+`target_update_interval` steps. The value `q` is the mean of the quantiles. For an agent that is
+averse to risk it is the mean of the lowest quantiles (CVaR, https://arxiv.org/abs/1806.06923,
+section 4). The agent takes a random action with probability epsilon, and otherwise the action with
+the highest value.
 
-Where observations are a Dict with an "action_mask", illegal actions are never taken, greedily or at
-random, and have no part in the maximum; see `agentzoo.networks.action_masks`. `values` gives -inf
-for them, and so does `quantiles`.
+An "action_mask" in a Dict of observations marks illegal actions. The agent never takes them, and
+the maximum leaves them out; see `agentzoo.networks.action_masks`. Their `values` and their
+`quantiles` are -inf.
 
 Double Q-learning: https://arxiv.org/abs/1509.06461. Dueling networks:
 https://arxiv.org/abs/1511.06581. Prioritised replay: https://arxiv.org/abs/1511.05952. Noisy
@@ -33,10 +35,10 @@ import jax.numpy as jnp
 import optax
 
 from agentzoo import core, networks
-from agentzoo.algos import base
+from agentzoo.algos import base, off_policy, optimizers
 from agentzoo.config import FRACTION, POSITIVE, TRACED, Linear, Range, Schedule, value_at
-from agentzoo.replay import Batch, Prioritisation, Replay, make_phase, make_replay
-from agentzoo.types import Agent, Array, Clock, EnvSpec, Mean, Trajectory
+from agentzoo.replay import Batch, Prioritisation, Replay, make_replay
+from agentzoo.types import Agent, Array, Clock, EnvSpec, Trajectory
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class QRDQNConfig:
 
 
 class QRDQNState(NamedTuple):
-    """All that QR-DQN carries from one cycle to the next."""
+    """All that QR-DQN carries from one training cycle to the next."""
 
     params: hk.Params
     target_params: hk.Params
@@ -123,10 +125,18 @@ class QRDQNState(NamedTuple):
 def make_agent(
     config: QRDQNConfig, spec: EnvSpec, network: networks.Network | None = None
 ) -> Agent:
-    """Builds the pure functions of QR-DQN; `network` may replace the layers before the head."""
+    """Build the pure functions of QR-DQN.
+
+    Args:
+      config: the hyperparameters. Those that are numbers may be traced by JAX.
+      spec: the environments.
+      network: a user's layers in place of those before the head.
+
+    Raises:
+      ConfigurationError: if hyperparameters do not fit together, or do not fit the environments.
+    """
     num_actions = int(spec.action_space.n)  # type: ignore[attr-defined]
     masks = networks.action_masks(spec)
-    networks.check(config.activation, config.cnn)
     view = networks.make_view(masks.space, config.images, config.scale_obs)
 
     @hk.transform
@@ -144,64 +154,58 @@ def make_agent(
             config.n_quantiles,
         )
 
-    def quantiles(params: hk.Params, key: Array | None, obs) -> Array:
-        """Quantiles `[N, K, A]`; the noise of noisy networks is zero if key is None."""
-        return quantile_network.apply(params, key, masks.split(obs).obs)
-
-    tau = (jnp.arange(config.n_quantiles, dtype=jnp.float32) + 0.5) / config.n_quantiles
-    by_error = Prioritisation(
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(config.max_grad_norm), optimizers.adam(eps=config.adam_eps)
+    )
+    prioritisation = Prioritisation(
         config.prioritized_replay_alpha,
         config.prioritized_replay_beta0,
         config.prioritized_replay_eps,
     )
-    prioritisation = by_error if config.prioritized_replay else None
     replay_buffer = make_replay(
-        spec, config.buffer_size, config.train_freq, config.gamma, config.n_steps, prioritisation
+        spec,
+        config.buffer_size,
+        config.train_freq,
+        config.gamma,
+        config.n_steps,
+        prioritisation if config.prioritized_replay else None,
     )
-    phase = make_phase(
-        replay_buffer,
-        config.learning_starts,
-        config.gradient_steps,
-        config.train_freq * spec.num_envs,
-    )
+    levels = (jnp.arange(config.n_quantiles, dtype=jnp.float32) + 0.5) / config.n_quantiles  # [K]
 
-    def optimizer(clock: Clock) -> optax.GradientTransformation:
-        learning_rate = value_at(config.learning_rate, clock.remaining)
-        return optax.chain(
-            optax.clip_by_global_norm(config.max_grad_norm),
-            optax.adam(learning_rate, eps=config.adam_eps),
-        )
+    def quantiles(params: hk.Params, key: Array | None, obs) -> Array:
+        """Return quantiles `[N, K, A]`. Without a key, the noise of noisy networks is zero."""
+        return quantile_network.apply(params, key, masks.split(obs).obs)
+
+    def legal_values(dist_q: Array, obs) -> Array:
+        """Return the action values `[N, A]` of quantiles, -inf for illegal actions."""
+        q = core.quantile_cvar(dist_q, config.cvar_alpha)
+        return networks.rule_out(q, masks.split(obs).legal)
 
     def epsilon(clock: Clock) -> Array:
-        progress = jnp.minimum(
-            (1 - clock.remaining) / jnp.maximum(config.exploration_fraction, 1e-9), 1.0
-        )
+        """Return the probability of a random action."""
+        fraction = jnp.maximum(config.exploration_fraction, 1e-9)
+        progress = jnp.minimum((1 - clock.remaining) / fraction, 1.0)
         eps = config.exploration_initial_eps + progress * (
             config.exploration_final_eps - config.exploration_initial_eps
         )
         return jnp.where(clock.began < config.learning_starts, 1.0, 0.0 if config.noisy else eps)
 
-    def legal_values(dist_q: Array, obs) -> Array:
-        """Action values `[N, A]` of quantiles, -inf for illegal actions."""
-        q = core.quantile_cvar(dist_q, config.cvar_alpha)
-        return networks.rule_out(q, masks.split(obs).legal)
-
-    def epsilon_greedy(q_t: Array, obs, eps: Array | float, key: Array) -> Array:
-        explore, anywhere = jax.random.uniform(key, (2, q_t.shape[0]), jnp.float32)
-        random_a_t = networks.uniform_action(anywhere, num_actions, masks.split(obs).legal)
-        return jnp.where(explore < eps, random_a_t, jnp.argmax(q_t, axis=-1))
+    def epsilon_greedy(q: Array, obs, eps: Array | float, key: Array) -> Array:
+        """Draw actions `[N]`, by values `[N, A]`."""
+        explore, anywhere = jax.random.uniform(key, (2, q.shape[0]), jnp.float32)
+        random_a = networks.uniform_action(anywhere, num_actions, masks.split(obs).legal)
+        return jnp.where(explore < eps, random_a, jnp.argmax(q, axis=-1))
 
     def init(key: Array) -> QRDQNState:
         network_key, key = jax.random.split(key)
         params = quantile_network.init(network_key, networks.example(masks.space))
-        clock = Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(()))
         return QRDQNState(
-            params,
-            jax.tree.map(jnp.copy, params),
-            optimizer(clock).init(params),
-            replay_buffer.init(),
-            key,
-            jnp.int32(0),
+            params=params,
+            target_params=jax.tree.map(jnp.copy, params),
+            opt_state=optimizer.init(params),
+            replay=replay_buffer.init(),
+            key=key,
+            n_updates=jnp.int32(0),
         )
 
     def act(params, memory, obs, key, clock):
@@ -221,70 +225,84 @@ def make_agent(
         dist_q_tm1 = quantiles(params, keys[0], batch.obs_tm1)
         dist_q_t = quantiles(target_params, keys[1], batch.obs_t)
         dist_q_t_selector = quantiles(params, keys[2], batch.obs_t) if config.double_q else dist_q_t
-        q_t_selector = legal_values(dist_q_t_selector, batch.obs_t)[:, None]
         losses = core.quantile_q_learning(
             dist_q_tm1,
-            tau,
+            levels,
             batch.a_tm1,
             batch.r_t,
             batch.discount_t,
-            q_t_selector,
+            legal_values(dist_q_t_selector, batch.obs_t)[:, None],  # as one quantile [B, 1, A]
             dist_q_t,
             huber_param=config.kappa,
         )
         return jnp.mean(batch.weight * losses), losses
 
-    def update(state: QRDQNState, key: Array, clock: Clock) -> tuple[QRDQNState, Array]:
+    def update(state: QRDQNState, key: Array, clock: Clock) -> tuple[QRDQNState, dict[str, Array]]:
         sample_key, noise_key = jax.random.split(key) if config.noisy else (key, key)
         batch = replay_buffer.sample(state.replay, sample_key, config.batch_size, clock.remaining)
         (loss, losses), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params, state.target_params, batch, noise_key
         )
-        updates, opt_state = optimizer(clock).update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        replay = replay_buffer.update(state.replay, batch.slot, losses)
-        return state._replace(
-            params=params, opt_state=opt_state, replay=replay, n_updates=state.n_updates + 1
-        ), loss
+        learning_rate = value_at(config.learning_rate, clock.remaining)
+        updates, opt_state = optimizer.update(
+            grads, state.opt_state, state.params, learning_rate=learning_rate
+        )
+        state = state._replace(
+            params=optax.apply_updates(state.params, updates),
+            opt_state=opt_state,
+            replay=replay_buffer.update(state.replay, batch.slot, losses),
+            n_updates=state.n_updates + 1,
+        )
+        return state, {"train/loss": loss}
+
+    learning_phase = off_policy.make_learning_phase(
+        update, replay_buffer, config.learning_starts, config.gradient_steps
+    )
+
+    def updated_target(state: QRDQNState, clock: Clock) -> hk.Params:
+        # How many multiples of the interval the cycle has passed: each asks for one update.
+        interval = config.target_update_interval
+        num_syncs = clock.step // interval - clock.began // interval
+        # The weight of the online network after so many updates by a fraction of tau each.
+        weight = jnp.asarray(1.0 - (1.0 - config.tau) ** num_syncs, jnp.float32)
+        return jax.lax.cond(
+            num_syncs > 0,
+            lambda: optax.incremental_update(state.params, state.target_params, weight),
+            lambda: state.target_params,
+        )
 
     def learn(
         state: QRDQNState, trajectory: Trajectory, clock: Clock
     ) -> tuple[QRDQNState, dict[str, Any]]:
         if config.clip_reward:
             trajectory = trajectory._replace(r_t=jnp.clip(trajectory.r_t, -1.0, 1.0))
-        syncs = (
-            clock.step // config.target_update_interval
-            - clock.began // config.target_update_interval
-        )
-        step_size = jnp.asarray(1.0 - (1.0 - config.tau) ** syncs, jnp.float32)
-        params, target_params = state.params, state.target_params
-        target_params = jax.lax.cond(
-            syncs > 0,
-            lambda: optax.incremental_update(params, target_params, step_size),
-            lambda: target_params,
-        )
-        state = state._replace(target_params=target_params)
-        state, total_loss, updates = phase(update, state, trajectory, clock)
-        metrics = {
-            "train/loss": Mean(total_loss, updates),
+        state = state._replace(target_params=updated_target(state, clock))
+        state, metrics = learning_phase(state, trajectory, clock)
+        return state, {
+            **metrics,
             "train/learning_rate": value_at(config.learning_rate, clock.remaining),
             "train/n_updates": state.n_updates,
             "rollout/exploration_rate": epsilon(clock),
         }
-        return state, metrics
+
+    def values(params: hk.Params, obs) -> Array:
+        return legal_values(quantiles(params, None, obs), obs)
 
     def sorted_quantiles(params: hk.Params, obs) -> Array:
-        """Quantiles `[N, A, K]` in order, -inf for illegal actions."""
-        legal, dist_q = masks.split(obs).legal, jnp.swapaxes(quantiles(params, None, obs), 1, 2)
+        """Return quantiles `[N, A, K]` in ascending order, -inf for illegal actions."""
+        legal = masks.split(obs).legal
+        dist_q = jnp.swapaxes(quantiles(params, None, obs), 1, 2)  # [N, K, A] -> [N, A, K]
         return networks.rule_out(jnp.sort(dist_q), None if legal is None else legal[..., None])
 
-    queries = {
-        "values": lambda params, obs: legal_values(quantiles(params, None, obs), obs),
-        "quantiles": sorted_quantiles,
-    }
-    refill, inputs = {"replay": replay_buffer.refill}, networks.describe(view)
     return Agent(
-        init, act, predict, learn, config.train_freq, queries=queries, inputs=inputs, refill=refill
+        init,
+        act,
+        predict,
+        learn,
+        unroll_length=config.train_freq,
+        queries={"values": values, "quantiles": sorted_quantiles},
+        inputs=networks.describe(view),
+        refill={"replay": replay_buffer.refill},
     )
 
 
@@ -319,12 +337,17 @@ class QRDQN(base.Algorithm[QRDQNConfig]):
     )
 
     def quantiles(self, observation: Any) -> Any:
-        """The quantiles `[A, K]` of each action's return in an observation, in order, or `[N, A, K]` for a batch.
+        """Return the quantiles of the return of each action, in ascending order.
 
-        Those of an action that is illegal by an "action_mask" are -inf.
+        Quantile i belongs to the level `(i + 0.5) / K`, so that quantiles plotted against levels
+        show the distribution function. The quantiles of an action that is illegal by an
+        "action_mask" are -inf.
 
-        Quantile i stands for the level `(i + 0.5) / K`: plotted against these levels they draw the
-        distribution function.
+        Args:
+          observation: one observation, or a batch of N.
+
+        Returns:
+          `[A, K]`, or `[N, A, K]` for a batch.
 
         Raises:
           ConfigurationError: if the observation does not fit the observation space.

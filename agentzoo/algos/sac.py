@@ -1,27 +1,36 @@
-"""Soft Actor-Critic, https://arxiv.org/abs/1801.01290 and https://arxiv.org/abs/1812.05905, and its variant for discrete actions.
+"""Soft Actor-Critic (SAC), https://arxiv.org/abs/1801.01290 and https://arxiv.org/abs/1812.05905.
 
 A policy pi with parameters `params.policy` and an ensemble of critics q_e with parameters
 `params.critic` learn from replayed transitions, by gradient descent on::
 
-    critic_loss   = mean(weight * sum_e 0.5 * (r_t + discount_t * (min_e q_e(target_params, obs_t, a_t) - ent_coef * log_prob_t)
-                                               - q_e(params, obs_tm1, a_tm1))^2)             a_t ~ pi(obs_t), log_prob_t = log pi(a_t)
-    actor_loss    = mean(ent_coef * log_prob - min_e q_e(params, obs_tm1, a))                a ~ pi(obs_tm1), log_prob = log pi(a)
-    ent_coef_loss = mean(ent_coef * (-log_prob - target_entropy))                            ent_coef = exp(log_ent_coef)
-    target_params <- target_params + tau * (params - target_params)
+    critic_loss   = mean(weight * sum_e 0.5 * (target - q_e(params, obs_tm1, a_tm1))^2)
+    target        = r_t + discount_t * (min_e q_e(target_params, obs_t, a_t)
+                                        - ent_coef * log_prob_t)
+    actor_loss    = mean(ent_coef * log_prob - min_e q_e(params, obs_tm1, a))
+    ent_coef_loss = mean(ent_coef * (-log_prob - target_entropy))
+    target_params <- tau * params + (1 - tau) * target_params
 
-where `r_t` and `discount_t` span `n_steps` steps. The policy is a Gaussian squashed by tanh into
-[-1, 1], and scaled to the bounds of the action space: log-probabilities, and `target_entropy`, are
-those of actions in [-1, 1], and are computed from the value before the tanh, where they are exact.
-Other libraries have the logarithm of `ent_coef` in its place in its loss
-(`log_ent_coef_loss=True`), so that it falls as fast when it is small. The policy acts by a sample,
-and after training by the squashed mean. The noise of samples may last for `noise_steps` steps, as
-an Ornstein-Uhlenbeck process, which finds what takes several like actions;
-https://openreview.net/forum?id=hQ9V5QN27eS compares such noise.
+    a_t ~ pi(obs_t), log_prob_t = log pi(a_t)
+    a ~ pi(obs_tm1), log_prob = log pi(a)
+    ent_coef = exp(log_ent_coef)
 
-With Discrete actions the policy is categorical and the critics value all actions at once, so that
-expectations over actions take the place of samples, https://arxiv.org/abs/1910.07207. An
-"action_mask" in a Dict of observations marks illegal actions, which have probability 0 and no part
-in expectations and entropies; see `agentzoo.networks.action_masks`. `values` gives -inf for them.
+where `r_t` and `discount_t` span `n_steps` steps. The gradient of each loss changes the parameters
+of that name alone. The policy is a Gaussian squashed by tanh into [-1, 1], and its actions are
+scaled to the bounds of the action space. Log-probabilities and `target_entropy` refer to actions in
+[-1, 1]. They are computed from the value before the tanh, which keeps them exact.
+
+With `log_ent_coef_loss=True`, the loss of the entropy coefficient has `log_ent_coef` in the place
+of `ent_coef`, as in other libraries. A small coefficient then changes as fast as a large one.
+
+While training, the policy acts by a sample, whose noise may last for `noise_steps` steps as an
+Ornstein-Uhlenbeck process. Lasting noise finds what takes several similar actions in a row;
+https://openreview.net/forum?id=hQ9V5QN27eS compares such noise. After training, the policy acts by
+the squashed mean.
+
+For Discrete actions the policy is categorical, and the critics value all actions at once, so that
+expectations over actions replace samples, https://arxiv.org/abs/1910.07207. An "action_mask" in a
+Dict of observations marks illegal actions. They have probability 0, and expectations and entropies
+leave them out; see `agentzoo.networks.action_masks`. Their `values` are -inf.
 
 Prioritised replay: https://arxiv.org/abs/1511.05952. More gradient steps than environment steps:
 https://arxiv.org/abs/2101.05982.
@@ -37,10 +46,10 @@ import jax.numpy as jnp
 import optax
 
 from agentzoo import core, networks
-from agentzoo.algos import base
+from agentzoo.algos import base, off_policy, optimizers
 from agentzoo.config import FRACTION, POSITIVE, TRACED, Range, Schedule, value_at
-from agentzoo.replay import Batch, Prioritisation, Replay, make_phase, make_replay
-from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, Mean, Trajectory
+from agentzoo.replay import Batch, Prioritisation, Replay, make_replay
+from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, PyTree, Trajectory
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,7 @@ class SACConfig:
     """Fraction by which an update moves the target critics to the online ones; 1 copies them."""
     target_update_interval: Annotated[int, Range(1), TRACED] = 1
     """Gradient steps between two updates of the target critics."""
-    policy_delay: Annotated[int, Range(1)] = 1
+    policy_delay: Annotated[int, Range(1), TRACED] = 1
     """Gradient steps of the critics per update of the policy and the entropy coefficient."""
     ent_coef: float | str = "auto"
     """Weight of the entropy: a number, "auto" to learn it, or "auto_0.1" to learn it from 0.1
@@ -109,67 +118,97 @@ class SACConfig:
 
 
 class SACParams(NamedTuple):
-    """What acting and valuing actions need."""
+    """All that acting and valuing actions needs."""
 
     policy: hk.Params
-    critic: hk.Params  # with a leading axis E of critics
-    statistics: Any  # of observations, or () if they are not normalised
+    critic: hk.Params  # leaves [E, ...] for E critics
+    obs_statistics: networks.Statistics  # () if observations are not normalised
 
 
 class SACState(NamedTuple):
-    """All that SAC carries from one cycle to the next."""
+    """All that SAC carries from one training cycle to the next."""
 
     params: SACParams
     target_critic: hk.Params
     log_ent_coef: Array
-    opt_state: dict[str, optax.OptState]
+    opt_state: dict[str, optax.OptState]  # of "policy", "critic" and "ent_coef"
     replay: Replay
     key: Array
     n_updates: Array
 
 
+class Descent(NamedTuple):
+    """What a gradient step leads to."""
+
+    params: PyTree
+    opt_state: optax.OptState
+    loss: Array
+    auxiliary: Any  # what else the loss function returned
+
+
 def parse_ent_coef(ent_coef: float | str | Array) -> tuple[bool, Any]:
-    """Whether the coefficient is learned, and its first value."""
-    if isinstance(
-        ent_coef, jax.Array
-    ):  # those of agents that learn together, each of which has been checked
+    """Return whether the entropy coefficient is learned, and its initial value.
+
+    Raises:
+      ConfigurationError: if it is neither a number of at least 0, nor "auto", nor "auto_0.1" or
+        the like.
+    """
+    if isinstance(ent_coef, jax.Array):  # a number that was checked before it was traced
         return False, ent_coef
     learned = isinstance(ent_coef, str) and ent_coef.startswith("auto")
+    number: Any = ent_coef
+    if isinstance(ent_coef, str):
+        number = ent_coef.removeprefix("auto").removeprefix("_") or 1.0
     try:
-        first = float(
-            ent_coef.removeprefix("auto").removeprefix("_") or 1.0
-            if isinstance(ent_coef, str)
-            else ent_coef
-        )
+        first = float(number)
     except ValueError:
         first = -1.0
     if not 0.0 <= first < math.inf or (learned and first == 0.0):
         raise ConfigurationError(
-            f'ent_coef={ent_coef!r} is no coefficient; expected a number of at least 0, "auto", or "auto_0.1".'
+            f"ent_coef={ent_coef!r} is no entropy coefficient. "
+            'Use a number of at least 0, "auto", or "auto_0.1".'
         )
     return learned, first
 
 
+def parse_target_entropy(target_entropy: float | str | Array, space: Any) -> Any:
+    """Return the entropy that the learned coefficient aims for; "auto" depends on the actions.
+
+    Raises:
+      ConfigurationError: if it is neither a number nor "auto".
+    """
+    if not isinstance(target_entropy, str):
+        return target_entropy
+    if target_entropy != "auto":
+        raise ConfigurationError(
+            f'target_entropy={target_entropy!r} is no entropy. Use a number of nats, or "auto".'
+        )
+    return 0.5 * math.log(space.n) if hasattr(space, "n") else -float(math.prod(space.shape))
+
+
 def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | None = None) -> Agent:
-    """Builds the pure functions of SAC; `network` may replace the layers that encode observations, of policy and critics alike."""
+    """Build the pure functions of SAC.
+
+    Args:
+      config: the hyperparameters. Those that are numbers may be traced by JAX.
+      spec: the environments.
+      network: a user's layers that encode observations, for the policy and for the critics.
+
+    Raises:
+      ConfigurationError: if hyperparameters do not fit together, or do not fit the environments.
+    """
     space: Any = spec.action_space
     discrete = hasattr(space, "n")
     bounds: Any = None if discrete else networks.action_bounds(space)
     masks = networks.action_masks(spec)
     learns_ent_coef, first_ent_coef = parse_ent_coef(config.ent_coef)
-    target_entropy = config.target_entropy
-    if target_entropy == "auto":
-        target_entropy = 0.5 * math.log(space.n) if discrete else -float(bounds.size)
+    target_entropy = parse_target_entropy(config.target_entropy, space)
     if discrete and config.noise_steps > 1:
         raise ConfigurationError(
-            f"noise_steps={config.noise_steps} is for Box actions; leave it 1 for Discrete ones."
+            f"noise_steps={config.noise_steps} is for Box actions. "
+            "Leave it at 1 for Discrete actions."
         )
-    networks.check(config.activation, config.cnn)
     view = networks.make_view(masks.space, config.images, config.scale_obs)
-    if isinstance(target_entropy, str):
-        raise ConfigurationError(
-            f'target_entropy={target_entropy!r} is no entropy; expected a number of nats, or "auto".'
-        )
 
     @hk.without_apply_rng
     @hk.transform
@@ -190,27 +229,23 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
         )
         return hk.Linear(int(space.n) if discrete else 1)(features)
 
-    by_error = Prioritisation(
+    optimizer = optimizers.adam()
+    prioritisation = Prioritisation(
         config.prioritized_replay_alpha,
         config.prioritized_replay_beta0,
         config.prioritized_replay_eps,
     )
-    prioritisation = by_error if config.prioritized_replay else None
     replay_buffer = make_replay(
-        spec, config.buffer_size, config.train_freq, config.gamma, config.n_steps, prioritisation
+        spec,
+        config.buffer_size,
+        config.train_freq,
+        config.gamma,
+        config.n_steps,
+        prioritisation if config.prioritized_replay else None,
     )
-    phase = make_phase(
-        replay_buffer,
-        config.learning_starts,
-        config.gradient_steps,
-        config.train_freq * spec.num_envs,
-    )
-
-    def optimizer(clock: Clock) -> optax.GradientTransformation:
-        return optax.adam(value_at(config.learning_rate, clock.remaining))
 
     def policy(params: hk.Params, seen: networks.Seen) -> Any:
-        """A distribution over the indices of legal actions, or over `[N, D]` in [-1, 1]."""
+        """Return a distribution over indices of legal actions, or over `[N, D]` in [-1, 1]."""
         outputs = policy_network.apply(params, seen.obs)
         if discrete:
             return core.Categorical(outputs, seen.legal)
@@ -218,57 +253,66 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
         return core.TanhGaussian(mean, jnp.exp(jnp.clip(log_std, -20.0, 2.0)))
 
     def q_values(params: hk.Params, seen: networks.Seen, a: Array | None = None) -> Array:
-        """Of all critics: `[N, E, A]`, or those of actions a `[N, E]`."""
+        """Return the values of all critics: `[N, E, A]`, or `[N, E]` for actions `[N, D]`."""
         q = jax.vmap(critic_network.apply, in_axes=(0, None, None), out_axes=1)(params, seen.obs, a)
         return q if discrete else q[..., 0]
 
     def observed(params: SACParams, obs) -> networks.Seen:
+        """Return observations as the networks see them, and which actions are legal."""
         seen = masks.split(obs)
-        return seen._replace(obs=networks.normalize(view, params.statistics, seen.obs))
+        return seen._replace(obs=networks.normalize(view, params.obs_statistics, seen.obs))
 
     def init(key: Array) -> SACState:
         policy_key, critic_key, key = jax.random.split(key, 3)
-        obs, a = (
-            networks.example(masks.space),
-            None if discrete else jnp.zeros((1, bounds.size), jnp.float32),
+        obs = networks.example(masks.space)
+        a = None if discrete else jnp.zeros((1, bounds.size), jnp.float32)
+        critic_keys = jax.random.split(critic_key, config.n_critics)
+        params = SACParams(
+            policy=policy_network.init(policy_key, obs),
+            critic=jax.vmap(lambda key: critic_network.init(key, obs, a))(critic_keys),
+            obs_statistics=(
+                networks.init_statistics(masks.space, view) if config.normalize_obs else ()
+            ),
         )
-        critic = jax.vmap(lambda key: critic_network.init(key, obs, a))(
-            jax.random.split(critic_key, config.n_critics)
-        )
-        statistics = networks.init_statistics(masks.space, view) if config.normalize_obs else ()
-        params = SACParams(policy_network.init(policy_key, obs), critic, statistics)
         log_ent_coef = jnp.log(jnp.float32(first_ent_coef))
-        learned = {"policy": params.policy, "critic": params.critic, "ent_coef": log_ent_coef}
-        adam = optimizer(Clock(jnp.zeros(()), jnp.zeros(()), jnp.ones(())))
-        opt_state = {name: adam.init(tree) for name, tree in learned.items()}
-        target_critic = jax.tree.map(jnp.copy, critic)
         return SACState(
-            params, target_critic, log_ent_coef, opt_state, replay_buffer.init(), key, jnp.int32(0)
+            params=params,
+            target_critic=jax.tree.map(jnp.copy, params.critic),
+            log_ent_coef=log_ent_coef,
+            opt_state={
+                "policy": optimizer.init(params.policy),
+                "critic": optimizer.init(params.critic),
+                "ent_coef": optimizer.init(log_ent_coef),
+            },
+            replay=replay_buffer.init(),
+            key=key,
+            n_updates=jnp.int32(0),
         )
 
     def explore(pi: Any, noise: Any, key: Array) -> tuple[Array, Any]:
-        """An action, and its noise if that lasts."""
+        """Draw actions; the noise is kept if it lasts for several steps."""
         if config.noise_steps == 1:
             return pi.sample(seed=key), noise
         damping = 1.0 / config.noise_steps
-        fresh = math.sqrt(
-            1.0 - (1.0 - damping) ** 2
-        )  # so that the variance of the noise is 1, but less at first
+        # With this much fresh noise, the variance of the sum tends to 1. It is smaller at first.
+        fresh = math.sqrt(1.0 - (1.0 - damping) ** 2)
         noise = core.ou_step(key, jnp.zeros_like(noise), noise, damping, fresh).noise
         return pi.squash(pi.pre_tanh_mean + pi.pre_tanh_std * noise), noise
+
+    def random_action(like: Array, legal: Array | None, key: Array) -> Array:
+        if legal is not None:
+            u = jax.random.uniform(key, like.shape, jnp.float32)
+            return networks.uniform_action(u, int(space.n), legal)
+        if discrete:
+            return jax.random.randint(key, like.shape, 0, int(space.n))
+        return jax.random.uniform(key, like.shape, like.dtype, -1.0, 1.0)
 
     def act(params, memory, obs, key, clock):
         policy_key, uniform_key = jax.random.split(key)
         seen = observed(params, obs)
         a, memory = explore(policy(params.policy, seen), memory, policy_key)
-        if seen.legal is not None:
-            u = jax.random.uniform(uniform_key, a.shape, jnp.float32)
-            anything = networks.uniform_action(u, int(space.n), seen.legal)
-        elif discrete:
-            anything = jax.random.randint(uniform_key, a.shape, 0, int(space.n))
-        else:
-            anything = jax.random.uniform(uniform_key, a.shape, a.dtype, -1.0, 1.0)
-        a = jnp.where(clock.step < config.learning_starts, anything, a)
+        warm_up = clock.step < config.learning_starts
+        a = jnp.where(warm_up, random_action(a, seen.legal, uniform_key), a)
         return a if discrete else bounds.scale(a), memory, ()
 
     def predict(params, memory, obs, key, deterministic):
@@ -279,151 +323,172 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
     def critic_loss_fn(
         critic: hk.Params, state: SACState, batch: Batch, key: Array
     ) -> tuple[Array, Array]:
-        pi_t, ent_coef = policy(state.params.policy, batch.obs_t), jnp.exp(state.log_ent_coef)
+        pi_t = policy(state.params.policy, batch.obs_t)
+        ent_coef = jnp.exp(state.log_ent_coef)
         if discrete:
-            q_tm1, q_t = q_values(critic, batch.obs_tm1), q_values(state.target_critic, batch.obs_t)
+            q_tm1 = q_values(critic, batch.obs_tm1)
+            q_t = q_values(state.target_critic, batch.obs_t)
             td_error = core.sac_discrete_error(
                 q_tm1, batch.a_tm1, batch.r_t, batch.discount_t, q_t, pi_t.logits, ent_coef
             )
         else:
             a_t, log_prob_t = pi_t.sample_and_log_prob(seed=key)
-            q_tm1, q_t = (
-                q_values(critic, batch.obs_tm1, batch.a_tm1),
-                q_values(state.target_critic, batch.obs_t, a_t),
-            )
+            q_tm1 = q_values(critic, batch.obs_tm1, batch.a_tm1)
+            q_t = q_values(state.target_critic, batch.obs_t, a_t)
             td_error = core.sac_error(q_tm1, batch.r_t, batch.discount_t, q_t, log_prob_t, ent_coef)
-        return jnp.mean(batch.weight * core.l2_loss(td_error).sum(axis=-1)), jnp.abs(td_error).mean(
-            axis=-1
-        )
+        # td_error is [B, E]: losses are summed over the critics, and priorities averaged.
+        loss = jnp.mean(batch.weight * core.l2_loss(td_error).sum(axis=-1))
+        return loss, jnp.abs(td_error).mean(axis=-1)
 
     def actor_loss_fn(
-        policy_params: hk.Params, state: SACState, obs, key: Array
+        policy_params: hk.Params, state: SACState, obs: networks.Seen, key: Array
     ) -> tuple[Array, Array]:
-        pi, ent_coef = policy(policy_params, obs), jnp.exp(state.log_ent_coef)
+        pi = policy(policy_params, obs)
+        ent_coef = jnp.exp(state.log_ent_coef)
         if discrete:
-            return core.sac_discrete_policy_loss(
-                pi.logits, q_values(state.params.critic, obs), ent_coef
-            ), pi.logits
+            q = q_values(state.params.critic, obs)
+            return core.sac_discrete_policy_loss(pi.logits, q, ent_coef), pi.logits
         a, log_prob = pi.sample_and_log_prob(seed=key)
-        return core.sac_policy_loss(
-            q_values(state.params.critic, obs, a), log_prob, ent_coef
-        ), log_prob
+        q = q_values(state.params.critic, obs, a)
+        return core.sac_policy_loss(q, log_prob, ent_coef), log_prob
 
     def ent_coef_loss_fn(log_ent_coef: Array, outcome: Array) -> tuple[Array, tuple]:
+        """Return the loss for logits `[B, A]` of Discrete actions, or log-probabilities `[B]`."""
         loss = core.sac_discrete_temperature_loss if discrete else core.sac_temperature_loss
-        target, ent_coef = (
-            target_entropy,
-            log_ent_coef if config.log_ent_coef_loss else jnp.exp(log_ent_coef),
-        )
-        if masks.masked and config.target_entropy == "auto":
-            target = 0.5 * jnp.log(
-                jnp.sum(outcome > -jnp.inf, axis=-1, dtype=jnp.float32)
-            )  # the outcome is logits
-        return loss(outcome, ent_coef, target), ()
+        target = target_entropy
+        if masks.masked and isinstance(config.target_entropy, str):
+            num_legal = jnp.sum(outcome > -jnp.inf, axis=-1, dtype=jnp.float32)
+            target = 0.5 * jnp.log(num_legal)
+        coefficient = log_ent_coef if config.log_ent_coef_loss else jnp.exp(log_ent_coef)
+        return loss(outcome, coefficient, target), ()
 
     def descend(
-        name: str, loss_fn, params, opt_state: dict, clock: Clock, *arguments
-    ) -> tuple[Any, dict, Array, Any]:
-        """A gradient step of the parameters of that name; also returns the loss, and what else its function has computed."""
+        loss_fn, params: PyTree, opt_state: optax.OptState, clock: Clock, *arguments
+    ) -> Descent:
+        """Take a gradient step on `loss_fn(params, *arguments)`."""
         (loss, auxiliary), grads = jax.value_and_grad(loss_fn, has_aux=True)(params, *arguments)
-        updates, own = optimizer(clock).update(grads, opt_state[name], params)
-        return optax.apply_updates(params, updates), {**opt_state, name: own}, loss, auxiliary
+        learning_rate = value_at(config.learning_rate, clock.remaining)
+        updates, opt_state = optimizer.update(grads, opt_state, params, learning_rate=learning_rate)
+        return Descent(optax.apply_updates(params, updates), opt_state, loss, auxiliary)
 
-    def improve(state: SACState, obs, key: Array, clock: Clock) -> tuple[SACState, Array]:
-        """A gradient step of the policy, and one of the entropy coefficient."""
-        policy_params, opt_state, actor_loss, outcome = descend(
-            "policy", actor_loss_fn, state.params.policy, state.opt_state, clock, state, obs, key
+    def improve(
+        state: SACState, obs: networks.Seen, key: Array, clock: Clock
+    ) -> tuple[SACState, dict[str, Array]]:
+        """Take a gradient step of the policy, and one of the entropy coefficient."""
+        opt_state = state.opt_state
+        actor = descend(
+            actor_loss_fn, state.params.policy, opt_state["policy"], clock, state, obs, key
         )
-        log_ent_coef, ent_coef_loss = state.log_ent_coef, jnp.float32(0)
-        if learns_ent_coef:
-            log_ent_coef, opt_state, ent_coef_loss, _ = descend(
-                "ent_coef", ent_coef_loss_fn, log_ent_coef, opt_state, clock, outcome
-            )
+        metrics = {"train/actor_loss": actor.loss}
         state = state._replace(
-            params=state.params._replace(policy=policy_params),
-            log_ent_coef=log_ent_coef,
-            opt_state=opt_state,
+            params=state.params._replace(policy=actor.params),
+            opt_state={**opt_state, "policy": actor.opt_state},
         )
-        return state, jnp.stack([actor_loss, ent_coef_loss])
+        if learns_ent_coef:
+            ent_coef = descend(
+                ent_coef_loss_fn,
+                state.log_ent_coef,
+                opt_state["ent_coef"],
+                clock,
+                actor.auxiliary,
+            )
+            metrics["train/ent_coef_loss"] = ent_coef.loss
+            state = state._replace(
+                log_ent_coef=ent_coef.params,
+                opt_state={**state.opt_state, "ent_coef": ent_coef.opt_state},
+            )
+        return state, metrics
 
-    def update(state: SACState, key: Array, clock: Clock) -> tuple[SACState, Array]:
+    def update(state: SACState, key: Array, clock: Clock) -> tuple[SACState, dict[str, Array]]:
         sample_key, critic_key, actor_key = jax.random.split(key, 3)
-        replay, state = (
-            state.replay,
-            state._replace(replay=()),
-        )  # so that a conditional does not copy it
+        # The conditional below would copy the replay if it were part of the state.
+        replay = state.replay
+        state = state._replace(replay=())
         batch = replay_buffer.sample(replay, sample_key, config.batch_size, clock.remaining)
-        obs_tm1, obs_t = observed(state.params, batch.obs_tm1), observed(state.params, batch.obs_t)
         batch = batch._replace(
-            obs_tm1=obs_tm1,
-            obs_t=obs_t,
+            obs_tm1=observed(state.params, batch.obs_tm1),
+            obs_t=observed(state.params, batch.obs_t),
             a_tm1=batch.a_tm1 if discrete else bounds.unscale(batch.a_tm1),
         )
-
-        critic, opt_state, critic_loss, error = descend(
-            "critic",
+        critic = descend(
             critic_loss_fn,
             state.params.critic,
-            state.opt_state,
+            state.opt_state["critic"],
             clock,
             state,
             batch,
             critic_key,
         )
         state = state._replace(
-            params=state.params._replace(critic=critic),
-            opt_state=opt_state,
+            params=state.params._replace(critic=critic.params),
+            opt_state={**state.opt_state, "critic": critic.opt_state},
             n_updates=state.n_updates + 1,
         )
-        replay = replay_buffer.update(replay, batch.slot, error)
+        replay = replay_buffer.update(replay, batch.slot, critic.auxiliary)
 
-        def improved() -> tuple[SACState, Array]:
-            return improve(state, obs_tm1, actor_key, clock)
+        def improved() -> tuple[SACState, dict[str, Array]]:
+            return improve(state, batch.obs_tm1, actor_key, clock)
 
-        due = state.n_updates % config.policy_delay == 0
-        state, losses = jax.lax.cond(due, improved, lambda: (state, jnp.zeros(2, jnp.float32)))
-        due = state.n_updates % config.target_update_interval == 0
+        def unchanged() -> tuple[SACState, dict[str, Array]]:
+            _, metrics = jax.eval_shape(improved)
+            return state, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)
+
+        is_due = state.n_updates % config.policy_delay == 0
+        state, metrics = jax.lax.cond(is_due, improved, unchanged)
+        is_due = state.n_updates % config.target_update_interval == 0
         target_critic = optax.incremental_update(
-            critic, state.target_critic, jnp.where(due, config.tau, 0.0)
+            critic.params, state.target_critic, jnp.where(is_due, config.tau, 0.0)
         )
-        return state._replace(target_critic=target_critic, replay=replay), jnp.append(
-            losses, critic_loss
-        )
+        metrics["train/critic_loss"] = critic.loss
+        return state._replace(target_critic=target_critic, replay=replay), metrics
+
+    learning_phase = off_policy.make_learning_phase(
+        update, replay_buffer, config.learning_starts, config.gradient_steps
+    )
 
     def learn(
         state: SACState, trajectory: Trajectory, clock: Clock
     ) -> tuple[SACState, dict[str, Any]]:
-        statistics = state.params.statistics
-        obs_tm1 = masks.split(trajectory.obs_tm1).obs
-        statistics = networks.update_statistics(view, statistics, obs_tm1, trajectory.mask)
-        state = state._replace(params=state.params._replace(statistics=statistics))
-        before = state.n_updates
-        state, (actor_loss, ent_coef_loss, critic_loss), updates = phase(
-            update, state, trajectory, clock
+        obs_statistics = networks.update_statistics(
+            view,
+            state.params.obs_statistics,
+            masks.split(trajectory.obs_tm1).obs,
+            trajectory.mask,
         )
-        improvements = state.n_updates // config.policy_delay - before // config.policy_delay
-        metrics = {
-            "train/actor_loss": Mean(actor_loss, improvements),
-            "train/critic_loss": Mean(critic_loss, updates),
+        state = state._replace(params=state.params._replace(obs_statistics=obs_statistics))
+        before = state.n_updates
+        state, metrics = learning_phase(state, trajectory, clock)
+        # How many of these gradient steps have improved the policy: every `policy_delay`-th one.
+        delay = config.policy_delay
+        num_improvements = state.n_updates // delay - before // delay
+        for name in metrics.keys() & {"train/actor_loss", "train/ent_coef_loss"}:
+            metrics[name] = metrics[name]._replace(count=num_improvements)
+        return state, {
+            **metrics,
             "train/ent_coef": jnp.exp(state.log_ent_coef),
             "train/learning_rate": value_at(config.learning_rate, clock.remaining),
             "train/n_updates": state.n_updates,
         }
-        if learns_ent_coef:
-            metrics["train/ent_coef_loss"] = Mean(ent_coef_loss, improvements)
-        return state, metrics
 
-    def values(params: SACParams, obs, action=None):
-        seen, a = observed(params, obs), None if action is None else bounds.unscale(action)
+    def values(params: SACParams, obs, action=None) -> Array:
+        seen = observed(params, obs)
+        a = None if action is None else bounds.unscale(action)
         return networks.rule_out(q_values(params.critic, seen, a).min(axis=1), seen.legal)
 
     def initial_memory(num_envs: int) -> Any:
+        """Return the noise `[N, D]` at the beginning of an episode, if it lasts."""
         return jnp.zeros((num_envs, bounds.size), jnp.float32) if config.noise_steps > 1 else ()
 
-    queries, refill = {"values": values}, {"replay": replay_buffer.refill}
-    inputs = networks.describe(view)
     return Agent(
-        init, act, predict, learn, config.train_freq, initial_memory, queries, inputs, refill
+        init,
+        act,
+        predict,
+        learn,
+        unroll_length=config.train_freq,
+        initial_memory=initial_memory,
+        queries={"values": values},
+        inputs=networks.describe(view),
+        refill={"replay": replay_buffer.refill},
     )
 
 

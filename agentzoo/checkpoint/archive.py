@@ -121,10 +121,12 @@ def load(
         array.
     """
     header, arrays = _read(path)
+    saved_names = {earlier.current_name(name): name for name in arrays}
     found: dict[str, Any] = {}
-    for name, leaf in leaves.named_leaves(template).items():
+    for current_name, leaf in leaves.named_leaves(template).items():
+        name = saved_names.get(current_name, current_name)
         if name not in arrays and name.startswith(missing):
-            found[name] = leaf
+            found[current_name] = leaf
             continue
         if name not in arrays:
             raise ConfigurationError(
@@ -139,7 +141,7 @@ def load(
                 f"{expected.dtype}{list(expected.shape)}. It was saved by an agent with another "
                 f"network, other options, or another number of environments, so pass the same ones."
             )
-        found[name] = leaves.from_array(array, expected.tag)
+        found[current_name] = leaves.from_array(array, expected.tag)
     unknown = [name for name in arrays if not name.startswith(surplus)]
     if unknown:
         raise ConfigurationError(

@@ -1,9 +1,19 @@
-"""What the manifests of earlier versions mean."""
+"""What the manifests and the names of leaves of earlier versions mean."""
 
 from typing import Any
 
 from agentzoo.elements import has_channels_first
 from agentzoo.types import ConfigurationError
+
+RENAMED_LEAVES = {"['params'].statistics": "['params'].obs_statistics"}
+"""Parts of the names of leaves in earlier versions, and what they are called today."""
+
+
+def current_name(name: str) -> str:
+    """Return what a leaf of a saved file is called today."""
+    for before, today in RENAMED_LEAVES.items():
+        name = name.replace(before, today)
+    return name
 
 
 def upgrade(manifest: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from agentzoo.networks.action_masks import ActionMasks, Seen, action_masks, rule_out, uniform_action
 from agentzoo.networks.actions import ActionBounds, action_bounds
-from agentzoo.networks.encoders import Activation, Cnn, Network, check, encode, example, mlp, torso
+from agentzoo.networks.encoders import Activation, Cnn, Network, encode, example, mlp, torso
 from agentzoo.networks.heads import NoisyLinear, q_head
 from agentzoo.networks.normalization import (
     Statistics,
@@ -27,7 +27,6 @@ __all__ = [
     "View",
     "action_bounds",
     "action_masks",
-    "check",
     "describe",
     "encode",
     "example",

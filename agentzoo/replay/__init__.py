@@ -5,8 +5,7 @@ from agentzoo.replay.ring import (
     Prioritisation,
     Replay,
     ReplayBuffer,
-    make_phase,
     make_replay,
 )
 
-__all__ = ["Batch", "Prioritisation", "Replay", "ReplayBuffer", "make_phase", "make_replay"]
+__all__ = ["Batch", "Prioritisation", "Replay", "ReplayBuffer", "make_replay"]

@@ -20,7 +20,7 @@ from agentzoo.replay import sum_tree
 from agentzoo.replay.frames import are_small, make_frame_rings
 from agentzoo.replay.memory import check_memory
 from agentzoo.sharding import shard_batch
-from agentzoo.types import Array, Clock, ConfigurationError, EnvSpec, PyTree, Trajectory
+from agentzoo.types import Array, ConfigurationError, EnvSpec, PyTree, Trajectory
 
 
 class Replay(NamedTuple):
@@ -309,63 +309,6 @@ def make_replay(
 
     check_memory(jax.eval_shape(init), capacity)
     return ReplayBuffer(init, add, sample, sample_sequences, update, refill)
-
-
-def make_phase(
-    replay_buffer: ReplayBuffer,
-    learning_starts: int,
-    gradient_steps: int,
-    steps: int,
-    least: int = 1,
-) -> Callable[..., tuple[Any, PyTree, Array]]:
-    """Builds a phase of learning from replay: what an off-policy agent does with each trajectory, whatever its gradient step is.
-
-    Args:
-      replay_buffer: where the state's `replay` is kept.
-      learning_starts: environment steps before the first gradient step.
-      gradient_steps: how many a phase takes; -1 for one per environment step.
-      steps: environment steps of a trajectory, T * N.
-      least: steps that an environment must have in the replay before the first gradient step.
-
-    Returns:
-      `(update, state, trajectory, clock) -> (state, totals, updates)`, which stores the trajectory
-      and then calls the gradient step
-      `update: (state, key, clock) -> (state, metrics)` so many times, each with a key of its own.
-        `totals` are the sums of its metrics,
-      and `updates` is how many were made: 0 before learning starts. The state is a NamedTuple with
-      fields `replay` and `key`.
-
-    Raises:
-      ConfigurationError: if there would be no gradient step.
-    """
-    most = steps if gradient_steps == -1 else gradient_steps
-    if most == 0:
-        raise ConfigurationError(
-            "gradient_steps=0 would never learn; use 1 or more, or -1 for one per environment step."
-        )
-
-    def phase(
-        update: Callable[..., tuple[Any, PyTree]], state: Any, trajectory: Trajectory, clock: Clock
-    ) -> tuple[Any, PyTree, Array]:
-        keys = jax.random.split(state.key, 1 + most)
-        state = state._replace(replay=replay_buffer.add(state.replay, trajectory), key=keys[0])
-        ready = (clock.step > learning_starts) & (jnp.max(state.replay.size) >= least)
-        updates = jnp.where(ready, most, 0)
-        update = jax.jit(update, inline=True)  # traced once, though called in two places
-
-        def train(i: Array, carry: tuple[Any, PyTree]) -> tuple[Any, PyTree]:
-            state, metrics = update(carry[0], keys[1 + i], clock)
-            return state, jax.tree.map(jnp.add, carry[1], metrics)
-
-        nothing = jax.tree.map(
-            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(update, state, keys[0], clock)[1]
-        )
-        state, totals = jax.lax.fori_loop(
-            0, updates, train, (state, nothing)
-        )  # which copies less than cond and scan
-        return state, totals, updates
-
-    return phase
 
 
 def read_once(x: Array, slots: Array) -> Array:
