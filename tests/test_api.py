@@ -125,7 +125,7 @@ def test_predict_batched_or_not_and_sb3s_way():
 
 
 def test_predict_names_what_does_not_fit():
-    with pytest.raises(ConfigurationError, match=r"shape \(3,\); expected \(4,\)"):
+    with pytest.raises(ConfigurationError, match=r"shape \(3,\). Expected \(4,\)"):
         cart_pole().predict(np.zeros(3))
 
 

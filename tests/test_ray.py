@@ -87,7 +87,7 @@ def test_wrong_data_ends_training_with_its_sentence():
     agent = IMPALA(lambda: Scripted(reward=np.nan), runner="ray", **FAST)
     with pytest.raises(
         InvalidStep,
-        match=r"^Environment [01] at step \d+: the reward is nan; expected a finite number",
+        match=r"^Environment [01] at step \d+: the reward is nan. Expected a finite number",
     ):
         agent.learn(1_000, progress_bar=False)
 
