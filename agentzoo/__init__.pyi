@@ -1,5 +1,6 @@
 """The public face of agentzoo for type checkers and editors. `make stubs` writes this file."""
 
+# fmt: off
 # ruff: noqa
 import os
 from collections.abc import Callable, Sequence

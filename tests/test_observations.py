@@ -468,7 +468,7 @@ def test_files_of_earlier_versions_keep_what_they_took_for_images(tmp_path, monk
         path = save_as_before(make(DQN, box(0, 1, *shape), images=True, scale_obs=False))
         with pytest.raises(
             ConfigurationError,
-            match=rf"the {axis} axis of images of shape \[{shape[0]}.*train it anew",
+            match=rf"the {axis} axis of images of shape \[{shape[0]}.*Train the agent again",
         ):
             agentzoo.load(path)
 
