@@ -1,19 +1,24 @@
-"""How fast is one compiled program? The on-device runner beside the in-process one, and many seeds beside one after the other.
+"""Measure the speed of the on-device runner and of several seeds in one program.
 
-    python benchmarks/device.py                          DQN and PPO on our CartPole, by both runners in turn
-    python benchmarks/device.py --tasks sac mpo          others
-    python benchmarks/device.py --tasks dqn --seeds 8    eight seeds in one program, and one after the other on the device
+Compare the "device" and "host" runners on DQN and PPO in our CartPole, or on other tasks:
 
-Beside rejax, and for PPO a loop as PureJaxRL has them, at the same settings, in an environment of
-their own:
+    python benchmarks/device.py
+    python benchmarks/device.py --tasks sac mpo
+
+Compare eight seeds in one program with the same seeds one after the other on the device:
+
+    python benchmarks/device.py --tasks dqn --seeds 8
+
+Compare with rejax, and for PPO with a loop in the style of PureJaxRL, at the same settings. These
+libraries are installed in a virtual environment of their own:
 
     python -m venv peers && peers/bin/pip install rejax==0.1.3 gymnax==0.0.9
     python benchmarks/device.py --tasks dqn ppo ppo-many --peers peers/bin/python
 
-Every figure is whole `learn`, with compilation, in a process of its own; what is printed in
-brackets is a second run in the same process, without it. The score is the mean of 100 episodes
-after one run, greedy for DQN and sampled for PPO. Let nothing else run meanwhile, or trust the
-ratios only.
+Every figure is the time of a whole call of `learn` with compilation, in a process of its own. The
+figures in brackets are those of a second run in the same process, which compiles nothing. The score
+is the mean return of 100 episodes after one run, with greedy actions for DQN and sampled actions
+for PPO. If other programs run at the same time, only the ratios are meaningful.
 """
 
 import argparse
@@ -26,17 +31,40 @@ from pathlib import Path
 
 # As tuned in rl-baselines3-zoo, and as in speed.py.
 TUNED = {
-    "learning_rate": 2.3e-3, "batch_size": 64, "buffer_size": 100_000, "learning_starts": 1_000, "target_update_interval": 10,
-    "train_freq": 256, "gradient_steps": 128, "exploration_fraction": 0.16, "exploration_final_eps": 0.04, "n_steps": 1,
+    "learning_rate": 2.3e-3,
+    "batch_size": 64,
+    "buffer_size": 100_000,
+    "learning_starts": 1_000,
+    "target_update_interval": 10,
+    "train_freq": 256,
+    "gradient_steps": 128,
+    "exploration_fraction": 0.16,
+    "exploration_final_eps": 0.04,
+    "n_steps": 1,
     "net_arch": (256, 256),
-}  # fmt: skip
+}
 FREQUENT = {
-    "learning_rate": 1e-4, "batch_size": 32, "buffer_size": 1_000_000, "learning_starts": 100, "target_update_interval": 10_000,
-    "train_freq": 4, "gradient_steps": 1, "exploration_final_eps": 0.05, "net_arch": (64, 64), "double_q": False, "n_steps": 1,
-}  # fmt: skip
+    "learning_rate": 1e-4,
+    "batch_size": 32,
+    "buffer_size": 1_000_000,
+    "learning_starts": 100,
+    "target_update_interval": 10_000,
+    "train_freq": 4,
+    "gradient_steps": 1,
+    "exploration_final_eps": 0.05,
+    "net_arch": (64, 64),
+    "double_q": False,
+    "n_steps": 1,
+}
 PPO_TUNED = {
-    "n_envs": 8, "learning_rate": 1e-3, "n_steps": 32, "batch_size": 256, "n_epochs": 20, "gamma": 0.98, "gae_lambda": 0.8,
-}  # fmt: skip
+    "n_envs": 8,
+    "learning_rate": 1e-3,
+    "n_steps": 32,
+    "batch_size": 256,
+    "n_epochs": 20,
+    "gamma": 0.98,
+    "gae_lambda": 0.8,
+}
 # name: (algorithm, environment, steps, hyperparameters)
 TASKS = {
     "dqn": ("DQN", "agentzoo/CartPole-v0", 50_000, TUNED),
@@ -56,7 +84,14 @@ TASKS = {
 
 
 def learn(task: str, way: str, seeds: int, steps: int) -> list[float]:
-    """Seconds of two runs: by a runner, or of several seeds "together" or "in turn"; and the score of the last agent after the first."""
+    """Return the seconds of two runs, and the score of the last agent after the first run.
+
+    Args:
+      task: a key of `TASKS`.
+      way: a runner, or "together" or "in turn" for several seeds.
+      seeds: the number of seeds.
+      steps: the number of environment steps.
+    """
     from agentzoo import evaluate_policy, learn_together
     from agentzoo.algos.loading import find
 
@@ -147,9 +182,11 @@ def main() -> None:
             for i in (0, 1, 2)
         )
         for way in ways:
-            ratios = f"{first[way] / first[ways[0]]:.2f} [{second[way] / second[ways[0]]:.2f}] times {ways[0]}"
+            base = ways[0]
+            ratios = f"{first[way] / first[base]:.2f} [{second[way] / second[base]:.2f}]"
             print(
-                f"{task:14} {way:9} {first[way]:7.1f} s [{second[way]:.1f} s], {ratios}, score {score[way]:.1f}",
+                f"{task:14} {way:9} {first[way]:7.1f} s [{second[way]:.1f} s], "
+                f"{ratios} times {base}, score {score[way]:.1f}",
                 flush=True,
             )
 

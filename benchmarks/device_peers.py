@@ -1,10 +1,12 @@
-"""What device.py measures beside ours, in an environment that has rejax 0.1.3 and gymnax 0.0.9: see there.
+"""Measure the libraries that device.py compares agentzoo with.
+
+The script runs in a virtual environment with rejax 0.1.3 and gymnax 0.0.9, see device.py:
 
     python benchmarks/device_peers.py '["rejax", "PPO", 100000, {"n_envs": 8, ...}]'
 
-"purejax" is a loop of the shape that PureJaxRL has made known: environment, network and optimiser
-in one scan, and nothing else. Prints the seconds of two runs, the first with compilation, and the
-mean return of 100 episodes of the trained policy.
+"purejax" is a loop in the style of PureJaxRL: environment, network and optimiser in one scan, and
+nothing else. The script prints the seconds of two runs, the first of which includes compilation,
+and the mean return of 100 episodes of the trained policy.
 """
 
 import json
@@ -25,26 +27,44 @@ ENV, ENV_PARAMS = gymnax.make("CartPole-v1")
 
 
 def rejax_run(algorithm: str, steps: int, settings: dict):
-    """A function of a key that trains, and one that evaluates what it returns."""
+    """Return a function `(key) -> result` that trains, and one that evaluates this result."""
     common = {
-        "env": "CartPole-v1", "total_timesteps": steps, "eval_freq": steps, "skip_initial_evaluation": True, "gamma": settings["gamma"],
+        "env": "CartPole-v1",
+        "total_timesteps": steps,
+        "eval_freq": steps,
+        "skip_initial_evaluation": True,
+        "gamma": settings["gamma"],
         "learning_rate": settings["learning_rate"],
-    }  # fmt: skip
+    }
     if algorithm == "PPO":
         agent = rejax.PPO.create(
-            **common, num_envs=settings["n_envs"], num_steps=settings["n_steps"], num_epochs=settings["n_epochs"],
-            num_minibatches=settings["n_envs"] * settings["n_steps"] // settings["batch_size"], gae_lambda=settings["gae_lambda"],
-            ent_coef=0.0, max_grad_norm=0.5, agent_kwargs={"hidden_layer_sizes": (64, 64), "activation": "tanh"},
-        )  # fmt: skip
+            **common,
+            num_envs=settings["n_envs"],
+            num_steps=settings["n_steps"],
+            num_epochs=settings["n_epochs"],
+            num_minibatches=settings["n_envs"] * settings["n_steps"] // settings["batch_size"],
+            gae_lambda=settings["gae_lambda"],
+            ent_coef=0.0,
+            max_grad_norm=0.5,
+            agent_kwargs={"hidden_layer_sizes": (64, 64), "activation": "tanh"},
+        )
     else:
         # It learns after each step of all environments: two of them and one update are
         # train_freq=256 and gradient_steps=128.
         num_envs = settings["train_freq"] // settings["gradient_steps"]
         agent = rejax.DQN.create(
-            **common, num_envs=num_envs, num_epochs=1, buffer_size=settings["buffer_size"], fill_buffer=settings["learning_starts"],
-            batch_size=settings["batch_size"], target_update_freq=settings["target_update_interval"], polyak=0.0,
-            exploration_fraction=settings["exploration_fraction"], eps_end=settings["exploration_final_eps"], max_grad_norm=10.0,
-        )  # fmt: skip
+            **common,
+            num_envs=num_envs,
+            num_epochs=1,
+            buffer_size=settings["buffer_size"],
+            fill_buffer=settings["learning_starts"],
+            batch_size=settings["batch_size"],
+            target_update_freq=settings["target_update_interval"],
+            polyak=0.0,
+            exploration_fraction=settings["exploration_fraction"],
+            eps_end=settings["exploration_final_eps"],
+            max_grad_norm=10.0,
+        )
         network = EpsilonGreedyPolicy(DiscreteQNetwork)(
             hidden_layer_sizes=settings["net_arch"], action_dim=2, activation=nn.relu
         )

@@ -1,12 +1,13 @@
-"""How fast does DQN train on Pong, and in how much memory? Beside Stable-Baselines3 and SBX, with the same hyperparameters.
+"""Measure the speed and memory of DQN on Pong, compared with Stable-Baselines3 and SBX.
 
     python -m venv peers && peers/bin/pip install sbx-rl ale-py opencv-python-headless
     python benchmarks/pong_speed.py --peers peers/bin/python
 
-Each library makes the game in its own way (ours and SB3's `make_atari_env` do the same
-preprocessing), plays `--warm-up` steps, in which it compiles, and then `--steps`, or what it plays
-of them in `--minutes`, which are timed. Every run is a process of its own. One environment,
-Nature's network, a gradient step on 32 transitions every 4 steps.
+All libraries use the same hyperparameters: one environment, the network of the Nature paper, and a
+gradient step on 32 transitions every 4 steps. Each library creates the game in its own way; our
+preprocessing and that of SB3's `make_atari_env` are the same. Each library plays `--warm-up` steps,
+in which it compiles. The benchmark then times `--steps` steps, or as many of them as the library
+plays in `--minutes`. Every run has a process of its own.
 """
 
 import argparse
@@ -19,13 +20,21 @@ import time
 
 ENV = "ALE/Pong-v5"
 HYPERPARAMETERS = {
-    "learning_rate": 1e-4, "batch_size": 32, "buffer_size": 100_000, "learning_starts": 1_000, "gamma": 0.99, "train_freq": 4,
-    "gradient_steps": 1, "target_update_interval": 1_000, "exploration_fraction": 0.1, "exploration_final_eps": 0.01,
-}  # fmt: skip
+    "learning_rate": 1e-4,
+    "batch_size": 32,
+    "buffer_size": 100_000,
+    "learning_starts": 1_000,
+    "gamma": 0.99,
+    "train_freq": 4,
+    "gradient_steps": 1,
+    "target_update_interval": 1_000,
+    "exploration_fraction": 0.1,
+    "exploration_final_eps": 0.01,
+}
 
 
 def learn(library: str, warm_up: int, steps: int, minutes: float) -> dict[str, float]:
-    """Environment steps per second after the warm-up, how many were timed, and the peak memory of the process in GB."""
+    """Return the steps per second, the number of timed steps and the peak memory in GB."""
     marks: list[tuple[int, float]] = []
 
     def note(num_timesteps: int) -> bool:
@@ -111,7 +120,8 @@ def main() -> None:
             min(result["steps"] for result in results),
         )
         print(
-            f"{library:5} {speed:6.1f} steps/s over {timed}, ours is {ours / speed:.2f} times as fast; peak memory {memory:.2f} GB"
+            f"{library:5} {speed:6.1f} steps/s over {timed}, ours is {ours / speed:.2f} times "
+            f"as fast; peak memory {memory:.2f} GB"
         )
 
 
