@@ -301,11 +301,11 @@ REFUSED = [
     ),
     (
         lambda: threaded("CartPole-v1", n_actors=3),
-        "n_envs=2 environments cannot be shared evenly between n_actors=3; use a multiple",
+        "n_envs=2 environments cannot be shared evenly between n_actors=3. Choose a multiple",
     ),
     (
         lambda: threaded(probes.CueReward(), n_envs=1),
-        "n_actors=2 needs environments for each actor; give an id or a factory",
+        "n_actors=2 needs environments for each actor. Pass an id or a factory",
     ),
     (lambda: threaded(functools.cache(probes.CueReward)), "returned the same environment twice"),
 ]

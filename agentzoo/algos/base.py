@@ -179,6 +179,21 @@ class Algorithm(Generic[Config]):
         return self.trainer.recipe.network
 
     @property
+    def runner(self) -> str:
+        """The name of the runner, as it was given."""
+        return self.trainer.placement.runner
+
+    @property
+    def n_actors(self) -> int:
+        """Number of actors that share the environments."""
+        return self.trainer.placement.n_actors
+
+    @property
+    def max_lag(self) -> int:
+        """How many trajectories each actor may be ahead of the learner."""
+        return self.trainer.placement.max_lag
+
+    @property
     def env_id(self) -> str | None:
         """The Gymnasium id of the environments; None if they have none."""
         return self.trainer.recipe.env_id

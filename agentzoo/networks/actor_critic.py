@@ -220,7 +220,8 @@ def _unroll(arch: Options, x: Array, first: Array, state: PyTree) -> tuple[Array
     assert arch.recurrent is not None
     with _initialised(arch, 1.0), _lasting(arch.recurrent, arch.recurrent_span):
         core = hk.ResetCore(CORES[arch.recurrent](arch.recurrent_size))
-        return hk.dynamic_unroll(core, (x, first), state, return_all_states=True)
+        y, states = hk.dynamic_unroll(core, (x, first), state, return_all_states=True)
+    return y, states  # type: ignore[return-value]
 
 
 def _policy(
