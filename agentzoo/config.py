@@ -40,6 +40,7 @@ __all__ = [
     "Linear",
     "Range",
     "Schedule",
+    "choice",
     "from_json",
     "hyperparameters",
     "integer",
@@ -66,6 +67,16 @@ def integer(name: str, value: Any, least: int = 0) -> int:
     number = _convert(int, value)
     _check(Hyperparameter(name, int, dataclasses.MISSING, range=Range(least)), number)
     return number
+
+
+def choice(name: str, value: Any, words: Any) -> Any:
+    """Return an argument that has to be one of the words of a `Literal`.
+
+    Raises:
+      ConfigurationError: if it is none of them.
+    """
+    _check(Hyperparameter(name, words, dataclasses.MISSING), value)
+    return value
 
 
 def make_config(cls: type[Config], values: Mapping[str, Any], others: Iterable[str] = ()) -> Config:

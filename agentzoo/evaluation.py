@@ -37,6 +37,12 @@ class Episodes(NamedTuple):
     lengths: list[int]
     infos: list[dict[str, Any]]
 
+    def append(self, reward: float, length: int, info: dict[str, Any]) -> None:
+        """Add an episode."""
+        self.rewards.append(reward)
+        self.lengths.append(length)
+        self.infos.append(info)
+
 
 def evaluate_policy(
     model: Predictor,
@@ -145,19 +151,14 @@ def run_episodes(
     state, episode_start = None, np.ones(num_envs, bool)
     while (finished < wanted).any():
         actions, state = model.predict(
-            obs,
-            state=state,
-            episode_start=episode_start,
-            deterministic=deterministic,
+            obs, state=state, episode_start=episode_start, deterministic=deterministic
         )
         step = envs.step(np.asarray(actions, envs.spec.action_space.dtype))
         rewards += step.reward * step.mask
         lengths += step.mask
         for n in np.flatnonzero(step.last).tolist():
             if finished[n] < wanted[n]:
-                episodes.rewards.append(float(rewards[n]))
-                episodes.lengths.append(int(lengths[n]))
-                episodes.infos.append(step.final_infos[n])
+                episodes.append(float(rewards[n]), int(lengths[n]), step.final_infos[n])
                 finished[n] += 1
             rewards[n], lengths[n] = 0.0, 0
         obs, episode_start = step.obs, step.first

@@ -56,7 +56,7 @@ def _section(title: str, cls: Any) -> list[str]:
 
 def _describe(about: Hyperparameter) -> str:
     """The entry of a hyperparameter in the list of arguments."""
-    text = f"{about.name}: {about.text} {values_of(about)}"
+    text = f"{about.name}: {about.text} {values_of(about)}".replace(":  ", ": ")
     return textwrap.fill(
         text, 96, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False
     )

@@ -40,7 +40,9 @@ class InvalidStep(ConfigurationError):
 
     def __init__(self, problem: str, env: int | None = None, step: int | None = None):
         super().__init__(problem, env, step)  # all arguments, so that the error can be pickled
-        self.problem, self.env, self.step = problem, env, step
+        self.problem = problem
+        self.env = env
+        self.step = step
 
     def __str__(self) -> str:
         where = "The environment" if self.env is None else f"Environment {self.env}"

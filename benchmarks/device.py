@@ -1,19 +1,19 @@
-"""How fast is one compiled program? The on-device runner beside the in-process one, and many seeds beside one after the other.
+"""Compare the speed of the device runner and the host runner, or of many seeds at once and in turn.
 
-    python benchmarks/device.py                          DQN and PPO on our CartPole, by both runners in turn
-    python benchmarks/device.py --tasks sac mpo          others
-    python benchmarks/device.py --tasks dqn --seeds 8    eight seeds in one program, and one after the other on the device
+    python benchmarks/device.py                          DQN and PPO on our CartPole, both runners
+    python benchmarks/device.py --tasks sac mpo          other tasks
+    python benchmarks/device.py --tasks dqn --seeds 8    eight seeds in one program and in turn
 
-Beside rejax, and for PPO a loop as PureJaxRL has them, at the same settings, in an environment of
-their own:
+The script can also compare with rejax, and for PPO with a loop like PureJaxRL's, at the same
+settings. They need a virtual environment of their own:
 
     python -m venv peers && peers/bin/pip install rejax==0.1.3 gymnax==0.0.9
     python benchmarks/device.py --tasks dqn ppo ppo-many --peers peers/bin/python
 
-Every figure is whole `learn`, with compilation, in a process of its own; what is printed in
-brackets is a second run in the same process, without it. The score is the mean of 100 episodes
-after one run, greedy for DQN and sampled for PPO. Let nothing else run meanwhile, or trust the
-ratios only.
+Each measurement runs in its own process. It is the time of a whole `learn`, with compilation. The
+number in brackets is a second run in the same process, without compilation. The score is the mean
+return of 100 episodes after the first run, with greedy actions, or sampled actions for PPO. Run
+nothing else at the same time. If other programs run, only the ratios are meaningful.
 """
 
 import argparse
@@ -24,19 +24,42 @@ import sys
 import time
 from pathlib import Path
 
-# As tuned in rl-baselines3-zoo, and as in speed.py.
+# The settings of rl-baselines3-zoo, as in speed.py.
 TUNED = {
-    "learning_rate": 2.3e-3, "batch_size": 64, "buffer_size": 100_000, "learning_starts": 1_000, "target_update_interval": 10,
-    "train_freq": 256, "gradient_steps": 128, "exploration_fraction": 0.16, "exploration_final_eps": 0.04, "n_steps": 1,
+    "learning_rate": 2.3e-3,
+    "batch_size": 64,
+    "buffer_size": 100_000,
+    "learning_starts": 1_000,
+    "target_update_interval": 10,
+    "train_freq": 256,
+    "gradient_steps": 128,
+    "exploration_fraction": 0.16,
+    "exploration_final_eps": 0.04,
+    "n_steps": 1,
     "net_arch": (256, 256),
-}  # fmt: skip
+}
 FREQUENT = {
-    "learning_rate": 1e-4, "batch_size": 32, "buffer_size": 1_000_000, "learning_starts": 100, "target_update_interval": 10_000,
-    "train_freq": 4, "gradient_steps": 1, "exploration_final_eps": 0.05, "net_arch": (64, 64), "double_q": False, "n_steps": 1,
-}  # fmt: skip
+    "learning_rate": 1e-4,
+    "batch_size": 32,
+    "buffer_size": 1_000_000,
+    "learning_starts": 100,
+    "target_update_interval": 10_000,
+    "train_freq": 4,
+    "gradient_steps": 1,
+    "exploration_final_eps": 0.05,
+    "net_arch": (64, 64),
+    "double_q": False,
+    "n_steps": 1,
+}
 PPO_TUNED = {
-    "n_envs": 8, "learning_rate": 1e-3, "n_steps": 32, "batch_size": 256, "n_epochs": 20, "gamma": 0.98, "gae_lambda": 0.8,
-}  # fmt: skip
+    "n_envs": 8,
+    "learning_rate": 1e-3,
+    "n_steps": 32,
+    "batch_size": 256,
+    "n_epochs": 20,
+    "gamma": 0.98,
+    "gae_lambda": 0.8,
+}
 # name: (algorithm, environment, steps, hyperparameters)
 TASKS = {
     "dqn": ("DQN", "agentzoo/CartPole-v0", 50_000, TUNED),
@@ -56,7 +79,14 @@ TASKS = {
 
 
 def learn(task: str, way: str, seeds: int, steps: int) -> list[float]:
-    """Seconds of two runs: by a runner, or of several seeds "together" or "in turn"; and the score of the last agent after the first."""
+    """Train twice, and return the seconds of both runs and the score after the first run.
+
+    Args:
+      task: key of `TASKS`.
+      way: "host" or "device", or with several seeds "together" or "in turn".
+      seeds: number of agents.
+      steps: environment steps of each agent; 0 for the task's own number.
+    """
     from agentzoo import evaluate_policy, learn_together
     from agentzoo.algos.loading import find
 
@@ -79,36 +109,24 @@ def learn(task: str, way: str, seeds: int, steps: int) -> list[float]:
 
 
 def command(task: str, way: str, arguments: argparse.Namespace) -> list[str]:
-    """Measures a task in a process of its own."""
+    """Return the command that measures a task in its own process."""
     if way in ("rejax", "purejax"):
         algorithm, _, steps, hyperparameters = TASKS[task]
-        settings = [
-            way,
-            algorithm,
-            int(arguments.steps) or steps,
-            {"gamma": 0.99, **hyperparameters},
-        ]
-        return [
-            arguments.peers,
-            str(Path(__file__).with_name("device_peers.py")),
-            json.dumps(settings),
-        ]
-    return [
-        sys.executable,
-        __file__,
-        "--one",
-        json.dumps([task, way, arguments.seeds, int(arguments.steps)]),
-    ]
+        steps = int(arguments.steps) or steps
+        settings = json.dumps([way, algorithm, steps, {"gamma": 0.99, **hyperparameters}])
+        return [arguments.peers, str(Path(__file__).with_name("device_peers.py")), settings]
+    one = json.dumps([task, way, arguments.seeds, int(arguments.steps)])
+    return [sys.executable, __file__, "--one", one]
 
 
 def choose_ways(task: str, arguments: argparse.Namespace) -> list[str]:
-    """What to compare."""
+    """Return the ways to be compared. Ratios refer to the first one."""
     if arguments.peers:
         return ["device", "rejax", "purejax"] if TASKS[task][0] == "PPO" else ["device", "rejax"]
     return ["device", "host"] if arguments.seeds == 1 else ["together", "in turn"]
 
 
-def main() -> None:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -118,40 +136,47 @@ def main() -> None:
         default=["dqn", "ppo"],
         choices=TASKS,
         metavar="TASK",
-        help=f"of {', '.join(TASKS)}",
+        help=f"any of {', '.join(TASKS)}",
     )
     parser.add_argument(
         "--steps", type=float, default=0, help="environment steps, instead of each task's own"
     )
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument(
-        "--peers", help="Python interpreter that has rejax and gymnax, for DQN and PPO"
-    )
+    parser.add_argument("--peers", help="Python interpreter with rejax and gymnax, for DQN and PPO")
     parser.add_argument("--one", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def measure(task: str, arguments: argparse.Namespace) -> dict[str, list[float]]:
+    """Return the medians of both runs' seconds and of the score, for each way."""
+    ways = choose_ways(task, arguments)
+    measured: dict[str, list[list[float]]] = {way: [] for way in ways}
+    for _ in range(arguments.repeats):
+        for way in ways:
+            process = subprocess.run(
+                command(task, way, arguments), check=True, capture_output=True, text=True
+            )
+            measured[way].append(json.loads(process.stdout.splitlines()[-1]))
+    # `zip` transposes the repeats, so that each column is one of the three numbers.
+    return {
+        way: [statistics.median(column) for column in zip(*repeats, strict=True)]
+        for way, repeats in measured.items()
+    }
+
+
+def main() -> None:
+    arguments = parse_arguments()
     if arguments.one:
         print(json.dumps(learn(*json.loads(arguments.one))))
         return
     for task in arguments.tasks:
-        ways = choose_ways(task, arguments)
-        measured: dict[str, list[list[float]]] = {way: [] for way in ways}
-        for _ in range(arguments.repeats):
-            for way in ways:
-                output = subprocess.run(
-                    command(task, way, arguments), check=True, capture_output=True, text=True
-                ).stdout
-                measured[way].append(json.loads(output.splitlines()[-1]))
-        first, second, score = (
-            {way: statistics.median(runs[i] for runs in measured[way]) for way in ways}
-            for i in (0, 1, 2)
-        )
-        for way in ways:
-            ratios = f"{first[way] / first[ways[0]]:.2f} [{second[way] / second[ways[0]]:.2f}] times {ways[0]}"
-            print(
-                f"{task:14} {way:9} {first[way]:7.1f} s [{second[way]:.1f} s], {ratios}, score {score[way]:.1f}",
-                flush=True,
-            )
+        medians = measure(task, arguments)
+        base, (base_first, base_second, _) = next(iter(medians.items()))
+        for way, (first, second, score) in medians.items():
+            ratios = f"{first / base_first:.2f} [{second / base_second:.2f}] times {base}"
+            seconds = f"{first:7.1f} s [{second:.1f} s]"
+            print(f"{task:14} {way:9} {seconds}, {ratios}, score {score:.1f}", flush=True)
 
 
 if __name__ == "__main__":

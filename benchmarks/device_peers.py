@@ -1,10 +1,10 @@
-"""What device.py measures beside ours, in an environment that has rejax 0.1.3 and gymnax 0.0.9: see there.
+"""The peers of device.py, which runs this script in an environment with rejax and gymnax.
 
     python benchmarks/device_peers.py '["rejax", "PPO", 100000, {"n_envs": 8, ...}]'
 
-"purejax" is a loop of the shape that PureJaxRL has made known: environment, network and optimiser
-in one scan, and nothing else. Prints the seconds of two runs, the first with compilation, and the
-mean return of 100 episodes of the trained policy.
+"purejax" is a loop like PureJaxRL's: environment, network and optimiser in one scan, and nothing
+else. The script prints the seconds of two runs, the first with compilation, and the mean return of
+100 episodes of the trained policy. The versions are rejax 0.1.3 and gymnax 0.0.9.
 """
 
 import json
@@ -25,26 +25,44 @@ ENV, ENV_PARAMS = gymnax.make("CartPole-v1")
 
 
 def rejax_run(algorithm: str, steps: int, settings: dict):
-    """A function of a key that trains, and one that evaluates what it returns."""
+    """Return a function `(key) -> state` that trains, and a function `(state) -> policy`."""
     common = {
-        "env": "CartPole-v1", "total_timesteps": steps, "eval_freq": steps, "skip_initial_evaluation": True, "gamma": settings["gamma"],
+        "env": "CartPole-v1",
+        "total_timesteps": steps,
+        "eval_freq": steps,
+        "skip_initial_evaluation": True,
+        "gamma": settings["gamma"],
         "learning_rate": settings["learning_rate"],
-    }  # fmt: skip
+    }
     if algorithm == "PPO":
         agent = rejax.PPO.create(
-            **common, num_envs=settings["n_envs"], num_steps=settings["n_steps"], num_epochs=settings["n_epochs"],
-            num_minibatches=settings["n_envs"] * settings["n_steps"] // settings["batch_size"], gae_lambda=settings["gae_lambda"],
-            ent_coef=0.0, max_grad_norm=0.5, agent_kwargs={"hidden_layer_sizes": (64, 64), "activation": "tanh"},
-        )  # fmt: skip
+            **common,
+            num_envs=settings["n_envs"],
+            num_steps=settings["n_steps"],
+            num_epochs=settings["n_epochs"],
+            num_minibatches=settings["n_envs"] * settings["n_steps"] // settings["batch_size"],
+            gae_lambda=settings["gae_lambda"],
+            ent_coef=0.0,
+            max_grad_norm=0.5,
+            agent_kwargs={"hidden_layer_sizes": (64, 64), "activation": "tanh"},
+        )
     else:
-        # It learns after each step of all environments: two of them and one update are
-        # train_freq=256 and gradient_steps=128.
+        # rejax learns after each step of all environments. So two environments and one update
+        # correspond to train_freq=256 and gradient_steps=128.
         num_envs = settings["train_freq"] // settings["gradient_steps"]
         agent = rejax.DQN.create(
-            **common, num_envs=num_envs, num_epochs=1, buffer_size=settings["buffer_size"], fill_buffer=settings["learning_starts"],
-            batch_size=settings["batch_size"], target_update_freq=settings["target_update_interval"], polyak=0.0,
-            exploration_fraction=settings["exploration_fraction"], eps_end=settings["exploration_final_eps"], max_grad_norm=10.0,
-        )  # fmt: skip
+            **common,
+            num_envs=num_envs,
+            num_epochs=1,
+            buffer_size=settings["buffer_size"],
+            fill_buffer=settings["learning_starts"],
+            batch_size=settings["batch_size"],
+            target_update_freq=settings["target_update_interval"],
+            polyak=0.0,
+            exploration_fraction=settings["exploration_fraction"],
+            eps_end=settings["exploration_final_eps"],
+            max_grad_norm=10.0,
+        )
         network = EpsilonGreedyPolicy(DiscreteQNetwork)(
             hidden_layer_sizes=settings["net_arch"], action_dim=2, activation=nn.relu
         )
@@ -54,29 +72,30 @@ def rejax_run(algorithm: str, steps: int, settings: dict):
     return train, lambda state: agent.make_act(state)
 
 
+class ActorCritic(nn.Module):
+    """Separate networks of two hidden layers for the policy and for the value."""
+
+    @nn.compact
+    def __call__(self, obs):
+        outputs = []
+        for size, scale in ((2, 0.01), (1, 1.0)):
+            x = obs
+            for _ in range(2):
+                x = nn.tanh(nn.Dense(64, kernel_init=nn.initializers.orthogonal(2**0.5))(x))
+            outputs.append(nn.Dense(size, kernel_init=nn.initializers.orthogonal(scale))(x))
+        return distrax.Categorical(outputs[0]), outputs[1][..., 0]
+
+
 def purejax_run(steps: int, settings: dict):
-    """As `rejax_run`, of PPO."""
-    num_envs, num_steps, batch_size = (
-        settings["n_envs"],
-        settings["n_steps"],
-        settings["batch_size"],
-    )
-    num_updates = -(-steps // (num_envs * num_steps))
-    gamma, gae_lambda, clip_range = settings["gamma"], settings["gae_lambda"], 0.2
+    """Return the same as `rejax_run` for PPO in a loop like PureJaxRL's."""
+    num_envs, num_steps = settings["n_envs"], settings["n_steps"]
+    batch_size = settings["batch_size"]
+    num_updates = -(-steps // (num_envs * num_steps))  # rounded up
+    gamma, gae_lambda = settings["gamma"], settings["gae_lambda"]
+    clip_range = 0.2
     tx = optax.chain(
         optax.clip_by_global_norm(0.5), optax.adam(settings["learning_rate"], eps=1e-5)
     )
-
-    class ActorCritic(nn.Module):
-        @nn.compact
-        def __call__(self, obs):
-            outputs = []
-            for size, scale in ((2, 0.01), (1, 1.0)):
-                x = obs
-                for _ in range(2):
-                    x = nn.tanh(nn.Dense(64, kernel_init=nn.initializers.orthogonal(2**0.5))(x))
-                outputs.append(nn.Dense(size, kernel_init=nn.initializers.orthogonal(scale))(x))
-            return distrax.Categorical(outputs[0]), outputs[1][..., 0]
 
     network = ActorCritic()
 
@@ -126,6 +145,7 @@ def purejax_run(steps: int, settings: dict):
         adv = jax.lax.scan(
             backwards, (jnp.zeros_like(last), last), (value, reward, done), reverse=True
         )[1]
+        # [T, N, ...] to [T * N, ...]
         flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (tuple(batch), adv, adv + value))
 
         def epoch(carry, key):
@@ -154,9 +174,10 @@ def purejax_run(steps: int, settings: dict):
             update, (params, tx.init(params), env_state, obs, key), None, num_updates
         )[0][0]
 
-    return jax.jit(
-        train
-    ), lambda params: lambda obs, key: network.apply(params, obs)[0].sample(seed=key)
+    def make_policy(params):
+        return lambda obs, key: network.apply(params, obs)[0].sample(seed=key)
+
+    return jax.jit(train), make_policy
 
 
 def main() -> None:

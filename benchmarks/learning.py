@@ -362,7 +362,7 @@ def read_changes(changes: Sequence[str]) -> dict[str, object]:
     }
 
 
-def main() -> None:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -378,7 +378,11 @@ def main() -> None:
         metavar="NAME=VALUE",
         help="hyperparameters to change, as JSON values",
     )
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
     task = TASKS[arguments.task]
     env, steps = task.env, int(arguments.steps or task.steps)
     changes = read_changes(arguments.set)

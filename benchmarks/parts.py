@@ -48,7 +48,7 @@ class Curve:
             writer.writerows(self.rows)
 
 
-def main() -> None:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -78,7 +78,11 @@ def main() -> None:
         metavar="NAME=VALUE",
         help="hyperparameters to change, as JSON values",
     )
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
     task = TASKS[arguments.task]
     env, steps = task.env, int(arguments.steps or task.steps)
     arguments.folder.mkdir(parents=True, exist_ok=True)

@@ -1,12 +1,12 @@
-"""How fast does DQN train on Pong, and in how much memory? Beside Stable-Baselines3 and SBX, with the same hyperparameters.
+"""Compare the speed and memory of DQN on Pong with Stable-Baselines3 and SBX.
 
     python -m venv peers && peers/bin/pip install sbx-rl ale-py opencv-python-headless
     python benchmarks/pong_speed.py --peers peers/bin/python
 
-Each library makes the game in its own way (ours and SB3's `make_atari_env` do the same
-preprocessing), plays `--warm-up` steps, in which it compiles, and then `--steps`, or what it plays
-of them in `--minutes`, which are timed. Every run is a process of its own. One environment,
-Nature's network, a gradient step on 32 transitions every 4 steps.
+All libraries use the same hyperparameters: one environment, the network of DQN's Nature paper, and
+a gradient step on 32 transitions every 4 steps. Each library makes the game itself, with the
+same preprocessing. It plays `--warm-up` steps, in which it compiles. Then the script measures
+`--steps` steps, or as many as the library plays in `--minutes`. Each run has its own process.
 """
 
 import argparse
@@ -19,21 +19,36 @@ import time
 
 ENV = "ALE/Pong-v5"
 HYPERPARAMETERS = {
-    "learning_rate": 1e-4, "batch_size": 32, "buffer_size": 100_000, "learning_starts": 1_000, "gamma": 0.99, "train_freq": 4,
-    "gradient_steps": 1, "target_update_interval": 1_000, "exploration_fraction": 0.1, "exploration_final_eps": 0.01,
-}  # fmt: skip
+    "learning_rate": 1e-4,
+    "batch_size": 32,
+    "buffer_size": 100_000,
+    "learning_starts": 1_000,
+    "gamma": 0.99,
+    "train_freq": 4,
+    "gradient_steps": 1,
+    "target_update_interval": 1_000,
+    "exploration_fraction": 0.1,
+    "exploration_final_eps": 0.01,
+}
 
 
 def learn(library: str, warm_up: int, steps: int, minutes: float) -> dict[str, float]:
-    """Environment steps per second after the warm-up, how many were timed, and the peak memory of the process in GB."""
+    """Train, and return what was measured after the warm-up.
+
+    Returns:
+      `speed` in environment steps per second, the number of measured `steps`, and the peak
+      `memory` of the process in GB.
+    """
+    # Environment steps, and the time at which they were reached.
     marks: list[tuple[int, float]] = []
 
     def note(num_timesteps: int) -> bool:
-        if num_timesteps >= warm_up:
-            marks.append((num_timesteps, time.perf_counter()))
-        return not marks or (
-            num_timesteps < warm_up + steps and marks[-1][1] - marks[0][1] < 60 * minutes
-        )
+        """Record a step, and return whether training goes on."""
+        if num_timesteps < warm_up:
+            return True
+        marks.append((num_timesteps, time.perf_counter()))
+        seconds = marks[-1][1] - marks[0][1]
+        return num_timesteps < warm_up + steps and seconds < 60 * minutes
 
     if library == "ours":
         from agentzoo import DQN
@@ -43,21 +58,7 @@ def learn(library: str, warm_up: int, steps: int, minutes: float) -> dict[str, f
             warm_up + steps, callback=lambda agent: note(agent.num_timesteps), progress_bar=False
         )
     else:
-        import ale_py
-        import gymnasium as gym
-        from stable_baselines3.common.env_util import make_atari_env
-        from stable_baselines3.common.vec_env import VecFrameStack
-
-        if library == "sb3":
-            from stable_baselines3 import DQN as Peer
-        else:
-            from sbx import DQN as Peer
-        gym.register_envs(ale_py)
-        wrappers = {"terminal_on_life_loss": False}
-        env = VecFrameStack(
-            make_atari_env(ENV, wrapper_kwargs=wrappers, env_kwargs={"frameskip": 1}), 4
-        )
-        agent = Peer("CnnPolicy", env, seed=0, **HYPERPARAMETERS)
+        agent = make_peer(library)
         agent.learn(warm_up + steps, callback=lambda locals_, globals_: note(agent.num_timesteps))
     (first, start), (last, end) = marks[0], marks[-1]
     return {
@@ -65,6 +66,32 @@ def learn(library: str, warm_up: int, steps: int, minutes: float) -> dict[str, f
         "steps": last - first,
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
     }
+
+
+def make_peer(library: str):
+    """Make the DQN of Stable-Baselines3 ("sb3") or SBX ("sbx")."""
+    import ale_py
+    import gymnasium as gym
+    from stable_baselines3.common.env_util import make_atari_env
+    from stable_baselines3.common.vec_env import VecFrameStack
+
+    if library == "sb3":
+        from stable_baselines3 import DQN as Peer
+    else:
+        from sbx import DQN as Peer
+    gym.register_envs(ale_py)
+    wrappers = {"terminal_on_life_loss": False}
+    env = make_atari_env(ENV, wrapper_kwargs=wrappers, env_kwargs={"frameskip": 1})
+    return Peer("CnnPolicy", VecFrameStack(env, 4), seed=0, **HYPERPARAMETERS)
+
+
+def measure(library: str, arguments: argparse.Namespace) -> dict[str, float]:
+    """Call `learn` in its own process."""
+    command = [sys.executable if library == "ours" else arguments.peers, __file__]
+    command += ["--one", library, "--warm-up", str(arguments.warm_up)]
+    command += ["--steps", str(arguments.steps), "--minutes", str(arguments.minutes)]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return json.loads(output.splitlines()[-1])
 
 
 def main() -> None:
@@ -88,30 +115,15 @@ def main() -> None:
     runs: dict[str, list[dict]] = {library: [] for library in ("ours", "sbx", "sb3")}
     for _ in range(arguments.repeats):
         for library, results in runs.items():
-            python = sys.executable if library == "ours" else arguments.peers
-            numbers = {
-                "--warm-up": arguments.warm_up,
-                "--steps": arguments.steps,
-                "--minutes": arguments.minutes,
-            }
-            command = [
-                python,
-                __file__,
-                "--one",
-                library,
-                *(str(word) for option in numbers.items() for word in option),
-            ]
-            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            results.append(json.loads(output.splitlines()[-1]))
+            results.append(measure(library, arguments))
     ours = statistics.median(result["speed"] for result in runs["ours"])
     for library, results in runs.items():
         speed = statistics.median(result["speed"] for result in results)
-        memory, timed = (
-            max(result["memory"] for result in results),
-            min(result["steps"] for result in results),
-        )
+        steps = min(result["steps"] for result in results)
+        memory = max(result["memory"] for result in results)
         print(
-            f"{library:5} {speed:6.1f} steps/s over {timed}, ours is {ours / speed:.2f} times as fast; peak memory {memory:.2f} GB"
+            f"{library:5} {speed:6.1f} steps/s over {steps} steps, ours is {ours / speed:.2f} "
+            f"times as fast, peak memory {memory:.2f} GB"
         )
 
 

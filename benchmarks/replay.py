@@ -19,7 +19,9 @@ import time
 from functools import partial
 
 KINDS = {"vector": ((4,), "float32"), "pixels": ((4, 84, 84), "uint8")}
-STEPS, DRAWS, BATCH = 4, 64, 32
+STEPS = 4
+DRAWS = 64
+BATCH = 32
 
 
 def make(kind: str, capacity: int, prioritised: bool):

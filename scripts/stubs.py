@@ -21,6 +21,7 @@ PATH = Path(agentzoo.__file__).with_suffix(".pyi")
 HEADER = '''\
 """The public face of agentzoo for type checkers and editors. `make stubs` writes this file."""
 
+# fmt: off
 # ruff: noqa
 import os
 from collections.abc import Callable, Sequence
@@ -40,6 +41,7 @@ def content() -> str:
     lines += [
         "from agentzoo.config import Schedule",
         "from agentzoo.envs import EnvLike",
+        "from agentzoo.runners import RunnerName",
         "from agentzoo.types import PyTree",
         "",
         "__version__: str",

@@ -8,7 +8,10 @@ from pathlib import Path
 import jax
 import pytest
 
+from agentzoo import callbacks
+from agentzoo.algos.base import Algorithm
 from agentzoo.runners.ray_actors import connect
+from agentzoo.training import together
 
 # Compilation takes most of the tests' time, and the compiled programs run for milliseconds. These
 # flags halve the time of compilation. They must be set before JAX runs its first program. XLA ends
@@ -83,6 +86,30 @@ def _programs_of_one_file():
 def _in_own_folder(tmp_path, monkeypatch):
     """Run each test in an empty folder, so that no test writes into the project."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Reduce the budgets of code that was written for readers, which learns for minutes."""
+    learn, several = Algorithm.learn, together.learn_together
+    evaluate = callbacks.EvalCallback.__init__
+    # The budget is a multiple of this interval, as the budgets of most examples are of the default.
+    often = {"log_interval": 100}
+    monkeypatch.setattr(
+        Algorithm,
+        "learn",
+        lambda self, total, *args, **kw: learn(self, min(total, 300), *args, **{**often, **kw}),
+    )
+    monkeypatch.setattr(
+        together,
+        "learn_together",
+        lambda agents, total, **kw: several(agents, min(total, 300), 100, **kw),
+    )
+    monkeypatch.setattr(
+        callbacks.EvalCallback,
+        "__init__",
+        lambda self, env, **kw: evaluate(self, env, **{**kw, "eval_freq": 100}),
+    )
 
 
 @pytest.fixture(scope="session")

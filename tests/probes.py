@@ -1,4 +1,4 @@
-"""Environments whose action values are known, in the manner of Andy Jones' debugging advice."""
+"""Environments with known action values, as Andy Jones recommends for debugging."""
 
 import gymnasium as gym
 import numpy as np
@@ -16,7 +16,7 @@ def take_actions(envs, actions, seed=0):
 
 
 class Probe(gym.Env):
-    """Episodes of `length` steps with observations `obs(t)`; subclasses say what is rewarded and how an episode ends."""
+    """Episodes of `length` steps. Subclasses define observations, rewards, and the kind of end."""
 
     observation_space = spaces.Box(-1, 1, (1,), np.float32)
     action_space = spaces.Discrete(2)
@@ -81,7 +81,7 @@ class ActionReward(Probe):
 
 
 class CueReward(Probe):
-    """q(obs, a) = 1 where the action fits the cue, else -1."""
+    """q(obs, a) = 1 if the action fits the cue, and -1 otherwise."""
 
     def observe(self):
         return np.array([self.cue], np.float32)
@@ -91,14 +91,14 @@ class CueReward(Probe):
 
 
 class Truncated(Probe):
-    """Reward 1 a step, cut off after 5 by a time limit, with the same observation throughout: q = 1 / (1 - gamma)."""
+    """Reward 1 and the same observation at every step, with a time limit: q = 1 / (1 - gamma)."""
 
     length = 5
     truncates = True
 
 
 class Continuous:
-    """To be mixed into a probe: its actions are numbers from -1 to 3."""
+    """A mixin for probes whose actions are numbers from -1 to 3."""
 
     action_space = spaces.Box(-1, 3, (1,), np.float32)
 
@@ -127,7 +127,7 @@ class ContinuousAction(Continuous, Probe):
 
 
 class ContinuousCue(Continuous, Probe):
-    """q(obs, a) = -(a - 1 - obs)^2 / 4: the best action is 2 or 0, as the cue is 1 or -1."""
+    """q(obs, a) = -(a - 1 - obs)^2 / 4. The best action is 2 for cue 1, and 0 for cue -1."""
 
     def observe(self):
         return np.array([self.cue], np.float32)
@@ -137,7 +137,10 @@ class ContinuousCue(Continuous, Probe):
 
 
 class Counter(gym.Env):
-    """Deterministic: observes (episode, t), reward t; episodes of 3 steps, the odd ones truncated, the even ones terminated."""
+    """Observations (episode, t) and rewards t, in episodes of 3 steps.
+
+    Odd episodes are truncated, and even episodes terminate.
+    """
 
     observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
     action_space = spaces.Discrete(2)
@@ -176,9 +179,9 @@ class Spaced(Probe):
 
 
 class Informed(Counter):
-    """A Counter whose `info` says how it went; only the info of a reset knows "begun".
+    """A Counter with an `info`. Only the info of a reset has the entry "begun".
 
-    Every other episode is a success.
+    Odd episodes are successes.
     """
 
     def reset(self, *, seed=None, options=None):

@@ -1,4 +1,4 @@
-"""Functional environments of others."""
+"""Adapters for functional environments of other libraries."""
 
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ KEY = jax.random.key(0)
 
 
 class Countdown(FuncEnv):
-    """From 5 to 0, by what the action takes away."""
+    """A number that goes from 5 to 0, by as much as the action says."""
 
     observation_space, action_space = spaces.Box(-9, 9, (1,), np.float32), spaces.Discrete(3)
 
@@ -47,7 +47,7 @@ class Countdown(FuncEnv):
 
 
 class OldGymnax:
-    """As gymnax 0.0.9 has it: a time limit looks like a termination."""
+    """The interface of gymnax 0.0.9, where a time limit looks like a termination."""
 
     name = "Old"
 
@@ -73,7 +73,7 @@ class OldGymnax:
 
 
 class NewGymnax(OldGymnax):
-    """As gymnax 1.0 has it."""
+    """The interface of gymnax 1.0."""
 
     def step_env(self, key, state, action, params):
         state = state[0] - action, state[1] + 1
@@ -101,10 +101,16 @@ class Box:
         self.low, self.high, self.shape, self.dtype = low, high, shape, dtype
 
 
-@pytest.mark.parametrize("env, limited", [
-    (FuncEnvAdapter(Countdown()), False), (TimeLimit(FuncEnvAdapter(Countdown()), 4), True),
-    (GymnaxAdapter(OldGymnax()), True), (GymnaxAdapter(NewGymnax()), True), (GymnaxAdapter(OldGymnax(), Params(3)), True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "env, limited",
+    [
+        (FuncEnvAdapter(Countdown()), False),
+        (TimeLimit(FuncEnvAdapter(Countdown()), 4), True),
+        (GymnaxAdapter(OldGymnax()), True),
+        (GymnaxAdapter(NewGymnax()), True),
+        (GymnaxAdapter(OldGymnax(), Params(3)), True),
+    ],
+)
 def test_termination_and_truncation(env, limited):
     for action, steps, terminated in ((2, 3, True), (1, 5 if not limited else None, not limited)):
         state, obs = env.reset(KEY)
@@ -172,7 +178,7 @@ class BraxState(NamedTuple):
 
 
 class Brax:
-    """As Brax has them: a slide that ends beyond 2."""
+    """An environment with the interface of Brax: a slide that ends beyond 2."""
 
     observation_size, action_size, backend = 1, 2, "spring"
 
@@ -190,7 +196,7 @@ class Brax:
 
 
 class EpisodeWrapper:
-    """Its time limit, which looks like a termination and writes into the dictionary."""
+    """Brax's time limit, which looks like a termination and writes into the dictionary."""
 
     episode_length = 4
 
@@ -222,9 +228,15 @@ class AutoResetWrapper(EpisodeWrapper):
     pass
 
 
-@pytest.mark.parametrize("env, push, steps, truncated", [
-    (Brax(), 0.5, 3, False), (EpisodeWrapper(Brax()), 0.5, 3, False), (EpisodeWrapper(Brax()), 0.1, 4, True), (Brax(), 0.11, 10, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "env, push, steps, truncated",
+    [
+        (Brax(), 0.5, 3, False),
+        (EpisodeWrapper(Brax()), 0.5, 3, False),
+        (EpisodeWrapper(Brax()), 0.1, 4, True),
+        (Brax(), 0.11, 10, False),
+    ],
+)
 def test_brax(env, push, steps, truncated):
     env = BraxAdapter(env)
     state, obs = env.reset(KEY)
@@ -245,6 +257,7 @@ def test_settings_of_brax_tell_environments_apart():
     assert "'limit': 3.0" in repr(second) and "'episode_length': 4" in repr(second)
 
 
+@pytest.mark.learning
 def test_agents_learn_in_brax():
     agent = PPO(
         EpisodeWrapper(Brax()),

@@ -125,7 +125,7 @@ def test_predict_batched_or_not_and_sb3s_way():
 
 
 def test_predict_names_what_does_not_fit():
-    with pytest.raises(ConfigurationError, match=r"shape \(3,\); expected \(4,\)"):
+    with pytest.raises(ConfigurationError, match=r"shape \(3,\). Expected \(4,\)"):
         cart_pole().predict(np.zeros(3))
 
 
@@ -157,7 +157,7 @@ def test_set_env_of_a_function_that_makes_vector_environments():
     a = DQN(four, **FAST)
     a.set_env(four)
     assert a.n_envs == 4 and a.learn(48, progress_bar=False).num_timesteps == 48
-    with pytest.raises(ConfigurationError, match="holds 4; leave n_envs out"):
+    with pytest.raises(ConfigurationError, match="holds 4. Leave n_envs out"):
         DQN(four, n_envs=2)
 
 
@@ -168,7 +168,7 @@ def test_set_env_of_a_function_that_makes_vector_environments():
     ("make", "message"),
     [
         (lambda: DQN("MlpPolicy", "CartPole-v1"), r"Write DQN\('CartPole-v1'\)"),
-        (lambda: DQN("CartPole-v1", 1e-3), "only env goes without a name"),
+        (lambda: DQN("CartPole-v1", 1e-3), "has one argument without a name"),
         (lambda: DQN("Pendulum-v1"), "needs a Discrete action space"),
         (lambda: DQN("CartPole-v1", learnin_rate=1), "Did you mean 'learning_rate'"),
         (

@@ -1,4 +1,4 @@
-"""Atari games: one preprocessing, in whichever way they are stepped."""
+"""Atari games have the same preprocessing in all kinds of environments."""
 
 import importlib.util
 
@@ -16,7 +16,7 @@ SCREENS = FrameStack(0, 255, (4, 84, 84), np.uint8)
 
 
 def short(num_envs, frames=40):
-    """Episodes that are cut off after so many frames, 4 a step."""
+    """Make games that are truncated after a number of frames, with 4 frames a step."""
     return atari.make_vec(PONG, num_envs, max_num_frames_per_episode=frames)
 
 
@@ -93,6 +93,7 @@ def test_the_loss_of_a_life_ends_an_episode_if_that_is_asked_for(ends):
     assert terminated == ends
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("kind", [DQN, QRDQN])
 def test_agents_learn_from_the_screen(kind, tmp_path):
     settings = dict(
@@ -114,7 +115,7 @@ def test_agents_learn_from_the_screen(kind, tmp_path):
 
 
 def test_what_to_do_if_there_is_no_such_game_or_no_emulator(monkeypatch):
-    with pytest.raises(ConfigurationError, match="did you mean 'ALE/Pong-v5'"):
+    with pytest.raises(ConfigurationError, match="Did you mean 'ALE/Pong-v5'"):
         make_env("ALE/Pung-v5")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for env_id in ("ALE/Pung-v5", "PungNoFrameskip-v4"):

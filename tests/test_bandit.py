@@ -59,5 +59,5 @@ def test_gymnasium_finds_it():
 
 @pytest.mark.parametrize(("means", "std"), [((), None), ((0.5, 1.5), None), ((-0.1,), None)])
 def test_means_that_are_no_probabilities(means, std):
-    with pytest.raises(ValueError, match="expected one of each arm"):
+    with pytest.raises(ValueError, match="Give one mean for each arm"):
         MultiArmedBandit(means, std)

@@ -176,7 +176,7 @@ def test_an_option_beside_a_preset_wins(tmp_path):
             "train --env CartPole-v1 dqn",
             "The option --env stands where the algorithm belongs. Write agentzoo train {dqn,",
         ),
-        ("train dqn --env CartPoll-v1", "did you mean 'CartPole-v1'"),
+        ("train dqn --env CartPoll-v1", "Did you mean 'CartPole-v1'"),
         ("train dqn --env CartPole-v1 --gamma 3", "gamma=3.0 is out of range"),
         ("train dqn --env CartPole-v1 --preset big", "no preset 'big'"),
         ("train dqn --env CartPole-v1 --preset=big", "no preset 'big'"),

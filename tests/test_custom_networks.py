@@ -52,6 +52,7 @@ def mines(agent):
     }
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("name", AGENTS)
 def test_it_is_learned_and_loaded(name, tmp_path):
     algorithm, options = AGENTS[name]

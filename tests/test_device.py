@@ -217,12 +217,13 @@ def test_which_environments_are_native():
     with pytest.raises(ConfigurationError, match="written in JAX from end to end"):
         DQN(python, runner="device")
     with pytest.raises(
-        ConfigurationError, match="runner='devise' is unknown; choose one of auto, host, device"
+        ConfigurationError, match=r"runner='devise' is unknown\. Did you mean 'device'\? Choose"
     ):
         DQN(CATCH, runner="devise")
     assert isinstance(DQN(python).trainer.runner, HostRunner)
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("runner", ["host", "device"])
 def test_a_time_limit_bootstraps_from_the_true_last_observation(runner):
     class Constant:
@@ -275,6 +276,7 @@ def test_the_vector_environment():
 # That it learns
 
 
+@pytest.mark.learning
 def test_pendulum_is_learned():
     options = dict(
         n_envs=4,

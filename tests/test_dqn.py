@@ -39,6 +39,7 @@ def obs(value):
     return np.array([value], np.float32)
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_values_of_the_probes(options):
     # The mean network of a noisy one is trained only through its noise, and knows the values less
@@ -61,6 +62,7 @@ def test_values_of_the_probes(options):
     assert [int(agent.predict(obs(cue), deterministic=True)[0]) for cue in (-1, 1)] == [0, 1]
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("n_steps", [1, 3])
 @pytest.mark.parametrize("mode", [None, *AutoresetMode], ids=str)
 def test_a_time_limit_bootstraps_from_the_true_last_observation(mode, n_steps):
@@ -78,6 +80,7 @@ def test_a_time_limit_bootstraps_from_the_true_last_observation(mode, n_steps):
     np.testing.assert_allclose(agent.values(obs(0)), 1, atol=0.1)
 
 
+@pytest.mark.learning
 def test_a_time_limit_bootstraps_at_the_last_observation_and_not_at_the_next_first():
     class OneStep(gym.Wrapper):
         """Starts at 0 or at -1, and is cut off after a step to -1.
@@ -173,6 +176,7 @@ def test_an_async_vector_environment():
     vector.close()
 
 
+@pytest.mark.learning
 def test_cartpole_is_learned():
     agent = DQN(
         "CartPole-v1",

@@ -1,4 +1,4 @@
-"""EnvPool's environments, where it is installed (it is large, so that CI leaves it out)."""
+"""Environments of EnvPool. CI skips these tests, because EnvPool is large."""
 
 import numpy as np
 import pytest

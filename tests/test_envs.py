@@ -118,11 +118,11 @@ def test_discrete_actions_that_do_not_start_at_zero():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: make_envs("CartPole-v11"), "did you mean 'CartPole-v1'"),
+        (lambda: make_envs("CartPole-v11"), "Did you mean 'CartPole-v1'"),
         (lambda: make_envs("NoSuchThing-v0"), "There is no environment"),
-        (lambda: make_envs(3), "expected a Gymnasium id"),
+        (lambda: make_envs(3), "Expected a Gymnasium id"),
         (lambda: make_envs(ConstantReward(), 2), "n_envs=2 needs 2 environments"),
-        (lambda: make_envs(lambda: None), "factory returned NoneType"),
+        (lambda: make_envs(lambda: None), "factory returned a NoneType"),
         (lambda: make_envs(SyncVectorEnv([ConstantReward] * 2), 3), "holds 2"),
         (lambda: make_envs(lambda: Spaced(spaces.Text(3))), "not supported"),
         (
@@ -156,12 +156,12 @@ def test_an_environment_whose_package_registers_it_names_the_extra(monkeypatch):
     [
         ("LunarLander-v2", {}, "Please use `LunarLander-v3` instead"),
         ("HalfCheetah-v3", {}, "The newest version is 'HalfCheetah-v5'"),
-        ("CartPole-v9", {}, "did you mean 'CartPole-v1'"),
+        ("CartPole-v9", {}, "Did you mean 'CartPole-v1'"),
         ("nowhere/CartPole-v1", {}, "There is no environment 'nowhere/CartPole-v1'"),
         ("a cart", {}, "Malformed environment ID: a cart"),
         ("", {}, "Malformed environment ID"),
         ("GymV21Environment-v0", {}, "shimmy"),
-        ("json:CartPol-v1", {}, "did you mean 'json:CartPole-v1'"),
+        ("json:CartPol-v1", {}, "Did you mean 'json:CartPole-v1'"),
         ("no_such_module:CartPole-v1", {}, "There is no module 'no_such_module'"),
         (".:CartPole-v1", {}, "names no module before the colon"),
         ("a:b:CartPole-v1", {}, "There is no module 'a:b'"),

@@ -1,4 +1,4 @@
-"""Observations that are stacks of frames: found where they are known, refused where they are not, and invisible to learning."""
+"""Detection of observations that are stacks of frames, which does not change what is learned."""
 
 import gymnasium as gym
 import haiku as hk
@@ -17,7 +17,7 @@ from tests.probes import Probe
 
 
 class Screen(Probe):
-    """A small screen of random pixels, of which the first is the cue that the action has to fit."""
+    """A small screen of random pixels. The first pixel is the cue that the action has to fit."""
 
     observation_space = spaces.Box(0, 255, (12, 12), np.uint8)
     length = 3
@@ -78,9 +78,18 @@ def test_the_space_of_a_stack():
 
 
 FAST = dict(
-    n_steps=2, learning_rate=3e-3, net_arch=(32,), learning_starts=40, batch_size=16, train_freq=8, gradient_steps=4, gamma=0.5,
-    target_update_interval=40, exploration_final_eps=0.5, buffer_size=1_000,
-)  # fmt: skip
+    n_steps=2,
+    learning_rate=3e-3,
+    net_arch=(32,),
+    learning_starts=40,
+    batch_size=16,
+    train_freq=8,
+    gradient_steps=4,
+    gamma=0.5,
+    target_update_interval=40,
+    exploration_final_eps=0.5,
+    buffer_size=1_000,
+)
 
 
 @pytest.mark.parametrize("padding", ["reset", "zero"])
@@ -169,7 +178,7 @@ def test_convolutions_are_chosen_by_a_hyperparameter():
         )
     )
     with pytest.raises(
-        ConfigurationError, match="cnn='resnet' is unknown. Choose 'nature', 'impala'"
+        ConfigurationError, match=r"cnn='resnet' is unknown\. Choose 'nature', 'impala'"
     ):
         DQN(stacked, cnn="resnet")
 

@@ -1,4 +1,4 @@
-"""Our functional environments: what all of them promise, their rules, and that adapters keep those of others."""
+"""Our functional environments: their interface and their rules."""
 
 import gymnasium as gym
 import jax
@@ -30,7 +30,7 @@ NAMES = sorted(registration.ENVIRONMENTS)
     "ignore:.*A Box observation space m.*imum value is .*infinity",
 )
 def test_gymnasiums_checker(name):
-    """The warnings that are ignored are about Gymnasium's own CartPole and Pendulum just as well."""
+    """Gymnasium's CartPole and Pendulum give the same warnings, which this test ignores."""
     env = gym.make(f"agentzoo/{name}-v0")
     check_env(env.unwrapped)
     assert hash(env.unwrapped.env) == hash(type(env.unwrapped.env)())
@@ -71,12 +71,18 @@ def test_many_in_one_program(name):
     assert ended.any() or name in ("Acrobot", "MountainCarContinuous")  # which last longer
 
 
-@pytest.mark.parametrize("name, peer, steps", [
-    ("CartPole", "CartPole-v1", 300), ("Acrobot", "Acrobot-v1", 600), ("MountainCar", "MountainCar-v0", 300),
-    ("MountainCarContinuous", "MountainCarContinuous-v0", 1_100), ("Pendulum", "Pendulum-v1", 300),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, peer, steps",
+    [
+        ("CartPole", "CartPole-v1", 300),
+        ("Acrobot", "Acrobot-v1", 600),
+        ("MountainCar", "MountainCar-v0", 300),
+        ("MountainCarContinuous", "MountainCarContinuous-v0", 1_100),
+        ("Pendulum", "Pendulum-v1", 300),
+    ],
+)
 def test_dynamics_are_those_of_gymnasium(name, peer, steps):
-    """From the same state, step by step; then with the same time limit."""
+    """Compare single steps from the same state, and then the time limit."""
     theirs, env = gym.make(peer), registration.ENVIRONMENTS[name]()
     assert (
         env.observation_space == theirs.observation_space
@@ -105,8 +111,16 @@ def test_dynamics_are_those_of_gymnasium(name, peer, steps):
     assert ends >= 1
 
 
-@pytest.mark.parametrize("name, peer", [("CartPole", "CartPole-v1"), ("Acrobot", "Acrobot-v1"), ("Pendulum", "Pendulum-v1"),
-    ("MountainCar", "MountainCar-v0"), ("MountainCarContinuous", "MountainCarContinuous-v0")])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, peer",
+    [
+        ("CartPole", "CartPole-v1"),
+        ("Acrobot", "Acrobot-v1"),
+        ("Pendulum", "Pendulum-v1"),
+        ("MountainCar", "MountainCar-v0"),
+        ("MountainCarContinuous", "MountainCarContinuous-v0"),
+    ],
+)
 def test_episodes_begin_as_in_gymnasium(name, peer):
     obs = jax.vmap(registration.ENVIRONMENTS[name]().reset)(jax.random.split(KEY, 2_000))[1]
     theirs = gym.make(peer)
@@ -119,11 +133,11 @@ def test_episodes_begin_as_in_gymnasium(name, peer):
 
 def test_the_deep_sea():
     env = DeepSea(4)
-    rights = np.asarray(env._rights())
+    rights = np.asarray(env.right_actions())
     assert (
         0 < rights.sum() < 16
-        and (np.asarray(DeepSea(4, 1)._rights()) != rights).any()
-        and (DeepSea(4, None)._rights() == 1).all()
+        and (np.asarray(DeepSea(4, 1).right_actions()) != rights).any()
+        and (DeepSea(4, None).right_actions() == 1).all()
     )
     state, obs = env.reset(KEY)
     rewards = []
@@ -180,16 +194,22 @@ def breakout(ball, direction, paddle, bricks=(), struck=False):
     )
 
 
-@pytest.mark.parametrize("state, action, ball, direction, reward, terminated", [
-    (breakout((5, 5), (1, 1), 0), STAY, (6, 6), (1, 1), 0, False),  # it flies
-    (breakout((5, 9), (1, 1), 0), STAY, (6, 9), (1, -1), 0, False),  # the wall reflects it
-    (breakout((0, 5), (-1, 1), 0), STAY, (0, 6), (1, 1), 0, False),  # the ceiling, too
-    (breakout((4, 5), (-1, 1), 0, [(3, 6), (1, 0)]), STAY, (4, 6), (1, 1), 1, False),  # a brick breaks
-    (breakout((4, 5), (-1, 1), 0, [(3, 6)], struck=True), STAY, (3, 6), (-1, 1), 0, False),  # but not right after another
-    (breakout((8, 5), (1, 1), 5), STAY, (8, 6), (-1, 1), 0, False),  # the paddle is below it
-    (breakout((8, 5), (1, 1), 7), LEFT, (8, 6), (-1, -1), 0, False),  # the paddle comes in time: it turns round
-    (breakout((8, 5), (1, 1), 8), LEFT, (9, 6), (1, 1), 0, True),  # and too late
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "state, action, ball, direction, reward, terminated",
+    [
+        (breakout((5, 5), (1, 1), 0), STAY, (6, 6), (1, 1), 0, False),  # it flies
+        (breakout((5, 9), (1, 1), 0), STAY, (6, 9), (1, -1), 0, False),  # the wall reflects it
+        (breakout((0, 5), (-1, 1), 0), STAY, (0, 6), (1, 1), 0, False),  # the ceiling, too
+        # A brick breaks.
+        (breakout((4, 5), (-1, 1), 0, [(3, 6), (1, 0)]), STAY, (4, 6), (1, 1), 1, False),
+        # But not in the step after another brick.
+        (breakout((4, 5), (-1, 1), 0, [(3, 6)], struck=True), STAY, (3, 6), (-1, 1), 0, False),
+        (breakout((8, 5), (1, 1), 5), STAY, (8, 6), (-1, 1), 0, False),  # the paddle is below it
+        # The paddle arrives in time, and the ball turns back.
+        (breakout((8, 5), (1, 1), 7), LEFT, (8, 6), (-1, -1), 0, False),
+        (breakout((8, 5), (1, 1), 8), LEFT, (9, 6), (1, 1), 0, True),  # and too late
+    ],
+)
 def test_breakout_by_hand(state, action, ball, direction, reward, terminated):
     after, step = jax.jit(Breakout(sticky=0).step)(state, action, KEY)
     assert after.ball.tolist() == list(ball) and after.direction.tolist() == list(direction)
@@ -239,14 +259,20 @@ def flying(row, column, right, gold):
     )
 
 
-@pytest.mark.parametrize("state, action, reward, terminated, left", [
-    (asterix(**flying(5, 6, True, True)), 3, 1, False, 0),  # the player moves to the right, into gold
-    (asterix(**flying(5, 6, True, False)), 3, 0, True, 1),  # into an enemy
-    (asterix(**flying(4, 5, True, True)), 2, 1, False, 0),  # up
-    (asterix(**flying(5, 6, True, False)), 0, 0, False, 1),
-    (asterix(**flying(5, 6, False, False), move_in=jnp.int32(0)), 0, 0, True, 1),  # the enemy moves into the player
-    (asterix(**flying(3, 9, True, True), move_in=jnp.int32(0)), 0, 0, False, 0),  # it leaves the board
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "state, action, reward, terminated, left",
+    [
+        # The player moves to the right, into gold.
+        (asterix(**flying(5, 6, True, True)), 3, 1, False, 0),
+        (asterix(**flying(5, 6, True, False)), 3, 0, True, 1),  # into an enemy
+        (asterix(**flying(4, 5, True, True)), 2, 1, False, 0),  # up
+        (asterix(**flying(5, 6, True, False)), 0, 0, False, 1),
+        # The enemy moves into the player.
+        (asterix(**flying(5, 6, False, False), move_in=jnp.int32(0)), 0, 0, True, 1),
+        # The gold leaves the board.
+        (asterix(**flying(3, 9, True, True), move_in=jnp.int32(0)), 0, 0, False, 0),
+    ],
+)
 def test_asterix_by_hand(state, action, reward, terminated, left):
     after, step = jax.jit(Asterix(sticky=0).step)(state, action, KEY)
     assert (step.reward, step.terminated, after.there.sum()) == (reward, terminated, left)

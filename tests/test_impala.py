@@ -45,6 +45,7 @@ def trained(env, steps=4_000, **hyperparameters):
     return IMPALA(env, **{**FAST, **hyperparameters}).learn(steps, progress_bar=False)
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_values_and_actions_of_the_probes(options):
     agent = trained(probes.ObservationReward, **options)
@@ -62,6 +63,7 @@ def test_values_over_two_steps():
     )
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("mode", [None, *AutoresetMode], ids=str)
 def test_a_time_limit_bootstraps_from_the_true_last_observation(mode):
     env = (
@@ -178,6 +180,7 @@ def test_a_cue_is_recalled_with_memory():
     assert evaluate_policy(agent, Recall, 100, seed=5)[0] == 1.0
 
 
+@pytest.mark.learning
 def test_cartpole_is_learned():
     agent = IMPALA("CartPole-v1", n_envs=8, n_steps=20, learning_rate=Linear(3e-3)).learn(
         60_000, progress_bar=False

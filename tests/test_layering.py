@@ -74,7 +74,7 @@ MAY_IMPORT = {
     "checkpoint": {"jax", "numpy", "ml_dtypes", "safetensors", "elements", "types", "checkpoint"},
     "logging": {"numpy", "tensorboardX", "types"},
     "compilation": {"jax"},
-    "description": {"jax", "types"},
+    "description": {"jax", "hyperparameters", "types"},
     "algos.base": {
         *("numpy", "callbacks", "config", "description", "envs", "keywords", "logging"),
         *("process", "signatures", "training", "types"),
@@ -105,6 +105,7 @@ MAY_IMPORT = {
         "config",
         "hyperparameters",
         "envs",
+        "runners",
         "evaluation",
         "types",
     },

@@ -83,6 +83,7 @@ def test_an_agent_goes_on_with_another_number_of_environments(
     assert back.n_envs == n_envs and back.num_timesteps == other.num_timesteps
 
 
+@pytest.mark.learning
 def test_the_replay_that_was_laid_out_anew_is_learned_from():
     """What one of 4 environments found is learned from in 1."""
     settings = OFF_POLICY | dict(learning_starts=100, gradient_steps=10, learning_rate=1e-2)
@@ -105,7 +106,7 @@ def test_set_env_takes_vector_environments_of_any_number():
         agent.learn(24, progress_bar=False, reset_num_timesteps=False)
     agent.set_env("CartPole-v1", n_envs=np.int64(4))
     assert agent.n_envs == 4
-    with pytest.raises(ConfigurationError, match="holds 3; leave n_envs out"):
+    with pytest.raises(ConfigurationError, match="holds 3. Leave n_envs out"):
         agent.set_env(gym.make_vec("CartPole-v1", 3), n_envs=2)
     with pytest.raises(ConfigurationError, match="n_envs=0"):
         agent.set_env("CartPole-v1", n_envs=0)

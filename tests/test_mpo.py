@@ -35,6 +35,7 @@ def trained(env, steps=1_500, **hyperparameters):
     return MPO(env, **{**FAST, **hyperparameters}).learn(steps, progress_bar=False)
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_values_of_the_probes(options):
     agent = trained(probes.ContinuousDelayed, **options)
@@ -48,6 +49,7 @@ def test_values_of_the_probes(options):
     )
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize(
     "options", [{}, dict(retrace=True, n_steps=4)], ids=["one-step", "retrace"]
 )
@@ -60,6 +62,7 @@ def test_values_of_the_probes_with_discrete_actions(options):
     assert np.concatenate([agent.predict(np.ones((100, 1)))[0] for _ in range(10)]).mean() > 0.9
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize(
     "options",
     [dict(n_steps=3), dict(retrace=True, n_steps=4, retrace_lambda=1.0)],
@@ -522,6 +525,7 @@ def test_bad_input_is_refused_before_training(make, message):
         make()
 
 
+@pytest.mark.learning
 def test_it_learns_to_swing_up_a_pendulum():
     settings = dict(
         learning_rate=2e-3,
@@ -537,6 +541,7 @@ def test_it_learns_to_swing_up_a_pendulum():
     assert evaluate_policy(agent, "Pendulum-v1", 10, seed=0)[0] > -500  # a random policy has -1200
 
 
+@pytest.mark.learning
 def test_it_learns_cartpole_with_discrete_actions():
     settings = dict(
         learning_rate=2e-3,

@@ -1,6 +1,7 @@
 """What the parts of an observation are for a network: decided by rules, by the user, and shown by `print(agent)`."""
 
 import json
+import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -259,6 +260,7 @@ class Sign(probes.Probe):
         return self.observation_space.sample(), float(action == self.right), True, False, {}
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("shape, high", [((8, 8, 12), 1), ((7, 7, 3), 255)], ids=["board", "codes"])
 @pytest.mark.parametrize("algorithm, options, steps", [
     (DQN, dict(learning_starts=100, n_steps=1, net_arch=(32,), train_freq=8, gamma=0.5, target_update_interval=100), 2_000),
@@ -299,13 +301,12 @@ def test_every_agent_learns_from_bytes_and_is_saved(algorithm, tmp_path):
 
 
 @EVERY_AGENT
-@pytest.mark.parametrize(
-    "shape, high", [((8, 8, 12), 1), ((7, 7, 20), 255), ((12, 12), 255)], ids=str
-)
-def test_every_agent_learns_from_bytes(algorithm, shape, high):
-    agent = make(algorithm, box(0, high, *shape)).learn(16, progress_bar=False)
+def test_every_agent_learns_from_bytes(algorithm):
+    parts = {"board": ((8, 8, 12), 1), "codes": ((7, 7, 20), 255), "camera": ((12, 12), 255)}
+    space = spaces.Dict({name: box(0, high, *shape) for name, (shape, high) in parts.items()})
+    agent = make(algorithm, space).learn(16, progress_bar=False)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(agent.params)))
-    assert ("an image of" in str(agent)) == (shape == (12, 12))
+    assert re.findall(r"(\w+): an image of", str(agent)) == ["camera"]
 
 
 class BoardState(NamedTuple):
@@ -336,12 +337,14 @@ class Board:
         return jnp.zeros(self.shape, jnp.uint8).at[0, 0, right].set(1)
 
 
-@EVERY_AGENT
-@pytest.mark.parametrize("shape, high", [((7, 7, 20), 255), ((12, 12, 3), 255)], ids=str)
-def test_every_agent_learns_from_bytes_of_compiled_environments(algorithm, shape, high):
-    agent = algorithm(Board(shape, high), n_envs=2, runner="device", **AGENTS[algorithm]).learn(
-        32, progress_bar=False
-    )
+@pytest.mark.parametrize(
+    ("algorithm", "shape"),
+    [*((algorithm, (12, 12, 3)) for algorithm in AGENTS), (DQN, (7, 7, 20)), (PPO, (7, 7, 20))],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_every_agent_learns_from_bytes_of_compiled_environments(algorithm, shape):
+    agent = algorithm(Board(shape, 255), n_envs=2, runner="device", **AGENTS[algorithm])
+    agent.learn(32, progress_bar=False)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(agent.params)))
     assert ("an image of" in str(agent)) == (shape == (12, 12, 3)) and "runner device" in str(agent)
 
@@ -356,7 +359,6 @@ def test_a_network_without_features_is_refused(algorithm):
         ConfigurationError, match="cnn='efficient' leaves no features of an image of 24 x 30"
     ):
         make(algorithm, small, cnn="efficient")
-    make(algorithm, box(0, 255, 25, 25, 3), cnn="efficient")
     with pytest.raises(
         ConfigurationError,
         match=r"an array of shape \(1, 0\); expected features \[1, F\] with F of at least 1",
@@ -412,7 +414,7 @@ def test_print_shows_what_was_decided(algorithm):
     mine = make(
         algorithm, space, network=lambda obs: hk.Linear(3)(hk.Flatten()(obs["codes"] / 255.0))
     )
-    assert "taken by the network '<lambda>' as it is" in str(mine) and "an image" not in str(mine)
+    assert "passed to your network '<lambda>' as it is" in str(mine) and "an image" not in str(mine)
 
 
 def test_print_of_an_agent_with_an_id_and_of_one_that_was_loaded(tmp_path):
@@ -423,7 +425,7 @@ def test_print_of_an_agent_with_an_id_and_of_one_that_was_loaded(tmp_path):
     )
     assert "hyperparameters  normalize_obs=True, the others at their defaults" in str(agent)
     assert "hyperparameters  defaults" in str(DQN("CartPole-v1"))
-    assert "Pendulum-v1; made for 1 environment, of which none is set" in str(
+    assert "Pendulum-v1; made for 1 environment, but no environment is set" in str(
         SAC.load(agent.save(tmp_path / "agent"))
     )
 
@@ -466,7 +468,7 @@ def test_files_of_earlier_versions_keep_what_they_took_for_images(tmp_path, monk
         path = save_as_before(make(DQN, box(0, 1, *shape), images=True, scale_obs=False))
         with pytest.raises(
             ConfigurationError,
-            match=rf"the {axis} axis of images of shape \[{shape[0]}.*train it anew",
+            match=rf"the {axis} axis of images of shape \[{shape[0]}.*Train the agent again",
         ):
             agentzoo.load(path)
 

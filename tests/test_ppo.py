@@ -46,6 +46,7 @@ def obs(value):
     return np.array([value], np.float32)
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_values_and_actions_of_the_probes(options):
     near = {"atol": 0.15}
@@ -66,6 +67,7 @@ def test_values_over_two_steps():
     np.testing.assert_allclose(agent.value(np.array([[0.0], [1.0]])), [GAMMA, 1], atol=0.1)
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("mode", [None, *AutoresetMode], ids=str)
 def test_a_time_limit_bootstraps_from_the_true_last_observation(mode):
     def env(probe):
@@ -81,6 +83,7 @@ def test_a_time_limit_bootstraps_from_the_true_last_observation(mode):
     )
 
 
+@pytest.mark.learning
 def test_a_time_limit_bootstraps_at_the_last_observation_and_not_at_the_next_first():
     class OneStep(gym.Wrapper):
         """Starts at 0 or at -1, and is cut off after a step to -1.
@@ -319,6 +322,7 @@ def test_minibatches_with_a_single_step_move_the_policy(memory):
     assert moves(probes.ActionReward, batch_size=2, **memory)
 
 
+@pytest.mark.learning
 def test_actions_are_learned_from_minibatches_of_one_step():
     agent = trained(
         probes.ActionReward, 1_000, n_steps=16, batch_size=1, n_epochs=2, learning_rate=1e-3
@@ -731,6 +735,7 @@ def test_predict_carries_memory_and_resets_it():
 # learning
 
 
+@pytest.mark.learning
 def test_cartpole_is_learned():
     agent = PPO(
         "CartPole-v1",

@@ -29,6 +29,7 @@ def trained(env, steps=1_500, **hyperparameters):
     return QRDQN(env, **{**FAST, **hyperparameters}).learn(steps, progress_bar=False)
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_values_of_the_probes(options):
     near = {"atol": 0.45 if options.get("noisy") else 0.15}
@@ -84,6 +85,7 @@ def test_bad_hyperparameters_are_named():
         QRDQN("Pendulum-v1")
 
 
+@pytest.mark.learning
 def test_it_learns_cartpole():
     rare = dict(
         train_freq=256,

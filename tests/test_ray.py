@@ -87,7 +87,7 @@ def test_wrong_data_ends_training_with_its_sentence():
     agent = IMPALA(lambda: Scripted(reward=np.nan), runner="ray", **FAST)
     with pytest.raises(
         InvalidStep,
-        match=r"^Environment [01] at step \d+: the reward is nan; expected a finite number",
+        match=r"^Environment [01] at step \d+: the reward is nan. Expected a finite number",
     ):
         agent.learn(1_000, progress_bar=False)
 
@@ -95,7 +95,7 @@ def test_wrong_data_ends_training_with_its_sentence():
 def test_environments_are_made_where_actors_are():
     with pytest.raises(
         ConfigurationError,
-        match='runner="ray" needs environments for each actor; give an id or a factory',
+        match='runner="ray" needs environments for each actor. Pass an id or a factory',
     ):
         IMPALA(gym.make("CartPole-v1"), runner="ray")
     with pytest.raises(

@@ -13,36 +13,38 @@ from agentzoo.runners import RUNNERS
 
 ENV = functools.partial(gym.make, "agentzoo/Catch-v0", rows=4)
 OFF_POLICY = dict(
-    learning_rate=3e-3, n_envs=4, n_steps=3, train_freq=2, gradient_steps=4, learning_starts=1_000, batch_size=32, buffer_size=5_000,
-    gamma=0.9, net_arch=(32,),
-)  # fmt: skip
+    learning_rate=3e-3,
+    n_envs=4,
+    n_steps=3,
+    train_freq=2,
+    gradient_steps=4,
+    learning_starts=1_000,
+    batch_size=32,
+    buffer_size=5_000,
+    gamma=0.9,
+    net_arch=(32,),
+)
 ON_POLICY = dict(n_envs=4, net_arch=(32,), gamma=0.9)
-# The hyperparameters, and the steps.
+PPO = dict(n_steps=32, batch_size=32, n_epochs=4, learning_rate=3e-3, ent_coef=0.05)
+# For each algorithm its hyperparameters, and the number of environment steps.
 SETTINGS = {
     "DQN": (OFF_POLICY, 6_000),
     "QRDQN": ({**OFF_POLICY, "n_quantiles": 5}, 6_000),
     "SAC": ({**OFF_POLICY, "ent_coef": 0.05}, 6_000),
     "MPO": ({**OFF_POLICY, "target_update_interval": 20}, 4_000),
-    "PPO": (
-        {
-            **ON_POLICY,
-            "n_steps": 32,
-            "batch_size": 32,
-            "n_epochs": 4,
-            "learning_rate": 3e-3,
-            "ent_coef": 0.05,
-        },
-        12_000,
-    ),
+    "PPO": ({**ON_POLICY, **PPO}, 12_000),
     "IMPALA": ({**ON_POLICY, "n_steps": 8, "learning_rate": Linear(1e-2)}, 8_000),
 }
+RAY = [pytest.mark.xdist_group("ray")]
 CELLS = [
-    pytest.param(algorithm, runner, marks=[pytest.mark.xdist_group("ray")] if runner == "ray" else [])
-    for runner in RUNNERS if runner != "auto"
+    pytest.param(algorithm, runner, marks=RAY if runner == "ray" else [])
+    for runner in RUNNERS
+    if runner != "auto"
     for algorithm in SETTINGS
-]  # fmt: skip
+]
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("algorithm, runner", CELLS)
 def test_it_learns(algorithm, runner, request):
     hyperparameters, steps = SETTINGS[algorithm]

@@ -45,6 +45,7 @@ def leaves(tree):
     return [np.asarray(leaf) for leaf in jax.tree.leaves(jax.device_get(tree))]
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_values_of_the_probes(options):
     near = {"atol": 0.2}
@@ -57,6 +58,7 @@ def test_values_of_the_probes(options):
     np.testing.assert_allclose(best, column(0, 2), atol=0.4)
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize(
     "options",
     [{}, dict(n_steps=3, prioritized_replay=True, policy_delay=2)],
@@ -73,6 +75,7 @@ def test_values_of_the_probes_with_discrete_actions(options):
     assert agent.predict(column(-1, 1), deterministic=True)[0].tolist() == [0, 1]
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize(("mode", "n_steps"), [(None, 1), (AutoresetMode.NEXT_STEP, 3)], ids=str)
 def test_a_time_limit_bootstraps_and_a_termination_does_not(mode, n_steps):
     def env(probe):
@@ -94,6 +97,7 @@ def test_the_entropy_bonus_is_part_of_the_value():
     np.testing.assert_allclose([actions.mean(), actions.std()], [1, 4 / math.sqrt(12)], atol=0.15)
 
 
+@pytest.mark.learning
 def test_the_learned_coefficient_holds_the_entropy():
     agent = trained(probes.ContinuousCue, 4_000, ent_coef="auto", target_entropy=-0.5)
     actions = np.concatenate([agent.predict(np.ones((100, 1)))[0] for _ in range(20)])[:, 0]
@@ -595,6 +599,7 @@ def test_bad_input_is_refused_before_training(make, message):
         make()
 
 
+@pytest.mark.learning
 def test_it_learns_to_swing_up_a_pendulum():
     settings = dict(
         learning_rate=3e-3, net_arch=(64, 64), batch_size=64, tau=0.01, buffer_size=10_000
@@ -603,6 +608,7 @@ def test_it_learns_to_swing_up_a_pendulum():
     assert evaluate_policy(agent, "Pendulum-v1", 10, seed=0)[0] > -400  # a random policy has -1200
 
 
+@pytest.mark.learning
 def test_it_learns_cartpole_with_discrete_actions():
     settings = dict(
         learning_rate=2e-3,

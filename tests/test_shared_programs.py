@@ -70,7 +70,7 @@ def nothing_compiles():
 def make(algorithm, runner="auto", seed=0, **hyperparameters):
     box = algorithm in ("sac", "mpo")
     env = "Pendulum" if box else "CartPole"
-    env = f"agentzoo/{env}-v0" if runner in ("device", "auto") else f"{env}-v{int(not box)}"
+    env = f"agentzoo/{env}-v0" if runner in ("device", "auto") else f"{env}-v1"
     actors = {"n_actors": 2, "max_lag": 0} if runner in ("threads", "ray") else {}
     options = {**SETTINGS[algorithm], **actors, **hyperparameters}
     return find(algorithm)(env, n_envs=2, runner=runner, seed=seed, **options)

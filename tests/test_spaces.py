@@ -1,4 +1,4 @@
-"""Spaces of every make: agents take them, act in them, and remember them."""
+"""Agents support, use and store spaces of every kind."""
 
 import contextlib
 import json
@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from agentzoo import DQN, IMPALA, MPO, PPO, QRDQN, SAC, ConfigurationError, evaluate_policy
-from agentzoo.training.recipe import spec_from_json, spec_to_json
 from agentzoo.envs import make_envs
 from agentzoo.envs import spaces as ours
+from agentzoo.training.recipe import spec_from_json, spec_to_json
 from agentzoo.types import EnvSpec, FrameStack
 from tests import probes
 
@@ -134,7 +134,7 @@ any_space = st.recursive(
 
 
 def assert_plain(space):
-    """Checks that a space and its parts are of Gymnasium's own classes, or our own."""
+    """Check that a space and its parts have Gymnasium's or our own classes."""
     assert type(space) in (
         spaces.Box,
         FrameStack,
@@ -307,10 +307,10 @@ def test_vector_environments_get_elements_too():
 
 
 def test_zero_sized_spaces():
+    pair, choice = spaces.Box(-1, 1, (2,)), spaces.Discrete(2)
+
     class Env(probes.Spaced):
-        def __init__(
-            self, observation_space=spaces.Box(-1, 1, (2,)), action_space=spaces.Discrete(2)
-        ):
+        def __init__(self, observation_space=pair, action_space=choice):
             super().__init__(observation_space)
             self.action_space = action_space
 
@@ -339,14 +339,14 @@ def test_keys_of_a_dict_may_be_integers_but_not_mixed(tmp_path):
     assert list(loaded.spec.observation_space.spaces) == [1, 2]
     obs = space.sample()
     assert agent.predict(obs, deterministic=True)[0] in (0, 1)
-    with pytest.raises(ConfigurationError, match="use strings, or integers, for all of them"):
+    with pytest.raises(ConfigurationError, match="Use strings, or integers, for all of them"):
         make_envs(probes.Spaced(spaces.Dict({2: spaces.Discrete(3), "a": spaces.Discrete(3)})))
-    with pytest.raises(ConfigurationError, match="use strings, or integers, for all of them"):
+    with pytest.raises(ConfigurationError, match="Use strings, or integers, for all of them"):
         make_envs(probes.Spaced(spaces.Dict({(1, 2): spaces.Discrete(3)})))
 
 
 def test_a_stack_of_frames_serves_where_a_box_did(tmp_path):
-    """The wrapper that stacks may be hidden by another one, or not."""
+    """Other wrappers may hide the wrapper that stacks frames."""
 
     def stacked():
         return gym.wrappers.FrameStackObservation(probes.ObservationReward(), 2)
@@ -423,7 +423,7 @@ def test_schedules_of_numpys_numbers_can_be_saved(tmp_path):
 
 
 class CountingVectorEnv(gym.vector.SyncVectorEnv):
-    """Its number of environments is one of NumPy's."""
+    """A vector environment whose number of environments is a NumPy integer."""
 
     def __init__(self, makers):
         super().__init__(makers)
@@ -448,9 +448,7 @@ def test_a_vector_environment_may_count_in_numpys_numbers(tmp_path):
     ],
 )
 def test_what_is_no_number_is_refused(arguments):
-    with pytest.raises(
-        ConfigurationError, match=f"{next(iter(arguments))}=.*. Choose an integer"
-    ):
+    with pytest.raises(ConfigurationError, match=f"{next(iter(arguments))}=.*. Choose an integer"):
         DQN("CartPole-v1", **arguments)
 
 
@@ -459,7 +457,7 @@ def test_what_is_no_number_is_refused(arguments):
 
 @contextlib.contextmanager
 def jax_operations():
-    """The functions of JAX that run operations, of those that are called in this context."""
+    """Record which functions of JAX that run operations are called in this context."""
     called = []
 
     def profile(frame, event, _):
@@ -478,7 +476,7 @@ def jax_operations():
 
 @pytest.mark.parametrize(("cls", "arguments", "kinds"), AGENTS)
 def test_predict_runs_one_compiled_program(cls, arguments, kinds, tmp_path):
-    """No JAX operation runs on its own, its random numbers are those of keys that are counted, and a file keeps the count."""
+    """`predict` runs one program, with random keys that are counted, and files keep the count."""
     agent = cls("CartPole-v1", **arguments)
     obs = np.zeros((64, 4))
     *_, key = jax.random.split(jax.random.key(agent.seed), 3)

@@ -289,17 +289,23 @@ def test_a_second_interrupt_does_not_wait_for_the_end_of_the_cycle():
 REFUSED = [
     (
         lambda: IMPALA("CartPole-v1", n_actors=2),
-        'n_actors=2; expected at least 1; there are several only with runner="threads"',
+        "n_actors=2, but runner='auto' has a single actor",
     ),
-    (lambda: threaded("CartPole-v1", n_actors=0), "n_actors=0 is out of range. Choose an integer of at least 1"),
-    (lambda: threaded("CartPole-v1", max_lag=-1), "max_lag=-1 is out of range. Choose an integer of at least 0"),
+    (
+        lambda: threaded("CartPole-v1", n_actors=0),
+        "n_actors=0 is out of range. Choose an integer of at least 1",
+    ),
+    (
+        lambda: threaded("CartPole-v1", max_lag=-1),
+        "max_lag=-1 is out of range. Choose an integer of at least 0",
+    ),
     (
         lambda: threaded("CartPole-v1", n_actors=3),
-        "n_envs=2 environments cannot be shared evenly between n_actors=3; use a multiple",
+        "n_envs=2 environments cannot be shared evenly between n_actors=3. Choose a multiple",
     ),
     (
         lambda: threaded(probes.CueReward(), n_envs=1),
-        "n_actors=2 needs environments for each actor; give an id or a factory",
+        "n_actors=2 needs environments for each actor. Pass an id or a factory",
     ),
     (lambda: threaded(functools.cache(probes.CueReward)), "returned the same environment twice"),
 ]

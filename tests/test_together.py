@@ -104,6 +104,7 @@ def test_what_cannot_be_one_program_learns_all_the_same(capsys):
         learn_together(agents, 0)
 
 
+@pytest.mark.learning
 def test_all_seeds_learn():
     agents = [
         PPO(CATCH, seed=seed, n_envs=16, n_steps=32, batch_size=128, learning_rate=3e-3)

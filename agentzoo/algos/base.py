@@ -8,7 +8,7 @@ import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from agentzoo.training import (
     Placement,
     Recipe,
     RunLog,
+    RunnerName,
     Session,
     Trainer,
     read_manifest,
@@ -95,10 +96,10 @@ class Algorithm(Generic[Config]):
         *misplaced: Any,
         n_envs: int = 1,
         seed: int | None = 0,
-        runner: str = "auto",
+        runner: RunnerName = "auto",
         n_actors: int = 1,
         max_lag: int = 1,
-        n_devices: int | str = 1,
+        n_devices: int | Literal["all"] = 1,
         log_dir: str | os.PathLike[str] | None = None,
         network: Callable[[PyTree], Any] | None = None,
         info_keywords: Sequence[str] = (),
@@ -176,6 +177,21 @@ class Algorithm(Generic[Config]):
     def network(self) -> Callable[..., Any] | None:
         """The network that was given in place of our layers, or None."""
         return self.trainer.recipe.network
+
+    @property
+    def runner(self) -> str:
+        """The name of the runner, as it was given."""
+        return self.trainer.placement.runner
+
+    @property
+    def n_actors(self) -> int:
+        """Number of actors that share the environments."""
+        return self.trainer.placement.n_actors
+
+    @property
+    def max_lag(self) -> int:
+        """How many trajectories each actor may be ahead of the learner."""
+        return self.trainer.placement.max_lag
 
     @property
     def env_id(self) -> str | None:
@@ -456,10 +472,10 @@ class Algorithm(Generic[Config]):
         env: EnvLike | None = None,
         *,
         n_envs: int | None = None,
-        runner: str = "auto",
+        runner: RunnerName = "auto",
         n_actors: int = 1,
         max_lag: int = 1,
-        n_devices: int | str = 1,
+        n_devices: int | Literal["all"] = 1,
         log_dir: str | os.PathLike[str] | None = None,
         network: Callable[[PyTree], Any] | None = None,
         info_keywords: Sequence[str] = (),

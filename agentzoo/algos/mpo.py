@@ -454,10 +454,15 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
             sampled_t = sampled_values(target, batch.obs_t, config.num_value_samples, key_t)
             sampled_tm1 = sampled_values(target, batch.obs_tm1, config.num_samples, key_tm1)
             v_t = jnp.mean(sampled_t.q, axis=0)
+            online_mean, online_stddev = online_tm1
+            target_mean, target_stddev = target_tm1
             mpo_loss, statistics = core.gaussian_mpo_loss(
-                *online_tm1,
-                *target_tm1,
-                *sampled_tm1,
+                online_mean,
+                online_stddev,
+                target_mean,
+                target_stddev,
+                sampled_tm1.a,
+                sampled_tm1.q,
                 duals,
                 config.epsilon,
                 config.epsilon_mean,
@@ -518,7 +523,8 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         updates, opt_state = optimizer.update(
             grads, state.opt_state, learned, learning_rate=learning_rate
         )
-        online, duals = optax.apply_updates(learned, updates)
+        updated: Any = optax.apply_updates(learned, updates)
+        online, duals = updated
         duals = duals._replace(
             **{
                 name: jnp.clip(x, *limits(name))

@@ -8,6 +8,8 @@ the learning rate of its time::
     updates, opt_state = optimizer.update(grads, opt_state, params, learning_rate=1e-3)
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -39,16 +41,17 @@ def scale_by_learning_rate() -> optax.GradientTransformationExtraArgs:
 
     def update(
         updates: PyTree,
-        state: optax.EmptyState,
+        state: optax.OptState,
         params: PyTree | None = None,
         *,
-        learning_rate: float | Array,
-        **others: object,
-    ) -> tuple[PyTree, optax.EmptyState]:
+        learning_rate: Any,
+        **others: Any,
+    ) -> tuple[PyTree, optax.OptState]:
         factor = -1 * learning_rate
         return jax.tree.map(lambda x: factor * x, updates), state
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    # optax's own type of the field does not know the further arguments.
+    return optax.GradientTransformationExtraArgs(init, update)  # type: ignore[arg-type]
 
 
 def scale_moments(opt_state: optax.OptState, factors: PyTree) -> optax.OptState:

@@ -408,7 +408,7 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
         order = jnp.argsort(jax.random.uniform(order_key, shape, jnp.float32))
         order = order.reshape(-1, layout.batch_sequences)  # one row for each gradient step
 
-        def minibatch(i: Array) -> Sequences:
+        def minibatch(i: Array | int) -> Sequences:
             steps = jax.tree.map(lambda x: x[:, order[i]], data._replace(memory=()))
             memory = jax.tree.map(lambda x: x[order[i]], data.memory)
             return shard_batch(steps, axis=1)._replace(memory=shard_batch(memory))

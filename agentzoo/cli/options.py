@@ -9,6 +9,7 @@ import tyro
 from agentzoo import config as configs
 from agentzoo.config import Hyperparameter, Linear, Schedule
 from agentzoo.hyperparameters import descriptions
+from agentzoo.runners import RunnerName
 from agentzoo.types import ConfigurationError
 
 Class = TypeVar("Class")
@@ -35,7 +36,7 @@ class Train:
     """Environment steps to train for, over all environments together."""
     n_envs: int = 1
     """Number of environments that are stepped at once."""
-    runner: Literal["auto", "host", "device", "threads", "ray"] = "auto"
+    runner: RunnerName = "auto"
     """How to train: host steps environments from Python, device compiles them, threads and ray
     step them while the agent learns, and auto chooses between host and device."""
     n_actors: int = 1

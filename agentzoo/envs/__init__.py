@@ -1,7 +1,7 @@
 """Environments of every kind behind one interface.
 
-Importing this module registers our own with Gymnasium, as `agentzoo/Catch-v0` and so on: see
-`agentzoo.envs.registration`.
+Importing this package registers our own environments with Gymnasium under ids such as
+`agentzoo/Catch-v0`; see `agentzoo.envs.registration`.
 """
 
 from agentzoo.envs import registration

@@ -1,10 +1,13 @@
-"""Atari games with the preprocessing of "Revisiting the Arcade Learning Environment" (Machado et al., https://arxiv.org/abs/1709.06009).
+"""Atari games with the standard preprocessing.
 
-A step repeats the action for 4 frames, of which the last two are pooled by their maximum, in grey
-and at 84 x 84; an observation is the last 4 of those, black ones before the episode's first.
-Actions stick with probability 0.25 (in `ALE/...-v5`), episodes begin with up to 30 no-ops and are
-cut off after 108,000 frames (half an hour), the loss of a life does not end them, and rewards are
-raw scores.
+The preprocessing is that of "Revisiting the Arcade Learning Environment" by Machado et al.
+(https://arxiv.org/abs/1709.06009). A step repeats the action for 4 frames. The maximum of the last
+two frames, in grey and scaled to 84 x 84, becomes one image. An observation is the stack of the
+last 4 images, with black images before the first one of an episode.
+
+In `ALE/...-v5`, the previous action is repeated with probability 0.25. Episodes begin with up to 30
+no-ops and are truncated after 108,000 frames (half an hour). The loss of a life does not end an
+episode, and rewards are raw scores.
 """
 
 from typing import Any
@@ -14,14 +17,14 @@ from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
 
 
 def register() -> None:
-    """Makes Gymnasium know the games."""
+    """Register the games with Gymnasium."""
     import ale_py  # pyright: ignore[reportMissingImports] (an extra)
 
     gym.register_envs(ale_py)
 
 
 def is_atari(env_id: str, kwargs: dict[str, Any]) -> bool:
-    """Whether an id is registered as a game of which one sees the screen."""
+    """Return whether an id is registered as an Atari game that is observed as images."""
     spec = gym.registry.get(env_id)
     return (
         spec is not None
@@ -31,18 +34,17 @@ def is_atari(env_id: str, kwargs: dict[str, Any]) -> bool:
 
 
 def make(env_id: str, terminal_on_life_loss: bool = False, **kwargs: Any) -> gym.Env:
-    """One game.
+    """Make one game.
 
     Args:
-      env_id: such as `ALE/Pong-v5`.
-      terminal_on_life_loss: let the loss of a life end an episode.
+      env_id: id such as `ALE/Pong-v5`.
+      terminal_on_life_loss: whether the loss of a life ends an episode.
       **kwargs: arguments of ale-py's environment, such as `render_mode`, `mode` or
         `repeat_action_probability`.
     """
     register()
-    env = gym.make(
-        env_id, frameskip=1, **kwargs
-    )  # the preprocessing skips, since it has to see the frames that it pools
+    # The preprocessing skips frames itself, because it needs the frames that it pools.
+    env = gym.make(env_id, frameskip=1, **kwargs)
     env = AtariPreprocessing(
         env, noop_max=30, frame_skip=4, screen_size=84, terminal_on_life_loss=terminal_on_life_loss
     )
@@ -50,11 +52,11 @@ def make(env_id: str, terminal_on_life_loss: bool = False, **kwargs: Any) -> gym
 
 
 def make_vec(env_id: str, num_envs: int, **kwargs: Any) -> gym.vector.VectorEnv:
-    """Several games by ale-py's own vector environment, which does the same in C++ and in threads.
+    """Make ale-py's vector environment, which does the same preprocessing in C++ with threads.
 
     Args:
-      env_id: one of `ALE/...-v5`.
-      num_envs: how many.
+      env_id: id such as `ALE/Pong-v5`.
+      num_envs: number of games.
       **kwargs: arguments of ale-py's `AtariVectorEnv`.
     """
     register()

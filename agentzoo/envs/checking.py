@@ -1,9 +1,9 @@
 """Checks of what environments return, before any of it is stored.
 
-NumPy would store a wrong value without a word: 0.7 in an array of bytes becomes 0, 300 becomes 44,
-`None` becomes NaN, and a single number fills a vector. Every step is checked instead. What is as it
-should be passes within about a microsecond, and everything else ends in an `InvalidStep` that names
-the value and what was expected.
+NumPy stores wrong values silently: 0.7 in an array of bytes becomes 0, 300 becomes 44, `None`
+becomes NaN, and a single number fills a vector. So agentzoo checks every step. A valid step passes
+within about a microsecond. Any other step raises an `InvalidStep` that contains the value and says
+what was expected.
 """
 
 import math
@@ -19,10 +19,11 @@ from agentzoo.types import InvalidStep
 
 Check = Callable[[Any], None]
 
-# Tuples, since `isinstance` takes ten times as long for a union.
+# These are tuples, because `isinstance` takes ten times as long for a union.
 _FLAGS = (bool, np.bool_)
 _INTEGERS = (int, np.integer)
 _LARGEST = float(np.finfo(np.float32).max)  # rewards are stored as float32
+_FEW = 32  # up to so many numbers, Python's `sum` is faster than a call of NumPy
 
 
 def unpack_step(result: Any) -> tuple[Any, Any, Any, Any, Any]:
@@ -34,7 +35,8 @@ def unpack_step(result: Any) -> tuple[Any, Any, Any, Any, Any]:
     if not isinstance(result, tuple) or len(result) != 5:
         found = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
         raise InvalidStep(
-            f"step returned {found}; expected the five of Gymnasium: observation, reward, terminated, truncated, info."
+            f"step returned {found}. Expected the five of Gymnasium: observation, reward, "
+            "terminated, truncated, info."
         )
     return result  # type: ignore[return-value]
 
@@ -42,14 +44,15 @@ def unpack_step(result: Any) -> tuple[Any, Any, Any, Any, Any]:
 def read_step(result: Any, check: Check) -> tuple[Any, float, bool, bool, Any]:
     """Return the five values of `env.step`, with the reward as a number and the flags as booleans.
 
-    The usual case is decided here, without a call for each value, since this is done at every step.
+    This function decides the usual case without a call for each value, because it runs at every
+    step.
 
     Args:
       result: what `env.step` returned.
-      check: of the observation, from `make_check`.
+      check: the check of the observation, from `make_check`.
 
     Raises:
-      InvalidStep: if one of the values cannot be stored as it is.
+      InvalidStep: if a value cannot be stored without a change.
     """
     usual = type(result) is tuple and len(result) == 5
     obs, reward, terminated, truncated, info = result if usual else unpack_step(result)
@@ -72,28 +75,26 @@ def unpack_reset(result: Any) -> tuple[Any, Any]:
     if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], Mapping):
         found = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
         raise InvalidStep(
-            f"reset returned {found}; expected two: the observation, and info, a dict."
+            f"reset returned {found}. Expected two: the observation, and info, a dict."
         )
     return result  # type: ignore[return-value]
 
 
 def reward_of(value: Any) -> float:
-    """Return a reward as a number; an array of one number counts as that number.
+    """Return a reward as a number. An array of one number is converted to that number.
 
     Raises:
       InvalidStep: if it is not a number that float32 can hold.
     """
-    if (
-        isinstance(value, float) and -_LARGEST <= value <= _LARGEST
-    ):  # the usual case, and never true of NaN
+    if isinstance(value, float) and -_LARGEST <= value <= _LARGEST:  # false for NaN
         return value
     array = _array(value)
     if array is None or array.dtype.kind not in "biuf" or array.size != 1:
-        raise InvalidStep(f"the reward is {_show(value)}; expected a number.")
+        raise InvalidStep(f"the reward is {_show(value)}. Expected a number.")
     number = float(array.reshape(()))
     if not -_LARGEST <= number <= _LARGEST:
         raise InvalidStep(
-            f"the reward is {number}; expected a finite number below 3.4e38, the limit of float32."
+            f"the reward is {number}. Expected a finite number below 3.4e38, the limit of float32."
         )
     return number
 
@@ -102,18 +103,14 @@ def flag_of(value: Any, name: str) -> bool:
     """Return `terminated` or `truncated` as True or False.
 
     Raises:
-      InvalidStep: if it is something else, and not 0 or 1 either.
+      InvalidStep: if the value is neither a boolean nor 0 or 1.
     """
     if isinstance(value, _FLAGS):
         return bool(value)
     array = _array(value)
-    if (
-        array is None
-        or array.dtype.kind not in "biuf"
-        or array.size != 1
-        or array.reshape(()) not in (0, 1)
-    ):
-        raise InvalidStep(f"{name} is {_show(value)}; expected True or False.")
+    is_number = array is not None and array.dtype.kind in "biuf" and array.size == 1
+    if not is_number or array.reshape(()) not in (0, 1):
+        raise InvalidStep(f"{name} is {_show(value)}. Expected True or False.")
     return bool(array.reshape(()))
 
 
@@ -127,7 +124,8 @@ def rewards_of(values: Any, num_envs: int) -> np.ndarray:
     if not (np.abs(array) <= _LARGEST).all():
         n = int(np.argmin(np.abs(array) <= _LARGEST))
         raise InvalidStep(
-            f"the reward is {array[n]}; expected a finite number below 3.4e38, the limit of float32.",
+            f"the reward is {array[n]}. Expected a finite number below 3.4e38, the limit of "
+            "float32.",
             n,
         )
     return array
@@ -143,92 +141,104 @@ def flags_of(values: Any, num_envs: int, name: str) -> np.ndarray:
     if array.dtype != bool:
         wrong = np.flatnonzero((array != 0) & (array != 1))
         if wrong.size:
-            raise InvalidStep(
-                f"{name} is {array[wrong[0]]}; expected True or False.", int(wrong[0])
-            )
+            n = int(wrong[0])
+            raise InvalidStep(f"{name} is {array[n]}. Expected True or False.", n)
     return array.astype(bool, copy=False)
 
 
 def make_check(space: spaces.Space, name: str = "the observation") -> Check:
-    """Build a function that raises `InvalidStep` unless it is given an element of a space that can be stored.
+    """Build a function that raises `InvalidStep` unless its argument can be stored.
 
-    Shapes must be equal. Values must survive the conversion to the dtype in which agents see them,
-    must be finite, and must be within the bounds of spaces other than Box; those of a Box are not
-    enforced, as is usual in the field.
+    The argument must have the space's shape. Its values must survive the conversion to the dtype in
+    which agents see them, and must be finite. They must be within the bounds of the space, except
+    for a Box, whose bounds are not enforced, as is usual in the field.
+
+    Args:
+      space: the space.
+      name: what messages call the argument.
     """
     if isinstance(space, spaces.Dict | spaces.Tuple):
-        checks = [(key, make_check(part, f"{name}[{key!r}]")) for key, part in own.parts(space)]
-        kind, expected = (
-            (Mapping, "a dict") if isinstance(space, spaces.Dict) else (tuple | list, "a tuple")
-        )
+        return _make_parts_check(space, name)
+    complete = _make_complete_check(space, name)
+    stored, shape = own.dtype(space), own.shape(space)
+    if isinstance(space, spaces.Discrete):
+        return _make_index_check(*_range(space), complete)
+    if stored.kind == "f" and len(shape) == 1 and shape[0] <= _FEW:
+        return _make_short_vector_check(stored, shape, complete)
+    if stored.kind == "f":
+        return _make_float_check(stored, shape, complete)
+    if isinstance(space, spaces.Box):
+        return _make_integer_check(stored, shape, complete)
+    return complete
 
-        def check_parts(obs: Any) -> None:
-            if not isinstance(obs, kind):
-                raise InvalidStep(f"{name} is {_show(obs)}; expected {expected} for {space}.")
-            for key, check in checks:
-                try:
-                    part = obs[key]
-                except (KeyError, IndexError):
-                    raise InvalidStep(
-                        f"{name} lacks {key!r}; expected an element of {space}."
-                    ) from None
-                check(part)
 
-        return check_parts
+# The functions below build checks that decide the usual case fast. They leave all other cases,
+# which may be valid or not, to the complete check.
+
+
+def _make_index_check(low: int, high: int, complete: Check) -> Check:
+    def check(obs: Any) -> None:
+        if not (isinstance(obs, _INTEGERS) and low <= obs <= high):
+            complete(obs)
+
+    return check
+
+
+def _make_short_vector_check(stored: np.dtype, shape: tuple[int, ...], complete: Check) -> Check:
+    def check(obs: Any) -> None:
+        usual = type(obs) is np.ndarray and obs.dtype == stored and obs.shape == shape
+        if not (usual and math.isfinite(sum(obs.tolist()))):  # as `_has_finite_sum` does
+            complete(obs)
+
+    return check
+
+
+def _make_float_check(stored: np.dtype, shape: tuple[int, ...], complete: Check) -> Check:
+    holds_float32 = stored != np.float16
+
+    def check(obs: Any) -> None:
+        if type(obs) is np.ndarray and obs.shape == shape:
+            if obs.dtype == stored and _has_finite_sum(obs):
+                return
+            # If the sum of squares is at most the square of the largest float32, every number is
+            # at most the largest float32.
+            if obs.dtype == np.float64 and holds_float32 and np.vdot(obs, obs) <= _LARGEST**2:
+                return
+        complete(obs)
+
+    return check
+
+
+def _make_integer_check(stored: np.dtype, shape: tuple[int, ...], complete: Check) -> Check:
+    def check(obs: Any) -> None:
+        if not (type(obs) is np.ndarray and obs.dtype == stored and obs.shape == shape):
+            complete(obs)
+
+    return check
+
+
+def _make_complete_check(space: spaces.Space, name: str) -> Check:
+    """Build the check that decides every case and names what is wrong."""
     stored, shape = own.dtype(space), own.shape(space)
     low, high = _range(space)
-    if isinstance(space, spaces.Discrete):
-
-        def check_index(obs: Any) -> None:
-            if not (isinstance(obs, _INTEGERS) and low <= obs <= high):
-                check_slowly(obs)
-
-        quick = check_index
-    elif stored.kind == "f" and len(shape) == 1 and shape[0] <= 32:
-
-        def check_few_numbers(obs: Any) -> None:
-            usual = type(obs) is np.ndarray and obs.dtype == stored and obs.shape == shape
-            if not (usual and math.isfinite(sum(obs.tolist()))):  # as `_adds_up` has it
-                check_slowly(obs)
-
-        quick = check_few_numbers
-    elif stored.kind == "f":
-
-        def check_numbers(obs: Any) -> None:
-            if type(obs) is np.ndarray and obs.shape == shape:
-                if obs.dtype == stored and _adds_up(obs):
-                    return
-                # If no sum of squares exceeds the square of the largest float32, no number exceeds
-                # that.
-                if (
-                    obs.dtype == np.float64
-                    and np.vdot(obs, obs) <= _LARGEST**2
-                    and stored != np.float16
-                ):
-                    return
-            check_slowly(obs)
-
-        quick = check_numbers
-    elif low is None:
-
-        def check_integers(obs: Any) -> None:
-            if not (type(obs) is np.ndarray and obs.dtype == stored and obs.shape == shape):
-                check_slowly(obs)
-
-        quick = check_integers
+    if stored.kind == "f":
+        expected = f"a finite number ({stored})"
     else:
-        quick = None
+        limits = (
+            f"from {low} to {high}" if isinstance(space, spaces.Discrete) else f"within {space}"
+        )
+        expected = f"{'integers' if shape else 'an integer'} {limits} ({stored})"
 
-    def check_slowly(obs: Any) -> None:
+    def check(obs: Any) -> None:
         array = _array(obs)
         if array is None or array.dtype.kind not in "biuf":
             raise InvalidStep(
-                f"{name} is {_show(obs)}; expected numbers of shape {shape} for {space}."
+                f"{name} is {_show(obs)}. Expected numbers of shape {shape} for {space}."
             )
         if array.shape != shape:
             raise InvalidStep(
-                f"{name} has shape {array.shape}, but the environment's observation_space promises {shape}; "
-                "correct the environment or its observation_space."
+                f"{name} has shape {array.shape}, but the environment's observation_space promises "
+                f"{shape}. Correct the environment or its observation_space."
             )
         with np.errstate(all="ignore"):
             cast = array.astype(stored)
@@ -237,66 +247,56 @@ def make_check(space: spaces.Space, name: str = "the observation") -> Check:
                 wrong |= (array < low) | (array > high)
         if wrong.any():
             value = array[wrong].flat[0]
-            limits = (
-                f" from {low} to {high}"
-                if isinstance(space, spaces.Discrete)
-                else f" within {space}"
-            )
-            expected = (
-                "a finite number"
-                if stored.kind == "f"
-                else f"{'integers' if shape else 'an integer'}{limits}"
-            )
-            raise InvalidStep(
-                f"{name} {'holds' if shape else 'is'} {value}; expected {expected} ({stored})."
-            )
+            raise InvalidStep(f"{name} {'holds' if shape else 'is'} {value}. Expected {expected}.")
 
-    return quick or check_slowly
+    return check
+
+
+def _make_parts_check(space: spaces.Dict | spaces.Tuple, name: str) -> Check:
+    """Build the check of an element of a Dict or Tuple."""
+    checks = [(key, make_check(part, f"{name}[{key!r}]")) for key, part in own.parts(space)]
+    is_dict = isinstance(space, spaces.Dict)
+    kind = Mapping if is_dict else (tuple, list)
+
+    def check(obs: Any) -> None:
+        if not isinstance(obs, kind):
+            expected = "a dict" if is_dict else "a tuple"
+            raise InvalidStep(f"{name} is {_show(obs)}. Expected {expected} for {space}.")
+        for key, check_part in checks:
+            try:
+                part = obs[key]
+            except (KeyError, IndexError):
+                raise InvalidStep(
+                    f"{name} lacks {key!r}. Expected an element of {space}."
+                ) from None
+            check_part(part)
+
+    return check
 
 
 def make_batch_check(
     space: spaces.Space, num_envs: int | None, name: str = "the observation"
 ) -> Check:
-    """Build the like of `make_check` for batches `[N, ...]`, of any size if `num_envs` is None."""
+    """Build a function like that of `make_check` for batches `[N, ...]`.
+
+    Args:
+      space: the space of one element.
+      num_envs: N, or None for batches of any size.
+      name: what messages call the batch.
+    """
     if isinstance(space, spaces.Dict | spaces.Tuple):
-        parts = [
-            (key, make_batch_check(part, num_envs, f"{name}[{key!r}]"))
-            for key, part in own.parts(space)
-        ]
-
-        def check_parts(obs: Any) -> None:
-            for key, check in parts:
-                try:
-                    part = obs[key]
-                except (KeyError, IndexError, TypeError):
-                    raise InvalidStep(
-                        f"{name} lacks {key!r}; expected a batch of elements of {space}."
-                    ) from None
-                check(part)
-
-        return check_parts
-    stored, shape, check_one = own.dtype(space), own.shape(space), make_check(space, name)
-    low, high = _range(space)
-
-    def is_right(array: np.ndarray) -> bool:
-        """Whether all is well, for sure: the loop below finds what is wrong, and where."""
-        if array.dtype.kind not in "biuf" or array.shape[1:] != shape:
-            return False
-        with np.errstate(all="ignore"):
-            cast = array.astype(stored, copy=False)
-        if stored.kind == "f":
-            return _adds_up(cast)
-        exact = cast is array or (cast == array).all()
-        return bool(exact and (low is None or ((array >= low) & (array <= high)).all()))
+        return _make_batch_parts_check(space, num_envs, name)
+    shape, check_one = own.shape(space), make_check(space, name)
+    is_valid = _make_batch_validity(space)
 
     def check(obs: Any) -> None:
         array = _array(obs)
         if array is None or not array.shape or num_envs not in (None, len(array)):
             found = _show(obs) if array is None else f"an array of shape {array.shape}"
             raise InvalidStep(
-                f"{name} is {found}; expected a batch of shape {(num_envs or 'N', *shape)}."
+                f"{name} is {found}. Expected a batch of shape {(num_envs or 'N', *shape)}."
             )
-        if is_right(array):
+        if is_valid(array):
             return
         for n in range(len(array)):
             try:
@@ -307,53 +307,96 @@ def make_batch_check(
     return check
 
 
-class BufferWatch:
-    """Detects environments whose reset overwrites the last observation of the episode before.
+def _make_batch_validity(space: spaces.Space) -> Callable[[np.ndarray], bool]:
+    """Build a function that tells whether a batch is certainly valid.
 
-    In SAME_STEP mode, Gymnasium's vector environments hand out the last observation of an episode
+    If the function returns False, the elements have to be checked one by one.
+    """
+    stored, shape = own.dtype(space), own.shape(space)
+    low, high = _range(space)
+
+    def is_valid(array: np.ndarray) -> bool:
+        if array.dtype.kind not in "biuf" or array.shape[1:] != shape:
+            return False
+        with np.errstate(all="ignore"):
+            cast = array.astype(stored, copy=False)
+        if stored.kind == "f":
+            return _has_finite_sum(cast)
+        exact = cast is array or (cast == array).all()
+        return bool(exact and (low is None or ((array >= low) & (array <= high)).all()))
+
+    return is_valid
+
+
+def _make_batch_parts_check(
+    space: spaces.Dict | spaces.Tuple, num_envs: int | None, name: str
+) -> Check:
+    """Build the check of a batch of elements of a Dict or Tuple."""
+    checks = [
+        (key, make_batch_check(part, num_envs, f"{name}[{key!r}]"))
+        for key, part in own.parts(space)
+    ]
+
+    def check(obs: Any) -> None:
+        for key, check_part in checks:
+            try:
+                part = obs[key]
+            except (KeyError, IndexError, TypeError):
+                raise InvalidStep(
+                    f"{name} lacks {key!r}. Expected a batch of elements of {space}."
+                ) from None
+            check_part(part)
+
+    return check
+
+
+class BufferWatch:
+    """Detects environments whose reset overwrites the last observation of the previous episode.
+
+    In SAME_STEP mode, Gymnasium's vector environments return the last observation of an episode
     without copying it. If the environment writes its next first observation into the same array,
-    the last one is lost: it then equals the first one, and the array that was handed out changes
-    with the next step. In environments of other processes (`AsyncVectorEnv`) nothing gives that
-    away.
+    the last observation is lost: the array then equals the first observation, and it changes with
+    the next step. In environments in other processes (`AsyncVectorEnv`), this cannot be detected.
     """
 
     def __init__(self) -> None:
-        # Environment, what it handed out, and a copy of that.
-        self._given: list[tuple[int, Any, list[np.ndarray]]] = []
+        # Index of the environment, the observation that it returned, and a copy of its arrays.
+        self._suspects: list[tuple[int, Any, list[np.ndarray]]] = []
 
     def saw(self, n: int, final_obs: Any, first_obs: Any) -> None:
-        """Take note of an episode's last observation and of the first one of the next, in environment n."""
-        last, first = (
-            [np.array(x) for x in jax.tree.leaves(obs)] for obs in (final_obs, first_obs)
-        )
+        """Remember a last observation if it equals the next first observation.
+
+        Args:
+          n: index of the environment.
+          final_obs: the last observation of an episode, as the vector environment returned it.
+          first_obs: the first observation of the next episode.
+        """
+        last = [np.array(x) for x in jax.tree.leaves(final_obs)]
+        first = [np.array(x) for x in jax.tree.leaves(first_obs)]
         if all(np.array_equal(x, y) for x, y in zip(last, first, strict=True)):
-            self._given.append((n, final_obs, last))
+            self._suspects.append((n, final_obs, last))
 
     def check(self) -> None:
-        """Look at what was handed out before the latest step.
+        """Check whether the newest step changed a last observation that was returned before.
 
         Raises:
-          InvalidStep: if it has changed.
+          InvalidStep: if it did.
         """
-        given, self._given = self._given, []
-        for n, final_obs, copies in given:
-            if not all(
-                np.array_equal(x, y)
-                for x, y in zip(jax.tree.leaves(final_obs), copies, strict=True)
-            ):
-                self._refuse(n)
-
-    def _refuse(self, n: int) -> None:
-        raise InvalidStep(
-            "info['final_obs'] holds the first observation of the next episode, because the environment writes every "
-            "observation into the same array and Gymnasium's SAME_STEP mode does not copy it. Return a copy from the "
-            "environment's step and reset, or use gymnasium.vector.AutoresetMode.DISABLED or NEXT_STEP.",
-            n,
-        )
+        suspects, self._suspects = self._suspects, []
+        for n, final_obs, copies in suspects:
+            arrays = jax.tree.leaves(final_obs)
+            if not all(np.array_equal(x, y) for x, y in zip(arrays, copies, strict=True)):
+                raise InvalidStep(
+                    "info['final_obs'] holds the first observation of the next episode, because "
+                    "the environment writes every observation into the same array and Gymnasium's "
+                    "SAME_STEP mode does not copy it. Return a copy from the environment's step "
+                    "and reset, or use gymnasium.vector.AutoresetMode.DISABLED or NEXT_STEP.",
+                    n,
+                )
 
 
 def _range(space: spaces.Space) -> tuple[Any, Any]:
-    """The least and the largest value of a space whose bounds are enforced; (None, None) for a Box."""
+    """Return the smallest and the largest value of a space, or (None, None) for a Box."""
     if isinstance(space, spaces.Discrete):
         return int(space.start), int(space.start) + int(space.n) - 1
     if isinstance(space, spaces.MultiDiscrete):
@@ -361,21 +404,21 @@ def _range(space: spaces.Space) -> tuple[Any, Any]:
     return (0, 1) if isinstance(space, spaces.MultiBinary) else (None, None)
 
 
-def _adds_up(array: np.ndarray) -> bool:
-    """Whether a sum of the numbers, or of their squares, is finite: if it is, so are all of them.
+def _has_finite_sum(array: np.ndarray) -> bool:
+    """Return whether the sum of the numbers, or of their squares, is finite.
 
-    Of few numbers, Python's own sum takes a tenth of the time of `np.isfinite(array).all()`, and of
-    more numbers a product takes a third.
+    If it is, all numbers are finite. For few numbers, Python's own sum takes a tenth of the time of
+    `np.isfinite(array).all()`. For more numbers, a dot product takes a third of it.
     """
-    if array.ndim == 1 and array.size <= 32:
+    if array.ndim == 1 and array.size <= _FEW:
         return math.isfinite(sum(array.tolist()))
-    if array.dtype == np.float16:  # whose squares overflow
+    if array.dtype == np.float16:  # squares of float16 overflow
         return bool(np.isfinite(array).all())
     return math.isfinite(np.vdot(array, array))
 
 
 def _array(value: Any) -> np.ndarray | None:
-    """The value as an array; None if it cannot be one."""
+    """Return a value as an array, or None if NumPy cannot convert it."""
     if isinstance(value, np.ndarray):
         return value
     try:
@@ -385,24 +428,18 @@ def _array(value: Any) -> np.ndarray | None:
 
 
 def _batch(values: Any, num_envs: int, name: str) -> np.ndarray:
-    """An array `[N]` of numbers or booleans."""
+    """Return N numbers or booleans as an array `[N]`."""
     array = _array(values)
-    if (
-        array is None
-        or array.dtype.kind not in "biuf"
-        or array.size != num_envs
-        or array.shape[:1] != (num_envs,)
-    ):
-        found = (
-            _show(values)
-            if array is None or array.dtype.kind not in "biuf"
-            else f"of shape {array.shape}"
+    if array is None or array.dtype.kind not in "biuf":
+        raise InvalidStep(f"{name} are {_show(values)}. Expected an array of shape ({num_envs},).")
+    if array.size != num_envs or array.shape[:1] != (num_envs,):
+        raise InvalidStep(
+            f"{name} are of shape {array.shape}. Expected an array of shape ({num_envs},)."
         )
-        raise InvalidStep(f"{name} are {found}; expected an array of shape ({num_envs},).")
     return array.reshape(num_envs)
 
 
 def _show(value: Any) -> str:
-    """A value as a short text."""
+    """Return a short text that shows a value."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:60]}... ({type(value).__name__})"

@@ -1,4 +1,7 @@
-"""Which environments observe stacks of frames, so that a replay can store each frame once."""
+"""Detection of environments that observe stacks of frames.
+
+A replay buffer stores each frame of such observations once.
+"""
 
 import gymnasium as gym
 from gymnasium import spaces, wrappers
@@ -6,7 +9,7 @@ from gymnasium import spaces, wrappers
 from agentzoo.envs.use import TrainingEnv
 from agentzoo.types import FrameStack
 
-# Wrappers that hand observations on as they are. Any other might change them, and is taken to.
+# Wrappers that do not change observations. All other wrappers are assumed to change them.
 _TRANSPARENT = (
     gym.ActionWrapper,
     gym.RewardWrapper,
@@ -26,28 +29,30 @@ _TRANSPARENT_VECTOR = (
 
 
 def observation_space(env: gym.Env) -> spaces.Space:
-    """The observation space of an environment, as a `FrameStack` if it is known to be one."""
+    """Return an environment's observation space, as a `FrameStack` if it is known to be one."""
     outer = env
     while isinstance(outer, _TRANSPARENT):
         outer = outer.env
-    return _of(env.observation_space, isinstance(outer, wrappers.FrameStackObservation))
+    return _as_stack(env.observation_space, isinstance(outer, wrappers.FrameStackObservation))
 
 
 def single_observation_space(env: gym.vector.VectorEnv) -> spaces.Space:
-    """The observation space of each environment in a vector environment, as a `FrameStack` if it is known to be one."""
+    """Return the observation space of each environment, as a `FrameStack` if it is one."""
     outer = env
     while isinstance(outer, _TRANSPARENT_VECTOR):
         outer = outer.env
     if isinstance(outer, gym.vector.SyncVectorEnv):
         stacked = all(isinstance(observation_space(one), FrameStack) for one in outer.envs)
-    elif type(outer).__name__ == "AtariGymnasiumEnvPool":  # colours would be put on the same axis
+    elif type(outer).__name__ == "AtariGymnasiumEnvPool":
+        # Colours would be on the same axis as the frames.
         stacked = bool(outer.spec.config.gray_scale)  # type: ignore[union-attr]
-    else:  # ale-py's own always stacks
+    else:  # ale-py's vector environment always stacks frames
         stacked = type(outer).__name__ == "AtariVectorEnv"
-    return _of(env.single_observation_space, stacked)
+    return _as_stack(env.single_observation_space, stacked)
 
 
-def _of(space: spaces.Space, stacked: bool) -> spaces.Space:
+def _as_stack(space: spaces.Space, stacked: bool) -> spaces.Space:
+    """Return the space, as a `FrameStack` if it is a Box of stacked frames."""
     if not (stacked and isinstance(space, spaces.Box)):
         return space
     return FrameStack(space.low, space.high, space.shape, space.dtype.type)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The `info` of Gymnasium environments: what it says of one environment, and what of it is kept."""
+"""The `info` dictionaries of Gymnasium environments."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ Info = dict[str, Any]
 
 
 def plain(info: Any) -> Info:
-    """Return the entries that are numbers, texts, arrays, or dictionaries of those.
+    """Return the entries that are numbers, strings, arrays, or dictionaries of such entries.
 
-    Other objects may be large, may change later, and may not travel between processes.
+    Other objects may be large, may change later, and may not be sent to other processes.
     """
     if not info or not isinstance(info, dict):
         return {}
@@ -20,6 +20,7 @@ def plain(info: Any) -> Info:
 
 
 def _is_plain(value: Any) -> bool:
+    """Return whether `plain` keeps a value."""
     if isinstance(value, np.ndarray):
         return value.dtype != object
     return isinstance(value, bool | int | float | str | np.generic | jax.Array | dict)
@@ -37,7 +38,7 @@ def of_one(info: Any, index: int, num_envs: int) -> Info:
     Gymnasium stores an array of N values for each name, and beside it a mask `_name` that says
     which environments have a value. EnvPool leaves out the masks.
     """
-    if not isinstance(info, dict):  # one dictionary for each environment, or none
+    if not isinstance(info, dict):  # a list with one dictionary for each environment
         return info[index] or {} if np.shape(info)[:1] == (num_envs,) else {}
     found = {}
     for name, value in info.items():

@@ -1,4 +1,4 @@
-"""The environments that an agent trains in as one standard `VectorEnv`."""
+"""All environments in which an agent trains, as one standard `VectorEnv`."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,19 +15,22 @@ from agentzoo.envs.use import TrainingEnv
 
 
 class JointVectorEnv(gym.vector.VectorEnv):
-    """Vector environments with the same spaces side by side, as one."""
+    """Several vector environments with the same spaces, as one vector environment."""
 
     def __init__(self, envs: Sequence[gym.vector.VectorEnv]):
-        self.envs, first = list(envs), envs[0]
+        self.envs = list(envs)
+        first = self.envs[0]
         self.metadata, self.render_mode = first.metadata, first.render_mode
         self.num_envs = sum(env.num_envs for env in self.envs)
         self.single_observation_space = first.single_observation_space
         self.single_action_space = first.single_action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
+        # The environments of each vector environment, as slices of 0 to `num_envs`.
         ends = np.cumsum([env.num_envs for env in self.envs]).tolist()
         each = zip(self.envs, ends, strict=True)
         self._slices = [slice(end - env.num_envs, end) for env, end in each]
+        # The newest observations, because a `reset` with a mask may skip a vector environment.
         self._obs: list[Any] = [None] * len(self.envs)
 
     def reset(
@@ -36,7 +39,7 @@ class JointVectorEnv(gym.vector.VectorEnv):
         seed: Any = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
-        """Begins new episodes; environment i is seeded with `seed + i`, or `seed[i]`."""
+        """Begin new episodes; environment i is seeded with `seed + i`, or `seed[i]`."""
         infos: list[dict[str, Any]] = [{} for _ in self.envs]
         mask = (options or {}).get("reset_mask")
         for i, (env, own) in enumerate(zip(self.envs, self._slices, strict=True)):
@@ -49,29 +52,30 @@ class JointVectorEnv(gym.vector.VectorEnv):
         return self._joined(self._obs), self._joined_infos(infos)
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Takes an action in each environment."""
+        """Take an action in each environment."""
         steps = [env.step(actions[own]) for env, own in zip(self.envs, self._slices, strict=True)]
         self._obs, *numbers, infos = (list(each) for each in zip(*steps, strict=True))
         reward, terminated, truncated = (np.concatenate(each) for each in numbers)
         return self._joined(self._obs), reward, terminated, truncated, self._joined_infos(infos)
 
     def render(self) -> tuple[Any, ...] | None:
-        """The frames of all environments."""
+        """Return the frames of all environments."""
         frames = [env.render() for env in self.envs]
         return None if None in frames else tuple(frame for each in frames for frame in each or ())
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Closes the environments."""
+        """Close the environments."""
         for env in self.envs:
             env.close(**kwargs)
 
     def _joined(self, trees: Sequence[Any]) -> Any:
+        """Concatenate the arrays of several vector environments."""
         return jax.tree.map(lambda *x: np.concatenate(x), *trees)
 
     def _joined_infos(self, infos: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Joins the arrays of each name.
+        """Concatenate the arrays of each name.
 
-        Zeros stand for an environment that has none, and its mask says so.
+        Environments without an entry get zeros, and the mask of the entry is False for them.
         """
         joined: dict[str, Any] = {}
         for name in {name: None for info in infos for name in info}:
@@ -87,7 +91,7 @@ class JointVectorEnv(gym.vector.VectorEnv):
 
 
 def _zeros(tree: Any, number: int) -> Any:
-    """Arrays like those of a tree, with `number` rows of zeros (or of None)."""
+    """Return arrays like those of a tree, with `number` rows of zeros, or of None for objects."""
 
     def zeros(x: Any) -> np.ndarray:
         x = np.asarray(x)
@@ -97,10 +101,14 @@ def _zeros(tree: Any, number: int) -> Any:
 
 
 def as_vector_env(envs: Envs, busy: Callable[[], bool]) -> TrainingEnv:
-    """Returns the environments as one `VectorEnv`.
+    """Return the environments as one `VectorEnv`.
 
-    The environments of distant actors are out of reach. Others, which are made here, stand for
-    them.
+    The environments of actors in other processes cannot be reached. New environments, made in this
+    process, replace them.
+
+    Args:
+      envs: the environments.
+      busy: function that returns whether actors are stepping the environments.
     """
     shares = getattr(envs, "shares", [envs])
     if isinstance(envs, DistantEnvs):

@@ -1,4 +1,4 @@
-"""From what a user calls an environment to environments that a runner can step."""
+"""Construction of environments from an id, an environment, a factory, or a functional one."""
 
 import contextlib
 import difflib
@@ -25,8 +25,8 @@ from agentzoo.types import ConfigurationError
 
 EnvLike = str | gym.Env | gym.vector.VectorEnv | FunctionalEnv[Any] | Callable[[], gym.Env]
 
-# The extra that brings an environment, by the beginning of its id or by the package that is found
-# missing.
+# The extra of agentzoo that installs an environment. The key is the beginning of the id, or the
+# name of the missing package.
 _EXTRAS = {
     "ale-py": "atari",
     "opencv": "atari",
@@ -44,68 +44,82 @@ _EXTRAS = {
 
 
 def make_envs(env: EnvLike, n_envs: int = 1, exact: bool = True) -> Envs:
-    """Makes the environments that an agent trains in.
+    """Make the environments in which an agent trains.
 
     Args:
       env: a Gymnasium id, an environment, a factory of environments, a vector environment, or a
-        functional environment, which may be a `FuncEnv` of Gymnasium, or what `gymnax.make`
-        returns.
-      n_envs: how many to make of an id, a factory or a functional environment. Those that are
-        functional are stepped by one program. An environment is always one; a vector environment
-        knows its number, also one that a factory makes.
-      exact: whether a vector environment that a factory makes has to hold `n_envs`.
+        functional environment. A functional environment may be a `FuncEnv` of Gymnasium, an
+        environment of Brax, or what `gymnax.make` returns.
+      n_envs: number of environments to make from an id, a factory or a functional environment. One
+        compiled program steps all functional environments. An environment counts as one, and a
+        vector environment knows its number.
+      exact: whether a vector environment that a factory makes must hold `n_envs` environments.
 
     Raises:
-      ConfigurationError: if there is no such environment, a package for it is missing, or `n_envs`
-        cannot be had.
+      ConfigurationError: if the environment is unknown, a package is missing, or the number of
+        environments does not match `n_envs`.
     """
     if isinstance(env, gym.vector.VectorEnv):
         if n_envs not in (1, env.num_envs):
             raise ConfigurationError(
-                f"n_envs={n_envs}, but the vector environment holds {env.num_envs}; leave n_envs out."
+                f"n_envs={n_envs}, but the vector environment holds {env.num_envs}. Leave n_envs "
+                "out."
             )
         return VectorEnvs(env)
     if isinstance(env, gym.Env):
         if n_envs != 1:
             raise ConfigurationError(
-                f"n_envs={n_envs} needs {n_envs} environments; give an id or a factory (lambda: ...) instead of one."
+                f"n_envs={n_envs} needs {n_envs} environments. Pass an id or a factory "
+                "(lambda: ...) instead of one environment."
             )
         return GymEnvs([env])
     if isinstance(env, str):
-        with _clear_errors(env) as name:
-            if atari.is_atari(name, {}) and gym.spec(name).vector_entry_point is not None:
-                return VectorEnvs(atari.make_vec(name, n_envs))
-        first = make_env(env)
-        functional = find_functional(first) if n_envs > 1 else None
-        return (
-            GymEnvs([first, *(make_env(env) for _ in range(n_envs - 1))])
-            if functional is None
-            else _make_functional(functional, n_envs)
-        )
+        return _make_from_id(env, n_envs)
     env = adapt(env)
     if _is_functional(env):
         return _make_functional(cast(FunctionalEnv, env), n_envs)
     if callable(env):
-        first = adapt(env())
-        if isinstance(first, gym.vector.VectorEnv):
-            return make_envs(first, n_envs if exact else 1)
-        if _is_functional(first):
-            return _make_functional(cast(FunctionalEnv, first), n_envs)
-        made = [first, *(adapt(env()) for _ in range(n_envs - 1))]
-        for one in made:
-            if not isinstance(one, gym.Env):
-                raise ConfigurationError(
-                    f"The environment factory returned {type(one).__name__}, not a gymnasium.Env."
-                )
-        return GymEnvs(made)
+        return _make_from_factory(env, n_envs, exact)
     raise ConfigurationError(
-        f"env is {type(env).__name__}; expected a Gymnasium id, a gymnasium.Env, a function that makes one, a gymnasium VectorEnv, or an "
-        f"agentzoo.envs.FunctionalEnv."
+        f"env is a {type(env).__name__}. Expected a Gymnasium id, a gymnasium.Env, a function that "
+        "makes one, a gymnasium VectorEnv, or an agentzoo.envs.FunctionalEnv."
     )
 
 
+def _make_from_id(env_id: str, n_envs: int) -> Envs:
+    """Make environments of a Gymnasium id, by one program or one vector environment if possible."""
+    with _clear_errors(env_id) as name:
+        if atari.is_atari(name, {}) and gym.spec(name).vector_entry_point is not None:
+            return VectorEnvs(atari.make_vec(name, n_envs))
+    first = make_env(env_id)
+    functional = find_functional(first) if n_envs > 1 else None
+    if functional is not None:
+        return _make_functional(functional, n_envs)
+    return GymEnvs([first, *(make_env(env_id) for _ in range(n_envs - 1))])
+
+
+def _make_from_factory(factory: Callable[[], Any], n_envs: int, exact: bool) -> Envs:
+    """Make environments by calling a factory once, or once for each ordinary environment."""
+    first = adapt(factory())
+    if isinstance(first, gym.vector.VectorEnv):
+        return make_envs(first, n_envs if exact else 1)
+    if _is_functional(first):
+        return _make_functional(cast(FunctionalEnv, first), n_envs)
+    made = [first, *(adapt(factory()) for _ in range(n_envs - 1))]
+    for env in made:
+        if not isinstance(env, gym.Env):
+            raise ConfigurationError(
+                f"The environment factory returned a {type(env).__name__}. Return a gymnasium.Env."
+            )
+    return GymEnvs(made)
+
+
 def find_native(envs: Envs) -> FunctionalEnv | None:
-    """The functional environment of which all of these are copies, or None where anything written in Python has a part in them."""
+    """Return the functional environment that all environments are copies of.
+
+    Returns:
+      The functional environment, or None if Python code takes part in an environment.
+    """
     if isinstance(envs, VectorEnvs):
         return envs.env.env if isinstance(envs.env, FunctionalVectorEnv) else None
     found = [find_functional(env) for env in envs.envs] if isinstance(envs, GymEnvs) else [None]
@@ -113,31 +127,32 @@ def find_native(envs: Envs) -> FunctionalEnv | None:
 
 
 def _is_functional(env: Any) -> bool:
-    spaces_of = (getattr(env, name, None) for name in ("observation_space", "action_space"))
-    return not isinstance(env, type | gym.Env) and all(
-        isinstance(space, gym.Space) for space in spaces_of
-    )
+    """Return whether an object with spaces is neither a class nor a `gym.Env`."""
+    found = [getattr(env, name, None) for name in ("observation_space", "action_space")]
+    has_spaces = all(isinstance(space, gym.Space) for space in found)
+    return has_spaces and not isinstance(env, type | gym.Env)
 
 
 def _make_functional(env: FunctionalEnv, n_envs: int) -> Envs:
-    return (
-        GymEnvs([FunctionalGymEnv(env)])
-        if n_envs == 1
-        else VectorEnvs(FunctionalVectorEnv(env, n_envs))
-    )
+    if n_envs == 1:
+        return GymEnvs([FunctionalGymEnv(env)])
+    return VectorEnvs(FunctionalVectorEnv(env, n_envs))
 
 
 def make_env(env_id: str, **kwargs: Any) -> gym.Env:
-    """`gymnasium.make` with errors that say what to do, and with the standard preprocessing for Atari (see `agentzoo.envs.atari`).
+    """Make an environment as `gymnasium.make` does, with helpful errors.
+
+    Atari games get the standard preprocessing (see `agentzoo.envs.atari`).
 
     Args:
-      env_id: a Gymnasium id; in `my_module:MyEnv-v0`, the module before the colon registers it.
-      **kwargs: arguments of the environment, such as `render_mode`, and for Atari
+      env_id: a Gymnasium id. In `my_module:MyEnv-v0`, the module before the colon registers the
+        environment.
+      **kwargs: arguments of the environment, such as `render_mode`. Atari games also accept
         `terminal_on_life_loss`.
 
     Raises:
-      ConfigurationError: if there is no such environment, a package for it is missing, or it does
-        not take the arguments.
+      ConfigurationError: if the environment is unknown, a package is missing, or the environment
+        does not accept the arguments.
     """
     with _clear_errors(env_id, kwargs) as name:
         return (atari.make if atari.is_atari(name, kwargs) else gym.make)(name, **kwargs)
@@ -145,9 +160,9 @@ def make_env(env_id: str, **kwargs: Any) -> gym.Env:
 
 @contextlib.contextmanager
 def _clear_errors(env_id: str, kwargs: dict[str, Any] | None = None) -> Iterator[str]:
-    """Registers an environment, and turns errors of making it into ours.
+    """Register an environment, and convert errors while it is made to `ConfigurationError`.
 
-    Yields its id without the module.
+    Yields the id without the module.
     """
     given = kwargs or {}
     try:
@@ -158,8 +173,8 @@ def _clear_errors(env_id: str, kwargs: dict[str, Any] | None = None) -> Iterator
         module = env_id.rpartition(":")[0]
         if error.name and f"{module}.".startswith(f"{error.name}."):
             raise ConfigurationError(
-                f"There is no module {module!r}, which {env_id!r} names before the colon; run this "
-                f"in the folder that holds the module, or install it."
+                f"There is no module {module!r}, which {env_id!r} names before the colon. Run this "
+                "in the folder that contains the module, or install the module."
             ) from error
         raise ConfigurationError(_missing(env_id, str(error))) from error
     except gym.error.DependencyNotInstalled as error:
@@ -169,21 +184,22 @@ def _clear_errors(env_id: str, kwargs: dict[str, Any] | None = None) -> Iterator
     except (gym.error.Error, ImportError) as error:
         raise ConfigurationError(_impossible(env_id, given, error)) from error
     except Exception as error:
-        # What an environment raises is its own affair, unless the arguments are the likely cause.
+        # Other errors of an environment are not converted, unless its arguments are the likely
+        # cause.
         if not (given or _is_wrong_call(error)):
             raise
         raise ConfigurationError(_impossible(env_id, given, error)) from error
 
 
 def _register(env_id: str) -> str:
-    """Imports what registers an environment, and returns its id without the module.
+    """Register an environment, and return its id without the module.
 
-    Games of ale-py and the Control Suite, which comes through Shimmy, are registered for the user.
+    Atari games and the DeepMind Control Suite (through Shimmy) are registered automatically.
     """
     module, _, name = env_id.rpartition(":")
     if module.startswith("."):
         form = "my_module:MyEnv-v0"
-        raise ConfigurationError(f"{env_id!r} names no module before the colon; write {form}.")
+        raise ConfigurationError(f"{env_id!r} names no module before the colon. Write {form}.")
     if module:
         importlib.import_module(module)
     if name not in gym.registry and _has_atari():
@@ -191,7 +207,7 @@ def _register(env_id: str) -> str:
     if name.startswith("dm_control/"):
         importlib.import_module("shimmy")
     if name not in gym.registry and parse_env_id(name)[2] is not None:
-        gym.spec(name)  # which raises, and does not warn before as `gymnasium.make` does
+        gym.spec(name)  # raises without the warning that `gymnasium.make` shows first
     return name
 
 
@@ -204,14 +220,14 @@ def _unknown(env_id: str) -> str:
     if (name.startswith("ALE/") or "NoFrameskip" in name) and not _has_atari():
         return _missing(env_id, "ale-py is not installed")
     close = difflib.get_close_matches(name, gym.registry, n=1, cutoff=0.5)
-    advice = "list the known ones with gymnasium.pprint_registry()."
+    advice = "List the known ids with gymnasium.pprint_registry()."
     if close:
-        advice = f"did you mean {module + colon + close[0]!r}?"
-    return f"There is no environment {env_id!r}; {advice}"
+        advice = f"Did you mean {module + colon + close[0]!r}?"
+    return f"There is no environment {env_id!r}. {advice}"
 
 
 def _impossible(env_id: str, kwargs: dict[str, Any], error: Exception) -> str:
-    """A sentence with what was raised, and the newest version of the environment."""
+    """Return a message with the error that was raised and the environment's newest version."""
     cause = error.__cause__ if _is_wrong_call(error) else None  # Gymnasium adds to its message
     reason = " ".join(str(cause or error).split()).rstrip(".") or type(error).__name__
     if not isinstance(error, gym.error.Error | ImportError | TypeError):
@@ -223,7 +239,7 @@ def _impossible(env_id: str, kwargs: dict[str, Any], error: Exception) -> str:
 
 
 def _newest(env_id: str) -> str | None:
-    """The newest version of an environment, if it is another."""
+    """Return the id of an environment's newest version if it is newer than `env_id`."""
     module, colon, name = env_id.rpartition(":")
     try:
         namespace, bare, version = parse_env_id(name)
@@ -237,8 +253,8 @@ def _newest(env_id: str) -> str | None:
 
 
 def _is_wrong_call(error: Exception) -> bool:
-    """Whether an environment was not even entered, since it takes other arguments."""
-    cause = error.__cause__  # Gymnasium raises a TypeError anew
+    """Return whether the call of an environment's constructor failed because of its arguments."""
+    cause = error.__cause__  # Gymnasium raises a TypeError from the original one
     if not (isinstance(error, TypeError) and isinstance(cause, TypeError)):
         return False
     return cause.__traceback__ is not None and cause.__traceback__.tb_next is None
@@ -247,5 +263,8 @@ def _is_wrong_call(error: Exception) -> bool:
 def _missing(env_id: str, reason: str) -> str:
     for sign, extra in _EXTRAS.items():
         if env_id.rpartition(":")[2].startswith(sign) or sign.lower() in reason.lower():
-            return f"{env_id!r} needs a package that is not installed; run: pip install 'agentzoo[{extra}]'"
+            return (
+                f"{env_id!r} needs a package that is not installed. "
+                f"Run: pip install 'agentzoo[{extra}]'"
+            )
     return f"{env_id!r} needs a package that is not installed: {reason}"

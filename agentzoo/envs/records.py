@@ -1,4 +1,4 @@
-"""What saved agents and run folders record about environments, to make them again."""
+"""Records of environments in saved agents and run folders, from which they are made again."""
 
 import functools
 import json
@@ -19,7 +19,7 @@ from agentzoo.envs.functional import (
 )
 from agentzoo.envs.make import EnvLike, make_env
 
-# Arguments of `make` and `make_vec` that say how to render, and how many environments to make.
+# Arguments of `make` and `make_vec` about rendering and the number of environments.
 _NOT_RECORDED = {"render_mode", "num_envs", "vectorization_mode", "vector_kwargs", "wrappers"}
 
 
@@ -27,12 +27,13 @@ def identify(env: EnvLike, envs: Envs) -> tuple[str | None, dict[str, Any] | Non
     """Return the id of environments and the arguments that they were made with.
 
     Args:
-      env: what the user gave.
-      envs: the environments that were made of it.
+      env: what the user passed.
+      envs: the environments that were made from it.
 
     Returns:
-      The id, with the module that registers it where the user named one, or None if there is none.
-      The arguments that differ from the registered ones, or None if they are not plain JSON.
+      The id, or None if there is none. If the user named the module that registers the id, the id
+      includes the module. The second value holds the arguments that differ from the registered
+      ones, or is None if JSON cannot store them.
     """
     if isinstance(env, str):
         return env, {}
@@ -41,9 +42,10 @@ def identify(env: EnvLike, envs: Envs) -> tuple[str | None, dict[str, Any] | Non
     first: Any = getattr(envs, "shares", [envs])[0]
     first = getattr(first, "env", None) or getattr(first, "envs", [None])[0]
     if not hasattr(getattr(first, "spec", None), "id"):
-        first = getattr(first, "envs", [first])[0]  # of a vector environment without a record
+        # A vector environment without a record: take the first environment inside.
+        first = getattr(first, "envs", [first])[0]
     spec = getattr(first, "spec", None)
-    env_id = getattr(spec, "id", None)  # EnvPool's specs have none
+    env_id = getattr(spec, "id", None)  # specs of EnvPool have no id
     registered = gym.registry.get(spec.id) if isinstance(spec, EnvSpec) else None
     if not isinstance(spec, EnvSpec) or registered is None:
         return env_id, {}
@@ -54,12 +56,12 @@ def identify(env: EnvLike, envs: Envs) -> tuple[str | None, dict[str, Any] | Non
 
 
 def _arguments(spec: EnvSpec) -> dict[str, Any]:
-    """What to give to `gymnasium.make`, where -1 means no time limit."""
+    """Return the arguments for `gymnasium.make`, where -1 means no time limit."""
     return {"max_episode_steps": spec.max_episode_steps or -1, **spec.kwargs}
 
 
 def _differing(kwargs: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any] | None:
-    """The arguments that are not the usual ones, or None if JSON cannot hold them."""
+    """Return the arguments that differ from the usual ones, or None if JSON cannot store them."""
     different = {}
     for name, value in kwargs.items():
         usual_value = repr(usual[name]) if name in usual else None
@@ -86,7 +88,7 @@ def class_name(envs: Envs) -> str:
     """Return the name of the environments' class, which stands for an id if there is none."""
     first: Any = getattr(envs, "shares", [envs])[0]
     outer: Any = getattr(first, "env", None) or getattr(first, "envs", [None])[0]
-    env = getattr(outer, "envs", [outer])[0]  # of a vector environment
+    env = getattr(outer, "envs", [outer])[0]  # the first one of a vector environment
     env = getattr(env, "unwrapped", env)
     while isinstance(env, _WRAPPERS):
         env = env.env

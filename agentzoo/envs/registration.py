@@ -1,4 +1,8 @@
-"""Our own environments as Gymnasium makes them: `gymnasium.make("agentzoo/Catch-v0")`, or `make_vec` for many in one program."""
+"""Registration of our environments with Gymnasium.
+
+`gymnasium.make("agentzoo/Catch-v0")` makes one environment. `gymnasium.make_vec` makes several
+environments, which one compiled program steps.
+"""
 
 from typing import Any
 
@@ -33,23 +37,23 @@ ENVIRONMENTS = {
     "MountainCarContinuous": MountainCarContinuous,
     "Pendulum": Pendulum,
 }
-"""Functional environments by name; their fields are arguments of `gymnasium.make`."""
+"""Functional environments by name. Their fields are arguments of `gymnasium.make`."""
 
 
 def make(name: str, render_mode: str | None = None, **fields: Any) -> FunctionalGymEnv:
-    """What `gymnasium.make` calls."""
+    """Make one environment, for `gymnasium.make`."""
     return FunctionalGymEnv(ENVIRONMENTS[name](**fields), render_mode)
 
 
 def make_vec(
     name: str, num_envs: int, render_mode: str | None = None, **fields: Any
 ) -> FunctionalVectorEnv:
-    """What `gymnasium.make_vec` calls."""
+    """Make `num_envs` environments, for `gymnasium.make_vec`."""
     return FunctionalVectorEnv(ENVIRONMENTS[name](**fields), num_envs, render_mode)
 
 
 def register() -> None:
-    """Makes Gymnasium know them."""
+    """Register all environments as `agentzoo/<name>-v0`."""
     here = "agentzoo.envs.registration"
     for name in ENVIRONMENTS:
         gym.register(

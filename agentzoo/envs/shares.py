@@ -1,4 +1,4 @@
-"""Environments in equal shares, one for each actor."""
+"""Environments that several actors step, each actor an equal share."""
 
 import functools
 from collections.abc import Sequence
@@ -14,10 +14,18 @@ from agentzoo.types import ConfigurationError, PyTree
 
 
 class SharedEnvs:
-    """`Envs` side by side, as one."""
+    """Shares of the same size, as one object.
+
+    Args:
+      shares: the environments of each actor.
+
+    Raises:
+      ConfigurationError: if an environment is there twice, or if spaces differ.
+    """
 
     def __init__(self, shares: Sequence[Envs]):
-        self.shares, first = list(shares), shares[0].spec
+        self.shares = list(shares)
+        first = self.shares[0].spec
         made = [
             env
             for share in shares
@@ -25,31 +33,33 @@ class SharedEnvs:
         ]
         if len({id(env) for env in made}) < len(made):
             raise ConfigurationError(
-                "The environment factory returned the same environment twice; it must make a new one at each call."
+                "The environment factory returned the same environment twice. Make a new "
+                "environment at each call."
             )
         if any(share.spec != first for share in shares):
             raise ConfigurationError(
-                "The environments differ in their spaces; an agent needs them to be alike."
+                "The environments have different spaces. Use environments with the same "
+                "observation space and the same action space."
             )
         self.spec = first._replace(num_envs=len(shares) * first.num_envs)
 
     @property
     def disturbed(self) -> bool:
-        """Whether somebody else has used the environments since they were reset."""
+        """Whether another user has reset or stepped the environments since `reset`."""
         return any(share.disturbed for share in self.shares)
 
     def occupy(self, busy: bool) -> None:
-        """Says whether actors in threads are stepping the environments."""
+        """Record whether actors in threads are stepping the environments; see `Envs.occupy`."""
         for share in self.shares:
             share.occupy(busy)
 
     def disturb(self) -> None:
-        """Says that somebody else has used the environments."""
+        """Record that another user has reset or stepped the environments."""
         for share in self.shares:
             share.disturb()
 
     def infos(self) -> list[Info]:
-        """Returns the `info` of each environment's newest step."""
+        """Return the `info` of each environment's newest step."""
         return [info for share in self.shares for info in share.infos()]
 
     def reset(self, seed: int | None = None) -> PyTree:
@@ -74,18 +84,26 @@ class SharedEnvs:
         return joined._replace(final_infos=final_infos)
 
     def render(self) -> None:
-        """Renders the environments."""
+        """Render the environments."""
         for share in self.shares:
             share.render()
 
     def close(self) -> None:
-        """Closes the environments."""
+        """Close the environments."""
         for share in self.shares:
             share.close()
 
 
 class DistantEnvs(SharedEnvs):
-    """Environments that each actor makes where it is, by calling `make`; here is one share, as an example of them all."""
+    """Environments that actors in other processes make for themselves, by calling `make`.
+
+    This process holds one share as an example, from which it knows the spaces.
+
+    Args:
+      env: what `make_envs` accepts.
+      n_envs: number of environments of all actors together.
+      n_actors: number of actors.
+    """
 
     def __init__(self, env: EnvLike, n_envs: int, n_actors: int):
         self.make = functools.partial(make_envs, env, n_envs // n_actors)
@@ -94,27 +112,28 @@ class DistantEnvs(SharedEnvs):
 
 
 def make_shared_envs(env: EnvLike, n_envs: int, n_actors: int, distant: bool = False) -> Envs:
-    """Makes the environments of several actors.
+    """Make the environments of several actors.
 
     Args:
-      env: a Gymnasium id or a factory of environments.
-      n_envs: how many to make, for all actors together.
-      n_actors: between how many actors they are shared evenly.
-      distant: whether actors make them, in processes of their own.
+      env: a Gymnasium id or a factory of environments. A single actor also accepts an environment.
+      n_envs: number of environments of all actors together, a multiple of `n_actors`.
+      n_actors: number of actors.
+      distant: whether actors in other processes make the environments themselves.
 
     Raises:
-      ConfigurationError: if they cannot be shared, and where `make_envs` raises it.
+      ConfigurationError: if the environments cannot be shared, or if `make_envs` raises it.
     """
     if n_actors == 1 and not distant:
         return make_envs(env, n_envs)
     if isinstance(env, gym.Env | gym.vector.VectorEnv):
         needs = 'runner="ray" needs' if distant else f"n_actors={n_actors} needs"
         raise ConfigurationError(
-            f"{needs} environments for each actor; give an id or a factory (lambda: ...)."
+            f"{needs} environments for each actor. Pass an id or a factory (lambda: ...)."
         )
     if n_envs % n_actors:
         raise ConfigurationError(
-            f"n_envs={n_envs} environments cannot be shared evenly between n_actors={n_actors}; use a multiple of it."
+            f"n_envs={n_envs} environments cannot be shared evenly between n_actors={n_actors}. "
+            "Choose a multiple of n_actors."
         )
     if distant:
         return DistantEnvs(env, n_envs, n_actors)
@@ -122,6 +141,6 @@ def make_shared_envs(env: EnvLike, n_envs: int, n_actors: int, distant: bool = F
 
 
 def has_dummy_steps(envs: Envs) -> bool:
-    """Whether some of the steps only begin an episode, and do not count."""
+    """Return whether the environments have dummy steps, which begin an episode and do not count."""
     parts = getattr(envs, "shares", [envs])
     return any(getattr(part, "mode", None) == gym.vector.AutoresetMode.NEXT_STEP for part in parts)

@@ -1,4 +1,4 @@
-"""Spaces: which ones agents can see, how their elements become arrays, and how they are written to JSON."""
+"""Spaces: which spaces agents support, how elements become arrays, and how JSON stores spaces."""
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
@@ -29,63 +29,74 @@ def plain(space: spaces.Space) -> spaces.Space:
 
 
 def _plain_key(key: Any) -> Any:
+    """Return the key of a Dict, with NumPy's integers as Python's."""
     return int(key) if isinstance(key, np.integer) else key
 
 
 def check_observation_space(space: spaces.Space) -> None:
-    """Raises `ConfigurationError` unless agents can see observations of this space."""
+    """Check that agents support observations of a space.
+
+    Raises:
+      ConfigurationError: if they do not.
+    """
     _check_kinds(space)
-    if not any(leaf.size for leaf in jax.tree.leaves(make_empty(space)())):
+    if not any(leaf.size for leaf in jax.tree.leaves(shapes(space))):
         raise ConfigurationError(
-            f"Observation space {space} holds no numbers, so there is nothing to choose actions by; "
-            f"use a constant observation instead, for example of Box(0, 1, (1,))."
+            f"Observation space {space} holds no numbers, so actions cannot depend on it. Use a "
+            "constant observation instead, for example of Box(0, 1, (1,))."
         )
 
 
 def _check_kinds(space: spaces.Space) -> None:
+    """Check the types of a space and of its parts, and the keys of Dicts."""
     if isinstance(space, spaces.Dict):
-        kinds = {
-            str if isinstance(key, str) else int if isinstance(key, int) else type(key)
-            for key in space.spaces
-        }
-        if not (kinds <= {str} or kinds <= {int}):
+        types = {_key_type(key) for key in space.spaces}
+        if not (types <= {str} or types <= {int}):
+            keys = ", ".join(map(repr, space.spaces))
             raise ConfigurationError(
-                f"The keys of {space} are {', '.join(map(repr, space.spaces))}, and JAX cannot put them in order; "
-                f"use strings, or integers, for all of them."
+                f"The keys of {space} are {keys}, and JAX cannot sort them. Use strings, or "
+                "integers, for all of them."
             )
     if isinstance(space, spaces.Dict | spaces.Tuple):
         for _, part in parts(space):
             _check_kinds(part)
     elif not isinstance(space, _LEAVES):
         raise ConfigurationError(
-            f"Observation space {space} is not supported; agents see Box, Discrete, MultiDiscrete, MultiBinary, and Dict and "
-            f"Tuple of those. Convert it with a wrapper, for example gymnasium.wrappers.TransformObservation."
+            f"Observation space {space} is not supported. Agents support Box, Discrete, "
+            "MultiDiscrete, MultiBinary, and Dict and Tuple of these spaces. Convert the "
+            "observations with a wrapper, for example gymnasium.wrappers.TransformObservation."
         )
     elif isinstance(space, spaces.Discrete) and not _fits(space):
         raise ConfigurationError(
-            f"Observation space {space} has values beyond {dtype(space)}, in which agents see them; renumber them from 0."
+            f"Observation space {space} has values beyond {dtype(space)}, the dtype in which "
+            "agents see them. Renumber the values from 0."
         )
 
 
+def _key_type(key: Any) -> type:
+    """Return the type of a key, where subclasses of `str` and `int` count as these types."""
+    return next((base for base in (str, int) if isinstance(key, base)), type(key))
+
+
 def _fits(space: spaces.Discrete) -> bool:
-    """Whether all values of a space fit into the dtype in which agents see them."""
+    """Return whether all values of a space fit into the dtype in which agents see them."""
     limits = np.iinfo(dtype(space))
     return limits.min <= int(space.start) and int(space.start) + int(space.n) - 1 <= limits.max
 
 
 def dtype(space: spaces.Space) -> np.dtype:
-    """The dtype in which elements of a space reach an agent; see `agentzoo.elements.stored_dtype`."""
+    """Return the dtype in which agents see elements; see `agentzoo.elements.stored_dtype`."""
     return np.dtype(stored_dtype(space))
 
 
 def shape(space: spaces.Space) -> tuple[int, ...]:
-    """The shape of an element of a space that is neither a Dict nor a Tuple."""
+    """Return the shape of elements of a space that is neither a Dict nor a Tuple."""
     assert space.shape is not None
     return space.shape
 
 
 def parts(space: spaces.Space) -> Iterable[tuple[Any, spaces.Space]]:
-    """The parts of a Dict or Tuple with the keys that find their elements."""
+    """Return the parts of a Dict or Tuple, each with its key or index."""
     if isinstance(space, spaces.Dict):
         return space.items()
     assert isinstance(space, spaces.Tuple)
@@ -93,7 +104,7 @@ def parts(space: spaces.Space) -> Iterable[tuple[Any, spaces.Space]]:
 
 
 def stack(space: spaces.Space, elements: Sequence[Any]) -> PyTree:
-    """Copies elements of a space into arrays with a leading axis."""
+    """Copy elements of a space into arrays with a leading axis."""
     if isinstance(space, spaces.Dict):
         return {
             name: stack(part, [element[name] for element in elements])
@@ -107,7 +118,7 @@ def stack(space: spaces.Space, elements: Sequence[Any]) -> PyTree:
 
 
 def copy(space: spaces.Space, batch: PyTree) -> PyTree:
-    """Copies a batch of elements of a space into arrays of the dtypes that agents see."""
+    """Copy a batch of elements of a space into arrays of the dtypes that agents see."""
     if isinstance(space, spaces.Dict):
         return {name: copy(part, batch[name]) for name, part in space.items()}
     if isinstance(space, spaces.Tuple):
@@ -161,10 +172,10 @@ def write(arrays: PyTree, index: Any, element: Any) -> None:
 
 
 def is_batched(space: spaces.Space, element: Any) -> bool:
-    """Whether an observation has a leading batch axis.
+    """Return whether an observation has a leading batch axis.
 
     Raises:
-      ConfigurationError: if it fits the space neither with nor without one.
+      ConfigurationError: if the observation fits the space neither with nor without such an axis.
     """
     if isinstance(space, spaces.Dict | spaces.Tuple):
         key, part = next(iter(parts(space)))
@@ -172,29 +183,32 @@ def is_batched(space: spaces.Space, element: Any) -> bool:
             return is_batched(part, element[key])
         except (KeyError, IndexError, TypeError):
             raise ConfigurationError(
-                f"The observation lacks {key!r}; expected an element of {space}, or a batch."
+                f"The observation lacks {key!r}. Expected an element of {space}, or a batch."
             ) from None
     if isinstance(element, tuple) and len(element) == 2 and isinstance(element[1], dict):
         raise ConfigurationError(
-            "The observation is what `reset` returns, a pair of observation and info; write obs, info = env.reset()."
+            "The observation is the pair of observation and info that `reset` returns. Write "
+            "obs, info = env.reset()."
         )
     try:
         found = np.shape(element)
-    except ValueError:  # of lists of unequal lengths
+    except ValueError:  # lists of unequal lengths
         raise ConfigurationError(
-            f"The observation is {type(element).__name__} of unequal parts; expected an array for {space}."
+            f"The observation is a {type(element).__name__} of unequal parts. Expected an array "
+            f"for {space}."
         ) from None
     if found == space.shape:
         return False
     if found and found[1:] == space.shape:
         return True
     raise ConfigurationError(
-        f"The observation has shape {found}; expected {space.shape}, or a batch of those, for {space}."
+        f"The observation has shape {found}. Expected {space.shape}, or a batch of this shape, "
+        f"for {space}."
     )
 
 
 def kind(space: spaces.Space) -> str:
-    """The name of the class of Gymnasium that a space belongs to; a user's own class counts as its base class."""
+    """Return the name of a space's class; a user's own class counts as its base class."""
     for base in (FrameStack, *_LEAVES, spaces.Dict, spaces.Tuple):
         if isinstance(space, base):
             return base.__name__
@@ -202,14 +216,23 @@ def kind(space: spaces.Space) -> str:
 
 
 def fits(space: spaces.Space, wanted: spaces.Space) -> bool:
-    """Whether elements of a space are elements of the wanted one, too: equal spaces, or a `FrameStack` in place of a Box."""
+    """Return whether elements of a space are also elements of another space.
+
+    They are if the spaces are equal, or if the space is a `FrameStack` and the wanted space an
+    otherwise equal Box.
+
+    Args:
+      space: the space.
+      wanted: the other space.
+    """
     if isinstance(wanted, spaces.Dict) and isinstance(space, spaces.Dict):
         same = space.spaces.keys() == wanted.spaces.keys()
         return same and all(fits(part, wanted[key]) for key, part in space.items())
     if isinstance(wanted, spaces.Tuple) and isinstance(space, spaces.Tuple):
         return len(space) == len(wanted) and all(map(fits, space, wanted))
     if isinstance(space, FrameStack) and not isinstance(wanted, FrameStack):
-        return spaces.Box(space.low, space.high, space.shape, space.dtype.type) == wanted  # type: ignore[arg-type]
+        box = spaces.Box(space.low, space.high, space.shape, space.dtype.type)  # type: ignore[arg-type]
+        return box == wanted
     return space == wanted
 
 
@@ -251,10 +274,10 @@ def split(space: spaces.Space, elements: np.ndarray) -> list[Any]:
 
 
 def to_json(space: spaces.Space) -> dict[str, Any]:
-    """A space as plain JSON."""
+    """Return a space as plain JSON."""
     if isinstance(space, spaces.Dict):
         pairs = [(name, to_json(part)) for name, part in space.items()]
-        # Keys of an object in JSON are strings; others are kept in a list of pairs.
+        # JSON's objects have strings as keys. Other keys are stored in a list of pairs.
         named = all(isinstance(name, str) for name, _ in pairs)
         return {"type": "Dict", "spaces": dict(pairs) if named else [list(pair) for pair in pairs]}
     if isinstance(space, spaces.Tuple):
@@ -275,7 +298,7 @@ def to_json(space: spaces.Space) -> dict[str, Any]:
 
 
 def from_json(data: dict[str, Any]) -> spaces.Space:
-    """The space that `to_json` wrote."""
+    """Return the space that `to_json` wrote."""
     name = data["type"]
     if name == "Dict":
         pairs = data["spaces"].items() if isinstance(data["spaces"], dict) else data["spaces"]
@@ -283,7 +306,7 @@ def from_json(data: dict[str, Any]) -> spaces.Space:
     if name == "Tuple":
         return spaces.Tuple([from_json(part) for part in data["spaces"]])
     if name == "Discrete":
-        # Gymnasium before 1.2 knows int64 alone, and takes no dtype.
+        # Gymnasium before 1.2 has only int64, and accepts no dtype.
         dtype: dict[str, Any] = (
             {} if data["dtype"] == "int64" else {"dtype": np.dtype(data["dtype"])}
         )
@@ -295,30 +318,32 @@ def from_json(data: dict[str, Any]) -> spaces.Space:
     if name == "MultiBinary":
         return spaces.MultiBinary(data["n"])
     size = tuple(data["shape"])
-    low, high = (np.array(data[bound], np.dtype(data["dtype"])) for bound in ("low", "high"))
-    # One number stands for all; lists have the shape, unless nothing is in them.
-    low, high = (
-        np.broadcast_to(bound if bound.size else bound.reshape(size), size) for bound in (low, high)
-    )
-    return (FrameStack if name == "FrameStack" else spaces.Box)(
-        low, high, size, np.dtype(data["dtype"]).type
-    )
+    low, high = (_bound_from_json(data[bound], data["dtype"], size) for bound in ("low", "high"))
+    kind_of = FrameStack if name == "FrameStack" else spaces.Box
+    return kind_of(low, high, size, np.dtype(data["dtype"]).type)
 
 
 def _bound(bound: np.ndarray) -> Any:
-    """A bound as one number where all are equal, and infinities as the strings that NumPy reads back."""
+    """Return a bound as JSON: one number if all are equal, and infinities as strings."""
     values = np.asarray(bound)
     values = values.flat[0] if values.size and (values == values.flat[0]).all() else values
     return jax.tree.map(lambda x: x if np.isfinite(x) else str(x), values.tolist())
 
 
+def _bound_from_json(data: Any, dtype: str, size: tuple[int, ...]) -> np.ndarray:
+    """Return the bound that `_bound` wrote; NumPy converts the strings to infinities."""
+    bound = np.array(data, np.dtype(dtype))
+    # A single number is broadcast. A nested list has the shape already, unless it is empty.
+    return np.broadcast_to(bound if bound.size else bound.reshape(size), size)
+
+
 def are_alike(one: spaces.Space, other: spaces.Space, bounds: bool = False) -> bool:
-    """Whether elements of two spaces have the same structure, shapes, dtypes and categories.
+    """Return whether elements of two spaces have the same structure, shapes, dtypes and categories.
 
     Args:
       one: a space.
-      other: another one.
-      bounds: whether the bounds of a Box have to be the same, too.
+      other: another space.
+      bounds: whether the bounds of a Box must be the same, too.
     """
     for kind in (spaces.Dict, spaces.Tuple):
         if isinstance(one, kind) or isinstance(other, kind):
@@ -338,7 +363,7 @@ def are_alike(one: spaces.Space, other: spaces.Space, bounds: bool = False) -> b
     return one == other
 
 
-# Attributes in which alike spaces agree.
+# The attributes that must be the same for two spaces of a class to be alike.
 _CATEGORIES = {
     spaces.Discrete: ("n", "start"),
     spaces.MultiDiscrete: ("nvec", "start"),

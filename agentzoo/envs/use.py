@@ -1,6 +1,7 @@
-"""Notices when somebody else uses the environments that an agent trains in.
+"""Detection of other users of the environments in which an agent trains.
 
-The agent must not go on from an observation that is no longer the one of its environments.
+After another user has reset or stepped an environment, the agent must not continue from its old
+observation. It begins new episodes instead.
 """
 
 import contextlib
@@ -12,15 +13,18 @@ import gymnasium as gym
 from agentzoo.types import ConfigurationError
 
 _MARK = "_agentzoo_use"
-BUSY = "The agent's actors are stepping these environments in threads, and nobody else can while learn() runs; use an environment of your own."
+BUSY = (
+    "The agent's actors are stepping these environments in threads, so that nobody else can use "
+    "them while learn() runs. Use an environment of your own."
+)
 
 
 class Use:
-    """The time from a `reset` of environments until somebody else uses them.
+    """The use of environments by one object, from its `reset` until another user comes.
 
     Attributes:
-      over: whether somebody else has used them.
-      busy: whether actors in threads are stepping them at this moment, so that nobody else can.
+      over: whether another user has come.
+      busy: whether actors in threads are stepping the environments, so that others must not.
     """
 
     def __init__(self, busy: bool = False) -> None:
@@ -28,32 +32,32 @@ class Use:
 
 
 class Used:
-    """A base class of `Envs` that notices when somebody else uses its environments."""
+    """A base class of `Envs` that detects other users of its environments."""
 
     _use = Use()
 
     @property
     def disturbed(self) -> bool:
-        """Whether somebody else has used the environments since they were reset.
+        """Whether another user has reset or stepped the environments since `reset`.
 
-        If so, their episodes are broken off.
+        If so, their episodes must not be continued.
         """
         return self._use.over
 
     def disturb(self) -> None:
-        """Says that somebody else has used the environments."""
+        """Record that another user has reset or stepped the environments."""
         self._use = Use()
         self._use.over = True
 
     def occupy(self, busy: bool) -> None:
-        """Says whether actors in threads are stepping the environments, which have been reset before."""
+        """Record whether actors in threads are stepping the environments; see `Envs.occupy`."""
         self._use.busy = busy
 
     def _claim(self, envs: Iterable[Any]) -> None:
-        """Says that these environments are used by this object from now on, and by no other.
+        """Make this object the only user of the environments.
 
         Raises:
-          ConfigurationError: if another object's actors are stepping one of them in threads.
+          ConfigurationError: if actors of another object are stepping one of them in threads.
         """
         own = self._use
         found = [part for env in envs for part in parts(env)]
@@ -64,20 +68,20 @@ class Used:
         for part, previous in zip(found, uses, strict=True):
             if previous is not None:
                 previous.over = True
-            # An object may refuse new attributes.
+            # Some objects do not accept new attributes.
             with contextlib.suppress(AttributeError, TypeError):
                 setattr(part, _MARK, self._use)
 
 
 def parts_of(envs: Any) -> list[Any]:
-    """Return the environments behind `Envs` that are in this process, as `parts` does."""
+    """Return all environments in this process that belong to `Envs`, without wrappers."""
     shares = getattr(envs, "shares", [envs])
     made = [env for share in shares for env in getattr(share, "envs", None) or [share.env]]
     return [part for env in made for part in parts(env)]
 
 
 def parts(env: Any) -> list[Any]:
-    """Return the environment without its wrappers, and those that a vector environment holds."""
+    """Return an environment without its wrappers, and the environments inside of it."""
     base = getattr(env, "unwrapped", env)
     inside = getattr(base, "envs", ())
     inside = inside if isinstance(inside, list | tuple) else ()
@@ -85,12 +89,12 @@ def parts(env: Any) -> list[Any]:
 
 
 class TrainingEnv(gym.vector.VectorWrapper):
-    """A `VectorEnv` whose agent begins new episodes after somebody else has reset or stepped it.
+    """A `VectorEnv` whose agent begins new episodes after a user has reset or stepped it.
 
     Args:
       env: the vector environment.
-      disturb: called at each `reset` and `step`.
-      busy: whether actors are stepping the environments at this moment.
+      disturb: function to be called at each `reset` and `step`.
+      busy: function that returns whether actors are stepping the environments.
     """
 
     def __init__(
@@ -108,12 +112,12 @@ class TrainingEnv(gym.vector.VectorWrapper):
         seed: Any = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
-        """Begins new episodes."""
+        """Begin new episodes."""
         self._use()
         return self.env.reset(seed=seed, options=options)
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Takes an action in each environment."""
+        """Take an action in each environment."""
         self._use()
         return self.env.step(actions)
 
@@ -123,7 +127,7 @@ class TrainingEnv(gym.vector.VectorWrapper):
         self._disturb()
 
     def __getattr__(self, name: str) -> Any:
-        """Finds what the wrapper lacks in the vector environment: `envs`, `call`, `get_attr`."""
+        """Return an attribute of the vector environment, such as `envs` or `call`."""
         if name.startswith("_") or name == "env":
             raise AttributeError(name)
         return getattr(self.env, name)

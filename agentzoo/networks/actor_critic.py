@@ -3,7 +3,7 @@
 import contextlib
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import distrax
 import haiku as hk
@@ -16,11 +16,12 @@ from agentzoo.core import policies
 from agentzoo.elements import zeros
 from agentzoo.networks.action_masks import Seen, action_masks, choices
 from agentzoo.networks.actions import action_bounds
-from agentzoo.networks.encoders import Network, apply_network, encode, mlp
+from agentzoo.networks.encoders import Activation, Cnn, Network, apply_network, encode, mlp
 from agentzoo.networks.observations import Images, View, make_view
-from agentzoo.types import Array, ConfigurationError, EnvSpec, PyTree
+from agentzoo.types import Array, EnvSpec, PyTree
 
-CORES: dict[str, Callable[[int], hk.RNNCore]] = {"lstm": hk.LSTM, "gru": hk.GRU}
+Core = Literal["lstm", "gru"]
+CORES: dict[Core, Callable[[int], hk.RNNCore]] = {"lstm": hk.LSTM, "gru": hk.GRU}
 
 
 class Output(NamedTuple):
@@ -63,14 +64,14 @@ def make_actor_critic(
     spec: EnvSpec,
     images: Images = "auto",
     scale_obs: bool = True,
-    cnn: str = "nature",
+    cnn: Cnn = "nature",
     net_arch: Sequence[int] = (64, 64),
-    activation: str = "tanh",
+    activation: Activation = "tanh",
     shared: bool = False,
     orthogonal: bool = True,
     log_std_init: float = 0.0,
     state_dependent_std: bool = False,
-    recurrent: str | None = None,
+    recurrent: Core | None = None,
     recurrent_size: int = 64,
     recurrent_span: int = 64,
     network: Network | None = None,
@@ -98,12 +99,8 @@ def make_actor_critic(
       network: a user's layers, in place of convolutions and hidden layers.
 
     Raises:
-      ConfigurationError: if the spaces or names are not supported.
+      ConfigurationError: if the spaces are not supported.
     """
-    if recurrent is not None and recurrent not in CORES:
-        raise ConfigurationError(
-            f"recurrent={recurrent!r} is unknown; choose one of {', '.join(CORES)}, or None."
-        )
     action_space, sizes = spec.action_space, choices(spec.action_space)
     space, split, _ = action_masks(spec)
     view = make_view(space, images, scale_obs)
@@ -227,7 +224,7 @@ def _orthogonal(gain: float) -> Any:
     return hk.custom_creator(creator)
 
 
-def _lasting(recurrent: str, span: int) -> Any:
+def _lasting(recurrent: Core, span: int) -> Any:
     """Within this context, the gates of a memory are initialised so that its cells forget after 1 to `span` steps.
 
     By Haiku's own initialisation they all forget after 4, and no gradient comes from further back.

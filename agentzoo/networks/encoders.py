@@ -16,7 +16,7 @@ from agentzoo.types import Array, ConfigurationError, PyTree
 Activation = Literal["relu", "tanh", "silu", "gelu"]
 Cnn = Literal["nature", "impala", "efficient"]
 
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+ACTIVATIONS: dict[Activation, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
     "tanh": jnp.tanh,
     "silu": jax.nn.silu,
@@ -24,7 +24,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def encode(view: View, obs: PyTree, cnn: str = "nature") -> Array:
+def encode(view: View, obs: PyTree, cnn: Cnn = "nature") -> Array:
     """Encodes a batch of observations as features `[N, F]`.
 
     Images go through convolutions, numbers are scaled, categories become one-hot vectors, and the
@@ -47,7 +47,7 @@ def encode(view: View, obs: PyTree, cnn: str = "nature") -> Array:
     return jnp.concatenate(features, axis=-1) if len(features) > 1 else features[0]
 
 
-def _encode_parts(view: View, obs: PyTree, cnn: str) -> list[Array]:
+def _encode_parts(view: View, obs: PyTree, cnn: Cnn) -> list[Array]:
     if isinstance(view, dict | tuple):
         items = view.items() if isinstance(view, dict) else enumerate(view)
         return [x for key, part in items for x in _encode_parts(part, obs[key], cnn)]
@@ -110,14 +110,14 @@ def efficient_cnn(x: Array) -> Array:
     return x.reshape(x.shape[0], -1)
 
 
-CNNS: dict[str, Callable[[Array], Array]] = {
+CNNS: dict[Cnn, Callable[[Array], Array]] = {
     "nature": nature_cnn,
     "impala": impala_cnn,
     "efficient": efficient_cnn,
 }
 
 
-def mlp(x: Array, sizes: Sequence[int], activation: str) -> Array:
+def mlp(x: Array, sizes: Sequence[int], activation: Activation) -> Array:
     """A layer of each size, each followed by the activation."""
     for size in sizes:
         x = ACTIVATIONS[activation](hk.Linear(size)(x))
@@ -130,9 +130,9 @@ Network = Callable[[PyTree], Array]
 
 def torso(
     view: View,
-    cnn: str,
+    cnn: Cnn,
     sizes: Sequence[int],
-    activation: str,
+    activation: Activation,
     obs: PyTree,
     network: Network | None = None,
 ) -> Array:

@@ -4,7 +4,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from agentzoo.networks.encoders import ACTIVATIONS
+from agentzoo.networks.encoders import ACTIVATIONS, Activation
 from agentzoo.types import Array
 
 
@@ -45,7 +45,7 @@ def q_head(
     features: Array,
     num_actions: int,
     hidden: tuple[int, ...],
-    activation: str,
+    activation: Activation,
     dueling: bool,
     noisy: bool,
     num_outputs: int = 1,

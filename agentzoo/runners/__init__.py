@@ -1,6 +1,7 @@
 """Runners move trajectories between environments and agents. None of them knows an algorithm."""
 
 import importlib.util
+from typing import Literal, get_args
 
 from agentzoo.envs import DistantEnvs, Envs, find_native
 from agentzoo.runners.base import Cycle, Episode, Runner, RunState
@@ -12,7 +13,8 @@ from agentzoo.runners.ray_actors import RayRunner
 from agentzoo.runners.threads import ThreadsRunner
 from agentzoo.types import Agent, ConfigurationError
 
-RUNNERS = ("auto", "host", "device", "threads", "ray")
+RunnerName = Literal["auto", "host", "device", "threads", "ray"]
+RUNNERS: tuple[RunnerName, ...] = get_args(RunnerName)
 
 __all__ = [
     "RUNNERS",
@@ -25,6 +27,7 @@ __all__ = [
     "RayRunner",
     "RunState",
     "Runner",
+    "RunnerName",
     "ThreadsRunner",
     "check_runner",
     "compile_agent",
@@ -35,32 +38,26 @@ __all__ = [
 ]
 
 
-def check_runner(name: str, n_actors: int, max_lag: int) -> None:
-    """Refuse arguments for which there is no runner, before environments are made.
+def check_runner(name: RunnerName, n_actors: int) -> None:
+    """Refuse a runner that cannot run here, before environments are made.
 
     Raises:
-      ConfigurationError: if there is no runner of that name, or the numbers are out of range.
+      ConfigurationError: if a package is missing, or the runner cannot have several actors.
     """
-    if name not in RUNNERS:
-        raise ConfigurationError(f"runner={name!r} is unknown; choose one of {', '.join(RUNNERS)}.")
     if name == "ray" and importlib.util.find_spec("ray") is None:
         raise ConfigurationError(
-            "runner=\"ray\" needs a package that is not installed; run: pip install 'agentzoo[ray]'"
+            "runner=\"ray\" needs a package that is not installed. Run: pip install 'agentzoo[ray]'"
         )
-    if n_actors < 1:
-        raise ConfigurationError(f"n_actors={n_actors}; expected at least 1.")
     if n_actors > 1 and name not in ("threads", "ray"):
         raise ConfigurationError(
-            f"n_actors={n_actors}; expected at least 1; there are several only with "
-            f'runner="threads" or "ray".'
-        )
-    if max_lag < 0:
-        raise ConfigurationError(
-            f"max_lag={max_lag}; expected 0, where actors wait for the learner, or more."
+            f"n_actors={n_actors}, but runner={name!r} has a single actor. "
+            f'Choose runner="threads" or runner="ray", or leave n_actors out.'
         )
 
 
-def make_runner(name: str, agent: Agent, programs: Programs, envs: Envs, max_lag: int) -> Runner:
+def make_runner(
+    name: RunnerName, agent: Agent, programs: Programs, envs: Envs, max_lag: int
+) -> Runner:
     """Return the runner of that name.
 
     "auto" is "device" if the environments can be compiled, and "host" otherwise.

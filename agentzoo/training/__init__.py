@@ -1,5 +1,6 @@
 """A training run: what it is, how it goes on, and how it is kept. No algorithm is known here."""
 
+from agentzoo.runners import RunnerName
 from agentzoo.training.log import RunLog
 from agentzoo.training.loop import train
 from agentzoo.training.recipe import Recipe, name_of, spec_from_json
@@ -11,6 +12,7 @@ __all__ = [
     "Placement",
     "Recipe",
     "RunLog",
+    "RunnerName",
     "Session",
     "Trainer",
     "name_of",

@@ -23,7 +23,7 @@ from agentzoo.envs import (
     spaces,
 )
 from agentzoo.progress import Budget
-from agentzoo.runners import Runner, RunState, check_runner, make_runner
+from agentzoo.runners import Runner, RunnerName, RunState, check_runner, make_runner
 from agentzoo.sharding import Mesh, gather, make_mesh, replicate, shard
 from agentzoo.training.log import RunLog, host_index
 from agentzoo.training.policy import Policy
@@ -50,21 +50,22 @@ class Placement(NamedTuple):
       mesh: the devices that learn together; None for one device.
     """
 
-    runner: str
+    runner: RunnerName
     n_actors: int
     max_lag: int
     mesh: Mesh | None
 
     @classmethod
-    def make(cls, runner: str, n_actors: Any, max_lag: Any, n_devices: Any) -> "Placement":
+    def make(cls, runner: Any, n_actors: Any, max_lag: Any, n_devices: Any) -> "Placement":
         """Check the arguments of a new agent, and find the devices.
 
         Raises:
           ConfigurationError: if an argument is out of range.
         """
+        runner = configs.choice("runner", runner, RunnerName)
         n_actors = configs.integer("n_actors", n_actors, 1)
         max_lag = configs.integer("max_lag", max_lag)
-        check_runner(runner, n_actors, max_lag)
+        check_runner(runner, n_actors)
         return cls(runner, n_actors, max_lag, make_mesh(n_devices))
 
     def make_envs(self, env: EnvLike, n_envs: int) -> MadeEnvs:

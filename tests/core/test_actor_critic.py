@@ -42,7 +42,7 @@ def log_sum_exp(x):
 
 
 def sampled_penalty(q_tm1, sample_q_tm1, sample_log_probs, temperature):
-    """With the steps first, as the checks want it."""
+    """Call `cql_sampled_penalty` with the axes of the steps first, which the checks expect."""
     axes = [jnp.moveaxis(x, jnp.ndim(q_tm1) - 1, 0) for x in (sample_q_tm1, sample_log_probs)]
     return core.cql_sampled_penalty(q_tm1, *axes, temperature)
 
@@ -263,7 +263,7 @@ def test_temperature_moves_the_entropy_towards_its_target():
     gradient = jax.grad(core.sac_temperature_loss, argnums=1)
     assert (
         gradient(1.0, 0.5, 0.0) < 0
-    )  # entropy -1, below its target: descending raises the temperature
+    )  # the entropy -1 is below its target, so descent raises the temperature
     assert gradient(-1.0, 0.5, 0.0) > 0
 
 
@@ -293,7 +293,7 @@ def test_normalized_advantage_weights():
     np.testing.assert_allclose(weights, np.exp(ADV / 0.5) / np.exp(ADV / 0.5).mean(), rtol=1e-5)
     np.testing.assert_allclose(
         core.advantage_weights(ADV + 1000, 0.5, normalize=True), weights, rtol=1e-3
-    )  # nothing overflows
+    )  # normalized weights do not overflow
     counted = np.array([[1, 0, 1], [0, 1, 1]])
     actual = core.advantage_weights(ADV, 0.5, normalize=True, w_t=counted)[counted > 0]
     np.testing.assert_allclose(
@@ -313,7 +313,7 @@ def test_iql_and_awac_policies_differ_by_their_temperature_only():
     np.testing.assert_allclose(core.iql_policy_loss(LOG_PROB, ADV, 4, None), awac, rtol=1e-5)
     np.testing.assert_allclose(
         core.iql_policy_loss(LOG_PROB, ADV, 0), -LOG_PROB.mean(), rtol=1e-5
-    )  # imitation
+    )  # weight 1: plain imitation
     large = core.iql_policy_loss(LOG_PROB, np.full_like(ADV, 1e6))
     np.testing.assert_allclose(large, -100 * LOG_PROB.mean(), rtol=1e-4)
 
@@ -339,7 +339,7 @@ def test_sampled_penalty_estimates_the_integral():
     log_probs = -0.5 * (actions / 2) ** 2 - jnp.log(2.0) - 0.5 * jnp.log(2 * jnp.pi)
     penalty = core.cql_sampled_penalty(jnp.zeros(1), -0.5 * actions[:, None] ** 2, log_probs)
     np.testing.assert_allclose(penalty, 0.5 * np.log(2 * np.pi), atol=0.02)
-    # every action once, each with probability 1 / A, is the sum over the actions
+    # Every action once, each with probability 1 / A, is the sum over the actions
     q = LOGITS[0, 0]
     actual = core.cql_sampled_penalty(q[2:3], q[:, None], np.full(A, -np.log(A)))
     np.testing.assert_allclose(actual, core.cql_penalty(q, 2), rtol=1e-5)
@@ -372,7 +372,7 @@ def test_any_leading_axes_and_dtypes(leading, num_critics, dtype):
         jnp.zeros(leading, int),
     )
 
-    def errors():  # traced only: shapes and dtypes need no compilation
+    def errors():  # only traced: shapes and dtypes need no compilation
         return (
             core.clipped_double_q_learning(q, step, step, q),
             core.sac_error(q, 1, 1, q, step, 1),

@@ -124,7 +124,7 @@ def test_learned_temperature_holds_the_improved_policy_at_its_bound():
 
     statistics = loss(descend(core.CategoricalMpoDuals.init(3.0, 1.0)))[1]
     close(statistics.kl_improved, statistics.epsilon, rtol=1e-2)
-    assert statistics.alpha < 0.1  # from 1: a KL of 0 needs no penalty
+    assert statistics.alpha < 0.1  # it began at 1, and a KL of 0 needs no penalty
 
 
 @pytest.mark.parametrize(

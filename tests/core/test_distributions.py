@@ -24,7 +24,7 @@ MU, MU_1, VALUE = RNG.normal(size=(3, *LEADING, D))
 SIGMA, SIGMA_1 = np.exp(0.5 * RNG.normal(size=(2, *LEADING, D)))
 INSIDE = np.tanh(VALUE)
 BOX = SimpleNamespace(minimum=np.array([-1.0, -2.0, 100.0]), maximum=np.array([1.0, 5.0, 101.0]))
-# Numbers that float32 holds: between 100 and 101 there are few.
+# Rounded to float32, which has few numbers between 100 and 101.
 IN_BOX = np.float64(np.float32(BOX.minimum + (BOX.maximum - BOX.minimum) * (INSIDE + 1) / 2))
 KEY = jax.random.key(0)
 
@@ -174,7 +174,7 @@ CASES = {
         ),
     ),
 }
-# Not differentiable in the preferences.
+# These are not differentiable in the preferences.
 GREEDY_CASES = {
     "greedy.probs": Case(
         GREEDY.probs, {"preferences": TIES}, lambda x, *_: greedy_probs(x.preferences)
@@ -230,7 +230,7 @@ def test_gradients_against_differences_of_the_oracle():
     actual = gradients({name: float32(x) for name, x in arguments.items()})
     for name, case in CASES.items():
         for argument, value in arguments[name].items():
-            # All steps at once: what one step's element changes is seen in that step alone.
+            # All steps are changed at once, because an element affects only its own step.
             expected = np.zeros_like(value)
             for i in range(value.shape[-1]):
                 up, down = (
@@ -241,8 +241,8 @@ def test_gradients_against_differences_of_the_oracle():
                     for step in (1e-6, -1e-6)
                 )
                 expected[..., i] = ((up - down) / 2e-6).reshape(*LEADING, -1).sum(-1)
-            # Relative to the size: between 100 and 101, the density of an action has a steep slope
-            # that float32 rounds.
+            # Relative to the largest gradient, because float32 rounds the steep slope of the
+            # density between 100 and 101.
             np.testing.assert_allclose(
                 actual[name][argument],
                 expected,
@@ -301,7 +301,7 @@ def test_values_by_hand():
 def test_samples_have_the_probabilities(sample, probs):
     n = 20_000
     counts = np.bincount(jax.vmap(sample)(jax.random.split(KEY, n)), minlength=3)
-    # Five standard errors.
+    # Within five standard errors.
     np.testing.assert_array_less(
         np.abs(counts / n - probs),
         5 * np.sqrt(np.asarray(probs) * (1 - np.asarray(probs)) / n) + 1e-9,
@@ -438,7 +438,7 @@ def test_log_probability_near_a_bound_keeps_the_digits_that_the_action_has():
 def test_a_temperature_costs_no_digits_of_large_logits():
     logits = (1e4 + np.arange(A) / 64).astype(
         np.float32
-    )  # divided first, they would be rounded to multiples of 1/64
+    )  # dividing first would round them to multiples of 1/64
     expected = log_softmax(np.arange(A) / 64 / 0.07)
     np.testing.assert_allclose(
         core.softmax(0.07).logprob(np.arange(A), np.tile(logits, (A, 1))), expected, rtol=1e-6

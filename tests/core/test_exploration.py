@@ -16,7 +16,7 @@ PRIOR = RNG.dirichlet(np.ones(4), (2, 3)).astype(np.float32)
 
 
 def both_ways(function, *arguments):
-    """What a function returns, which is the same inside another compiled function."""
+    """Return the result of a function, after checking that it is the same under `jax.jit`."""
     plain, compiled = function(*arguments), jax.jit(lambda *x: function(*x))(*arguments)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), plain, compiled)
     return plain
@@ -100,7 +100,7 @@ N = 5_000
 
 
 def dirichlet(prior, alpha, fraction, mask):
-    """N draws."""
+    """Return N samples."""
     prior, mask = (
         np.broadcast_to(np.float32(prior), PRIOR.shape),
         np.broadcast_to(mask, PRIOR.shape),
@@ -175,7 +175,7 @@ def test_shapes_that_do_not_fit_are_named(call, message):
 
 
 class Oracle:
-    """The paper's algorithm 1 in float64, with a list for memory."""
+    """Run the paper's algorithm 1 in float64, with a list as the memory."""
 
     def __init__(self, size, dimension, k):
         self.memory, self.k = [None] * size, k
@@ -232,7 +232,7 @@ def test_rewards_of_an_episode_against_an_oracle():
 
 
 def test_distances_count_as_positive():
-    """RLax 0.1.9 feeds negated distances to the kernel: it rewards this by 0.999."""
+    """RLax 0.1.9 uses negated distances in the kernel, so its reward here is 0.999."""
     rewards, state = episodic_memory_intrinsic_rewards(
         np.array([[0.01]]), 1, 1.0, max_memory_size=4
     )
@@ -261,7 +261,7 @@ def test_memory_is_a_ring():
     )[1]
     np.testing.assert_array_equal(state.memory, [[4, 4], [1, 1], [2, 2], [3, 3]])
     assert state.next_memory_index == 1
-    more = np.arange(7.0)[:, None] + np.ones(2)  # more than there are places: the last stay
+    more = np.arange(7.0)[:, None] + np.ones(2)  # more embeddings than rows: the last stay
     state = episodic_memory_intrinsic_rewards(more, 2, 1.0, state)[1]
     np.testing.assert_array_equal(state.memory, more[[3, 4, 5, 6]])
     assert state.next_memory_index == 0

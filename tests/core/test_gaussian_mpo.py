@@ -18,7 +18,7 @@ BOUNDS = {"epsilon": 0.1, "epsilon_mean": 0.03, "epsilon_stddev": 0.02, "epsilon
 
 
 def gaussian_kl(mean, stddev, other_mean, other_stddev):
-    """Of each dimension."""
+    """Return the KL of each dimension."""
     return (
         np.log(other_stddev / stddev)
         + (stddev**2 + (mean - other_mean) ** 2) / (2 * other_stddev**2)
@@ -33,7 +33,7 @@ def gaussian_log_prob(x, mean, stddev):
 
 
 def gaussian_oracle(x, held, w_t):
-    """Losses of all steps, weighted; gradients flow through `x`, but not `held`."""
+    """Return the weighted loss of all steps. Gradients flow through `x`; `held` is constant."""
     duals = {
         name: None if dual is None else np.exp(dual) for name, dual in x.duals._asdict().items()
     }
@@ -175,7 +175,7 @@ def test_kls_are_zero_where_the_policies_agree_and_measure_one_part_each():
     close(moved.kl_stddev, np.zeros(D))
     narrower = gaussian_loss(TARGET_MEAN, TARGET_STDDEV * (1 - 1e-3), duals)[1]
     close(narrower.kl_mean, np.zeros(D))
-    close(narrower.kl_stddev, 1e-6, rtol=1e-2, atol=0)  # as small as its usual bound, in float32
+    close(narrower.kl_stddev, 1e-6, rtol=1e-2, atol=0)  # as small as its usual bound
 
 
 def test_gaussian_mpo_is_mpo_with_its_parts_put_together():
@@ -211,7 +211,7 @@ def test_the_penalty_draws_the_mean_into_the_bounds():
         )(1.75 * one)
 
     close(pull(False), 0)
-    assert pull(True) > 0.5  # descending lowers the mean
+    assert pull(True) > 0.5  # gradient descent lowers the mean
 
 
 def test_duals_begin_at_their_values():

@@ -55,7 +55,7 @@ def test_clip_projection_does_not_wind_up():
     close(core.clip_projection(x, minimum=0.5), [0.5, 0.5, 1])
     close(
         gradient(x, 1.0), [0, 1, 1]
-    )  # descending would lower x: only where it is not below already
+    )  # gradient descent would lower x; below the minimum it must not
     close(gradient(x, -1.0), [-1, -1, -1])
     close(jax.vmap(jax.grad(core.clip_projection))(x), [0, 1, 1])
     assert core.clip_projection(-1) == np.float32(1e-10)

@@ -126,7 +126,7 @@ def test_gradients_of_mpo(stop):
             use_stop_gradient=stop,
         )[0].sum()
 
-    def oracle(x, held):  # gradients flow through `x`, but not `held`
+    def oracle(x, held):  # gradients flow through `x` only; `held` is constant
         total = 0
         for i in np.ndindex(T, B):
             steps = (slice(None), *i)
@@ -197,7 +197,7 @@ def test_any_leading_axes_and_dtypes(leading, size, dtype):
         jnp.ones((), dtype),
     )
 
-    def losses():  # traced only: shapes and dtypes need no compilation
+    def losses():  # only traced: shapes and dtypes need no compilation
         penalty = LagrangePenalty(dual, 1)
         duals = jax.tree.map(
             lambda x: x.astype(dtype), core.GaussianMpoDuals.init(size, 1, 1, 1, 1)

@@ -179,7 +179,7 @@ def test_illegal_actions(make, illegal):
             "entropy": lambda x: policy(x).entropy(),
             "log_prob": lambda x: policy(x).log_prob(samples[0]),
             "kl of itself": lambda x: policy(x).kl_divergence(policy(x)),
-            # Greedy policies of other preferences share no action.
+            # Greedy policies with different preferences share no action.
             "kl": lambda x: (
                 0.0 * x[0]
                 if make is policies.Greedy
@@ -263,7 +263,7 @@ BOUNDS = [(-1.0, 1.0), (100.0, 101.0), (-1000.0, 1000.0)]
 
 
 def tanh_log_prob(u, mean, std, low, high):
-    """Of a value before the tanh, in float64."""
+    """Return the log-density for a value before the tanh, in float64."""
     u, mean, std = (np.asarray(x, np.float64) for x in (u, mean, std))
     log_slope = np.log((high - low) / 2) + 2 * (np.log(2) - u - np.logaddexp(0, -2 * u))
     return np.sum(
@@ -272,7 +272,7 @@ def tanh_log_prob(u, mean, std, low, high):
 
 
 def tanh_entropy(mean, std, low=-1.0, high=1.0):
-    """By the midpoint rule in float64."""
+    """Return the entropy by the midpoint rule, in float64."""
     z = (np.arange(20_000) + 0.5) / 20_000 * 24 - 12
     density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) * 24 / 20_000
     u = mean + std * z
@@ -393,7 +393,7 @@ def test_tanh_gaussian_divergence_is_invariant_and_needs_the_same_bounds():
     )
     np.testing.assert_allclose(one.kl_divergence(other), expected, rtol=1e-4)
     assert np.isnan(one.kl_divergence(policies.TanhGaussian(MEAN, STD, -2, 4))).all()
-    # The mean of the difference of log-probabilities is the divergence.
+    # The KL is the mean difference of the log-probabilities.
     u = MEAN + STD * RNG.normal(size=(20_000, 6, 3))
     difference = one.log_prob_pre_tanh(u) - other.log_prob_pre_tanh(u)
     np.testing.assert_array_less(

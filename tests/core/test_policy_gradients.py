@@ -174,7 +174,9 @@ def test_values_by_hand():
 
 def test_masked_steps_do_not_dilute_the_mean():
     logits, w_t = np.zeros((2, 3), np.float32), np.array([1.0, 0.0])
-    np.testing.assert_allclose(core.entropy_loss(logits, w_t), -np.log(3) / 2, rtol=1e-6)  # as RLax
+    np.testing.assert_allclose(
+        core.entropy_loss(logits, w_t), -np.log(3) / 2, rtol=1e-6
+    )  # as in RLax
     np.testing.assert_allclose(
         core.entropy_loss(logits, w_t, reduction="masked_mean"), -np.log(3), rtol=1e-6
     )
@@ -198,7 +200,7 @@ def test_action_values_get_a_gradient_if_asked():
         assert not gradient(loss, True).any()
     np.testing.assert_allclose(
         gradient(core.qpg_loss, False), 0, atol=1e-7
-    )  # the baseline takes it back
+    )  # the baseline cancels it
 
 
 def test_a_ratio_that_overflowed_is_not_hidden():
@@ -226,7 +228,7 @@ def test_gaussian_policy_gradient_stops_at_the_action():
         jnp.array([2.0, -1.0]),
     )
 
-    def loss(mean):  # sampled by reparametrisation: without the stop, the gradient would be 0
+    def loss(mean):  # the gradient would be 0 without the stop
         return core.sampled_policy_gradient_loss(
             Gaussian(mean, 2.0), mean + 2.0 * noise, adv_t, reduction="sum"
         )
@@ -291,7 +293,7 @@ def test_clipped_value_loss_within_epsilon_is_the_squared_error():
 def test_kl_estimators():
     old, new = np.log(softmax(LOGITS[0, 0])), np.log(softmax(Q[0, 0]))
     exact = np.exp(old) @ (old - new)
-    for estimator in ("k1", "k3"):  # unbiased: their expectation over the old policy is the KL
+    for estimator in ("k1", "k3"):  # unbiased estimators of the KL
         np.testing.assert_allclose(
             core.approximate_kl(new, old, np.exp(old), estimator=estimator, reduction="sum"),
             exact,
@@ -316,7 +318,7 @@ def test_extreme_ratios_stay_finite(log_ratio, dtype):
     for adv_t in (1, -1, 0):
         loss, grad = jax.value_and_grad(surrogate)(dtype(log_ratio), dtype(adv_t))
         assert np.isfinite(loss) and np.isfinite(grad)
-        # Only an action that has become far likelier than it should be is pushed back.
+        # Only an action that has become far too likely has a gradient.
         assert (grad > 0) == (adv_t < 0 and log_ratio == 100)
     assert core.clip_fraction(core.prob_ratios(dtype(log_ratio), dtype(0)), dtype(0.2)) == 1
     estimate = core.approximate_kl(dtype(log_ratio), dtype(0))
@@ -360,12 +362,12 @@ def test_any_leading_axes_and_dtypes(leading, num_actions, dtype):
         jnp.zeros(leading, int),
     )
 
-    def losses():  # traced only: shapes and dtypes need no compilation
+    def losses():  # only traced: shapes and dtypes need no compilation
         return (
             core.policy_gradient_loss(x, actions, step, step, reduction="none"),
             core.policy_gradient_loss(
                 x, actions, 1, np.ones(leading), reduction="none"
-            ),  # weights do not widen a loss
+            ),  # weights do not change the dtype of a loss
             core.log_prob_policy_gradient_loss(step, 1, reduction="none"),
             core.qpg_loss(x, x, reduction="none"),
             core.rm_loss(x, x, reduction="none"),

@@ -17,7 +17,7 @@ KEY = jax.random.key(0)
 
 
 class Categorical:
-    """Not of distrax: only what is asked for."""
+    """A distribution without distrax, which has only the required methods."""
 
     def __init__(self, logits):
         self.logits, self.batch_shape = logits, logits.shape[:-1]

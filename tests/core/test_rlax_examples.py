@@ -32,7 +32,7 @@ def observations(*shape):
 
 @pytest.mark.parametrize("epsilon", [0.01, 0.0, jnp.float32(0.5)])
 def test_acting(epsilon):
-    """Both policies are sampled, within a compiled function, and `evaluation` selects."""
+    """Both policies are sampled in a compiled function, and `evaluation` selects an action."""
 
     @functools.partial(jax.jit, static_argnums=2)
     def act(params, key, evaluation):
@@ -45,7 +45,7 @@ def test_acting(epsilon):
 
 
 def test_learning_from_one_transition():
-    """A step of Q-learning; actions and discounts come as the environment gave them."""
+    """Q-learning takes actions and discounts as the environment returns them."""
 
     def loss(params, obs_tm1, a_tm1, r_t, discount_t, q_t):
         return rlax.l2_loss(rlax.q_learning(network(params, obs_tm1), a_tm1, r_t, discount_t, q_t))
@@ -64,7 +64,7 @@ def test_learning_from_one_transition():
 
 
 def test_learning_from_a_batch_with_a_target_network():
-    """Double Q-learning is mapped over the batch; counts and periods are floats."""
+    """Double Q-learning is mapped over the batch, with floats for counts and periods."""
 
     @jax.jit
     def learn(online, target, count, *batch):
@@ -97,7 +97,7 @@ def test_learning_from_a_batch_with_a_target_network():
 
 
 def test_learning_from_a_sequence():
-    """Errors of Q(lambda) over 4 time steps, masked where an episode ends within them."""
+    """Errors of Q(lambda) over 4 time steps are masked where an episode ends."""
     step_type = np.array([1, 2, 0, 1])
 
     def loss(params, obs, actions, rewards, discounts):
@@ -115,7 +115,7 @@ def test_learning_from_a_sequence():
 
 
 def pop_art_loss(params, state, update, obs_tm1, a_tm1, r_t, discount_t, obs_t):
-    """What is learned with one statistic for the values of all actions."""
+    """PopArt learns with one statistic for the values of all actions."""
     index = jnp.array(0)
     target = r_t + discount_t * jnp.max(rlax.unnormalize(state, network(params, obs_t), index))
     popped, new_state = update(params=params, state=state, targets=target, indices=index)

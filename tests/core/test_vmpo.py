@@ -20,7 +20,7 @@ PENALTY = LagrangePenalty(0.5, 0.1)
 
 
 def v_e_step(advantages, restarting, importance, temperature, epsilon, k):
-    """The oracle for distinct advantages and at least k steps that count."""
+    """Return loss and weights, for distinct advantages and at least k steps that count."""
     kept = (advantages >= np.sort(advantages[restarting > 0])[-k]) & (restarting > 0)
     exponentials = kept * importance * np.exp(advantages / temperature)
     return temperature * (
@@ -124,7 +124,7 @@ def test_top_k_keeps_the_floor_of_its_share(fraction, size, kept):
 
 def test_top_k_of_equal_advantages():
     equal, ones = np.zeros((2, 4)), np.ones((2, 4))
-    assert core.get_top_k_weights(0.5, ones, equal).sum() == 8  # as RLax
+    assert core.get_top_k_weights(0.5, ones, equal).sum() == 8  # as in RLax
     np.testing.assert_array_equal(
         core.get_top_k_weights(0.5, ones, equal, exact=True), [[1] * 4, [0] * 4]
     )
@@ -133,7 +133,7 @@ def test_top_k_of_equal_advantages():
     )
     close(weights, [[0.25] * 4, [0] * 4])
     assert num_samples == 4
-    few = np.array([[1, 0, 0, 0], [0, 0, 1, 0]])  # fewer than half are left: exactly those
+    few = np.array([[1, 0, 0, 0], [0, 0, 1, 0]])  # fewer than half are left: all of them
     np.testing.assert_array_equal(core.get_top_k_weights(0.5, few, equal, exact=True), few)
     np.testing.assert_array_equal(core.get_top_k_weights(0.5, few, equal), few)
 

@@ -116,7 +116,7 @@ def test_identities():
     x = whole_trajectory()
     v_tm1, v_t, r_t, discount_t, rho_tm1, lambda_ = (x[name] for name in (*STEP_NAMES, "lambda_"))
     steps = v_tm1, v_t, r_t, discount_t
-    # On policy it is the n-step return, and with lambda the lambda-return.
+    # On policy, the targets are n-step returns, or lambda-returns with lambda < 1.
     same(
         vtrace(*steps, 1.0),
         returns.n_step_bootstrapped_returns(r_t, discount_t, v_t, STEPS) - v_tm1,
@@ -126,7 +126,7 @@ def test_identities():
     )
     on_policy = vtrace_td_error_and_advantage(*steps, 1.0, lambda_)
     same(on_policy.pg_advantage, on_policy.errors)
-    # Between V-trace and plain importance sampling.
+    # Alpha lies between V-trace and plain importance sampling.
     same(leaky_vtrace(*steps, rho_tm1, 1.0, lambda_, 1.3), vtrace(*steps, rho_tm1, lambda_, 1.3))
     importance = returns.importance_corrected_td_errors(
         r_t, discount_t, rho_tm1, lambda_, x["values"]
@@ -233,7 +233,7 @@ def test_any_length_batch_axes_and_dtypes(steps, batch, dtype):
     x = jnp.ones((steps, *batch), dtype)
     dtype = jnp.dtype("float32" if dtype == "int8" else dtype)
 
-    def results():  # traced only: shapes and dtypes need no compilation
+    def results():  # only traced: shapes and dtypes need no compilation
         return (
             vtrace(x, x, x, 1, x, 0.5),
             leaky_vtrace(x, x, 1, x, 1, 0.5, sample_mask=x > 0),
@@ -254,7 +254,7 @@ def test_any_length_batch_axes_and_dtypes(steps, batch, dtype):
 def test_shapes_that_do_not_fit_are_named(operator, name):
     arguments = {key: np.zeros(3) for key in (*STEP_NAMES, "lambda_", "sample_mask")}
     arguments[name] = np.zeros(1)
-    expected = "v_t" if name == "v_tm1" else name  # the first that differs from the first
+    expected = "v_t" if name == "v_tm1" else name  # the first argument that differs from `v_tm1`
     with pytest.raises(ShapeError, match=f"{operator.__name__}: '{expected}'"):
         operator(**arguments)
 

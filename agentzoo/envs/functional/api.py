@@ -18,14 +18,14 @@ State = TypeVar("State")
 
 
 class Step(NamedTuple):
-    """What follows from an action.
+    """What the agent sees after an action.
 
     Attributes:
-      obs: the observation of the state that was reached, also on the last step of an episode.
-      reward: a float32 scalar.
-      terminated: a bool scalar, whether that state ends the task; nothing comes after it.
-      truncated: a bool scalar, whether the episode ends for another reason, such as a time limit;
-        more would have come.
+      obs: the observation of the state that the action led to, also on the last step of an episode.
+      reward: float32 scalar.
+      terminated: bool scalar, whether the state is terminal: no reward could follow.
+      truncated: bool scalar, whether the episode ends for another reason, such as a time limit, so
+        that more rewards could have followed.
     """
 
     obs: PyTree
@@ -35,20 +35,21 @@ class Step(NamedTuple):
 
 
 class FunctionalEnv(Protocol[State]):
-    """One environment whose state is a value.
+    """An environment as two pure functions, `reset` and `step`.
 
-    `reset` and `step` are pure, free of side effects and of decisions in Python that depend on
-    arrays, so that they can be compiled, put into `jax.lax.scan`, and mapped over N environments
-    with `jax.vmap`. They do not begin another episode when one ends: who calls them chooses between
-    the state reached and that of a reset. What follows a step after the end is not defined.
+    The functions have no side effects, and no Python branch in them depends on an array. So they
+    can be compiled, used in `jax.lax.scan`, and mapped over N environments with `jax.vmap`. `step`
+    does not begin the next episode when one ends. The caller calls `reset` for this. The result of
+    a step after the end of an episode is undefined.
 
-    A state is a NamedTuple of arrays (or another pytree) whose shapes and dtypes never change. The
-    object itself is constant and hashable, a frozen dataclass for example; equal ones share their
-    compiled functions.
+    The state is a NamedTuple of arrays, or another pytree. Its shapes and dtypes never change. The
+    environment itself is constant and hashable, for example a frozen dataclass. Equal environments
+    share their compiled functions. An environment that can be rendered also has a method
+    `render(state)`, which returns an RGB image.
 
     Attributes:
-      observation_space: of one environment.
-      action_space: of one environment.
+      observation_space: the space of observations.
+      action_space: the space of actions.
     """
 
     @property
@@ -58,11 +59,27 @@ class FunctionalEnv(Protocol[State]):
     def action_space(self) -> gym.Space: ...  # noqa: D102
 
     def reset(self, key: Array) -> tuple[State, PyTree]:
-        """Begins an episode; returns its state and first observation."""
+        """Begin an episode.
+
+        Args:
+          key: random key.
+
+        Returns:
+          The first state and the first observation.
+        """
         ...
 
     def step(self, state: State, action: Array, key: Array) -> tuple[State, Step]:
-        """Takes an action; returns the state that follows, and what can be seen of it."""
+        """Take an action.
+
+        Args:
+          state: the state in which the action is taken.
+          action: an element of the action space.
+          key: random key.
+
+        Returns:
+          The state that follows, and what the agent sees of it.
+        """
         ...
 
 
@@ -72,7 +89,7 @@ class TimeLimit(Generic[State]):
 
     Attributes:
       env: the environment.
-      max_episode_steps: after how many steps.
+      max_episode_steps: number of steps after which an episode is truncated.
     """
 
     env: FunctionalEnv[State]
@@ -80,23 +97,23 @@ class TimeLimit(Generic[State]):
 
     @property
     def observation_space(self) -> gym.Space:
-        """That of the environment."""
+        """The space of the environment."""
         return self.env.observation_space
 
     @property
     def action_space(self) -> gym.Space:
-        """That of the environment."""
+        """The space of the environment."""
         return self.env.action_space
 
     def reset(self, key: Array) -> tuple[tuple[State, Array], PyTree]:
-        """Begins an episode and its count of steps."""
+        """Begin an episode, and count its steps from 0."""
         state, obs = self.env.reset(key)
         return (state, jnp.int32(0)), obs
 
     def step(
         self, state: tuple[State, Array], action: Array, key: Array
     ) -> tuple[tuple[State, Array], Step]:
-        """Takes an action."""
+        """Take an action, and truncate the episode if it was the last one allowed."""
         inner, step = self.env.step(state[0], action, key)
         t = state[1] + 1
         return (inner, t), step._replace(truncated=step.truncated | (t >= self.max_episode_steps))

@@ -1,4 +1,4 @@
-"""Two problems of bsuite, one that needs deep exploration, and one that needs memory.
+"""Two environments of bsuite: one needs deep exploration, and one needs memory.
 
 "Behaviour Suite for Reinforcement Learning", Osband et al., https://arxiv.org/abs/1908.03568.
 """
@@ -16,7 +16,7 @@ from agentzoo.types import Array
 
 
 class DeepSeaState(NamedTuple):
-    """Where the diver is, int32 from the top left."""
+    """The position of the diver, as int32 from the top left."""
 
     row: Array
     column: Array
@@ -24,15 +24,19 @@ class DeepSeaState(NamedTuple):
 
 @dataclass(frozen=True)
 class DeepSea:
-    """A diver sinks by one row at each step, one column to the left or to the right; the treasure is in the last column at the bottom.
+    """Deep Sea: a diver must go right at every step to find the treasure.
 
-    Going right costs 0.01 / size, and only who always goes right finds the treasure, which is worth
-    1: random play does once in 2^size episodes of `size` steps.
+    At each step, the diver sinks by one row and moves one column to the left or to the right. A
+    move to the right costs 0.01 / size. The treasure, in the last column of the last row, is worth
+    1. An episode has `size` steps. Random play finds the treasure once in 2^size episodes.
 
     Attributes:
-      size: rows and columns.
-      mapping_seed: which of the two actions goes right differs from cell to cell, and is drawn with
-        this seed; None for 1 everywhere.
+      size: number of rows and of columns.
+      mapping_seed: seed that decides for each cell which of the two actions goes right. If None,
+        action 1 goes right in all cells.
+
+    Raises:
+      ValueError: if `size` is less than 1.
     """
 
     size: int = 10
@@ -40,34 +44,34 @@ class DeepSea:
 
     def __post_init__(self):
         if self.size < 1:
-            raise ValueError(f"size={self.size}; expected at least 1.")
+            raise ValueError(f"size={self.size} is too small. Choose at least 1.")
 
     @property
     def observation_space(self) -> spaces.Box:
-        """The sea, with 1 where the diver is; empty at the end."""
+        """The sea, with 1 at the position of the diver. It is empty at the end of an episode."""
         return spaces.Box(0.0, 1.0, (self.size, self.size), np.float32)
 
     @property
     def action_space(self) -> spaces.Discrete:
-        """Left or right."""
+        """Left or right, see `mapping_seed`."""
         return spaces.Discrete(2)
 
     def reset(self, key: Array) -> tuple[DeepSeaState, Array]:
-        """Begins at the top left; `key` is not used."""
+        """Begin at the top left; `key` is not used."""
         state = DeepSeaState(jnp.int32(0), jnp.int32(0))
         return state, self._sea(state)
 
     def step(self, state: DeepSeaState, action: Array, key: Array) -> tuple[DeepSeaState, Step]:
-        """Sinks to the left or to the right; `key` is not used."""
-        right = action == self._rights()[state.row, state.column]
+        """Sink to the left or to the right; `key` is not used."""
+        right = action == self.right_actions()[state.row, state.column]
         found = right & (state.column == self.size - 1)
         reward = jnp.where(found, 1.0, 0.0) - jnp.where(right, 0.01 / self.size, 0.0)
         column = jnp.clip(state.column + jnp.where(right, 1, -1), 0, self.size - 1)
         state = DeepSeaState(state.row + 1, column)
         return state, Step(self._sea(state), reward, state.row == self.size, jnp.bool_(False))
 
-    def _rights(self) -> Array:
-        """Which action goes right, `[size, size]`."""
+    def right_actions(self) -> Array:
+        """Return the action that goes right in each cell, `[size, size]`."""
         size = (self.size, self.size)
         return jnp.array(
             np.ones(size)
@@ -76,17 +80,18 @@ class DeepSea:
         )
 
     def _sea(self, state: DeepSeaState) -> Array:
+        """Return the observation, `[size, size]`."""
         places = jnp.arange(self.size)
         return ((places[:, None] == state.row) & (places == state.column)).astype(jnp.float32)
 
 
 class MemoryChainState(NamedTuple):
-    """What is to be remembered.
+    """The bits, the question, and the time.
 
     Attributes:
-      context: `[num_bits]` int32, 0 or 1.
-      query: int32, the bit that will be asked for.
-      t: int32, steps since the episode began.
+      context: `[num_bits]` int32, the bits, 0 or 1.
+      query: int32, the index of the bit that will be asked for.
+      t: int32, number of steps since the episode began.
     """
 
     context: Array
@@ -96,11 +101,17 @@ class MemoryChainState(NamedTuple):
 
 @dataclass(frozen=True)
 class MemoryChain:
-    """Bits are seen at the first step, and one of them is asked for at the last: reward 1 for the right action there, -1 for the other.
+    """Memory Chain: the agent must remember bits from the first step to the last one.
+
+    The first observation shows the bits, and the last one asks for one of them. At the last step,
+    the right action has reward 1 and the wrong one -1. All other rewards are 0.
 
     Attributes:
-      memory_length: steps of an episode.
-      num_bits: how many bits there are to remember.
+      memory_length: number of steps of an episode.
+      num_bits: number of bits to remember.
+
+    Raises:
+      ValueError: if one of the numbers is less than 1.
     """
 
     memory_length: int = 10
@@ -109,21 +120,26 @@ class MemoryChain:
     def __post_init__(self):
         if self.memory_length < 1 or self.num_bits < 1:
             raise ValueError(
-                f"memory_length={self.memory_length}, num_bits={self.num_bits}; expected at least 1."
+                f"memory_length={self.memory_length}, num_bits={self.num_bits} is too small. "
+                "Choose at least 1 for both."
             )
 
     @property
     def observation_space(self) -> spaces.Box:
-        """The time that is left, from 1 to 0; at the last step, which bit is asked for; at the first, the bits as -1 or 1."""
+        """The remaining time from 1 to 0, the question, and the bits, `[2 + num_bits]`.
+
+        The question is the index of a bit at the last step, and 0 before. The bits are -1 or 1 at
+        the first step, and 0 after it.
+        """
         return spaces.Box(-1.0, float(max(1, self.num_bits - 1)), (2 + self.num_bits,), np.float32)
 
     @property
     def action_space(self) -> spaces.Discrete:
-        """The bit."""
+        """The value of the bit."""
         return spaces.Discrete(2)
 
     def reset(self, key: Array) -> tuple[MemoryChainState, Array]:
-        """Draws the bits."""
+        """Begin an episode with random bits and a random question."""
         context_key, query_key = jax.random.split(key)
         context = jax.random.randint(context_key, (self.num_bits,), 0, 2, jnp.int32)
         state = MemoryChainState(
@@ -134,7 +150,7 @@ class MemoryChain:
     def step(
         self, state: MemoryChainState, action: Array, key: Array
     ) -> tuple[MemoryChainState, Step]:
-        """Takes an action, which matters at the last step only; `key` is not used."""
+        """Take an action, which matters only at the last step; `key` is not used."""
         right = action == state.context[state.query]
         state = state._replace(t=state.t + 1)
         over = state.t == self.memory_length
@@ -142,6 +158,7 @@ class MemoryChain:
         return state, Step(self._observe(state), reward, over, jnp.bool_(False))
 
     def _observe(self, state: MemoryChainState) -> Array:
+        """Return the observation, `[2 + num_bits]`."""
         query = jnp.where(state.t == self.memory_length - 1, state.query, 0)
         context = jnp.where(state.t == 0, 2 * state.context - 1, 0)
         return jnp.concatenate(

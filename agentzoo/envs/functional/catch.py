@@ -1,12 +1,12 @@
-"""Catch: a ball falls, and a paddle at the bottom catches it or not.
+"""Catch: a ball falls, and a paddle at the bottom has to catch it.
 
 The rules are those of bsuite's Catch ("Behaviour Suite for Reinforcement Learning" by Osband et
 al., https://arxiv.org/abs/1908.03568). The ball begins in a random column of the top row, the
 paddle in the middle of the bottom row. At each step the paddle moves one column to the left, not at
 all, or one to the right, and then the ball falls by one row. When the ball reaches the bottom row,
 the reward is 1 if the paddle is there and -1 if not, and the episode terminates; all other rewards
-are 0. So an episode has one step less than the board has rows, and random play has a mean return of
--0.6 on a board of 10 x 5.
+are 0. An episode has one step less than the board has rows. On a board of 10 x 5, random play has a
+mean return of -0.6.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from agentzoo.types import Array
 
 
 class CatchState(NamedTuple):
-    """Where things are.
+    """The positions of ball and paddle.
 
     Attributes:
       ball_row: int32, 0 at the top.
@@ -37,11 +37,14 @@ class CatchState(NamedTuple):
 
 @dataclass(frozen=True)
 class Catch:
-    """Catch as a functional environment.
+    """The game on a board of any size.
 
     Attributes:
-      rows: of the board, at least 2.
-      columns: of the board.
+      rows: number of rows of the board, at least 2.
+      columns: number of columns of the board, at least 1.
+
+    Raises:
+      ValueError: if the board is smaller.
     """
 
     rows: int = 10
@@ -50,7 +53,8 @@ class Catch:
     def __post_init__(self):
         if self.rows < 2 or self.columns < 1:
             raise ValueError(
-                f"rows={self.rows}, columns={self.columns}; expected at least 2 rows and 1 column."
+                f"rows={self.rows}, columns={self.columns} is too small. Choose at least 2 rows "
+                "and 1 column."
             )
 
     @property
@@ -60,17 +64,17 @@ class Catch:
 
     @property
     def action_space(self) -> spaces.Discrete:
-        """0 left, 1 stay, 2 right."""
+        """0 for left, 1 to stay, 2 for right."""
         return spaces.Discrete(3)
 
     def reset(self, key: Array) -> tuple[CatchState, Array]:
-        """Puts the ball into a random column."""
+        """Begin with the ball in a random column."""
         ball_column = jax.random.randint(key, (), 0, self.columns, jnp.int32)
         state = CatchState(jnp.int32(0), ball_column, jnp.int32(self.columns // 2))
         return state, self._board(state)
 
     def step(self, state: CatchState, action: Array, key: Array) -> tuple[CatchState, Step]:
-        """Moves the paddle, then the ball; `key` is not used."""
+        """Move the paddle, then the ball; `key` is not used."""
         paddle_column = jnp.clip(
             state.paddle_column + jnp.asarray(action, jnp.int32) - 1, 0, self.columns - 1
         )
@@ -82,7 +86,7 @@ class Catch:
         return state, Step(self._board(state), reward, terminated, jnp.bool_(False))
 
     def render(self, state: CatchState) -> Array:
-        """The board as an RGB image, 16 pixels a cell: a red ball and a white paddle on black."""
+        """Return an RGB image of the board, 16 x 16 pixels a cell: red ball, white paddle."""
         ball, paddle = self._cells(state)
         image = 255 * jnp.stack([ball | paddle, paddle, paddle], axis=-1).astype(jnp.uint8)
         return image.repeat(16, axis=0).repeat(16, axis=1)
@@ -92,7 +96,7 @@ class Catch:
         return (ball | paddle).astype(jnp.float32)
 
     def _cells(self, state: CatchState) -> tuple[Array, Array]:
-        """Which cells the ball and the paddle are in, `[rows, columns]` each."""
+        """Return the cells of the ball and of the paddle, `[rows, columns]` bool each."""
         row, column = jnp.arange(self.rows)[:, None], jnp.arange(self.columns)
         ball = (row == state.ball_row) & (column == state.ball_column)
         return ball, (row == self.rows - 1) & (column == state.paddle_column)

@@ -1,8 +1,8 @@
 """Gymnasium's classic control problems.
 
-They have the dynamics and time limits of its CartPole-v1, Acrobot-v1, MountainCar-v0,
-MountainCarContinuous-v0 and Pendulum-v1: from the same state, a step leads to the same one up to
-the rounding of float32.
+The dynamics and time limits are those of Gymnasium's CartPole-v1, Acrobot-v1, MountainCar-v0,
+MountainCarContinuous-v0 and Pendulum-v1. From the same state and action, a step leads to the same
+next state up to the rounding of float32.
 
 CartPole: Barto, Sutton and Anderson, "Neuronlike Adaptive Elements That Can Solve Difficult
 Learning Control Problems" (1983). Acrobot: Sutton, "Generalization in Reinforcement Learning:
@@ -24,11 +24,11 @@ from agentzoo.types import Array
 
 
 class ControlState(NamedTuple):
-    """Where a system is.
+    """The state of a mechanical system.
 
     Attributes:
-      x: `[D]` float32, positions or angles, then their velocities.
-      t: int32, steps since the episode began.
+      x: `[D]` float32, positions or angles, followed by their velocities.
+      t: int32, number of steps since the episode began.
     """
 
     x: Array
@@ -37,10 +37,13 @@ class ControlState(NamedTuple):
 
 @dataclass(frozen=True)
 class CartPole:
-    """Hold up a pole on a cart, by pushing the cart to the left or to the right; reward 1 for each step that it lasts.
+    """Balance a pole on a cart by pushing the cart to the left or to the right.
+
+    The reward is 1 at each step. The episode terminates if the pole falls or the cart leaves the
+    track.
 
     Attributes:
-      max_episode_steps: when an episode is truncated.
+      max_episode_steps: number of steps after which an episode is truncated.
     """
 
     max_episode_steps: int = 500
@@ -51,13 +54,15 @@ class CartPole:
     action_space = spaces.Discrete(2)
 
     def reset(self, key: Array) -> tuple[ControlState, Array]:
-        """Begins near the middle, upright."""
+        """Begin near the middle, with the pole nearly upright."""
         x = jax.random.uniform(key, (4,), minval=-0.05, maxval=0.05)
         return ControlState(x, jnp.int32(0)), x
 
     def step(self, state: ControlState, action: Array, key: Array) -> tuple[ControlState, Step]:
-        """Pushes for 0.02 seconds: 0 to the left, 1 to the right; `key` is not used."""
-        gravity, mass, pole_mass, half_length, push, tau = 9.8, 1.1, 0.1, 0.5, 10.0, 0.02
+        """Push for 0.02 seconds: 0 to the left, 1 to the right. `key` is not used."""
+        gravity, push = 9.8, 10.0
+        mass, pole_mass = 1.1, 0.1  # of cart and pole together, and of the pole
+        half_length, tau = 0.5, 0.02  # of the pole, and the seconds of a step
         x, x_dot, theta, theta_dot = state.x
         cos, sin = jnp.cos(theta), jnp.sin(theta)
         force = jnp.where(action == 1, push, -push)
@@ -81,10 +86,12 @@ class CartPole:
 
 @dataclass(frozen=True)
 class Acrobot:
-    """Swing the end of two links above a line, by a torque at the joint between them; reward -1 for each step before.
+    """Swing the end of two links above a line by a torque at the joint between them.
+
+    The reward is -1 at each step until the end is above the line, where the episode terminates.
 
     Attributes:
-      max_episode_steps: when an episode is truncated.
+      max_episode_steps: number of steps after which an episode is truncated.
     """
 
     max_episode_steps: int = 500
@@ -95,22 +102,21 @@ class Acrobot:
     action_space = spaces.Discrete(3)
 
     def reset(self, key: Array) -> tuple[ControlState, Array]:
-        """Begins hanging down, nearly at rest."""
+        """Begin with both links hanging down, nearly at rest."""
         state = ControlState(jax.random.uniform(key, (4,), minval=-0.1, maxval=0.1), jnp.int32(0))
         return state, self._observe(state)
 
     def step(self, state: ControlState, action: Array, key: Array) -> tuple[ControlState, Step]:
-        """Applies a torque of -1, 0 or 1 for 0.2 seconds, as action 0, 1 or 2; `key` is not used."""
+        """Apply a torque of -1, 0 or 1 (action 0, 1 or 2) for 0.2 seconds. `key` is not used."""
         torque, dt = jnp.asarray(action, jnp.float32) - 1, 0.2
+        # One step of the classical Runge-Kutta method.
         k1 = self._derivative(state.x, torque)
         k2 = self._derivative(state.x + dt / 2 * k1, torque)
         k3 = self._derivative(state.x + dt / 2 * k2, torque)
         k4 = self._derivative(state.x + dt * k3, torque)
         theta1, theta2, dtheta1, dtheta2 = state.x + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
-        dtheta1, dtheta2 = (
-            jnp.clip(dtheta1, -4 * jnp.pi, 4 * jnp.pi),
-            jnp.clip(dtheta2, -9 * jnp.pi, 9 * jnp.pi),
-        )
+        dtheta1 = jnp.clip(dtheta1, -4 * jnp.pi, 4 * jnp.pi)
+        dtheta2 = jnp.clip(dtheta2, -9 * jnp.pi, 9 * jnp.pi)
         x, t = jnp.stack([_wrap(theta1), _wrap(theta2), dtheta1, dtheta2]), state.t + 1
         state, above = ControlState(x, t), -jnp.cos(theta1) - jnp.cos(theta1 + theta2) > 1
         return state, Step(
@@ -118,7 +124,11 @@ class Acrobot:
         )
 
     def _derivative(self, x: Array, torque: Array) -> Array:
-        """Of the state, for links of mass, length and moment of inertia 1, whose centres of mass are in their middle."""
+        """Return the derivative of the state with respect to time, `[4]`.
+
+        Both links have mass, length and moment of inertia 1, and their centres of mass are in their
+        middles.
+        """
         gravity = 9.8
         theta1, theta2, dtheta1, dtheta2 = x
         cos2, sin2 = jnp.cos(theta2), jnp.sin(theta2)
@@ -135,6 +145,7 @@ class Acrobot:
         return jnp.stack([dtheta1, dtheta2, ddtheta1, ddtheta2])
 
     def _observe(self, state: ControlState) -> Array:
+        """Return cosine and sine of both angles, and the velocities, `[6]`."""
         theta1, theta2, dtheta1, dtheta2 = state.x
         return jnp.stack(
             [jnp.cos(theta1), jnp.sin(theta1), jnp.cos(theta2), jnp.sin(theta2), dtheta1, dtheta2]
@@ -142,7 +153,7 @@ class Acrobot:
 
 
 def _drive(x: Array, acceleration: Array) -> Array:
-    """A step of the car in the valley."""
+    """Return position and velocity of the car in the valley after one step, `[2]`."""
     position, velocity = x
     velocity = jnp.clip(velocity + acceleration - 0.0025 * jnp.cos(3 * position), -0.07, 0.07)
     position = jnp.clip(position + velocity, -1.2, 0.6)
@@ -151,10 +162,12 @@ def _drive(x: Array, acceleration: Array) -> Array:
 
 @dataclass(frozen=True)
 class MountainCar:
-    """Drive a weak car out of a valley; reward -1 for each step.
+    """Drive an underpowered car out of a valley.
+
+    The reward is -1 at each step until the car reaches the top, where the episode terminates.
 
     Attributes:
-      max_episode_steps: when an episode is truncated.
+      max_episode_steps: number of steps after which an episode is truncated.
     """
 
     max_episode_steps: int = 200
@@ -165,12 +178,12 @@ class MountainCar:
     action_space = spaces.Discrete(3)
 
     def reset(self, key: Array) -> tuple[ControlState, Array]:
-        """Begins near the bottom of the valley, at rest."""
+        """Begin near the bottom of the valley, at rest."""
         x = jnp.stack([jax.random.uniform(key, minval=-0.6, maxval=-0.4), jnp.zeros(())])
         return ControlState(x, jnp.int32(0)), x
 
     def step(self, state: ControlState, action: Array, key: Array) -> tuple[ControlState, Step]:
-        """Accelerates: 0 to the left, 1 not at all, 2 to the right; `key` is not used."""
+        """Accelerate: 0 to the left, 1 not at all, 2 to the right. `key` is not used."""
         x, t = _drive(state.x, 0.001 * (jnp.asarray(action, jnp.float32) - 1)), state.t + 1
         arrived = (x[0] >= 0.5) & (x[1] >= 0)
         return ControlState(x, t), Step(x, jnp.float32(-1), arrived, t >= self.max_episode_steps)
@@ -178,10 +191,13 @@ class MountainCar:
 
 @dataclass(frozen=True)
 class MountainCarContinuous:
-    """Drive a weak car out of a valley; reward 100 on arrival, less 0.1 times the square of the action at each step.
+    """Drive an underpowered car out of a valley with a continuous action.
+
+    The reward is 100 at the top, where the episode terminates, minus 0.1 times the square of the
+    action at each step.
 
     Attributes:
-      max_episode_steps: when an episode is truncated.
+      max_episode_steps: number of steps after which an episode is truncated.
     """
 
     max_episode_steps: int = 999
@@ -190,11 +206,11 @@ class MountainCarContinuous:
     action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
 
     def reset(self, key: Array) -> tuple[ControlState, Array]:
-        """Begins near the bottom of the valley, at rest."""
+        """Begin near the bottom of the valley, at rest."""
         return MountainCar().reset(key)
 
     def step(self, state: ControlState, action: Array, key: Array) -> tuple[ControlState, Step]:
-        """Accelerates in proportion to the action `[1]`; `key` is not used."""
+        """Accelerate in proportion to the action `[1]`. `key` is not used."""
         x, t = _drive(state.x, 0.0015 * jnp.clip(action[0], -1, 1)), state.t + 1
         arrived = (x[0] >= 0.45) & (x[1] >= 0)
         reward = jnp.where(arrived, 100.0, 0.0) - 0.1 * action[0] ** 2
@@ -203,10 +219,13 @@ class MountainCarContinuous:
 
 @dataclass(frozen=True)
 class Pendulum:
-    """Swing up a pendulum and hold it there; the reward is minus a weighted sum of squares of angle, velocity and torque.
+    """Swing up a pendulum and balance it.
+
+    The reward is minus a weighted sum of the squares of angle, velocity and torque. Episodes do not
+    terminate.
 
     Attributes:
-      max_episode_steps: when an episode is truncated; it has no other end.
+      max_episode_steps: number of steps after which an episode is truncated.
     """
 
     max_episode_steps: int = 200
@@ -215,7 +234,7 @@ class Pendulum:
     action_space = spaces.Box(-2.0, 2.0, (1,), np.float32)
 
     def reset(self, key: Array) -> tuple[ControlState, Array]:
-        """Begins at any angle, with a velocity of at most 1."""
+        """Begin at a random angle, with a velocity of at most 1 in each direction."""
         state = ControlState(
             jax.random.uniform(key, (2,), minval=-1, maxval=1) * jnp.array([jnp.pi, 1.0]),
             jnp.int32(0),
@@ -223,7 +242,7 @@ class Pendulum:
         return state, self._observe(state)
 
     def step(self, state: ControlState, action: Array, key: Array) -> tuple[ControlState, Step]:
-        """Applies the torque `[1]`, of at most 2 in each direction, for 0.05 seconds; `key` is not used."""
+        """Apply the torque `[1]`, clipped to [-2, 2], for 0.05 seconds. `key` is not used."""
         theta, theta_dot = state.x
         torque, dt = jnp.clip(action[0], -2, 2), 0.05
         cost = _wrap(theta) ** 2 + 0.1 * theta_dot**2 + 0.001 * torque**2
@@ -234,10 +253,11 @@ class Pendulum:
         )
 
     def _observe(self, state: ControlState) -> Array:
+        """Return cosine and sine of the angle, and the velocity, `[3]`."""
         theta, theta_dot = state.x
         return jnp.stack([jnp.cos(theta), jnp.sin(theta), theta_dot])
 
 
 def _wrap(angle: Array) -> Array:
-    """The same angle in [-pi, pi)."""
+    """Return the same angle in [-pi, pi)."""
     return (angle + jnp.pi) % (2 * jnp.pi) - jnp.pi

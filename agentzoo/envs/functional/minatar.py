@@ -1,7 +1,10 @@
-"""Two games on a board of 10 x 10, with the rules of "MinAtar" (Young and Tian, https://arxiv.org/abs/1903.03176).
+"""Two games of MinAtar on a board of 10 x 10.
 
-An observation is the board `[10, 10, 4]`, with 1 in the channel of each thing where it is. With
-probability `sticky`, the last action is repeated in place of the new one.
+The rules are those of "MinAtar: An Atari-Inspired Testbed for Thorough and Reproducible
+Reinforcement Learning Experiments" by Young and Tian (https://arxiv.org/abs/1903.03176).
+
+An observation is the board `[10, 10, 4]`. Each kind of object has a channel, which is 1 where an
+object is. With probability `sticky`, the previous action is repeated instead of the new one.
 """
 
 from dataclasses import dataclass
@@ -17,43 +20,40 @@ from agentzoo.types import Array
 
 SIZE = 10
 _PLACES = np.arange(SIZE)
-_COLOURS = np.array(
-    [[255, 255, 255], [255, 64, 64], [96, 48, 48], [255, 200, 0]], np.uint8
-)  # of the channels
+# The colour of each channel in images, [4, 3].
+_COLOURS = np.array([[255, 255, 255], [255, 64, 64], [96, 48, 48], [255, 200, 0]], np.uint8)
 
 
 def _cell(row: Array | int, column: Array) -> Array:
-    """The board `[10, 10]` with True at one cell; nowhere if that lies outside."""
+    """Return a board `[10, 10]` that is True at one cell, or nowhere if the cell is outside."""
     return (_PLACES[:, None] == row) & (column == _PLACES)
 
 
 def _stick(sticky: float, state: Any, action: Array, key: Array) -> Array:
-    """The action that is taken."""
+    """Return the action that is taken: the new one, or the previous one."""
     return jnp.where(
         jax.random.bernoulli(key, float(sticky)), state.last_action, jnp.asarray(action, jnp.int32)
     )
 
 
 def _image(board: Array) -> Array:
-    """A board `[10, 10, 4]` as an RGB image, 16 pixels a cell."""
-    return (
-        jnp.max(board.astype(jnp.uint8)[..., None] * _COLOURS, axis=2)
-        .repeat(16, axis=0)
-        .repeat(16, axis=1)
-    )
+    """Return an RGB image of a board `[10, 10, 4]`, 16 x 16 pixels a cell."""
+    # [10, 10, 4, 1] * [4, 3]: the brightest channel of a cell wins.
+    cells = jnp.max(board.astype(jnp.uint8)[..., None] * _COLOURS, axis=2)
+    return cells.repeat(16, axis=0).repeat(16, axis=1)
 
 
 class BreakoutState(NamedTuple):
-    """Where things are.
+    """The state of the game.
 
     Attributes:
-      ball: `[2]` int32, row and column.
-      last_ball: `[2]` int32, where it was before.
-      direction: `[2]` int32, -1 or 1 along each axis.
-      paddle: int32, column.
-      bricks: `[10, 10]` bool.
-      struck: bool, whether the ball has met a brick in the last step.
-      last_action: int32.
+      ball: `[2]` int32, row and column of the ball.
+      last_ball: `[2]` int32, row and column of the ball one step before.
+      direction: `[2]` int32, direction of the ball along rows and columns, -1 or 1.
+      paddle: int32, column of the paddle, which is in the last row.
+      bricks: `[10, 10]` bool, cells with a brick.
+      struck: bool, whether the ball met a brick in the newest step.
+      last_action: int32, the newest action.
     """
 
     ball: Array
@@ -67,16 +67,19 @@ class BreakoutState(NamedTuple):
 
 @dataclass(frozen=True)
 class Breakout:
-    """A ball flies along diagonals, and a paddle keeps it from leaving the board at the bottom; reward 1 for each brick that it breaks.
+    """Breakout: a paddle keeps a ball on the board, and the ball breaks bricks.
 
-    Walls, bricks and paddle reflect the ball. Where a brick breaks, the ball stays in its row, and
-    flies through those that it meets in the steps right after. If the paddle is below the ball, it
-    goes up again on the same diagonal side; if the paddle is where it would land, it turns round.
-    When the last brick is broken, three new rows are there as soon as the ball has come down. The
-    channels are the paddle, the ball, where the ball was before, and the bricks.
+    The reward is 1 for each broken brick. The episode terminates if the ball passes the paddle.
+
+    The ball moves along diagonals. Walls, bricks and the paddle reflect it. When the ball breaks a
+    brick, it stays in its row. It passes through bricks that it meets in the steps directly after.
+    If the paddle is below the ball, the ball bounces up and keeps its horizontal direction. If the
+    paddle is where the ball would land, the ball goes back the way it came. After the last brick is
+    broken, three new rows of bricks appear when the ball reaches the bottom. The channels are the
+    paddle, the ball, the previous position of the ball, and the bricks.
 
     Attributes:
-      sticky: probability that an action is repeated.
+      sticky: probability that the previous action is repeated.
     """
 
     sticky: float = 0.1
@@ -85,7 +88,7 @@ class Breakout:
     action_space = spaces.Discrete(3)
 
     def reset(self, key: Array) -> tuple[BreakoutState, Array]:
-        """Begins with the ball at one of the sides."""
+        """Begin with the ball at the left or the right side."""
         left = jax.random.bernoulli(key)
         ball = jnp.stack([jnp.int32(3), jnp.where(left, 0, SIZE - 1).astype(jnp.int32)])
         direction = jnp.stack([jnp.int32(1), jnp.where(left, 1, -1).astype(jnp.int32)])
@@ -95,10 +98,12 @@ class Breakout:
         return state, self._board(state)
 
     def step(self, state: BreakoutState, action: Array, key: Array) -> tuple[BreakoutState, Step]:
-        """Moves the paddle, 0 to the left, 1 not at all, 2 to the right, and then the ball."""
+        """Move the paddle (0 left, 1 not at all, 2 right), and then the ball."""
         action = _stick(self.sticky, state, action, key)
         paddle = jnp.clip(state.paddle + action - 1, 0, SIZE - 1)
-        (row, column), (down, right), bricks = state.ball, state.direction, state.bricks
+        row, column = state.ball
+        down, right = state.direction
+        bricks = state.bricks
         new_column = column + right
         right = jnp.where((new_column < 0) | (new_column >= SIZE), -right, right)
         new_column = jnp.clip(new_column, 0, SIZE - 1)
@@ -110,10 +115,8 @@ class Breakout:
         bottom = ~ceiling & ~meets & (new_row == SIZE - 1)
         bricks = jnp.where(broken, bricks & ~_cell(new_row, new_column), bricks)
         bricks = jnp.where(bottom & ~bricks.any(), _wall(), bricks)
-        above, beside = (
-            bottom & (column == paddle),
-            bottom & (column != paddle) & (new_column == paddle),
-        )
+        above = bottom & (column == paddle)
+        beside = bottom & (column != paddle) & (new_column == paddle)
         down = jnp.where(ceiling | broken | above | beside, -down, down)
         right = jnp.where(beside, -right, right)
         new_row = jnp.where(broken | above | beside, row, new_row)
@@ -127,10 +130,11 @@ class Breakout:
         )
 
     def render(self, state: BreakoutState) -> Array:
-        """The board as an RGB image."""
+        """Return an RGB image of the board."""
         return _image(self._board(state))
 
     def _board(self, state: BreakoutState) -> Array:
+        """Return the observation, `[10, 10, 4]`."""
         things = (
             _cell(SIZE - 1, state.paddle),
             _cell(*state.ball),
@@ -141,25 +145,26 @@ class Breakout:
 
 
 def _wall() -> Array:
-    """Three rows of bricks below the topmost."""
+    """Return three rows of bricks below the first row, `[10, 10]` bool."""
     return jnp.broadcast_to(((_PLACES >= 1) & (_PLACES <= 3))[:, None], (SIZE, SIZE))
 
 
 class AsterixState(NamedTuple):
-    """Where things are. Those that fly have the rows from 1 to 8, one each.
+    """The state of the game. Each of the rows 1 to 8 holds at most one moving object.
 
     Attributes:
-      player: `[2]` int32, row and column.
-      column: `[8]` int32.
-      right: `[8]` bool, whether it flies to the right.
-      gold: `[8]` bool, whether it is gold, and else an enemy.
-      there: `[8]` bool, whether there is one.
-      spawn_in: int32, steps until the next comes.
-      move_in: int32, steps until they move.
-      spawn_every, move_every: int32, steps in between, which become fewer.
-      ramp_in: int32, steps until they do.
-      ramps: int32, how often they did.
-      last_action: int32.
+      player: `[2]` int32, row and column of the player.
+      column: `[8]` int32, column of the object in each row.
+      right: `[8]` bool, whether the object moves to the right.
+      gold: `[8]` bool, whether the object is gold; otherwise it is an enemy.
+      there: `[8]` bool, whether the row holds an object.
+      spawn_in: int32, number of steps until the next object may appear.
+      move_in: int32, number of steps until the objects move.
+      spawn_every: int32, number of steps between two appearances.
+      move_every: int32, number of steps between two movements.
+      ramp_in: int32, number of steps until the game becomes faster.
+      ramps: int32, how often the game became faster.
+      last_action: int32, the newest action.
     """
 
     player: Array
@@ -178,14 +183,15 @@ class AsterixState(NamedTuple):
 
 @dataclass(frozen=True)
 class Asterix:
-    """Enemies and gold fly in from the sides, a third of them gold: reward 1 for gold that is met, and an enemy ends the episode.
+    """Asterix: the player collects gold and avoids enemies.
 
-    They come and fly faster from 100 steps to the next. The channels are the player, enemies, where
-    those that fly were before, and gold.
+    Objects enter from the sides, and a third of them is gold. Touching gold has reward 1. Touching
+    an enemy ends the episode. Every 100 steps, objects appear and move faster. The channels are the
+    player, the enemies, the previous positions of moving objects, and the gold.
 
     Attributes:
-      sticky: probability that an action is repeated.
-      ramping: whether it becomes faster.
+      sticky: probability that the previous action is repeated.
+      ramping: whether the game becomes faster.
     """
 
     sticky: float = 0.1
@@ -195,15 +201,20 @@ class Asterix:
     action_space = spaces.Discrete(5)
 
     def reset(self, key: Array) -> tuple[AsterixState, Array]:
-        """Begins in the middle of an empty board; `key` is not used."""
-        none, counts = jnp.zeros(8, bool), jnp.array([10, 5, 10, 5, 100, 0, 0], jnp.int32)
+        """Begin in the middle of an empty board; `key` is not used."""
+        none = jnp.zeros(8, bool)
+        # From `spawn_in` to `last_action`.
+        counts = jnp.array([10, 5, 10, 5, 100, 0, 0], jnp.int32)
         state = AsterixState(
             jnp.array([5, 5], jnp.int32), jnp.zeros(8, jnp.int32), none, none, none, *counts
         )
         return state, self._board(state)
 
     def step(self, state: AsterixState, action: Array, key: Array) -> tuple[AsterixState, Step]:
-        """Something may come; the player moves, 0 not at all, 1 left, 2 up, 3 right, 4 down; then those that fly may."""
+        """Let an object appear, move the player, and then the objects.
+
+        The actions are 0 to stay, 1 for left, 2 for up, 3 for right and 4 for down.
+        """
         stick_key, spawn_key = jax.random.split(key)
         action = _stick(self.sticky, state, action, stick_key)
         state = self._spawn(state, spawn_key)
@@ -229,11 +240,11 @@ class Asterix:
         )
 
     def render(self, state: AsterixState) -> Array:
-        """The board as an RGB image."""
+        """Return an RGB image of the board."""
         return _image(self._board(state))
 
     def _spawn(self, state: AsterixState, key: Array) -> AsterixState:
-        """Something comes into one of the free rows, if it is time."""
+        """Let an object appear in a random free row, if it is time."""
         side_key, gold_key, row_key = jax.random.split(key, 3)
         right, gold = jax.random.bernoulli(side_key), jax.random.bernoulli(gold_key, 1 / 3)
         row = jnp.argmax(jnp.where(state.there, -1.0, jax.random.uniform(row_key, (8,))))
@@ -246,7 +257,12 @@ class Asterix:
         )
 
     def _meet(self, state: AsterixState) -> tuple[AsterixState, Array, Array]:
-        """The player takes the gold that is where it is; also how much, and whether an enemy is there."""
+        """Let the player meet the object in its cell.
+
+        Returns:
+          The state without collected gold, how much gold was collected, and whether the player met
+          an enemy.
+        """
         met = (
             state.there
             & (jnp.arange(1, SIZE - 1) == state.player[0])
@@ -259,7 +275,10 @@ class Asterix:
         )
 
     def _ramp(self, state: AsterixState) -> AsterixState:
-        """Makes it faster when it is time: what comes each time, what flies every second time."""
+        """Make the game faster, if it is time.
+
+        Appearances become faster each time, and movements every second time.
+        """
         due = self.ramping & (state.ramp_in == 0)
         flies = due & (state.move_every > 1) & (state.ramps % 2 == 1)
         return state._replace(
@@ -270,6 +289,7 @@ class Asterix:
         )
 
     def _board(self, state: AsterixState) -> Array:
+        """Return the observation, `[10, 10, 4]`."""
         rows = jnp.arange(1, SIZE - 1)
 
         def draw(which: Array, column: Array) -> Array:
