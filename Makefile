@@ -11,17 +11,21 @@ else
   BIN := $(VENV)/bin
 endif
 
+# A file of tests runs in one process. Tests of the group "ray" share a process and a cluster.
+PARALLEL := -n auto --dist loadgroup --no-loadscope-reorder
+
 .PHONY: train test quick lint types docs check format stubs
 
 train: $(VENV)/installed
 	$(BIN)/agentzoo train dqn --env $(ENV) --steps $(STEPS)
 
 test: $(VENV)/developing
-	$(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest $(PARALLEL)
 
-# What to run after each edit: the operators, and each agent's face, without tests that learn.
+# What to run after each edit: the operators, the layers, and what a user does with an agent.
+QUICK := tests/core tests/test_api.py tests/test_keywords.py tests/test_layering.py
 quick: $(VENV)/developing
-	$(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder -m quick
+	$(BIN)/python -m pytest $(PARALLEL) -m "not learning and not slow" $(QUICK)
 
 lint: $(VENV)/developing
 	$(BIN)/ruff check .

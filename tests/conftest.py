@@ -3,7 +3,6 @@
 import os
 import shutil
 import tempfile
-from pathlib import Path
 
 import jax
 import pytest
@@ -33,21 +32,16 @@ jax.config.update("jax_num_cpu_devices", 4)
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 if own_cache := CACHE not in os.environ:
     os.environ[CACHE] = tempfile.mkdtemp(prefix="agentzoo-tests-")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 jax.config.update("jax_compilation_cache_dir", os.environ[CACHE])
 jax.config.update(
     "jax_persistent_cache_min_compile_time_secs",
     float(os.environ.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")),
 )
 
-# Files that take longest. They begin first, so that no worker waits long for another in the end.
-LONG = (
-    "test_runners",
-    "test_x64",
-    "test_observations",
-    "test_dqn",
-    "test_faults",
-)
+# Files that take longest, which begin first. The operators' tests come last, because each of their
+# files takes seconds: so no process waits long for another in the end.
+LONG = ("sac", "mpo", "ppo", "faults", "observations", "dqn", "ownership", "runners", "x64")
 
 
 def pytest_unconfigure():
@@ -66,7 +60,9 @@ def pytest_collection_modifyitems(items):
     def rank(item):
         if item.get_closest_marker("xdist_group"):
             return -1
-        name = Path(item.path).stem
+        name = item.path.stem.removeprefix("test_")
+        if item.path.parent.name == "core":
+            return len(LONG) + 1
         return LONG.index(name) if name in LONG else len(LONG)
 
     items.sort(key=rank)

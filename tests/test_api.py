@@ -215,6 +215,7 @@ def test_numbers_in_other_guises_are_taken():
 # the package
 
 
+@pytest.mark.slow
 def test_import_is_lazy_and_complete():
     code = (
         "import sys, agentzoo; assert 'jax' not in sys.modules; "

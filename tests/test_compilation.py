@@ -11,7 +11,6 @@ from gymnasium import spaces
 import agentzoo
 from agentzoo import DQN, IMPALA
 from tests import probes
-from tests.agents import CATCH, SETTINGS, make
 
 
 @pytest.fixture
@@ -47,16 +46,6 @@ ONCE = {
 def test_each_program_is_compiled_once(kind, compiled):
     ONCE[kind]().learn(60, progress_bar=False).learn(12, progress_bar=False)
     assert compiled.count("jit(learn_packed)") == compiled.count("jit(act_packed)") == 1
-
-
-@pytest.mark.parametrize("runner", ["host", "device"])
-@pytest.mark.parametrize("algorithm", SETTINGS)
-def test_an_agent_with_other_numbers_compiles_nothing(algorithm, runner, compiled):
-    make(algorithm, CATCH, runner=runner, learning_rate=1e-3).learn(64, progress_bar=False)
-    compiled.clear()
-    numbers = {"learning_rate": 2e-3, "gamma": 0.9}
-    make(algorithm, CATCH, runner=runner, seed=1, **numbers).learn(64, progress_bar=False)
-    assert compiled == []
 
 
 FIRST_STATES = [

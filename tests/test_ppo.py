@@ -12,8 +12,8 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from jax.flatten_util import ravel_pytree
 
-from agentzoo import IMPALA, PPO, ConfigurationError, Linear, evaluate_policy
-from agentzoo.algos import base, impala, ppo
+from agentzoo import IMPALA, PPO, ConfigurationError, Linear, checkpoint, evaluate_policy
+from agentzoo.algos import impala, ppo
 from agentzoo.algos.ppo import PPOConfig, make_agent
 from agentzoo.networks.actor_critic import make_actor_critic
 from agentzoo.types import Clock, EnvSpec, Trajectory
@@ -380,8 +380,14 @@ def test_policies_of_old_files_act_as_before(tmp_path, monkeypatch, algorithm, d
         Env, learning_rate=1e-2, **options, **({"batch_size": 16} if algorithm is PPO else {})
     )
     old.learn(64, progress_bar=False)
+    old_names = {"learner_state": "agent", "act_calls": "moves"}
+
+    def save(path, tree, manifest, plain=checkpoint.save):
+        tree = {old_names.get(name, name): part for name, part in tree.items()}
+        return plain(path, tree, {**manifest, "revision": 1})
+
     with monkeypatch.context() as patch:
-        patch.setattr(base, "REVISION", 1)
+        patch.setattr(checkpoint, "save", save)
         path = old.save(tmp_path / "old")
     new = algorithm.load(path)
     middle, half = np.float32([0.1, 1.5, 0, 0]), np.float32([0.2, 1.5, 1, 1])

@@ -358,6 +358,7 @@ def test_penalty_of_an_ensemble():
     )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=10)
 @given(
     st.lists(st.integers(1, 3), max_size=3),

@@ -88,6 +88,7 @@ def test_thompson_posteriors():
     np.testing.assert_allclose(state.mean, (1 / 4 + total / 0.25) / precision, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_thompson_pulls_an_arm_as_often_as_it_is_the_best():
     n = 20_000
     for bandit, state, draw in (
@@ -279,6 +280,7 @@ def test_ucb1_regret_is_logarithmic_and_within_its_bound():
     assert regret[:, -1].max() < bound[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["Thompson, Bernoulli", "Thompson, Gaussian", "UCB, Gaussian", "epsilon-greedy, falling"],

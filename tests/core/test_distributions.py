@@ -203,6 +203,7 @@ GREEDY_CASES = {
 }
 
 
+@pytest.mark.slow
 def test_values_against_an_oracle():
     cases = CASES | GREEDY_CASES
     arguments = {name: float32(case.arguments) for name, case in cases.items()}
@@ -467,6 +468,7 @@ def test_divergence_of_nearly_equal_gaussians_keeps_its_digits():
         )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=10)
 @given(
     st.lists(st.integers(1, 3), max_size=3),
@@ -603,6 +605,7 @@ def test_what_is_missing_or_of_the_wrong_kind():
     assert core.greedy().kl is None and core.epsilon_greedy().kl is None
 
 
+@pytest.mark.slow
 def test_distrax_is_imported_only_by_policies():
     code = """
 import importlib, pkgutil, sys

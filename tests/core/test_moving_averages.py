@@ -281,6 +281,7 @@ def test_reward_scale_over_a_mapped_axis():
     )
 
 
+@pytest.mark.slow
 def test_arrays_divided_over_devices_give_the_statistics_of_the_whole():
     environment = {
         **os.environ,

@@ -183,6 +183,7 @@ def test_no_kl_constraints_are_allowed():
         assert (outputs.kl_loss, outputs.alpha_loss) == (0, 0)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=10)
 @given(
     st.lists(st.integers(1, 3), max_size=3),

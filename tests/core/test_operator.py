@@ -57,6 +57,7 @@ def checked(tmp_path_factory):
     return wrong, types, names
 
 
+@pytest.mark.slow
 def test_pyright_finds_each_wrong_call_and_no_other(checked):
     wrong, _, _ = checked
     assert wrong == {line for line in CALLS.splitlines() if "# wrong" in line}

@@ -91,6 +91,7 @@ def test_a_temperature_costs_no_digits_of_large_logits():
     np.testing.assert_allclose(policy.probs[:2], np.exp(scaled) / np.exp(scaled).sum(), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_they_are_what_the_functions_say():
     masked = np.where(MASK, LOGITS, -np.inf)
     preferences = np.where(MASK, PREFERENCES, -np.inf)

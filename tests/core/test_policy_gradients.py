@@ -348,6 +348,7 @@ def test_explained_variance(transform):
     )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=10)
 @given(
     st.lists(st.integers(1, 3), max_size=3),

@@ -167,6 +167,7 @@ def test_every_module_is_in_the_reference():
     assert named | {"ShapeError"} == set(core.__all__)
 
 
+@pytest.mark.slow
 def test_the_import_costs_little_more_than_jax():
     slow = ("distrax", "haiku", "optax", "gymnasium", "chex")
     code = f"import sys, agentzoo.core; print([name for name in {slow} if name in sys.modules])"

@@ -232,6 +232,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_traced_numbers_give_what_python_numbers_give(name):
     function, settings = CASES[name]

@@ -306,6 +306,7 @@ def _accuracy():
     return module
 
 
+@pytest.mark.slow
 def test_accuracy_over_the_whole_domain():
     rows = list(_accuracy().rows(20_000))
     assert len(rows) > 45
