@@ -1,4 +1,4 @@
-"""Illegal actions, marked by an "action_mask": no agent takes them, learns from them or values them."""
+"""Illegal actions in an "action_mask": no agent takes, values or learns from them."""
 
 import functools
 from dataclasses import dataclass
@@ -17,9 +17,17 @@ from agentzoo.types import Clock, EnvSpec
 from tests import probes
 
 OFF_POLICY = dict(
-    n_envs=8, train_freq=1, gradient_steps=2, batch_size=64, buffer_size=4_000, learning_starts=500, gamma=0.9,
-    learning_rate=3e-3, net_arch=(32,), n_steps=1,
-)  # fmt: skip
+    n_envs=8,
+    train_freq=1,
+    gradient_steps=2,
+    batch_size=64,
+    buffer_size=4_000,
+    learning_starts=500,
+    gamma=0.9,
+    learning_rate=3e-3,
+    net_arch=(32,),
+    n_steps=1,
+)
 EPSILON = dict(exploration_fraction=0.7, exploration_final_eps=0.0, target_update_interval=50)
 ON_POLICY = dict(n_envs=8, n_steps=16, gamma=0.9, net_arch=(32,), learning_rate=3e-3)
 SETTINGS = {
@@ -62,9 +70,9 @@ def variant(name, env, **options):
 
 @dataclass(frozen=True)
 class Random:
-    """Any set of actions may be legal, and none at the end of an episode.
+    """Random sets of legal actions, and an empty set at the end of an episode.
 
-    An illegal action is rewarded with 1.
+    The reward of an illegal action is 1, and that of a legal action is 0.
     """
 
     observation_space = spaces.Dict(x=spaces.Box(0, 1, (2,)), action_mask=spaces.MultiBinary(4))
@@ -95,11 +103,11 @@ class Random:
 
 @dataclass(frozen=True)
 class Fork:
-    """Two steps; in the second, actions 0, 1, 2 and 3 are rewarded with 0, 1, 3 and 100.
+    """Two steps. In the second step, actions 0, 1, 2 and 3 have the rewards 0, 1, 3 and 100.
 
-    The first observation tells two kinds of episodes apart. In the second step, both look the same,
-    but action 2 is legal in one of them alone, and action 3 in none: the values of the first step,
-    0.9 and 2.7, depend on what is legal in the second.
+    The first observation tells two kinds of episodes apart. In the second step, both kinds look the
+    same, but action 2 is legal in only one of them, and action 3 is legal in neither. So the values
+    of the first step, 0.9 and 2.7, depend on which actions are legal in the second step.
     """
 
     size: int = 2
@@ -153,7 +161,7 @@ CELLS = [*((name, "device") for name in VARIANTS), *((name, "host") for name in 
 
 @pytest.mark.parametrize(("name", "runner"), CELLS)
 def test_illegal_actions_are_never_taken(name, runner):
-    """Not in the warm-up, not at random, not greedily, and not when evaluated."""
+    """No illegal action occurs in the warm-up, in training or in evaluation."""
     agent, seen = variant(name, Random(), runner=runner), Returns()
     agent.learn(3_000, seen, progress_bar=False)
     assert len(seen.returns) > 700 and not np.any(seen.returns)
@@ -209,7 +217,7 @@ def test_random_actions_are_uniform_over_the_legal_ones(algorithm):
 
 
 def test_uniform_action():
-    u = np.linspace(0, 1, 7, dtype=np.float32)  # 1 may come of rounding
+    u = np.linspace(0, 1, 7, dtype=np.float32)  # rounding can produce 1
     assert networks.uniform_action(u, 3, None).tolist() == [0, 0, 1, 1, 2, 2, 2]
     legal = np.tile([False, True, False, True, True], (7, 1))
     assert networks.uniform_action(u, 5, legal).tolist() == [1, 1, 3, 3, 4, 4, 4]
@@ -239,7 +247,7 @@ def test_statistics_leave_the_mask_alone():
 
 @dataclass(frozen=True)
 class Forced:
-    """One of four actions is legal."""
+    """Only one of four actions is legal."""
 
     observation_space = spaces.Dict(x=spaces.Box(0, 1, (1,)), action_mask=spaces.MultiBinary(4))
     action_space = spaces.Discrete(4)
@@ -253,9 +261,8 @@ class Forced:
 
 def test_the_target_entropy_of_sac_counts_legal_actions():
     agent = make("SAC", Forced(), ent_coef="auto", learning_starts=0).learn(160, progress_bar=False)
-    np.testing.assert_allclose(
-        agent.metrics["train/ent_coef"], 1, rtol=1e-6
-    )  # its entropy is 0, as it should be
+    # With one legal action, entropy and target are both 0, so the coefficient stays at 1.
+    np.testing.assert_allclose(agent.metrics["train/ent_coef"], 1, rtol=1e-6)
     agent = make("SAC", Forced(), ent_coef="auto", learning_starts=0, target_entropy=0.5)
     assert agent.learn(160, progress_bar=False).metrics["train/ent_coef"] > 1.01
 

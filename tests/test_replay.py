@@ -423,7 +423,7 @@ def test_a_trajectory_that_does_not_fit_is_refused():
 
 def test_a_buffer_that_does_not_fit_into_memory_is_refused_before_it_is_made():
     image = spaces.Box(0, 255, (84, 84, 4), np.uint8)
-    message = r"buffer_size=1000000000 needs 284\d\d\.\d GB, but .* GB of memory; use a buffer_size of \d+"
+    message = r"buffer_size=1000000000 needs 284\d\d\.\d GB, but .* GB of memory. Use a buffer_size of \d+"
     with pytest.raises(ConfigurationError, match=message):
         make_replay(EnvSpec(image, spaces.Discrete(2), 1), 10**9, 4, 0.9)
 
@@ -443,7 +443,7 @@ def test_a_buffer_too_large_for_a_gpu_may_overflow_into_the_memory_of_the_host(m
         return str(refused.value)
 
     message = refuse(8, None)
-    assert re.search(r"has 8\.0 GB of memory; use a buffer_size of 2\d{5} or less", message)
+    assert re.search(r"has 8\.0 GB of memory. Use a buffer_size of 2\d{5} or less", message)
     assert (
         "TF_FORCE_UNIFIED_MEMORY=1 XLA_PYTHON_CLIENT_PREALLOCATE=false XLA_CLIENT_MEM_FRACTION=5."
         in message

@@ -1,4 +1,4 @@
-"""Which actions are legal: the "action_mask" in observations, which no network sees."""
+"""Legal actions, from the "action_mask" in observations, which no network sees."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,12 +12,12 @@ from agentzoo.types import Array, ConfigurationError, EnvSpec, PyTree
 
 
 class Seen(NamedTuple):
-    """Observations `[..., *obs]` without their masks, and which actions are legal in them.
+    """Observations without their masks, and the legal actions.
 
     Attributes:
-      obs: what networks see.
-      legal: `[..., A]` booleans, at least one of them true for each choice of a Discrete or
-        MultiDiscrete space; None where observations have no mask.
+      obs: `[..., *obs]`, the part of the observations that networks see.
+      legal: `[..., A]` booleans, which are true for legal actions. At least one is true for each
+        choice of a Discrete or MultiDiscrete space. None if the observations have no mask.
     """
 
     obs: PyTree
@@ -25,11 +25,11 @@ class Seen(NamedTuple):
 
 
 class ActionMasks(NamedTuple):
-    """How the observations of an environment are split.
+    """How to separate observations from their masks.
 
     Attributes:
-      space: of observations without their mask.
-      split: `(obs) -> seen`, for observations with any leading axes.
+      space: the space of observations without their mask.
+      split: `(obs) -> Seen`, for observations with any leading axes.
       masked: whether observations have a mask.
     """
 
@@ -39,15 +39,17 @@ class ActionMasks(NamedTuple):
 
 
 def action_masks(spec: EnvSpec) -> ActionMasks:
-    """Looks for an "action_mask" in the observations, which says which actions are legal.
+    """Look for an "action_mask" in the observations, which says which actions are legal.
 
-    In an observation space that is a Dict, it holds `[A]` numbers for a Discrete space of A
-    actions, not 0 where an action is legal; one for each value of each choice of a MultiDiscrete
-    space; and one for each bit of a MultiBinary space, whether it may be 1. Where none is legal,
-    which should only happen at the end of an episode, all are.
+    The mask is an entry of an observation space that is a Dict. It holds numbers `[A]`, and an
+    action is legal if its number is not 0. A Discrete space has one number for each action, a
+    MultiDiscrete space one for each value of each choice, and a MultiBinary space one for each bit,
+    which says whether the bit may be 1. If no action is legal, which should only happen at the end
+    of an episode, all actions count as legal.
 
     Raises:
-      ConfigurationError: if there is a mask that does not fit the actions, or nothing beside it.
+      ConfigurationError: if the mask does not fit the actions, or the observations hold nothing
+        else.
     """
     space = spec.observation_space
     if not isinstance(space, spaces.Dict) or "action_mask" not in space.spaces:
@@ -61,12 +63,16 @@ def action_masks(spec: EnvSpec) -> ActionMasks:
         )
     if mask.shape != (sum(sizes),) or not isinstance(mask, spaces.Box | spaces.MultiBinary):
         raise ConfigurationError(
-            f'The "action_mask" in the observations is {mask}; expected MultiBinary({sum(sizes)}) for actions of {spec.action_space}.'
+            f'The "action_mask" in the observations is {mask}; expected MultiBinary({sum(sizes)}) '
+            f"for actions of {spec.action_space}. Change the space of the mask, or give that part "
+            f"of the observations another name."
         )
     if not others:
-        what = 'The observations hold nothing but an "action_mask"'
-        raise ConfigurationError(f"{what}; add what the agent should see.")
-    # Of a bit, 0 is always legal.
+        raise ConfigurationError(
+            'The observations hold nothing but an "action_mask". Add what the agent should see to '
+            "the observation space."
+        )
+    # A MultiBinary space always has a legal action, because each bit may be 0.
     one_of_each = not isinstance(spec.action_space, spaces.MultiBinary)
 
     def split(obs: PyTree) -> Seen:
@@ -78,7 +84,7 @@ def action_masks(spec: EnvSpec) -> ActionMasks:
 
 
 def choices(space: spaces.Space) -> list[int]:
-    """The outputs that describe a policy: one for each value of each choice, and for each bit or dimension."""
+    """Return the number of outputs that a policy needs for each choice, bit or dimension."""
     if isinstance(space, spaces.Discrete):
         return [int(space.n)]
     if isinstance(space, spaces.MultiDiscrete):
@@ -88,22 +94,33 @@ def choices(space: spaces.Space) -> list[int]:
 
 
 def rule_out(values: Array, legal: Array | None) -> Array:
-    """Values or logits `[..., A]`, with -inf for those of illegal actions."""
+    """Return values or logits `[..., A]`, with -inf for illegal actions."""
     return values if legal is None else jnp.where(legal, values, -jnp.inf)
 
 
 def uniform_action(u: Array, num_actions: int, legal: Array | None) -> Array:
-    """One of A actions, or of the legal ones, equally likely for `u` `[...]` that is uniform in [0, 1)."""
+    """Draw legal actions with equal probability.
+
+    Args:
+      u: `[...]`, numbers that are uniform in [0, 1).
+      num_actions: A.
+      legal: `[..., A]`, the legal actions. None if all are legal.
+
+    Returns:
+      `[...]`, the actions as int32.
+    """
     count = num_actions if legal is None else jnp.sum(legal, axis=-1, dtype=jnp.int32)
     chosen = jnp.minimum(u * count, count - 1).astype(jnp.int32)
     if legal is None:
         return chosen
-    # The sum counts the legal actions up to each one. It first exceeds `chosen` at the one of that
-    # rank.
+    # The cumulative sum [..., A] counts the legal actions up to each action. It first exceeds
+    # `chosen` at the legal action of that rank, and argmax finds the first True.
     return jnp.argmax(jnp.cumsum(legal, axis=-1) > chosen[..., None], axis=-1).astype(jnp.int32)
 
 
 def _some_legal(mask: Array, sizes: Sequence[int]) -> Array:
-    """The mask, with all values of a choice legal where none is, so that there is a distribution."""
+    """Make all values of a choice legal if none is, so that the policy is a distribution."""
+    # The mask [..., A] holds the values of one choice after another, so the choices begin at the
+    # cumulative sums of their sizes.
     parts = jnp.split(mask, np.cumsum(sizes)[:-1], axis=-1)
     return jnp.concatenate([part | ~part.any(axis=-1, keepdims=True) for part in parts], axis=-1)

@@ -1,4 +1,4 @@
-"""From feature vectors to what an algorithm asks for."""
+"""Layers from feature vectors to action values."""
 
 import haiku as hk
 import jax
@@ -9,10 +9,11 @@ from agentzoo.types import Array
 
 
 class NoisyLinear(hk.Module):
-    """A linear layer with factorised Gaussian noise on its parameters; without a random key the noise is zero.
+    """A linear layer with factorised Gaussian noise on its parameters.
 
-    `y = (mu_w + sigma_w * f(p) f(q)^T) x + mu_b + sigma_b * f(q)` with `f(z) = sign(z) sqrt(|z|)`,
-    the same noise for a whole batch. See "Noisy Networks for Exploration" by Fortunato et al.
+    The output is `y = (mu_w + sigma_w * f(p) f(q)^T) x + mu_b + sigma_b * f(q)` with Gaussian
+    vectors p and q and `f(z) = sign(z) sqrt(|z|)`. The noise is the same for a whole batch, and
+    zero without a random key. See "Noisy Networks for Exploration" by Fortunato et al.
     (https://arxiv.org/abs/1706.10295), equations 9 to 11.
     """
 
@@ -21,13 +22,11 @@ class NoisyLinear(hk.Module):
         self.output_size, self.sigma_0 = output_size, sigma_0
 
     def __call__(self, x: Array) -> Array:
-        """Maps `[N, F]` to `[N, output_size]`."""
+        """Map `[N, F]` to `[N, output_size]`."""
         input_size, output_size = x.shape[-1], self.output_size
         bound = input_size**-0.5
-        uniform, constant = (
-            hk.initializers.RandomUniform(-bound, bound),
-            hk.initializers.Constant(self.sigma_0 * bound),
-        )
+        uniform = hk.initializers.RandomUniform(-bound, bound)
+        constant = hk.initializers.Constant(self.sigma_0 * bound)
         mu_w = hk.get_parameter("mu_w", (input_size, output_size), init=uniform)
         mu_b = hk.get_parameter("mu_b", (output_size,), init=uniform)
         sigma_w = hk.get_parameter("sigma_w", (input_size, output_size), init=constant)
@@ -50,22 +49,24 @@ def q_head(
     noisy: bool,
     num_outputs: int = 1,
 ) -> Array:
-    """Action values `[N, K, A]` from features `[N, F]`.
+    """Return action values `[N, K, A]` from features `[N, F]`.
 
     Args:
       features: `[N, F]`.
       num_actions: A.
-      hidden: sizes of the layers between features and output (of each stream if dueling).
-      activation: between those layers.
-      dueling: form `q = v + adv - mean(adv)` from two streams, see "Dueling Network Architectures
-        for Deep Reinforcement Learning" by Wang et al. (https://arxiv.org/abs/1511.06581), equation
-        9.
+      hidden: the sizes of the layers between features and output. If `dueling`, each of the two
+        streams has its own layers.
+      activation: the activation function after each of these layers.
+      dueling: compute `q = v + adv - mean(adv)` from two streams, see "Dueling Network
+        Architectures for Deep Reinforcement Learning" by Wang et al.
+        (https://arxiv.org/abs/1511.06581), equation 9.
       noisy: use `NoisyLinear` layers.
-      num_outputs: K, how many numbers describe the value of an action.
+      num_outputs: K, the number of outputs that describe the value of an action.
     """
     linear = NoisyLinear if noisy else hk.Linear
 
     def stream(width: int) -> Array:
+        """Return the outputs `[N, K, width]` of one stream of layers."""
         x = features
         for size in hidden:
             x = ACTIVATIONS[activation](linear(size)(x))

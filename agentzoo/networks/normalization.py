@@ -1,4 +1,4 @@
-"""Normalising by statistics that live in an agent's state: observations that are vectors of numbers, and rewards."""
+"""Normalisation of observations and rewards by statistics in an agent's state."""
 
 from typing import Any
 
@@ -15,25 +15,30 @@ Statistics = RunningMeanStd | tuple[()]
 
 
 def init_statistics(space: spaces.Space, view: View) -> Statistics:
-    """Statistics of no observations; normalising by them changes nothing.
+    """Return the statistics before the first observation, which normalise nothing.
 
-    `()` if there is nothing to be normalised.
+    The statistics are `()` if the observations have no part that can be normalised.
     """
     numbers, _ = _split(view, zeros(space))
     return _in_32_bits(RunningMeanStd.init(numbers)) if numbers else ()
 
 
 def update_statistics(view: View, statistics: Statistics, obs: PyTree, mask: Array) -> Statistics:
-    """The statistics with more observations `[..., *obs]`, of which those with mask 0 do not count."""
-    return (
-        statistics.update(_split(view, obs)[0], mask)
-        if isinstance(statistics, RunningMeanStd)
-        else statistics
-    )
+    """Add observations `[..., *obs]` to the statistics, except those whose mask `[...]` is 0."""
+    if not isinstance(statistics, RunningMeanStd):
+        return statistics
+    return statistics.update(_split(view, obs)[0], mask)
 
 
 def normalize(view: View, statistics: Statistics, obs: PyTree, clip: float = 10.0) -> PyTree:
-    """Observations with each number of a Box that is no image at mean 0 and variance 1, clipped; as they are without statistics."""
+    """Normalise each number of a Box that is not an image to mean 0 and variance 1.
+
+    Args:
+      view: how a network takes observations, from `make_view`.
+      statistics: the statistics of earlier observations. `()` leaves observations unchanged.
+      obs: observations `[..., *obs]`.
+      clip: the largest absolute value of a normalised number.
+    """
     if not isinstance(statistics, RunningMeanStd):
         return obs
     numbers, others = _split(view, obs)
@@ -46,14 +51,20 @@ def normalize(view: View, statistics: Statistics, obs: PyTree, clip: float = 10.
 
 
 def init_reward_normalizer(num_envs: int) -> RewardNormalizer:
-    """Statistics of no rewards; dividing by them changes nothing."""
+    """Return the statistics before the first reward, which scale nothing."""
     return _in_32_bits(RewardNormalizer.init(num_envs))
 
 
 def normalize_rewards(
     normalizer: RewardNormalizer, trajectory: Trajectory, gamma: float
 ) -> tuple[RewardNormalizer, Trajectory]:
-    """A trajectory with normalised rewards, by statistics that include them; environments may have begun new episodes since the last."""
+    """Normalise the rewards of a trajectory `[T, N]` by statistics that include these rewards.
+
+    Returns:
+      The new statistics, and the trajectory with normalised rewards.
+    """
+    # Environments may have begun new episodes since the last trajectory, so their running returns
+    # [N] start from 0 again.
     normalizer = normalizer._replace(
         returns=jnp.where(trajectory.first_tm1[0], 0.0, normalizer.returns)
     )
@@ -64,19 +75,18 @@ def normalize_rewards(
 
 
 def _in_32_bits(statistics: Any) -> Any:
-    """An agent's state has the same types, and its files fit, whether or not JAX has 64 bits."""
+    """Convert to float32, so that saved files fit whether or not JAX has 64 bits enabled."""
     return jax.tree.map(lambda x: x.astype(jnp.float32), statistics)
 
 
 def _split(view: View, obs: PyTree) -> tuple[list[Array], PyTree]:
-    """The leaves to be normalised, in order, and the observations with None in their places."""
+    """Return the leaves to be normalised in order, and the observations with None instead."""
     numbers = []
 
     def take(part: Any, leaf: Array) -> Array | None:
-        return (
-            numbers.append(jnp.asarray(leaf, jnp.float32))
-            if isinstance(part, Numbers) and part.is_box
-            else leaf
-        )
+        if not (isinstance(part, Numbers) and part.is_box):
+            return leaf
+        numbers.append(jnp.asarray(leaf, jnp.float32))
+        return None
 
     return numbers, jax.tree.map(take, view, obs)
