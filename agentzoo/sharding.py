@@ -1,7 +1,7 @@
-"""Several devices as one: each computes with its share of a batch, and JAX adds up what they find.
+"""Learning on several devices, each of which computes with its share of every batch.
 
-An agent's state is the same on all of them. Where an agent has put a batch together it passes it
-through `shard_batch`, which does nothing for an agent on one device.
+JAX adds up the gradients of all devices. Each device has a copy of the agent's state. An agent
+passes each batch through `shard_batch`, which does nothing if there is one device.
 """
 
 import contextlib
@@ -20,51 +20,54 @@ _AXIS = "batch"
 
 
 def make_mesh(n_devices: int | str) -> Mesh | None:
-    """The first devices that there are, or "all", on all hosts of `jax.distributed`; None for one.
+    """Return a mesh of the first devices of all hosts of `jax.distributed`, or None for one device.
+
+    Args:
+      n_devices: the number of devices, or "all".
 
     Raises:
-      ConfigurationError: if there are not as many.
+      ConfigurationError: if there are fewer devices, or if a host would have none of them.
     """
     devices = jax.devices()
     if n_devices == "all":
         n_devices = len(devices)
     if not isinstance(n_devices, int | np.integer) or n_devices < 1:
         raise ConfigurationError(
-            f'n_devices={n_devices!r}; expected a number of devices, or "all".'
+            f"n_devices={n_devices!r} is no number of devices. "
+            'Use a number of at least 1, or "all".'
         )
     if n_devices > len(devices):
-        advice = (
-            "; XLA_FLAGS=--xla_force_host_platform_device_count=4 would make four of a CPU"
-            if devices[0].platform == "cpu"
-            else ""
-        )
+        advice = f"Use at most {len(devices)}"
+        if devices[0].platform == "cpu":
+            advice += (
+                ", or make four devices of a CPU by "
+                "XLA_FLAGS=--xla_force_host_platform_device_count=4"
+            )
         raise ConfigurationError(
-            f"n_devices={n_devices}, but JAX sees {len(devices)} ({devices[0].platform}){advice}."
+            f"n_devices={n_devices}, but JAX sees {len(devices)} ({devices[0].platform}). {advice}."
         )
     if n_devices == 1:
         return None
     if len({device.process_index for device in devices[:n_devices]}) < jax.process_count():
         raise ConfigurationError(
-            f"n_devices={n_devices} leaves some of the {jax.process_count()} hosts without one of the {len(devices)} devices; "
-            'use n_devices="all".'
+            f"n_devices={n_devices} uses no device of some of the {jax.process_count()} hosts, "
+            f'which have {len(devices)} devices. Use n_devices="all".'
         )
     return Mesh(np.array(devices[:n_devices]), (_AXIS,), axis_types=(AxisType.Auto,))
 
 
 def use_mesh(mesh: Mesh | None) -> Any:
-    """A context in which functions are traced, so that `shard_batch` shares between the devices of the mesh."""
-    return (
-        contextlib.nullcontext()
-        if mesh is None
-        else jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
-    )
+    """Return a context for tracing, in which `shard_batch` shards over the devices of the mesh."""
+    if mesh is None:
+        return contextlib.nullcontext()
+    return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
 
 
 def shard_batch(batch: PyTree, axis: int = 0) -> PyTree:
-    """A batch of which each device has its share, of `axis` of all arrays.
+    """Return a batch of which each device holds an equal share along an axis of all arrays.
 
     Raises:
-      ConfigurationError: if the devices cannot have equal shares.
+      ConfigurationError: if the size of the axis is no multiple of the number of devices.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if _AXIS not in mesh.shape:
@@ -73,40 +76,39 @@ def shard_batch(batch: PyTree, axis: int = 0) -> PyTree:
     for x in jax.tree.leaves(batch):
         if x.shape[axis] % number:
             raise ConfigurationError(
-                f"A batch of {x.shape[axis]} cannot be shared equally between {number} devices; choose batch_size (with memory, the number "
-                f"of sequences; for IMPALA, n_envs) as a multiple of {number}."
+                f"A batch of {x.shape[axis]} cannot be shared equally between {number} devices. "
+                f"Choose batch_size (with memory, the number of sequences; for IMPALA, n_envs) as "
+                f"a multiple of {number}."
             )
     return jax.lax.with_sharding_constraint(batch, PartitionSpec(*[None] * axis, _AXIS))
 
 
 def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
-    """Arrays of which each device of the mesh has a copy."""
-    return (
-        tree
-        if mesh is None
-        else jax.tree.map(lambda x: _put(x, NamedSharding(mesh, PartitionSpec())), tree)
-    )
+    """Return arrays of which each device of the mesh holds a copy."""
+    if mesh is None:
+        return tree
+    sharding = NamedSharding(mesh, PartitionSpec())
+    return jax.tree.map(lambda x: _put(x, sharding), tree)
 
 
 def shard(tree: PyTree, mesh: Mesh | None) -> PyTree:
-    """Arrays of which each device of the mesh has its share of the first axis, or a copy where equal shares cannot be."""
+    """Return arrays of which each device of the mesh holds an equal share of the first axis.
+
+    Each device holds a copy of an array whose first axis is no multiple of the number of devices.
+    """
     if mesh is None:
         return tree
 
     def put(x: Any) -> Any:
-        return _put(
-            x,
-            NamedSharding(
-                mesh,
-                PartitionSpec(_AXIS) if x.ndim and x.shape[0] % mesh.size == 0 else PartitionSpec(),
-            ),
-        )
+        is_divisible = x.ndim and x.shape[0] % mesh.size == 0
+        axes = PartitionSpec(_AXIS) if is_divisible else PartitionSpec()
+        return _put(x, NamedSharding(mesh, axes))
 
     return jax.tree.map(put, tree)
 
 
 def _put(x: jax.Array, sharding: NamedSharding) -> jax.Array:
-    """What every host has, on the devices of all hosts, unless it is there already."""
+    """Put an array that every host has on the devices of all hosts, unless it is there already."""
     if isinstance(x, jax.Array) and not x.is_fully_addressable:
         return x
     if sharding.is_fully_addressable:
@@ -119,7 +121,10 @@ def _put(x: jax.Array, sharding: NamedSharding) -> jax.Array:
 
 
 def gather(tree: PyTree, mesh: Mesh | None) -> PyTree:
-    """Arrays that each host can read, with the shares of all hosts, each of which has to ask for it."""
+    """Return arrays that each host can read, with the shares of all hosts.
+
+    Every host must call this function.
+    """
     return _collector(mesh)(tree) if mesh is not None and mesh.is_multi_process else tree
 
 
@@ -129,7 +134,7 @@ def _collector(mesh: Mesh) -> Any:
 
 
 def from_first_host(number: float, mesh: Mesh | None) -> float:
-    """What the first host has measured, so that all of them do the same."""
+    """Return the number that the first host passes, so that all hosts do the same."""
     if mesh is None or not mesh.is_multi_process:
         return number
     return float(multihost_utils.broadcast_one_to_all(np.float32(number)))

@@ -1,4 +1,4 @@
-"""Illegal actions, marked by an "action_mask": no agent takes them, learns from them or values them."""
+"""Agents neither take nor learn from nor value actions that an "action_mask" marks as illegal."""
 
 import functools
 from dataclasses import dataclass
@@ -17,9 +17,17 @@ from agentzoo.types import Clock, EnvSpec
 from tests import probes
 
 OFF_POLICY = dict(
-    n_envs=8, train_freq=1, gradient_steps=2, batch_size=64, buffer_size=4_000, learning_starts=500, gamma=0.9,
-    learning_rate=3e-3, net_arch=(32,), n_steps=1,
-)  # fmt: skip
+    n_envs=8,
+    train_freq=1,
+    gradient_steps=2,
+    batch_size=64,
+    buffer_size=4_000,
+    learning_starts=500,
+    gamma=0.9,
+    learning_rate=3e-3,
+    net_arch=(32,),
+    n_steps=1,
+)
 EPSILON = dict(exploration_fraction=0.7, exploration_final_eps=0.0, target_update_interval=50)
 ON_POLICY = dict(n_envs=8, n_steps=16, gamma=0.9, net_arch=(32,), learning_rate=3e-3)
 SETTINGS = {
@@ -280,7 +288,7 @@ def masked(actions=None, **parts):
 @pytest.mark.parametrize("algorithm", SETTINGS)
 def test_masks_that_do_not_fit_are_refused(algorithm):
     make_agent, x = functools.partial(getattr(agentzoo, algorithm)), spaces.Discrete(2)
-    with pytest.raises(ConfigurationError, match=r"expected MultiBinary\(2\)"):
+    with pytest.raises(ConfigurationError, match=r"use MultiBinary\(2\)"):
         make_agent(masked(action_mask=spaces.MultiBinary(3), x=x))
     with pytest.raises(ConfigurationError, match="nothing but"):
         make_agent(masked(action_mask=spaces.MultiBinary(2)))
@@ -291,11 +299,15 @@ def test_masks_that_do_not_fit_are_refused(algorithm):
             make_agent(masked(spaces.Box(-1, 1, (2,)), action_mask=spaces.MultiBinary(2), x=x))
 
 
-@pytest.mark.parametrize("space, mask, legal", [
-    (spaces.Discrete(3), [0, 0, 0], [1, 1, 1]),
-    (spaces.MultiDiscrete([2, 3]), [0, 0, 0, 2, 0], [1, 1, 0, 1, 0]),
-    (spaces.MultiBinary(3), [0, 0, 0], [0, 0, 0]),
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "space, mask, legal",
+    [
+        (spaces.Discrete(3), [0, 0, 0], [1, 1, 1]),
+        (spaces.MultiDiscrete([2, 3]), [0, 0, 0, 2, 0], [1, 1, 0, 1, 0]),
+        (spaces.MultiBinary(3), [0, 0, 0], [0, 0, 0]),
+    ],
+    ids=str,
+)
 def test_where_nothing_is_legal_everything_is(space, mask, legal):
     observations = spaces.Dict(
         x=spaces.Discrete(2), action_mask=spaces.Box(0, 2, (len(mask),), np.int8)

@@ -1,4 +1,4 @@
-"""MPO against environments whose values are known, against NumPy, and what holds for each of its options."""
+"""MPO against environments with known values and against NumPy, and its options."""
 
 import itertools
 import math
@@ -21,9 +21,21 @@ from tests.test_sac import mlp as layers_of
 
 GAMMA = 0.9
 FAST = dict(
-    learning_rate=3e-3, net_arch=(32,), learning_starts=50, batch_size=32, train_freq=8, gradient_steps=8, target_update_interval=10,
-    buffer_size=2_000, gamma=GAMMA, n_steps=1, num_samples=10, epsilon_mean=0.1, epsilon_stddev=1e-2, epsilon_kl=0.1,
-)  # fmt: skip
+    learning_rate=3e-3,
+    net_arch=(32,),
+    learning_starts=50,
+    batch_size=32,
+    train_freq=8,
+    gradient_steps=8,
+    target_update_interval=10,
+    buffer_size=2_000,
+    gamma=GAMMA,
+    n_steps=1,
+    num_samples=10,
+    epsilon_mean=0.1,
+    epsilon_stddev=1e-2,
+    epsilon_kl=0.1,
+)
 OPTIONS = {
     "plain": {},
     "three-step, normalised, no penalty": dict(n_steps=3, normalize_obs=True, action_penalty=False),
@@ -80,7 +92,10 @@ def test_a_time_limit_bootstraps_and_a_termination_does_not(mode, options):
 
 
 def test_retrace_forgets_what_the_policy_would_not_have_done():
-    """Two steps, of which the second is rewarded by its action alone: the first is worth what the policy gets, not what was replayed."""
+    """Two steps, and the second is rewarded by its action alone.
+
+    The value of the first step is what the policy gets in the second step, not what was replayed.
+    """
 
     class Second(probes.Continuous, probes.Probe):
         length = 2
@@ -103,7 +118,7 @@ def test_retrace_forgets_what_the_policy_would_not_have_done():
 
 
 class Reference:
-    """The losses of one gradient step in NumPy, float64, from the batch and the noise that the agent draws."""
+    """Return the losses of a gradient step by NumPy, for the batch and the noise of the agent."""
 
     def __init__(self, agent):
         state, self.config = agent.learner_state, agent.config
@@ -493,10 +508,26 @@ def test_the_same_seed_gives_the_same_parameters_and_another_seed_others():
 def test_tags(tmp_path):
     agent = trained(probes.ContinuousCue, 200)
     tags = {
-        "critic_loss", "policy_loss", "temperature_loss", "alpha_loss", "kl_loss", "temperature", "alpha_mean", "alpha_stddev",
-        "penalty_temperature", "kl_improved", "epsilon", "kl_mean", "epsilon_mean", "kl_stddev", "epsilon_stddev", "kl_penalty",
-        "epsilon_penalty", "learning_rate", "n_updates",
-    }  # fmt: skip
+        "critic_loss",
+        "policy_loss",
+        "temperature_loss",
+        "alpha_loss",
+        "kl_loss",
+        "temperature",
+        "alpha_mean",
+        "alpha_stddev",
+        "penalty_temperature",
+        "kl_improved",
+        "epsilon",
+        "kl_mean",
+        "epsilon_mean",
+        "kl_stddev",
+        "epsilon_stddev",
+        "kl_penalty",
+        "epsilon_penalty",
+        "learning_rate",
+        "n_updates",
+    }
     assert {f"train/{tag}" for tag in tags} <= set(agent.logger.values)
     agent = trained(probes.CueReward, 200)
     assert {

@@ -1,4 +1,4 @@
-"""PPO against environments whose values are known and against NumPy, and what holds for each of its options."""
+"""PPO against environments with known values and against NumPy, and its options."""
 
 import functools
 
@@ -110,7 +110,10 @@ def test_a_time_limit_bootstraps_at_the_last_observation_and_not_at_the_next_fir
 
 
 def rollout(spec, agent, state, length, seed=0, dummies=()):
-    """A trajectory of random numbers in which episodes end both ways, and the recurrent state moves as in a runner."""
+    """Return a trajectory of random numbers.
+
+    Episodes terminate and are truncated, and the recurrent state changes as in a runner.
+    """
     rng, shape = np.random.default_rng(seed), (length, spec.num_envs)
     obs_tm1 = rng.normal(size=(*shape, *spec.observation_space.shape)).astype(np.float32)
     obs_t = np.concatenate([obs_tm1[1:], obs_tm1[:1]])
@@ -143,7 +146,11 @@ CLOCK = Clock(jnp.float32(50), jnp.float32(10), jnp.float32(100))
 
 
 def numpy_policy_and_value(params, data, spec):
-    """Log-probabilities of the actions, entropies, values of `obs_tm1` and of `obs_t`, of networks with one hidden layer."""
+    """Evaluate networks with one hidden layer.
+
+    Returns:
+      The log-probabilities of the actions, the entropies, and the values of `obs_tm1` and `obs_t`.
+    """
 
     def layers(name, x, head):
         x = np.tanh(x @ params[f"{name}/linear"]["w"] + params[f"{name}/linear"]["b"])
@@ -205,9 +212,19 @@ def numpy_loss(params, data, config, spec, v_tm1, adv):
 @pytest.mark.parametrize("spec", [SPEC, BOX], ids=["Discrete", "Box"])
 def test_two_gradient_steps_against_numpy(spec):
     config = PPOConfig(
-        n_steps=6, batch_size=12, n_epochs=2, net_arch=(3,), learning_rate=1e5, adam_eps=1e5, max_grad_norm=0.3, ent_coef=0.1,
-        clip_range_vf=0.01, gamma=0.9, gae_lambda=0.8, ortho_init=False,
-    )  # fmt: skip
+        n_steps=6,
+        batch_size=12,
+        n_epochs=2,
+        net_arch=(3,),
+        learning_rate=1e5,
+        adam_eps=1e5,
+        max_grad_norm=0.3,
+        ent_coef=0.1,
+        clip_range_vf=0.01,
+        gamma=0.9,
+        gae_lambda=0.8,
+        ortho_init=False,
+    )
     agent = make_agent(config, spec)
     state = jax.jit(agent.init)(jax.random.key(3))
     data = rollout(spec, agent, state, 6, seed=1, dummies=[(2, 0), (4, 1)])
@@ -271,9 +288,13 @@ def test_what_dummy_steps_hold_does_not_matter(options):
         )
 
     other = data._replace(
-        obs_tm1=garbage(data.obs_tm1), r_t=garbage(data.r_t), obs_t=garbage(data.obs_t), a_tm1=garbage(data.a_tm1),
-        discount_t=garbage(data.discount_t), extras=jax.tree.map(garbage, data.extras),
-    )  # fmt: skip
+        obs_tm1=garbage(data.obs_tm1),
+        r_t=garbage(data.r_t),
+        obs_t=garbage(data.obs_t),
+        a_tm1=garbage(data.a_tm1),
+        discount_t=garbage(data.discount_t),
+        extras=jax.tree.map(garbage, data.extras),
+    )
     learn = jax.jit(agent.learn)
     (one, m_one), (two, m_two) = learn(state, data, CLOCK), learn(state, other, CLOCK)
     for x, y in zip(
@@ -288,7 +309,10 @@ def test_what_dummy_steps_hold_does_not_matter(options):
     "options", [*OPTIONS.values(), dict(normalize_obs=True)], ids=[*OPTIONS, "normalised"]
 )
 def test_learning_sees_the_policy_that_acted(options):
-    """Before anything has changed, all ratios are 1: memory, its resets, sequences and statistics are those of acting."""
+    """All ratios are 1 before the first update.
+
+    So learning uses the memory, its resets, the sequences and the statistics of acting.
+    """
     agent = make_agent(
         PPOConfig(**{**FAST, "n_steps": 32, "n_epochs": 1, "learning_rate": 1e-12, **options}), BOX
     )
@@ -335,7 +359,7 @@ EXTREMES = [100.0, -100.0, np.inf, -np.inf]
 
 
 def check_extreme_ratios(config, make_agent, log_ratio):
-    """One step's log-ratio is as extreme as given; what is learned is finite, and different from before."""
+    """An extreme log-ratio of one step leads to parameters that are finite and have changed."""
     agent = make_agent(config, SPEC)
     state = jax.jit(agent.init)(jax.random.key(0))
     for seed in range(2):  # advantages of either sign
@@ -367,7 +391,10 @@ def policy_of(agent, obs):
 @pytest.mark.parametrize("dependent", [False, True])
 @pytest.mark.parametrize("algorithm", [PPO, IMPALA])
 def test_policies_of_old_files_act_as_before(tmp_path, monkeypatch, algorithm, dependent):
-    """Their Box actions are in the environment's units; loading converts the policy and the optimiser's state."""
+    """Loading converts the policy and the state of the optimiser to scaled actions.
+
+    The Box actions of these files are in the units of the environment.
+    """
 
     class Env(probes.Probe):
         action_space = PARTLY_BOUNDED
@@ -423,7 +450,7 @@ def test_statistics_are_those_of_all_that_was_observed(tmp_path):
     seen, sums = [], []
 
     class Recorded(probes.Counter):
-        """Observes random numbers and gives random rewards, and records the first and the discounted sums of the second."""
+        """Random observations, which are recorded, and random rewards, whose sums are recorded."""
 
         def note(self, observation):
             seen.append(observation)
@@ -477,7 +504,7 @@ def test_statistics_are_those_of_all_that_was_observed(tmp_path):
     "options", [{}, NORMALISED, OPTIONS["lstm"]], ids=["plain", "normalised", "lstm"]
 )
 def test_a_loaded_agent_learns_on_exactly(tmp_path, options):
-    """In an environment that every `reset` finds in the same state, loading makes no difference to what is learned."""
+    """Loading makes no difference if every `reset` leads to the same state."""
 
     def make():
         return PPO(
@@ -517,15 +544,19 @@ class Target(probes.Probe):
         )
 
 
-@pytest.mark.parametrize("space, target", [
-    (spaces.Discrete(4, start=3), 4),
-    (spaces.MultiDiscrete([2, 4, 3]), [1, 2, 0]),
-    (spaces.MultiDiscrete(np.array([[2, 3], [3, 2]])), [[1, 2], [0, 1]]),
-    (spaces.MultiBinary(3), [1, 0, 1]),
-    (spaces.MultiBinary([2, 2]), [[1, 0], [1, 1]]),
-    (spaces.Box(-1, 1, (2,)), [0.5, -0.4]),
-    (spaces.Box(-5, np.inf, (1, 2), np.float64), [[1.0, -0.4]]),
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "space, target",
+    [
+        (spaces.Discrete(4, start=3), 4),
+        (spaces.MultiDiscrete([2, 4, 3]), [1, 2, 0]),
+        (spaces.MultiDiscrete(np.array([[2, 3], [3, 2]])), [[1, 2], [0, 1]]),
+        (spaces.MultiBinary(3), [1, 0, 1]),
+        (spaces.MultiBinary([2, 2]), [[1, 0], [1, 1]]),
+        (spaces.Box(-1, 1, (2,)), [0.5, -0.4]),
+        (spaces.Box(-5, np.inf, (1, 2), np.float64), [[1.0, -0.4]]),
+    ],
+    ids=str,
+)
 def test_every_action_space(space, target):
     agent = trained(
         lambda: Target(space, target), 6_000, learning_rate=Linear(1e-2), log_std_init=-0.5
@@ -545,7 +576,10 @@ PARTLY_BOUNDED = spaces.Box(LOW, HIGH)  # in two of four dimensions
     "module, config", [(ppo, ppo.PPOConfig), (impala, impala.IMPALAConfig)], ids=["PPO", "IMPALA"]
 )
 def test_the_environment_gets_scaled_and_clipped_actions(module, config):
-    """Within finite bounds, a standard deviation of 1 is half of their distance; elsewhere, it is one of the environment's units."""
+    """A standard deviation of 1 is half of the distance between finite bounds.
+
+    Without finite bounds, it is 1 in the units of the environment.
+    """
     spec = EnvSpec(spaces.Box(-1, 1, (2,)), PARTLY_BOUNDED, 4_000)
     agent = module.make_agent(config(), spec)
     state = jax.jit(agent.init)(jax.random.key(0))
@@ -565,7 +599,10 @@ def test_the_environment_gets_scaled_and_clipped_actions(module, config):
 
 def test_the_standard_deviation_may_depend_on_the_observation():
     class Noise(probes.Probe):
-        """Where the cue is 1, actions far from 0 are rewarded, of either sign; where it is -1, those near to it."""
+        """The cue 1 rewards actions far from 0, of either sign.
+
+        The cue -1 rewards actions near 0.
+        """
 
         action_space = spaces.Box(-np.inf, np.inf, (1,))
 
@@ -617,10 +654,14 @@ def test_illegal_actions_are_never_taken(mode):
     assert agent.metrics["train/entropy_loss"] > -np.log(2)
 
 
-@pytest.mark.parametrize("space, mask, legal", [
-    (spaces.MultiDiscrete([2, 3]), [1, 0, 0, 1, 1], {(0, 1), (0, 2)}),
-    (spaces.MultiBinary(3), [0, 1, 1], {(0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 1)}),
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "space, mask, legal",
+    [
+        (spaces.MultiDiscrete([2, 3]), [1, 0, 0, 1, 1], {(0, 1), (0, 2)}),
+        (spaces.MultiBinary(3), [0, 1, 1], {(0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 1)}),
+    ],
+    ids=str,
+)
 def test_masks_of_several_choices(space, mask, legal):
     class Env(probes.Probe):
         action_space = space
@@ -648,7 +689,10 @@ def test_masks_of_several_choices(space, mask, legal):
 
 
 class Recall(probes.Probe):
-    """A cue at the beginning says which action is rewarded at the end, `length` steps later; nothing is observed in between."""
+    """A cue at the beginning says which action is rewarded at the end, `length` steps later.
+
+    Nothing is observed in between.
+    """
 
     length = 4
     observation_space = spaces.Box(-1, 1, (2,))
@@ -695,7 +739,11 @@ def test_a_cue_is_not_recalled_without():
 def test_a_new_memory_lasts_as_long_as_it_is_said_to(recurrent):
     @functools.partial(jax.jit, static_argnums=0)
     def initialised(span):
-        """The biases of a new memory, and how much the value after 50 steps depends on the first observation, beside the last one."""
+        """Return the biases of a new memory, and how long the memory keeps an observation.
+
+        The second number compares how much the value after 50 steps depends on the first
+        observation and on the last one.
+        """
         model = make_actor_critic(
             SPEC,
             net_arch=(4,),
@@ -775,12 +823,19 @@ def image_space():
     return spaces.Box(0, 255, (40, 40, 3), np.uint8)
 
 
-@pytest.mark.parametrize("space", [
-    image_space(),
-    spaces.Discrete(4, start=2),
-    spaces.MultiBinary(3),
-    spaces.Dict(image=image_space(), inner=spaces.Tuple((spaces.Box(0, 1, (2,)), spaces.MultiDiscrete([2, 2])))),
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "space",
+    [
+        image_space(),
+        spaces.Discrete(4, start=2),
+        spaces.MultiBinary(3),
+        spaces.Dict(
+            image=image_space(),
+            inner=spaces.Tuple((spaces.Box(0, 1, (2,)), spaces.MultiDiscrete([2, 2]))),
+        ),
+    ],
+    ids=str,
+)
 def test_every_observation_space_can_be_learned_from(space):
     space.seed(0)
     agent = PPO(
@@ -823,11 +878,21 @@ def test_tags_and_schedules():
         clip_range=lambda remaining: 0.1 + remaining,
     )
     assert set(agent.metrics) == {
-        f"train/{tag}" for tag in (
-            "approx_kl", "clip_fraction", "clip_range", "entropy_loss", "explained_variance", "learning_rate", "loss", "n_updates",
-            "policy_gradient_loss", "std", "value_loss",
+        f"train/{tag}"
+        for tag in (
+            "approx_kl",
+            "clip_fraction",
+            "clip_range",
+            "entropy_loss",
+            "explained_variance",
+            "learning_rate",
+            "loss",
+            "n_updates",
+            "policy_gradient_loss",
+            "std",
+            "value_loss",
         )
-    }  # fmt: skip
+    }
     rates = [agent.metrics["train/learning_rate"], agent.metrics["train/clip_range"]]
     expected = [1e-3 + 0.25 * 9e-3, 0.1 + 0.25]  # when the last of four cycles began
     np.testing.assert_allclose(rates, expected, rtol=1e-5)
@@ -879,7 +944,7 @@ def masked(**parts):
         (lambda: PPO(IntegerActions), "are integers"),
         (
             lambda: PPO(masked(action_mask=spaces.MultiBinary(3), x=spaces.Discrete(2))),
-            r"expected MultiBinary\(2\)",
+            r"use MultiBinary\(2\)",
         ),
         (lambda: PPO(masked(action_mask=spaces.MultiBinary(2))), "nothing but"),
         (lambda: PPO("CartPole-v1", clip_range=0.0), "clip_range=0.0 is out of range"),

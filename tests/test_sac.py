@@ -1,4 +1,4 @@
-"""SAC against environments whose values are known, against NumPy, and what holds for each of its options."""
+"""SAC against environments with known values and against NumPy, and its options."""
 
 import itertools
 import math
@@ -20,9 +20,16 @@ from tests import probes
 
 GAMMA = 0.9
 FAST = dict(
-    learning_rate=3e-3, net_arch=(32,), learning_starts=50, batch_size=32, train_freq=8, gradient_steps=8, tau=0.05, buffer_size=2_000,
+    learning_rate=3e-3,
+    net_arch=(32,),
+    learning_starts=50,
+    batch_size=32,
+    train_freq=8,
+    gradient_steps=8,
+    tau=0.05,
+    buffer_size=2_000,
     gamma=GAMMA,
-)  # fmt: skip
+)
 OPTIONS = {
     "plain": {},
     "three-step, prioritised": dict(n_steps=3, prioritized_replay=True),
@@ -138,7 +145,7 @@ def mlp(params, x, e=None):
 
 
 class Reference:
-    """The losses of one gradient step in NumPy, float64, from the batch and the noise that the agent draws."""
+    """Return the losses of a gradient step by NumPy, for the batch and the noise of the agent."""
 
     def __init__(self, agent):
         state, config = agent.learner_state, agent.config

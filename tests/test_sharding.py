@@ -109,7 +109,7 @@ def test_numbers_that_no_device_count_divides():
     )
     with pytest.raises(
         ConfigurationError,
-        match="batch of 6 cannot be shared equally between 4 devices; choose batch_size",
+        match=r"batch of 6 cannot be shared equally between 4 devices\. Choose batch_size",
     ):
         make("DQN", 4, batch_size=6).learn(96, progress_bar=False)
     with pytest.raises(ConfigurationError, match=r"batch of 3 .* for IMPALA, n_envs"):
@@ -142,7 +142,10 @@ def test_all_devices():
 
 def test_importing_leaves_the_devices_to_be_chosen():
     """As `jax.distributed.initialize` has to come first."""
-    code = "import agentzoo, jax; jax.config.update('jax_num_cpu_devices', 3); assert jax.device_count() == 3"
+    code = (
+        "import agentzoo, jax; jax.config.update('jax_num_cpu_devices', 3); "
+        "assert jax.device_count() == 3"
+    )
     subprocess.run(
         [sys.executable, "-c", code], check=True, env={**os.environ, "JAX_PLATFORMS": "cpu"}
     )
@@ -154,7 +157,8 @@ import agentzoo, jax
 from tests.test_sharding import CATCH, check_equal, make, num_devices
 
 jax.distributed.initialize(sys.argv[1], num_processes=2, process_id=int(sys.argv[2]))
-agent = make("PPO", "all", runner="device", log_dir=f"logs_{jax.process_index()}").learn(256, progress_bar=False)
+agent = make("PPO", "all", runner="device", log_dir=f"logs_{jax.process_index()}")
+agent.learn(256, progress_bar=False)
 assert len(jax.local_devices()) == 2 and num_devices(agent) == 4
 agent.save(f"agent_{jax.process_index()}")
 agent.learn(128, progress_bar=False, reset_num_timesteps=False)

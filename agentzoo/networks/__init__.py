@@ -1,4 +1,4 @@
-"""Haiku networks, and how spaces choose them."""
+"""Haiku networks, and how the spaces of an environment determine them."""
 
 from agentzoo.networks.action_masks import ActionMasks, Seen, action_masks, rule_out, uniform_action
 from agentzoo.networks.actions import ActionBounds, action_bounds

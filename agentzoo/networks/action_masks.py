@@ -1,4 +1,4 @@
-"""Which actions are legal: the "action_mask" in observations, which no network sees."""
+"""Legal actions, by the "action_mask" in observations. Networks do not see the mask."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,12 +12,12 @@ from agentzoo.types import Array, ConfigurationError, EnvSpec, PyTree
 
 
 class Seen(NamedTuple):
-    """Observations `[..., *obs]` without their masks, and which actions are legal in them.
+    """Observations `[..., *obs]` without their masks, and the legal actions.
 
     Attributes:
       obs: what networks see.
-      legal: `[..., A]` booleans, at least one of them true for each choice of a Discrete or
-        MultiDiscrete space; None where observations have no mask.
+      legal: `[..., A]` booleans, or None if observations have no mask. At least one boolean is true
+        for each choice of a Discrete or MultiDiscrete space.
     """
 
     obs: PyTree
@@ -25,10 +25,10 @@ class Seen(NamedTuple):
 
 
 class ActionMasks(NamedTuple):
-    """How the observations of an environment are split.
+    """How to separate the mask from the observations of an environment.
 
     Attributes:
-      space: of observations without their mask.
+      space: the space of observations without their mask.
       split: `(obs) -> seen`, for observations with any leading axes.
       masked: whether observations have a mask.
     """
@@ -39,15 +39,21 @@ class ActionMasks(NamedTuple):
 
 
 def action_masks(spec: EnvSpec) -> ActionMasks:
-    """Looks for an "action_mask" in the observations, which says which actions are legal.
+    """Look for an "action_mask" in the observations, which marks the legal actions.
 
-    In an observation space that is a Dict, it holds `[A]` numbers for a Discrete space of A
-    actions, not 0 where an action is legal; one for each value of each choice of a MultiDiscrete
-    space; and one for each bit of a MultiBinary space, whether it may be 1. Where none is legal,
-    which should only happen at the end of an episode, all are.
+    The mask is a part of an observation space that is a Dict. A number that is not 0 marks
+
+    - a legal action of a Discrete space of A actions, by `[A]` numbers;
+    - a legal value of a choice of a MultiDiscrete space, by one number for each value of each
+      choice;
+    - a bit of a MultiBinary space that may be 1, by one number for each bit.
+
+    If the mask marks no action as legal, all actions are legal. That should only happen at the end
+    of an episode.
 
     Raises:
-      ConfigurationError: if there is a mask that does not fit the actions, or nothing beside it.
+      ConfigurationError: if the mask does not fit the actions, or if the observations hold nothing
+        else.
     """
     space = spec.observation_space
     if not isinstance(space, spaces.Dict) or "action_mask" not in space.spaces:
@@ -61,12 +67,14 @@ def action_masks(spec: EnvSpec) -> ActionMasks:
         )
     if mask.shape != (sum(sizes),) or not isinstance(mask, spaces.Box | spaces.MultiBinary):
         raise ConfigurationError(
-            f'The "action_mask" in the observations is {mask}; expected MultiBinary({sum(sizes)}) for actions of {spec.action_space}.'
+            f'The "action_mask" in the observations is {mask}. '
+            f"For actions of {spec.action_space}, use MultiBinary({sum(sizes)})."
         )
     if not others:
-        what = 'The observations hold nothing but an "action_mask"'
-        raise ConfigurationError(f"{what}; add what the agent should see.")
-    # Of a bit, 0 is always legal.
+        raise ConfigurationError(
+            'The observations hold nothing but an "action_mask". Add what the agent should see.'
+        )
+    # The value 0 of a bit is always legal.
     one_of_each = not isinstance(spec.action_space, spaces.MultiBinary)
 
     def split(obs: PyTree) -> Seen:
@@ -78,7 +86,11 @@ def action_masks(spec: EnvSpec) -> ActionMasks:
 
 
 def choices(space: spaces.Space) -> list[int]:
-    """The outputs that describe a policy: one for each value of each choice, and for each bit or dimension."""
+    """Return the numbers of outputs that describe a policy for each part of an action.
+
+    Each choice of a Discrete or MultiDiscrete space has one output for each value. Each bit of a
+    MultiBinary space and each dimension of a Box has one output.
+    """
     if isinstance(space, spaces.Discrete):
         return [int(space.n)]
     if isinstance(space, spaces.MultiDiscrete):
@@ -88,22 +100,28 @@ def choices(space: spaces.Space) -> list[int]:
 
 
 def rule_out(values: Array, legal: Array | None) -> Array:
-    """Values or logits `[..., A]`, with -inf for those of illegal actions."""
+    """Return values or logits `[..., A]` with -inf for illegal actions."""
     return values if legal is None else jnp.where(legal, values, -jnp.inf)
 
 
 def uniform_action(u: Array, num_actions: int, legal: Array | None) -> Array:
-    """One of A actions, or of the legal ones, equally likely for `u` `[...]` that is uniform in [0, 1)."""
+    """Return actions `[...]` that are uniformly distributed over the legal actions.
+
+    Args:
+      u: `[...]` uniformly distributed in [0, 1).
+      num_actions: A.
+      legal: `[..., A]`, or None if all actions are legal.
+    """
     count = num_actions if legal is None else jnp.sum(legal, axis=-1, dtype=jnp.int32)
     chosen = jnp.minimum(u * count, count - 1).astype(jnp.int32)
     if legal is None:
         return chosen
-    # The sum counts the legal actions up to each one. It first exceeds `chosen` at the one of that
-    # rank.
+    # The cumulative sum counts the legal actions up to each action. It first exceeds `chosen` at
+    # the legal action of that rank.
     return jnp.argmax(jnp.cumsum(legal, axis=-1) > chosen[..., None], axis=-1).astype(jnp.int32)
 
 
 def _some_legal(mask: Array, sizes: Sequence[int]) -> Array:
-    """The mask, with all values of a choice legal where none is, so that there is a distribution."""
+    """Return a mask that allows all values of a choice if no value of it was legal."""
     parts = jnp.split(mask, np.cumsum(sizes)[:-1], axis=-1)
     return jnp.concatenate([part | ~part.any(axis=-1, keepdims=True) for part in parts], axis=-1)

@@ -1,4 +1,7 @@
-"""Between the actions of a Box and those that a policy works with: vectors of D numbers, in [-1, 1] between finite bounds."""
+"""Conversion between the actions of a Box and the actions that a policy works with.
+
+The actions of a policy are vectors of D numbers. Between finite bounds, they are in [-1, 1].
+"""
 
 import math
 from typing import NamedTuple
@@ -13,10 +16,8 @@ from agentzoo.types import Array, ConfigurationError
 class ActionBounds(NamedTuple):
     """The bounds of a Box of D numbers.
 
-    No action that `scale` returns lies outside them, whatever the rounding.
-
-    A dimension with a bound that is not finite is not scaled: there, a policy works in units of the
-    Box.
+    Rounding errors never lead to an action outside the bounds. A dimension with a bound that is not
+    finite is not scaled: the policy works in the units of the Box there.
     """
 
     low: np.ndarray  # [D]
@@ -30,17 +31,17 @@ class ActionBounds(NamedTuple):
 
     @property
     def width(self) -> np.ndarray:
-        """From low to high `[D]`, infinite where a bound is not finite."""
+        """The distance from low to high `[D]`, which is infinite if a bound is not finite."""
         with np.errstate(over="ignore"):
             return self.high - self.low
 
     @property
     def finite(self) -> bool:
-        """Whether all dimensions are scaled."""
+        """Whether all bounds are finite, so that all dimensions are scaled."""
         return bool(np.isfinite(self.width).all())
 
     def scale(self, a: Array) -> Array:
-        """Actions `[..., *shape]` of the Box, from `[..., D]` in [-1, 1]; what lies outside is clipped."""
+        """Return actions `[..., *shape]` of the Box for `[..., D]` in [-1, 1], clipped."""
         if self.finite:
             action = self.low + 0.5 * (self.high - self.low) * (a + 1.0)
         else:
@@ -49,11 +50,11 @@ class ActionBounds(NamedTuple):
         return jnp.clip(action, self.low, self.high).reshape(*a.shape[:-1], *self.shape)
 
     def unscale(self, action: Array) -> Array:
-        """The inverse of `scale` between finite bounds, for a batch of actions `[N, *shape]`."""
+        """Return `[N, D]` for actions `[N, *shape]`: the inverse of `scale` for finite bounds."""
         return 2.0 * (action.reshape(-1, self.size) - self.low) / (self.high - self.low) - 1.0
 
     def units(self) -> tuple[np.ndarray, np.ndarray]:
-        """What 0 and a difference of 1 of a policy's actions are in units of the Box, `[D]` each."""
+        """Return where 0 lies in the Box, and how long 1 is in units of the Box, `[D]` each."""
         scaled = np.isfinite(self.width)
         low, high = (np.where(scaled, bound, 0.0) for bound in (self.low, self.high))
         half = np.where(scaled, 0.5 * (high - low), 1.0)
@@ -61,36 +62,39 @@ class ActionBounds(NamedTuple):
 
 
 def action_bounds(space: spaces.Box, finite: bool = True) -> ActionBounds:
-    """The bounds of an action space.
+    """Return the bounds of an action space.
 
     Args:
       space: the action space.
-      finite: whether each dimension needs finite bounds with room between them.
+      finite: whether each dimension must have finite bounds that differ.
 
     Raises:
-      ConfigurationError: if bounds are not as needed, or the numbers between them are integers.
+      ConfigurationError: if the bounds are not as they must be, or if actions are integers.
     """
     low, high = (bound.reshape(-1) for bound in inner_bounds(space))
     bounds = ActionBounds(low, high, space.shape)
     if finite and not (bounds.finite and (bounds.width > 0).all()):
         raise ConfigurationError(
-            f"Actions of {space} need finite bounds, with each low below its high; set them by a wrapper, for example "
-            f"gymnasium.wrappers.RescaleAction, or in the environment's action_space."
+            f"Actions of {space} need finite bounds, with each low below its high. Set the bounds "
+            f"by a wrapper such as gymnasium.wrappers.RescaleAction, or in the action_space of the "
+            f"environment."
         )
     return bounds
 
 
 def inner_bounds(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
-    """Low and high of an action space as float32; rounding does not widen them.
+    """Return the bounds of an action space as float32, rounded to the inside.
 
     Raises:
-      ConfigurationError: if the numbers between them are integers.
+      ConfigurationError: if actions are integers.
     """
     if not np.issubdtype(space.dtype, np.floating):
         raise ConfigurationError(
-            f"Actions of {space} are integers; make them a Discrete or MultiDiscrete space, or a Box of floats."
+            f"Actions of {space} are integers. "
+            f"Use a Discrete or MultiDiscrete space, or a Box of floats."
         )
-    low, high, inf = space.low.astype(np.float32), space.high.astype(np.float32), np.float32(np.inf)
-    return np.where(low < space.low, np.nextafter(low, inf), low), np.where(
-        high > space.high, np.nextafter(high, -inf), high
-    )
+    inf = np.float32(np.inf)
+    low, high = space.low.astype(np.float32), space.high.astype(np.float32)
+    inner_low = np.where(low < space.low, np.nextafter(low, inf), low)
+    inner_high = np.where(high > space.high, np.nextafter(high, -inf), high)
+    return inner_low, inner_high

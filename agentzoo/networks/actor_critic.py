@@ -1,4 +1,7 @@
-"""A policy and a value function over time, for every action space, with or without memory and action masks."""
+"""A policy and a value function over time, for every action space.
+
+They may have a recurrent memory, and action masks.
+"""
 
 import contextlib
 import math
@@ -25,11 +28,18 @@ CORES: dict[Core, Callable[[int], hk.RNNCore]] = {"lstm": hk.LSTM, "gru": hk.GRU
 
 
 class Output(NamedTuple):
-    """What an actor-critic says of observations `[T, N, ...]`."""
+    """The outputs of an actor-critic for observations `[T, N, ...]`.
 
-    policy: Any  # a `distrax.Distribution` of batch shape [T, N] and, but for Discrete actions, event shape [D]
-    v: Array  # [T, N]
-    memory: PyTree  # [T, N, ...] the recurrent state after each observation, or ()
+    Attributes:
+      policy: a `distrax.Distribution` of batch shape `[T, N]`. Its event shape is `[]` for Discrete
+        actions, and `[D]` for others.
+      v: `[T, N]` values.
+      memory: `[T, N, ...]` the recurrent state after each observation, or ().
+    """
+
+    policy: Any
+    v: Array
+    memory: PyTree
 
 
 class ActorCritic(NamedTuple):
@@ -37,16 +47,15 @@ class ActorCritic(NamedTuple):
 
     Attributes:
       init: `(key) -> params`.
-      apply: `(params, obs, mask, first, memory) -> Output`, for `[T, N]` observations that follow
-        on each other, from a recurrent state `[N, ...]` on, which is reset where `first`.
-      split: `(obs) -> (obs, mask)`, takes which actions are legal, or None, out of an environment's
-        observations.
-      space: of the observations without their mask.
-      view: how these observations are taken.
-      continuous: whether actions are those of a Box. The policy's are in [-1, 1] where bounds are
-        finite; the environment gets them scaled and clipped to its bounds.
-      to_environment: `(a) -> action`, from `[N, ...]` actions that the policy draws to those that
-        an environment takes.
+      apply: `(params, obs, legal, first, memory) -> Output`, for consecutive observations `[T, N]`,
+        beginning with the recurrent state `[N, ...]`, which is reset where `first` is true.
+      split: `(obs) -> seen`, separates the mask from the observations of an environment.
+      space: the space of observations without their mask.
+      view: how to read these observations.
+      continuous: whether the action space is a Box. The policy's actions are in [-1, 1] where
+        bounds are finite, and the environment gets them scaled and clipped to its bounds.
+      to_environment: `(a) -> action`, converts actions `[N, ...]` of the policy to actions of the
+        environment.
       initial_memory: `(num_envs) -> memory`, the recurrent state at the beginning of an episode.
     """
 
@@ -76,27 +85,26 @@ def make_actor_critic(
     recurrent_span: int = 64,
     network: Network | None = None,
 ) -> ActorCritic:
-    """Builds a policy and a value function.
+    """Build a policy and a value function.
 
     Args:
-      spec: the spaces. An "action_mask" in the observations says which actions are legal, see
+      spec: the environments. An "action_mask" in the observations marks the legal actions; see
         `agentzoo.networks.action_masks`.
-      images: which parts of observations are images, as for `make_view`.
-      scale_obs: scale integers of observations by their bounds, as for `make_view`.
-      cnn: convolutions for images, which policy and value share.
+      images: which parts of observations are images, as in `make_view`.
+      scale_obs: whether to scale integers in observations by their bounds, as in `make_view`.
+      cnn: the convolutions for images, which policy and value share.
       net_arch: sizes of the hidden layers.
-      activation: between layers.
-      shared: use the hidden layers and the memory for both policy and value, instead of for each
-        its own.
-      orthogonal: initialise orthogonally, with gain sqrt(2) in hidden layers, 0.01 in the policy's
-        head and 1 in the others, and not as Haiku does.
-      log_std_init: logarithm of the standard deviation of Box actions at the beginning, where [-1,
-        1] stands for finite bounds.
+      activation: the activation function of the hidden layers.
+      shared: share the hidden layers and the memory between policy and value.
+      orthogonal: initialise weights orthogonally instead of by Haiku's defaults, with gain sqrt(2)
+        in hidden layers, 0.01 in the head of the policy, and 1 elsewhere.
+      log_std_init: the initial logarithm of the standard deviation of Box actions, where [-1, 1]
+        stands for finite bounds.
       state_dependent_std: let the standard deviation depend on the observation.
-      recurrent: "lstm" or "gru" after the hidden layers; None for no memory.
-      recurrent_size: size of that memory.
-      recurrent_span: how many steps it lasts at most when learning begins.
-      network: a user's layers, in place of convolutions and hidden layers.
+      recurrent: the memory after the hidden layers, "lstm" or "gru"; None for no memory.
+      recurrent_size: the number of units of the memory.
+      recurrent_span: how many steps an untrained memory keeps its contents at most.
+      network: a user's layers in place of convolutions and hidden layers.
 
     Raises:
       ConfigurationError: if the spaces are not supported.
@@ -131,8 +139,8 @@ def make_actor_critic(
     def forward(obs, mask, first, memory):
         num_steps, num_envs = first.shape
 
-        # Layers see one leading axis: of two, their gradients would be slow. Environments come
-        # first, since devices share those.
+        # Layers see one leading axis [N * T], because gradients of layers on two leading axes are
+        # slow. Environments come first, because devices share them.
         def merge(x: Array) -> Array:
             return jnp.swapaxes(x, 0, 1).reshape(num_envs * num_steps, *x.shape[2:])
 
@@ -191,11 +199,13 @@ def make_actor_critic(
 
 
 def scale_to_bounds(params: PyTree, space: spaces.Space) -> tuple[PyTree, PyTree]:
-    """Convert a policy whose Box actions are in the environment's units to the same policy for scaled ones.
+    """Convert a policy with Box actions in the units of the environment to scaled actions.
+
+    The distribution of the environment's actions stays the same. Policies for other action spaces
+    do not change.
 
     Returns:
-      The parameters, and the factors by which they were multiplied before anything was added. The
-      parameters of policies for other spaces stay as they are.
+      The parameters, and the factors by which they were multiplied before anything was added.
     """
     factors = jax.tree.map(jnp.ones_like, params)
     if not isinstance(space, spaces.Box):
@@ -214,7 +224,7 @@ def scale_to_bounds(params: PyTree, space: spaces.Space) -> tuple[PyTree, PyTree
 
 
 def _orthogonal(gain: float) -> Any:
-    """Within this context, weights are initialised orthogonally."""
+    """Return a context in which weights are initialised orthogonally."""
 
     def creator(next_creator, shape, dtype, init, context):
         return next_creator(
@@ -225,24 +235,22 @@ def _orthogonal(gain: float) -> Any:
 
 
 def _lasting(recurrent: Core, span: int) -> Any:
-    """Within this context, the gates of a memory are initialised so that its cells forget after 1 to `span` steps.
+    """Return a context in which the cells of a memory are initialised to forget after some steps.
 
-    By Haiku's own initialisation they all forget after 4, and no gradient comes from further back.
-    This is the "chrono initialisation" of "Can recurrent neural networks warp time?" by Tallec and
-    Ollivier (https://arxiv.org/abs/1804.11188).
+    Each cell forgets after a random number of steps, from 1 to `span`. By Haiku's own
+    initialisation all cells forget after 4 steps, and no gradient comes from further back. This is
+    the "chrono initialisation" of "Can recurrent neural networks warp time?" by Tallec and Ollivier
+    (https://arxiv.org/abs/1804.11188).
     """
 
     def gates(shape, dtype):
         size = shape[0] // {"lstm": 4, "gru": 3}[recurrent]
-        keep, none = (
-            jnp.log(hk.initializers.RandomUniform(1.0, max(span - 1.0, 1.0))((size,), dtype)),
-            jnp.zeros(size, dtype),
-        )
+        keep = jnp.log(hk.initializers.RandomUniform(1.0, max(span - 1.0, 1.0))((size,), dtype))
+        none = jnp.zeros(size, dtype)
         if recurrent == "lstm":
-            return jnp.concatenate(
-                [-keep, none, keep - 1.0, none]
-            )  # input, cell, forget (to which Haiku adds 1), output
-        return jnp.concatenate([-keep, none, none])  # update, reset, candidate
+            # Input gate, cell, forget gate (to which Haiku adds 1), output gate.
+            return jnp.concatenate([-keep, none, keep - 1.0, none])
+        return jnp.concatenate([-keep, none, none])  # update gate, reset gate, candidate
 
     def creator(next_creator, shape, dtype, init, context):
         return next_creator(shape, dtype, gates if context.name == "b" else init)

@@ -13,12 +13,13 @@ _AXES = ("NHWC", "HWIO", "NHWC")
 
 
 class Conv2D(hk.Module):
-    """`haiku.Conv2D` for images `[N, H, W, C]`, with the same parameters, square kernels and strides.
+    """`haiku.Conv2D` for images `[N, H, W, C]`, with square kernels and strides.
 
-    XLA brings convolutions into the order of axes that its fast CPU kernels take, but not those
-    inside of loops (https://github.com/jax-ml/jax/issues/12868), where all our gradient steps are.
-    Those that JAX forms for the gradients have another order and take up to 40 times as long there,
-    so that we state them in the right one.
+    The parameters are the same as in Haiku; the gradients are faster. The fast convolutions of XLA
+    on a CPU need a certain order of axes. XLA transposes the operands of other convolutions, but
+    not inside loops (https://github.com/jax-ml/jax/issues/12868), and all gradient steps are inside
+    loops. There, the convolutions that JAX forms for the gradients take up to 40 times as long. So
+    the gradients are written here as convolutions in the order of axes that is fast.
     """
 
     def __init__(
@@ -30,15 +31,13 @@ class Conv2D(hk.Module):
         name: str | None = None,
     ):
         super().__init__(name or "conv2_d")
-        self.output_channels, self.kernel_shape, self.stride, self.padding = (
-            output_channels,
-            kernel_shape,
-            stride,
-            padding,
-        )
+        self.output_channels = output_channels
+        self.kernel_shape = kernel_shape
+        self.stride = stride
+        self.padding = padding
 
     def __call__(self, x: Array) -> Array:
-        """Returns `[N, H', W', output_channels]`."""
+        """Return `[N, H', W', output_channels]`."""
         size, channels = self.kernel_shape, x.shape[-1]
         w_init = hk.initializers.TruncatedNormal(1 / np.sqrt(size * size * channels))
         w = hk.get_parameter("w", (size, size, channels, self.output_channels), x.dtype, w_init)
@@ -51,7 +50,13 @@ class Conv2D(hk.Module):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(x: Array, w: Array, stride: int) -> Array:
-    """The cross-correlation of images `[N, H, W, C]` with kernels `[K, K, C, D]` where they fit: `[N, H', W', D]`."""
+    """Return the cross-correlation `[N, H', W', D]` of images with kernels, without padding.
+
+    Args:
+      x: `[N, H, W, C]` images.
+      w: `[K, K, C, D]` kernels.
+      stride: the distance between neighbouring positions of a kernel.
+    """
     return jax.lax.conv_general_dilated(x, w, (stride, stride), "VALID", dimension_numbers=_AXES)
 
 
@@ -61,12 +66,13 @@ def _forward(x: Array, w: Array, stride: int) -> tuple[Array, tuple[Array, Array
 
 def _backward(stride: int, residuals: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     x, w = residuals
-    (height, width), (m, n), (size, _, channels, features) = x.shape[1:3], dy.shape[1:3], w.shape
-    # dw[k, l, c, d] = sum_nij x[n, stride * i + k, stride * j + l, c] dy[n, i, j, d]: channels are
-    # the batch, images the channels.
-    reached = x[
-        :, : stride * (m - 1) + size, : stride * (n - 1) + size
-    ]  # the other pixels are below no kernel
+    height, width = x.shape[1:3]
+    m, n = dy.shape[1:3]
+    size, _, channels, features = w.shape
+    # dw[k, l, c, d] = sum_nij x[n, stride * i + k, stride * j + l, c] dy[n, i, j, d]. This is a
+    # convolution whose batch are the channels of x, and whose channels are the images.
+    # No kernel covers the pixels beyond the last position of a kernel.
+    reached = x[:, : stride * (m - 1) + size, : stride * (n - 1) + size]
     dw = jax.lax.conv_general_dilated(
         reached.transpose(3, 1, 2, 0),
         dy.transpose(1, 2, 0, 3),
@@ -75,9 +81,9 @@ def _backward(stride: int, residuals: tuple[Array, Array], dy: Array) -> tuple[A
         rhs_dilation=(stride, stride),
         dimension_numbers=_AXES,
     )
-    # dx is dy convolved with the kernels turned round: one convolution for all of the stride *
-    # stride places that a pixel can have.
-    steps = -(-size // stride)
+    # dx is dy convolved with the reversed kernels. A pixel can have stride * stride places relative
+    # to the positions of the kernels. One convolution computes all of them, as separate channels.
+    steps = -(-size // stride)  # positions of a kernel that cover a pixel, rounded up
     w = jnp.pad(w, ((0, steps * stride - size), (0, steps * stride - size), (0, 0), (0, 0)))
     w = w.reshape(steps, stride, steps, stride, channels, features)[::-1, :, ::-1].transpose(
         0, 2, 5, 1, 3, 4

@@ -1,4 +1,4 @@
-"""From observations to feature vectors: convolutions for images, and one vector of all parts."""
+"""Encoders, which turn observations into feature vectors."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -25,14 +25,14 @@ ACTIVATIONS: dict[Activation, Callable[[Array], Array]] = {
 
 
 def encode(view: View, obs: PyTree, cnn: Cnn = "nature") -> Array:
-    """Encodes a batch of observations as features `[N, F]`.
+    """Encode a batch of observations as features `[N, F]`.
 
     Images go through convolutions, numbers are scaled, categories become one-hot vectors, and the
-    parts of a Dict or Tuple are put side by side. `agentzoo.networks.observations` has the rules.
-    Call inside `hk.transform`.
+    parts of a Dict or Tuple are concatenated. `agentzoo.networks.observations` describes the rules.
+    Call this function inside `hk.transform`.
 
     Args:
-      view: how observations are taken, from `make_view`.
+      view: how to read observations, from `make_view`.
       obs: observations `[N, ...]`, with the structure of the view.
       cnn: the convolutions for images, "nature", "impala" or "efficient".
 
@@ -42,7 +42,7 @@ def encode(view: View, obs: PyTree, cnn: Cnn = "nature") -> Array:
     features = _encode_parts(view, obs, cnn)
     if not features or sum(x.shape[-1] for x in features) == 0:
         raise ConfigurationError(
-            "The observations are empty; add to the observation space what the agent should see."
+            "The observations are empty. Add what the agent should see to the observation space."
         )
     return jnp.concatenate(features, axis=-1) if len(features) > 1 else features[0]
 
@@ -57,16 +57,17 @@ def _encode_parts(view: View, obs: PyTree, cnn: Cnn) -> list[Array]:
     if features.shape[-1] == 0:
         others = ", ".join(repr(name) for name in CNNS if name != cnn)
         raise ConfigurationError(
-            f"cnn={cnn!r} leaves no features of {view.text}, because the image is too small for its layers; choose one of {others}."
+            f"cnn={cnn!r} leaves no features of {view.text}, because the image is too small for "
+            f"its layers. Choose {others}."
         )
     return [features]
 
 
 def nature_cnn(x: Array) -> Array:
-    """Encodes images `[N, H, W, C]` as features `[N, F]`.
+    """Encode images `[N, H, W, C]` as features `[N, F]`.
 
-    From 36 pixels on, these are the layers of "Human-level control through deep reinforcement
-    learning" (Mnih et al., 2015); smaller images get the one layer of "MinAtar" (Young and Tian,
+    Images of at least 36 pixels get the layers of "Human-level control through deep reinforcement
+    learning" (Mnih et al., 2015). Smaller images get the single layer of "MinAtar" (Young and Tian,
     https://arxiv.org/abs/1903.03176).
     """
     layers = [(32, 8, 4), (64, 4, 2), (64, 3, 1)] if min(x.shape[1:3]) >= 36 else [(16, 3, 1)]
@@ -83,7 +84,7 @@ def nature_cnn(x: Array) -> Array:
 
 
 def impala_cnn(x: Array) -> Array:
-    """Encodes images `[N, H, W, C]` as features `[N, F]`.
+    """Encode images `[N, H, W, C]` as features `[N, F]`.
 
     These are the residual layers of "IMPALA: Scalable Distributed Deep-RL with Importance Weighted
     Actor-Learner Architectures" (Espeholt et al., https://arxiv.org/abs/1802.01561), figure 3,
@@ -98,12 +99,11 @@ def impala_cnn(x: Array) -> Array:
 
 
 def efficient_cnn(x: Array) -> Array:
-    """Encodes images `[N, H, W, C]` of 25 pixels or more as features `[N, F]`.
+    """Encode images `[N, H, W, C]` of 25 pixels or more as features `[N, F]`.
 
-    The arithmetic is a tenth of that of `nature_cnn`.
-
-    These are the layers of "When to use parametric models in reinforcement learning?" (van Hasselt
-    et al., https://arxiv.org/abs/1906.05243), appendix E.
+    The network takes a tenth of the operations of `nature_cnn`. These are the layers of "When to
+    use parametric models in reinforcement learning?" (van Hasselt et al.,
+    https://arxiv.org/abs/1906.05243), appendix E.
     """
     for channels in (32, 64):
         x = jax.nn.relu(Conv2D(channels, 5, 5, padding="VALID")(x))
@@ -118,14 +118,17 @@ CNNS: dict[Cnn, Callable[[Array], Array]] = {
 
 
 def mlp(x: Array, sizes: Sequence[int], activation: Activation) -> Array:
-    """A layer of each size, each followed by the activation."""
+    """Apply a linear layer of each size, each followed by the activation function."""
     for size in sizes:
         x = ACTIVATIONS[activation](hk.Linear(size)(x))
     return x
 
 
 Network = Callable[[PyTree], Array]
-"""A user's own layers: from a batch of observations to features `[N, F]`, called inside `hk.transform`, without state or randomness."""
+"""A user's own layers, which map a batch of observations to features `[N, F]`.
+
+They are called inside `hk.transform`, and have neither state nor randomness.
+"""
 
 
 def torso(
@@ -136,30 +139,38 @@ def torso(
     obs: PyTree,
     network: Network | None = None,
 ) -> Array:
-    """Features `[N, F]` of observations `[N, ...]`: by the user's network if there is one, else encoded and through an MLP."""
-    return (
-        apply_network(network, obs)
-        if network is not None
-        else mlp(encode(view, obs, cnn), sizes, activation)
-    )
+    """Return features `[N, F]` of observations `[N, ...]`.
+
+    Args:
+      view: how to read observations.
+      cnn: the convolutions for images.
+      sizes: sizes of the hidden layers after the encoder.
+      activation: the activation function of these layers.
+      obs: the observations.
+      network: a user's layers in place of encoder and hidden layers.
+    """
+    if network is not None:
+        return apply_network(network, obs)
+    return mlp(encode(view, obs, cnn), sizes, activation)
 
 
 def apply_network(network: Network, obs: PyTree) -> Array:
-    """What a user's network makes of observations `[N, ...]`.
+    """Return the features `[N, F]` that a user's network computes from observations `[N, ...]`.
 
     Raises:
-      ConfigurationError: if it is not an array `[N, F]`.
+      ConfigurationError: if the network returns anything else.
     """
-    x, num = network(obs), jax.tree.leaves(obs)[0].shape[0]
-    if not isinstance(x, jax.Array) or x.ndim != 2 or len(x) != num or x.shape[1] == 0:
+    num_obs = jax.tree.leaves(obs)[0].shape[0]
+    x = network(obs)
+    if not isinstance(x, jax.Array) or x.ndim != 2 or len(x) != num_obs or x.shape[1] == 0:
         what = f"an array of shape {x.shape}" if isinstance(x, jax.Array) else type(x).__name__
         raise ConfigurationError(
-            f"Of {num} observation(s), the network makes {what}; expected features [{num}, F] with F of at least 1, "
-            f"for example by hk.Flatten() at the end."
+            f"The network returns {what} for {num_obs} observation(s). Return features "
+            f"[{num_obs}, F] with F of at least 1, for example by hk.Flatten() at the end."
         )
     return x
 
 
 def example(space: spaces.Space) -> PyTree:
-    """A batch of one observation, to initialise networks with."""
+    """Return a batch of one observation, to initialise networks with."""
     return zeros(space, 1)

@@ -1,4 +1,4 @@
-"""From feature vectors to what an algorithm asks for."""
+"""Heads, which turn feature vectors into action values."""
 
 import haiku as hk
 import jax
@@ -9,10 +9,11 @@ from agentzoo.types import Array
 
 
 class NoisyLinear(hk.Module):
-    """A linear layer with factorised Gaussian noise on its parameters; without a random key the noise is zero.
+    """A linear layer with factorised Gaussian noise on its parameters.
 
-    `y = (mu_w + sigma_w * f(p) f(q)^T) x + mu_b + sigma_b * f(q)` with `f(z) = sign(z) sqrt(|z|)`,
-    the same noise for a whole batch. See "Noisy Networks for Exploration" by Fortunato et al.
+    It computes `y = (mu_w + sigma_w * f(p) f(q)^T) x + mu_b + sigma_b * f(q)` with
+    `f(z) = sign(z) sqrt(|z|)`, with the same noise for a whole batch. Without a random key the
+    noise is zero. See "Noisy Networks for Exploration" by Fortunato et al.
     (https://arxiv.org/abs/1706.10295), equations 9 to 11.
     """
 
@@ -21,13 +22,11 @@ class NoisyLinear(hk.Module):
         self.output_size, self.sigma_0 = output_size, sigma_0
 
     def __call__(self, x: Array) -> Array:
-        """Maps `[N, F]` to `[N, output_size]`."""
+        """Map `[N, F]` to `[N, output_size]`."""
         input_size, output_size = x.shape[-1], self.output_size
         bound = input_size**-0.5
-        uniform, constant = (
-            hk.initializers.RandomUniform(-bound, bound),
-            hk.initializers.Constant(self.sigma_0 * bound),
-        )
+        uniform = hk.initializers.RandomUniform(-bound, bound)
+        constant = hk.initializers.Constant(self.sigma_0 * bound)
         mu_w = hk.get_parameter("mu_w", (input_size, output_size), init=uniform)
         mu_b = hk.get_parameter("mu_b", (output_size,), init=uniform)
         sigma_w = hk.get_parameter("sigma_w", (input_size, output_size), init=constant)
@@ -50,14 +49,15 @@ def q_head(
     noisy: bool,
     num_outputs: int = 1,
 ) -> Array:
-    """Action values `[N, K, A]` from features `[N, F]`.
+    """Return action values `[N, K, A]`.
 
     Args:
       features: `[N, F]`.
       num_actions: A.
-      hidden: sizes of the layers between features and output (of each stream if dueling).
-      activation: between those layers.
-      dueling: form `q = v + adv - mean(adv)` from two streams, see "Dueling Network Architectures
+      hidden: sizes of the layers between features and output. A dueling head has these layers in
+        each of its two streams.
+      activation: the activation function between these layers.
+      dueling: form `q = v + adv - mean(adv)` from two streams; see "Dueling Network Architectures
         for Deep Reinforcement Learning" by Wang et al. (https://arxiv.org/abs/1511.06581), equation
         9.
       noisy: use `NoisyLinear` layers.
@@ -71,5 +71,8 @@ def q_head(
             x = ACTIVATIONS[activation](linear(size)(x))
         return linear(num_outputs * width)(x).reshape(-1, num_outputs, width)
 
-    adv = stream(num_actions)
-    return stream(1) + adv - adv.mean(axis=-1, keepdims=True) if dueling else adv
+    q = stream(num_actions)
+    if not dueling:
+        return q
+    adv = q
+    return stream(1) + adv - adv.mean(axis=-1, keepdims=True)

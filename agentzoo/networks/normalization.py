@@ -1,4 +1,7 @@
-"""Normalising by statistics that live in an agent's state: observations that are vectors of numbers, and rewards."""
+"""Normalisation of observations and rewards by statistics in the state of an agent.
+
+Only the numbers of a Box that is no image are normalised.
+"""
 
 from typing import Any
 
@@ -15,25 +18,23 @@ Statistics = RunningMeanStd | tuple[()]
 
 
 def init_statistics(space: spaces.Space, view: View) -> Statistics:
-    """Statistics of no observations; normalising by them changes nothing.
+    """Return statistics of no observations, or `()` if there is nothing to normalise.
 
-    `()` if there is nothing to be normalised.
+    Normalising by statistics of no observations changes nothing.
     """
     numbers, _ = _split(view, zeros(space))
     return _in_32_bits(RunningMeanStd.init(numbers)) if numbers else ()
 
 
 def update_statistics(view: View, statistics: Statistics, obs: PyTree, mask: Array) -> Statistics:
-    """The statistics with more observations `[..., *obs]`, of which those with mask 0 do not count."""
-    return (
-        statistics.update(_split(view, obs)[0], mask)
-        if isinstance(statistics, RunningMeanStd)
-        else statistics
-    )
+    """Return the statistics with more observations `[..., *obs]`; mask 0 leaves one out."""
+    if not isinstance(statistics, RunningMeanStd):
+        return statistics
+    return statistics.update(_split(view, obs)[0], mask)
 
 
 def normalize(view: View, statistics: Statistics, obs: PyTree, clip: float = 10.0) -> PyTree:
-    """Observations with each number of a Box that is no image at mean 0 and variance 1, clipped; as they are without statistics."""
+    """Return observations with mean 0 and variance 1, clipped, or unchanged without statistics."""
     if not isinstance(statistics, RunningMeanStd):
         return obs
     numbers, others = _split(view, obs)
@@ -46,14 +47,24 @@ def normalize(view: View, statistics: Statistics, obs: PyTree, clip: float = 10.
 
 
 def init_reward_normalizer(num_envs: int) -> RewardNormalizer:
-    """Statistics of no rewards; dividing by them changes nothing."""
+    """Return statistics of no rewards. Dividing by them changes nothing."""
     return _in_32_bits(RewardNormalizer.init(num_envs))
 
 
 def normalize_rewards(
     normalizer: RewardNormalizer, trajectory: Trajectory, gamma: float
 ) -> tuple[RewardNormalizer, Trajectory]:
-    """A trajectory with normalised rewards, by statistics that include them; environments may have begun new episodes since the last."""
+    """Normalise the rewards of a trajectory by statistics that include these rewards.
+
+    Args:
+      normalizer: the statistics before the trajectory. Environments may have begun new episodes
+        since the trajectory before.
+      trajectory: `[T, N]`.
+      gamma: the discount per step.
+
+    Returns:
+      The new statistics, and the trajectory with normalised rewards.
+    """
     normalizer = normalizer._replace(
         returns=jnp.where(trajectory.first_tm1[0], 0.0, normalizer.returns)
     )
@@ -64,12 +75,12 @@ def normalize_rewards(
 
 
 def _in_32_bits(statistics: Any) -> Any:
-    """An agent's state has the same types, and its files fit, whether or not JAX has 64 bits."""
+    """Return statistics in float32, so that saved files fit whether or not JAX has 64 bits."""
     return jax.tree.map(lambda x: x.astype(jnp.float32), statistics)
 
 
 def _split(view: View, obs: PyTree) -> tuple[list[Array], PyTree]:
-    """The leaves to be normalised, in order, and the observations with None in their places."""
+    """Return the leaves to normalise, in order, and the observations with None in their places."""
     numbers = []
 
     def take(part: Any, leaf: Array) -> Array | None:

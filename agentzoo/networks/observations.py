@@ -1,4 +1,4 @@
-"""How a network takes the parts of an observation: as images, numbers, bits or categories.
+"""How a network reads the parts of an observation: as images, numbers, bits or categories.
 
 A Box holds images if all of this is true:
 
@@ -7,23 +7,24 @@ A Box holds images if all of this is true:
   such a shape;
 - `H` and `W` are at least 10.
 
-A `FrameStack` has frames along its first axis, and any other Box with four axes has them there too.
-Of three axes, the first or the last holds the channels. It is the one of size 1 to 4 if only one of
-them is so small, else the one that leaves a square, else the smaller one, else the last. Images are
-divided by their largest bound, so that bytes become numbers from 0 to 1.
+A `FrameStack` has frames along its first axis, and so has any other Box with four axes. If an image
+has three axes, the first or the last axis holds the channels. The channels are on the axis of size
+1 to 4 if only one of the two axes is that small. Otherwise they are on the axis whose removal
+leaves a square, otherwise on the smaller axis, and otherwise on the last axis. Images are divided
+by their largest bound, so that bytes become numbers from 0 to 1.
 
-Any other Box holds numbers. Floats and booleans are taken as they are. Integers are scaled by their
-bounds: to numbers from -1 to 1 that keep 0 at 0 if 0 lies within the bounds, and else to numbers
-from 0 to 1.
+Any other Box holds numbers. Floats and booleans are not scaled. Integers are scaled by their
+bounds. If 0 lies within the bounds, they become numbers from -1 to 1, and 0 stays 0. Otherwise they
+become numbers from 0 to 1.
 
-A bound that is a limit of the dtype says nothing about the numbers. Codes from 0 to 10, as those of
-MiniGrid, are often declared as bytes from 0 to 255, and would all be close to 0 if they were
-divided by 255. So bytes with such a bound become the 8 bits that they consist of, as the memory of
-Atari games does in "The Arcade Learning Environment" by Bellemare et al.
-(https://arxiv.org/abs/1207.4708). A layer can read both codes and magnitudes from bits. Larger
-integers with such a bound are taken as they are.
+A bound that is a limit of the dtype says nothing about the numbers. For example, MiniGrid has codes
+from 0 to 10, which are declared as bytes from 0 to 255. Divided by 255, all of them would be close
+to 0. So bytes with such a bound become the 8 bits that they consist of, like the memory of Atari
+games in "The Arcade Learning Environment" by Bellemare et al. (https://arxiv.org/abs/1207.4708). A
+layer can read both codes and magnitudes from bits. Larger integers with such a bound are not
+scaled.
 
-The hyperparameters `images` and `scale_obs` overrule these rules.
+The hyperparameters `images` and `scale_obs` override these rules.
 """
 
 import math
@@ -42,7 +43,9 @@ from agentzoo.types import Array, ConfigurationError, FrameStack
 Images = bool | str | tuple[str, ...]
 """Which parts of an observation are images: "auto", True for all, False for none, or names."""
 
-SMALLEST = 10  # pixels along a side: MinAtar's boards have 10, and the codes of MiniGrid's view 7
+# The smallest side of an image in pixels. MinAtar's boards have 10 pixels along a side, and the
+# view of MiniGrid, which holds codes, has 7.
+SMALLEST = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,10 +53,10 @@ class Image:
     """Images of `height` x `width` pixels.
 
     Attributes:
-      axes: what the axes of an element are, such as "HWC"; S stands for frames.
+      axes: the axes of an element, such as "HWC"; S stands for frames.
       height: H.
       width: W.
-      divisor: what pixels are divided by.
+      divisor: the number that pixels are divided by.
       text: a description.
     """
 
@@ -64,7 +67,7 @@ class Image:
     text: str
 
     def __call__(self, images: Array) -> Array:
-        """Returns elements `[N, ...]` as images `[N, H, W, C]`; frames become channels."""
+        """Return elements `[N, ...]` as images `[N, H, W, C]`, with frames as channels."""
         order = [1 + self.axes.index(axis) for axis in "HWSC" if axis in self.axes]
         images = images.transpose(0, *order).reshape(images.shape[0], self.height, self.width, -1)
         return images.astype(jnp.float32) / self.divisor
@@ -76,9 +79,9 @@ class Numbers:
 
     Attributes:
       text: a description.
-      offset: None for numbers that are taken as they are, or `[F]`.
+      offset: `[F]`, or None for numbers that are not scaled.
       divisor: `[F]`; a scaled number is `(x - offset) / divisor`.
-      as_bits: `[F]`, whether a number becomes its 8 bits instead.
+      as_bits: `[F]`, whether a number is replaced by its 8 bits.
       is_box: whether the numbers may be normalised by statistics.
     """
 
@@ -89,9 +92,9 @@ class Numbers:
     is_box: bool = True
 
     def __call__(self, x: Array) -> Array:
-        """Returns elements `[N, ...]` as features `[N, G]`."""
+        """Return elements `[N, ...]` as features `[N, G]`."""
         x = x.reshape(x.shape[0], -1)
-        # Numbers that have been normalised by statistics are floats, and need no scale.
+        # Numbers that were normalised by statistics are floats, and need no scaling.
         if self.offset is None or self.as_bits is None or jnp.issubdtype(x.dtype, jnp.floating):
             return x.astype(jnp.float32)
         scaled = (x.astype(jnp.float32) - self.offset) / self.divisor
@@ -103,12 +106,12 @@ class Numbers:
 
 @dataclass(frozen=True, eq=False)
 class Categories:
-    """D categories, each of which becomes a one-hot vector.
+    """D categorical variables, each of which becomes a one-hot vector.
 
     Attributes:
       text: a description.
-      start: the first value of each; it has the shape of an element.
-      counts: how many values each has, `[D]`.
+      start: the first value of each variable, in the shape of an element.
+      counts: the number of values of each variable, `[D]`.
     """
 
     text: str
@@ -116,7 +119,7 @@ class Categories:
     counts: list[int]
 
     def __call__(self, values: Array) -> Array:
-        """Returns elements `[N, ...]` as the one-hot vectors of all categories side by side."""
+        """Return elements `[N, ...]` as the concatenated one-hot vectors of all variables."""
         values = (values - self.start).reshape(values.shape[0], -1)
         one_hot = [
             jax.nn.one_hot(values[:, i], count, dtype=jnp.float32)
@@ -126,19 +129,19 @@ class Categories:
 
 
 View = Any
-"""How observations are taken: an `Image`, `Numbers`, `Categories`, or a dict or tuple of those."""
+"""How to read observations: an `Image`, `Numbers`, `Categories`, or a dict or tuple of these."""
 
 
 def make_view(space: spaces.Space, images: Images = "auto", scale_obs: bool = True) -> View:
-    """Decides how a network takes observations.
+    """Decide how a network reads observations.
 
     Args:
       space: the space of one observation.
-      images: which parts are images: "auto" for those that look like images, True for every Box
-        that can be one, False for none, or names of parts of a Dict. The name of a part inside
+      images: which parts are images: "auto" for the parts that look like images, True for every
+        Box that can be one, False for none, or names of parts of a Dict. The name of a part inside
         another part is "outer/inner".
-      scale_obs: scale integers by their bounds. If False, images of bytes are divided by 255, and
-        other integers are taken as they are.
+      scale_obs: whether to scale integers by their bounds. If False, images of bytes are divided by
+        255, and other integers are not scaled.
 
     Raises:
       ConfigurationError: if `images` names a part that does not exist or cannot be an image.
@@ -157,16 +160,18 @@ def make_view(space: spaces.Space, images: Images = "auto", scale_obs: bool = Tr
             or "True and False, because the observation has no named Box"
         )
         raise ConfigurationError(
-            f"images={images!r} names {name!r}, which is no Box of the observation; choose from {choices}.",
+            f"images={images!r} names {name!r}, which is no Box of the observation. "
+            f"Choose from {choices}."
         )
     for name in chosen:
         if not _axes(boxes[name]):
             raise ConfigurationError(
-                f"images={images!r}, but {boxes[name]} cannot be an image; an image has the shape [H, W], [H, W, C] or [C, H, W]."
+                f"images={images!r}, but {boxes[name]} cannot be an image. "
+                f"Name parts of shape [H, W], [H, W, C] or [C, H, W]."
             )
     if names is True and not chosen:
         raise ConfigurationError(
-            f"images=True, but no part of {space} has the shape of an image; leave images out."
+            f"images=True, but no part of {space} has the shape of an image. Leave images out."
         )
 
     def take(part: spaces.Space, name: str) -> View:
@@ -181,7 +186,7 @@ def make_view(space: spaces.Space, images: Images = "auto", scale_obs: bool = Tr
 
 
 def describe(view: View) -> dict[str, str]:
-    """A description of each part of an observation, by its name; "" if there are no parts."""
+    """Return a description of each part of an observation by its name, or by "" without parts."""
     if isinstance(view, dict | tuple):
         items = view.items() if isinstance(view, dict) else enumerate(view)
         return {
@@ -201,7 +206,7 @@ def _items(space: spaces.Space) -> Iterable[tuple[Any, spaces.Space]]:
 
 
 def _leaves(space: spaces.Space, name: str = "") -> Iterator[tuple[str, spaces.Space]]:
-    """The parts of a space that have no parts, by name."""
+    """Yield the name and the space of each part that has no parts itself."""
     if isinstance(space, spaces.Dict | spaces.Tuple):
         for key, part in _items(space):
             yield from _leaves(part, _join(name, key))
@@ -210,7 +215,7 @@ def _leaves(space: spaces.Space, name: str = "") -> Iterator[tuple[str, spaces.S
 
 
 def _axes(space: spaces.Box) -> str:
-    """What the axes of an image are; empty if elements of the space cannot be images."""
+    """Return the axes of an image, or "" if elements of the space cannot be images."""
     frames = "S" if isinstance(space, FrameStack) or len(space.shape) == 4 else ""
     shape = space.shape[len(frames) :]
     if len(shape) not in (2, 3) or 0 in space.shape:
@@ -226,7 +231,8 @@ def _looks_like_an_image(space: spaces.Box) -> bool:
 
 
 def _image(space: spaces.Box, scale_obs: bool) -> Image:
-    axes, low, high = _axes(space), space.low.astype(np.float32), space.high.astype(np.float32)
+    axes = _axes(space)
+    low, high = space.low.astype(np.float32), space.high.astype(np.float32)
     sizes = dict(zip(axes, space.shape, strict=True))
     divisor = float(np.maximum(-low, high).max())
     if not scale_obs:
@@ -234,23 +240,24 @@ def _image(space: spaces.Box, scale_obs: bool) -> Image:
     elif not 0 < divisor < 2**31 - 1:  # no bounds
         divisor = 1.0
     channels = math.prod(sizes.get(axis, 1) for axis in "SC")
-    text = f"an image of {sizes['H']} x {sizes['W']} pixels with {channels} channel{'s' * (channels != 1)}"
-    return Image(
-        axes,
-        sizes["H"],
-        sizes["W"],
-        divisor,
-        f"{text}, {f'divided by {divisor:g}' if divisor != 1 else 'as it is'}",
+    text = (
+        f"an image of {sizes['H']} x {sizes['W']} pixels with {channels} "
+        f"channel{'s' * (channels != 1)}, "
+        f"{f'divided by {divisor:g}' if divisor != 1 else 'as it is'}"
     )
+    return Image(axes, sizes["H"], sizes["W"], divisor, text)
 
 
 def _numbers(space: spaces.Box, scale_obs: bool) -> Numbers:
     count = math.prod(space.shape)
     integers = np.issubdtype(space.dtype, np.integer)
-    text = f"{count} {'integer' if integers else 'boolean' if space.dtype == bool else 'number'}{'s' * (count != 1)}"
+    kind = "integer" if integers else "boolean" if space.dtype == bool else "number"
+    text = f"{count} {kind}{'s' * (count != 1)}"
     if not integers or not scale_obs:
         return Numbers(f"{text}, unscaled")
-    low, high, limits = space.low.reshape(-1), space.high.reshape(-1), np.iinfo(space.dtype)  # type: ignore[arg-type]
+    low, high = space.low.reshape(-1), space.high.reshape(-1)
+    limits = np.iinfo(space.dtype)  # type: ignore[arg-type]
+    # Whether a bound is a limit of the dtype, or of 32 bits.
     is_open = (high >= min(limits.max, 2**31 - 1)) | (
         (low <= max(limits.min, -(2**31))) & (limits.min < 0)
     )
