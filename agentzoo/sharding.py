@@ -1,7 +1,7 @@
-"""Learning on several devices, each of which computes with its share of every batch.
+"""Training on several devices, each of which computes with its share of a batch.
 
-JAX adds up the gradients of all devices. Each device has a copy of the agent's state. An agent
-passes each batch through `shard_batch`, which does nothing if there is one device.
+JAX adds up the results. All devices have the same agent's state. An agent passes each batch through
+`shard_batch`, which does nothing if there is only one device.
 """
 
 import contextlib
@@ -20,54 +20,51 @@ _AXIS = "batch"
 
 
 def make_mesh(n_devices: int | str) -> Mesh | None:
-    """Return a mesh of the first devices of all hosts of `jax.distributed`, or None for one device.
+    """Return a mesh of the first devices, or None for one device.
 
     Args:
-      n_devices: the number of devices, or "all".
+      n_devices: the number of devices, or "all" for those of all hosts of `jax.distributed`.
 
     Raises:
-      ConfigurationError: if there are fewer devices, or if a host would have none of them.
+      ConfigurationError: if there are not so many devices, or some hosts would have none.
     """
     devices = jax.devices()
     if n_devices == "all":
         n_devices = len(devices)
     if not isinstance(n_devices, int | np.integer) or n_devices < 1:
         raise ConfigurationError(
-            f"n_devices={n_devices!r} is no number of devices. "
-            'Use a number of at least 1, or "all".'
+            f"n_devices={n_devices!r} is not a number of devices. "
+            f'Set n_devices to a positive integer or "all".'
         )
     if n_devices > len(devices):
-        advice = f"Use at most {len(devices)}"
-        if devices[0].platform == "cpu":
-            advice += (
-                ", or make four devices of a CPU by "
-                "XLA_FLAGS=--xla_force_host_platform_device_count=4"
-            )
+        platform = devices[0].platform
+        advice = f", or set XLA_FLAGS=--xla_force_host_platform_device_count={n_devices}"
         raise ConfigurationError(
-            f"n_devices={n_devices}, but JAX sees {len(devices)} ({devices[0].platform}). {advice}."
+            f"n_devices={n_devices}, but JAX sees {len(devices)} ({platform}). "
+            f"Choose at most {len(devices)}{advice if platform == 'cpu' else ''}."
         )
     if n_devices == 1:
         return None
     if len({device.process_index for device in devices[:n_devices]}) < jax.process_count():
         raise ConfigurationError(
-            f"n_devices={n_devices} uses no device of some of the {jax.process_count()} hosts, "
-            f'which have {len(devices)} devices. Use n_devices="all".'
+            f"n_devices={n_devices} leaves some of the {jax.process_count()} hosts without any of "
+            f'the {len(devices)} devices. Set n_devices="all".'
         )
     return Mesh(np.array(devices[:n_devices]), (_AXIS,), axis_types=(AxisType.Auto,))
 
 
 def use_mesh(mesh: Mesh | None) -> Any:
-    """Return a context for tracing, in which `shard_batch` shards over the devices of the mesh."""
+    """Return a context for tracing, in which `shard_batch` uses the devices of the mesh."""
     if mesh is None:
         return contextlib.nullcontext()
     return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
 
 
 def shard_batch(batch: PyTree, axis: int = 0) -> PyTree:
-    """Return a batch of which each device holds an equal share along an axis of all arrays.
+    """Give each device an equal share of a batch, along `axis` of all arrays.
 
     Raises:
-      ConfigurationError: if the size of the axis is no multiple of the number of devices.
+      ConfigurationError: if the shares cannot be equal.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if _AXIS not in mesh.shape:
@@ -80,11 +77,12 @@ def shard_batch(batch: PyTree, axis: int = 0) -> PyTree:
                 f"Choose batch_size (with memory, the number of sequences; for IMPALA, n_envs) as "
                 f"a multiple of {number}."
             )
+    # PartitionSpec(None, ..., None, "batch"): only `axis` is divided.
     return jax.lax.with_sharding_constraint(batch, PartitionSpec(*[None] * axis, _AXIS))
 
 
 def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
-    """Return arrays of which each device of the mesh holds a copy."""
+    """Give each device of the mesh a copy of all arrays."""
     if mesh is None:
         return tree
     sharding = NamedSharding(mesh, PartitionSpec())
@@ -92,23 +90,23 @@ def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
 
 
 def shard(tree: PyTree, mesh: Mesh | None) -> PyTree:
-    """Return arrays of which each device of the mesh holds an equal share of the first axis.
+    """Give each device of the mesh an equal share of the first axis of all arrays.
 
-    Each device holds a copy of an array whose first axis is no multiple of the number of devices.
+    If the number of devices does not divide the first axis, each device gets a copy.
     """
     if mesh is None:
         return tree
 
     def put(x: Any) -> Any:
-        is_divisible = x.ndim and x.shape[0] % mesh.size == 0
-        axes = PartitionSpec(_AXIS) if is_divisible else PartitionSpec()
-        return _put(x, NamedSharding(mesh, axes))
+        divisible = x.ndim and x.shape[0] % mesh.size == 0
+        spec = PartitionSpec(_AXIS) if divisible else PartitionSpec()
+        return _put(x, NamedSharding(mesh, spec))
 
     return jax.tree.map(put, tree)
 
 
 def _put(x: jax.Array, sharding: NamedSharding) -> jax.Array:
-    """Put an array that every host has on the devices of all hosts, unless it is there already."""
+    """Put an array that every host has on the devices of all hosts, unless it is there."""
     if isinstance(x, jax.Array) and not x.is_fully_addressable:
         return x
     if sharding.is_fully_addressable:
@@ -121,20 +119,21 @@ def _put(x: jax.Array, sharding: NamedSharding) -> jax.Array:
 
 
 def gather(tree: PyTree, mesh: Mesh | None) -> PyTree:
-    """Return arrays that each host can read, with the shares of all hosts.
+    """Collect the shares of all hosts in arrays that each host can read.
 
-    Every host must call this function.
+    If there are several hosts, all of them have to call this function.
     """
     return _collector(mesh)(tree) if mesh is not None and mesh.is_multi_process else tree
 
 
 @functools.lru_cache(maxsize=4)
 def _collector(mesh: Mesh) -> Any:
+    """Return the compiled identity whose outputs are copied to all devices of the mesh."""
     return jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
 def from_first_host(number: float, mesh: Mesh | None) -> float:
-    """Return the number that the first host passes, so that all hosts do the same."""
+    """Return the number that the first host measured, so that all hosts do the same."""
     if mesh is None or not mesh.is_multi_process:
         return number
     return float(multihost_utils.broadcast_one_to_all(np.float32(number)))

@@ -1,4 +1,4 @@
-"""Agents neither take nor learn from nor value actions that an "action_mask" marks as illegal."""
+"""Illegal actions in an "action_mask": no agent takes, values or learns from them."""
 
 import functools
 from dataclasses import dataclass
@@ -70,9 +70,9 @@ def variant(name, env, **options):
 
 @dataclass(frozen=True)
 class Random:
-    """Any set of actions may be legal, and none at the end of an episode.
+    """Random sets of legal actions, and an empty set at the end of an episode.
 
-    An illegal action is rewarded with 1.
+    The reward of an illegal action is 1, and that of a legal action is 0.
     """
 
     observation_space = spaces.Dict(x=spaces.Box(0, 1, (2,)), action_mask=spaces.MultiBinary(4))
@@ -103,11 +103,11 @@ class Random:
 
 @dataclass(frozen=True)
 class Fork:
-    """Two steps; in the second, actions 0, 1, 2 and 3 are rewarded with 0, 1, 3 and 100.
+    """Two steps. In the second step, actions 0, 1, 2 and 3 have the rewards 0, 1, 3 and 100.
 
-    The first observation tells two kinds of episodes apart. In the second step, both look the same,
-    but action 2 is legal in one of them alone, and action 3 in none: the values of the first step,
-    0.9 and 2.7, depend on what is legal in the second.
+    The first observation tells two kinds of episodes apart. In the second step, both kinds look the
+    same, but action 2 is legal in only one of them, and action 3 is legal in neither. So the values
+    of the first step, 0.9 and 2.7, depend on which actions are legal in the second step.
     """
 
     size: int = 2
@@ -161,7 +161,7 @@ CELLS = [*((name, "device") for name in VARIANTS), *((name, "host") for name in 
 
 @pytest.mark.parametrize(("name", "runner"), CELLS)
 def test_illegal_actions_are_never_taken(name, runner):
-    """Not in the warm-up, not at random, not greedily, and not when evaluated."""
+    """No illegal action occurs in the warm-up, in training or in evaluation."""
     agent, seen = variant(name, Random(), runner=runner), Returns()
     agent.learn(3_000, seen, progress_bar=False)
     assert len(seen.returns) > 700 and not np.any(seen.returns)
@@ -217,7 +217,7 @@ def test_random_actions_are_uniform_over_the_legal_ones(algorithm):
 
 
 def test_uniform_action():
-    u = np.linspace(0, 1, 7, dtype=np.float32)  # 1 may come of rounding
+    u = np.linspace(0, 1, 7, dtype=np.float32)  # rounding can produce 1
     assert networks.uniform_action(u, 3, None).tolist() == [0, 0, 1, 1, 2, 2, 2]
     legal = np.tile([False, True, False, True, True], (7, 1))
     assert networks.uniform_action(u, 5, legal).tolist() == [1, 1, 3, 3, 4, 4, 4]
@@ -247,7 +247,7 @@ def test_statistics_leave_the_mask_alone():
 
 @dataclass(frozen=True)
 class Forced:
-    """One of four actions is legal."""
+    """Only one of four actions is legal."""
 
     observation_space = spaces.Dict(x=spaces.Box(0, 1, (1,)), action_mask=spaces.MultiBinary(4))
     action_space = spaces.Discrete(4)
@@ -261,9 +261,8 @@ class Forced:
 
 def test_the_target_entropy_of_sac_counts_legal_actions():
     agent = make("SAC", Forced(), ent_coef="auto", learning_starts=0).learn(160, progress_bar=False)
-    np.testing.assert_allclose(
-        agent.metrics["train/ent_coef"], 1, rtol=1e-6
-    )  # its entropy is 0, as it should be
+    # With one legal action, entropy and target are both 0, so the coefficient stays at 1.
+    np.testing.assert_allclose(agent.metrics["train/ent_coef"], 1, rtol=1e-6)
     agent = make("SAC", Forced(), ent_coef="auto", learning_starts=0, target_entropy=0.5)
     assert agent.learn(160, progress_bar=False).metrics["train/ent_coef"] > 1.01
 
@@ -288,7 +287,7 @@ def masked(actions=None, **parts):
 @pytest.mark.parametrize("algorithm", SETTINGS)
 def test_masks_that_do_not_fit_are_refused(algorithm):
     make_agent, x = functools.partial(getattr(agentzoo, algorithm)), spaces.Discrete(2)
-    with pytest.raises(ConfigurationError, match=r"use MultiBinary\(2\)"):
+    with pytest.raises(ConfigurationError, match=r"expected MultiBinary\(2\)"):
         make_agent(masked(action_mask=spaces.MultiBinary(3), x=x))
     with pytest.raises(ConfigurationError, match="nothing but"):
         make_agent(masked(action_mask=spaces.MultiBinary(2)))
@@ -299,15 +298,11 @@ def test_masks_that_do_not_fit_are_refused(algorithm):
             make_agent(masked(spaces.Box(-1, 1, (2,)), action_mask=spaces.MultiBinary(2), x=x))
 
 
-@pytest.mark.parametrize(
-    "space, mask, legal",
-    [
-        (spaces.Discrete(3), [0, 0, 0], [1, 1, 1]),
-        (spaces.MultiDiscrete([2, 3]), [0, 0, 0, 2, 0], [1, 1, 0, 1, 0]),
-        (spaces.MultiBinary(3), [0, 0, 0], [0, 0, 0]),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("space, mask, legal", [
+    (spaces.Discrete(3), [0, 0, 0], [1, 1, 1]),
+    (spaces.MultiDiscrete([2, 3]), [0, 0, 0, 2, 0], [1, 1, 0, 1, 0]),
+    (spaces.MultiBinary(3), [0, 0, 0], [0, 0, 0]),
+], ids=str)  # fmt: skip
 def test_where_nothing_is_legal_everything_is(space, mask, legal):
     observations = spaces.Dict(
         x=spaces.Discrete(2), action_mask=spaces.Box(0, 2, (len(mask),), np.int8)

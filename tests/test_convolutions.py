@@ -1,4 +1,4 @@
-"""Our convolutions against Haiku's: parameters, values and gradients."""
+"""Parameters, values and gradients of our convolutions, compared with Haiku's."""
 
 import operator
 
@@ -16,7 +16,7 @@ IMAGES = np.random.default_rng(0).normal(size=(3, 11, 14, 2)).astype(np.float32)
 def loss(module, padding, kernel, stride):
     def forward(x):
         y = module(4, kernel, stride, padding=padding)(x)
-        return jnp.sum(jnp.sin(y))  # whose gradient differs from place to place
+        return jnp.sum(jnp.sin(y))  # the gradient of the sine differs from place to place
 
     return hk.without_apply_rng(hk.transform(forward))
 
@@ -24,7 +24,7 @@ def loss(module, padding, kernel, stride):
 @pytest.mark.parametrize("padding", ["VALID", "SAME"])
 @pytest.mark.parametrize("kernel, stride", [(1, 1), (3, 1), (4, 2), (5, 5), (5, 3), (2, 3)])
 def test_as_haiku(padding, kernel, stride):
-    """Also where the stride leaves pixels at the border out, or exceeds the kernel."""
+    """The cases include strides that leave border pixels out, or exceed the kernel."""
     ours, theirs = loss(Conv2D, padding, kernel, stride), loss(hk.Conv2D, padding, kernel, stride)
     params = ours.init(jax.random.key(0), IMAGES)
     assert jax.tree.all(
@@ -39,7 +39,7 @@ def test_as_haiku(padding, kernel, stride):
 
 
 def test_under_vmap():
-    """Several networks at once, as an ensemble is trained."""
+    """Several networks at once, such as an ensemble, have the same gradients as each alone."""
     ours = loss(Conv2D, "VALID", 3, 2)
     params = jax.vmap(ours.init, (0, None))(jax.random.split(jax.random.key(0), 2), IMAGES)
     together = jax.vmap(jax.grad(ours.apply), (0, None))(params, IMAGES)

@@ -1,4 +1,4 @@
-"""A network of the user's in every agent."""
+"""A user's own network in every agent."""
 
 import haiku as hk
 import jax
@@ -44,7 +44,7 @@ def env_of(name):
 
 
 def mines(agent):
-    """The parameters of the user's layers, by where they are."""
+    """Return the parameters of the user's layers, by their paths."""
     return {
         jax.tree_util.keystr(path): np.array(x)
         for path, x in jax.tree_util.tree_leaves_with_path(agent.params)
@@ -60,9 +60,8 @@ def test_it_is_learned_and_loaded(name, tmp_path):
     before = mines(agent)
     agent.learn(64, progress_bar=False)
     after = mines(agent)
-    own = (
-        1 if algorithm in (DQN, QRDQN) or options.get("share_layers") else 2
-    )  # of the policy and of the value
+    # Policy and value each have the user's layers, unless they share them.
+    own = 1 if algorithm in (DQN, QRDQN) or options.get("share_layers") else 2
     assert len(before) == 2 * own and all((before[part] != after[part]).any() for part in before)
     path = agent.save(tmp_path / "agent")
     with pytest.raises(ConfigurationError, match=r"network=\.\.\."):
@@ -71,19 +70,15 @@ def test_it_is_learned_and_loaded(name, tmp_path):
 
 
 @pytest.mark.parametrize("algorithm", [DQN, PPO])
-@pytest.mark.parametrize(
-    "network, message",
-    [
-        (
-            lambda obs: obs[:, 0],
-            r"returns an array of shape \(1,\) for 1 .* Return features \[1, F\]",
-        ),
-        (lambda obs: obs[..., None], r"an array of shape \(1, 4, 1\)"),
-        (lambda obs: hk.nets.MLP([8]), "returns MLP"),
-        ("mlp", "network='mlp'; expected a function"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
+@pytest.mark.parametrize("network, message", [
+    (
+        lambda obs: obs[:, 0],
+        r"returns an array of shape \(1,\) for 1 observation\(s\). Return features \[1, F\]",
+    ),
+    (lambda obs: obs[..., None], r"an array of shape \(1, 4, 1\)"),
+    (lambda obs: hk.nets.MLP([8]), "returns MLP"),
+    ("mlp", "network='mlp'; expected a function"),
+], ids=lambda value: value if isinstance(value, str) else "")  # fmt: skip
 def test_what_makes_no_features_is_refused_before_training(algorithm, network, message):
     with pytest.raises(ConfigurationError, match=message):
         algorithm("CartPole-v1", network=network)

@@ -1,4 +1,4 @@
-"""MPO against environments with known values and against NumPy, and its options."""
+"""MPO in environments with known values, compared with NumPy, and with each option."""
 
 import itertools
 import math
@@ -92,9 +92,9 @@ def test_a_time_limit_bootstraps_and_a_termination_does_not(mode, options):
 
 
 def test_retrace_forgets_what_the_policy_would_not_have_done():
-    """Two steps, and the second is rewarded by its action alone.
+    """The value of the first of two steps follows the policy, not the replayed actions.
 
-    The value of the first step is what the policy gets in the second step, not what was replayed.
+    The reward of the second step depends on its action alone.
     """
 
     class Second(probes.Continuous, probes.Probe):
@@ -118,7 +118,10 @@ def test_retrace_forgets_what_the_policy_would_not_have_done():
 
 
 class Reference:
-    """Return the losses of a gradient step by NumPy, for the batch and the noise of the agent."""
+    """The losses of one gradient step in NumPy with float64.
+
+    They use the same batch and the same noise as the agent.
+    """
 
     def __init__(self, agent):
         state, self.config = agent.learner_state, agent.config

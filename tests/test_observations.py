@@ -1,4 +1,4 @@
-"""How networks read the parts of an observation, by rules or by the user, and `print(agent)`."""
+"""How networks take the parts of an observation, and what `print(agent)` shows of it."""
 
 import json
 import re
@@ -60,64 +60,56 @@ def text(space, *options):
 # decisions
 
 
-@pytest.mark.parametrize(
-    "space, sizes",
-    [
-        (box(0, 255, 210, 160, 3), "210 x 160 pixels with 3 channels"),
-        (box(0, 255, 3, 210, 160), "210 x 160 pixels with 3 channels"),
-        (box(0, 255, 84, 84, 1), "84 x 84 pixels with 1 channel"),
-        (box(0, 255, 1, 84, 84), "84 x 84 pixels with 1 channel"),
-        (box(0, 255, 4, 84, 84), "84 x 84 pixels with 4 channels"),
-        (box(0, 255, 84, 84), "84 x 84 pixels with 1 channel"),
-        (box(0, 255, 84, 84, 12), "84 x 84 pixels with 12 channels"),
-        (box(0, 255, 12, 84, 84), "84 x 84 pixels with 12 channels"),
-        (box(0, 255, 210, 160, 12), "210 x 160 pixels with 12 channels"),
-        (box(0, 255, 12, 210, 160), "210 x 160 pixels with 12 channels"),
-        (box(0, 255, 10, 10, 4), "10 x 10 pixels with 4 channels"),
-        (box(0, 255, 10, 10, 10), "10 x 10 pixels with 10 channels"),
-        (box(0, 255, 12, 12, 20), "12 x 12 pixels with 20 channels"),
-        (box(0, 255, 4, 84, 84, 3), "84 x 84 pixels with 12 channels"),
-        (FrameStack(0, 255, (4, 84, 84), BYTE), "84 x 84 pixels with 4 channels"),
-        (FrameStack(0, 255, (2, 84, 84, 3), BYTE), "84 x 84 pixels with 6 channels"),
-        (FrameStack(0, 255, (2, 3, 84, 84), BYTE), "84 x 84 pixels with 6 channels"),
-        (FrameStack(0, 255, (12, 84, 84), BYTE), "84 x 84 pixels with 12 channels"),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("space, sizes", [
+    (box(0, 255, 210, 160, 3), "210 x 160 pixels with 3 channels"),
+    (box(0, 255, 3, 210, 160), "210 x 160 pixels with 3 channels"),
+    (box(0, 255, 84, 84, 1), "84 x 84 pixels with 1 channel"),
+    (box(0, 255, 1, 84, 84), "84 x 84 pixels with 1 channel"),
+    (box(0, 255, 4, 84, 84), "84 x 84 pixels with 4 channels"),
+    (box(0, 255, 84, 84), "84 x 84 pixels with 1 channel"),
+    (box(0, 255, 84, 84, 12), "84 x 84 pixels with 12 channels"),
+    (box(0, 255, 12, 84, 84), "84 x 84 pixels with 12 channels"),
+    (box(0, 255, 210, 160, 12), "210 x 160 pixels with 12 channels"),
+    (box(0, 255, 12, 210, 160), "210 x 160 pixels with 12 channels"),
+    (box(0, 255, 10, 10, 4), "10 x 10 pixels with 4 channels"),
+    (box(0, 255, 10, 10, 10), "10 x 10 pixels with 10 channels"),
+    (box(0, 255, 12, 12, 20), "12 x 12 pixels with 20 channels"),
+    (box(0, 255, 4, 84, 84, 3), "84 x 84 pixels with 12 channels"),
+    (FrameStack(0, 255, (4, 84, 84), BYTE), "84 x 84 pixels with 4 channels"),
+    (FrameStack(0, 255, (2, 84, 84, 3), BYTE), "84 x 84 pixels with 6 channels"),
+    (FrameStack(0, 255, (2, 3, 84, 84), BYTE), "84 x 84 pixels with 6 channels"),
+    (FrameStack(0, 255, (12, 84, 84), BYTE), "84 x 84 pixels with 12 channels"),
+], ids=str)  # fmt: skip
 def test_what_is_an_image(space, sizes):
     assert text(space) == f"an image of {sizes}, divided by 255"
 
 
-@pytest.mark.parametrize(
-    "space, expected",
-    [
-        (box(0, 1, 8, 8, 12), "768 integers, scaled from [0, 1]"),
-        (box(0, 1, 84, 84, 3), "21168 integers, scaled from [0, 1]"),
-        (box(0, 255, 8, 8, 12), "768 integers, each as its 8 bits"),
-        (box(0, 255, 7, 7, 20), "980 integers, each as its 8 bits"),
-        (box(0, 255, 7, 7, 3), "147 integers, each as its 8 bits"),
-        (box(0, 255, 128), "128 integers, each as its 8 bits"),
-        (box(0, 255, 8, 84), "672 integers, each as its 8 bits"),
-        (box(0, 255, 2, 10, 9, 3), "540 integers, each as its 8 bits"),
-        (FrameStack(0, 255, (4, 128), BYTE), "512 integers, each as its 8 bits"),
-        (box(-128, 127, 84, 84, 3, dtype=np.int8), "21168 integers, each as its 8 bits"),
-        (box(0, 254, 2), "2 integers, scaled from [0, 254]"),
-        (box(0, 255, 84, 84, 3, dtype=np.int32), "21168 integers, scaled from [0, 255]"),
-        (
-            spaces.Box(np.array([0, 0]), np.array([9, 255]), dtype=BYTE),
-            "2 integers, scaled from [0, 9] or each as its 8 bits",
-        ),
-        (box(-(2**31), 2**31 - 1, 2, dtype=np.int32), "2 integers, unscaled"),
-        (box(0, 2**63 - 1, 2, dtype=np.int64), "2 integers, unscaled"),
-        (box(0, 1, 84, 84, 3, dtype=np.float32), "21168 numbers, unscaled"),
-        (box(0, 255, 84, 84, 3, dtype=np.float32), "21168 numbers, unscaled"),
-        (box(0, 1, 10, 10, 4, dtype=bool), "400 booleans, unscaled"),
-        (spaces.MultiBinary([10, 10, 4]), "400 bits"),
-        (spaces.Discrete(4), "one of 4 categories, one-hot"),
-        (spaces.MultiDiscrete([2, 3]), "2 categories, one-hot (5 numbers)"),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("space, expected", [
+    (box(0, 1, 8, 8, 12), "768 integers, scaled from [0, 1]"),
+    (box(0, 1, 84, 84, 3), "21168 integers, scaled from [0, 1]"),
+    (box(0, 255, 8, 8, 12), "768 integers, each as its 8 bits"),
+    (box(0, 255, 7, 7, 20), "980 integers, each as its 8 bits"),
+    (box(0, 255, 7, 7, 3), "147 integers, each as its 8 bits"),
+    (box(0, 255, 128), "128 integers, each as its 8 bits"),
+    (box(0, 255, 8, 84), "672 integers, each as its 8 bits"),
+    (box(0, 255, 2, 10, 9, 3), "540 integers, each as its 8 bits"),
+    (FrameStack(0, 255, (4, 128), BYTE), "512 integers, each as its 8 bits"),
+    (box(-128, 127, 84, 84, 3, dtype=np.int8), "21168 integers, each as its 8 bits"),
+    (box(0, 254, 2), "2 integers, scaled from [0, 254]"),
+    (box(0, 255, 84, 84, 3, dtype=np.int32), "21168 integers, scaled from [0, 255]"),
+    (
+        spaces.Box(np.array([0, 0]), np.array([9, 255]), dtype=BYTE),
+        "2 integers, scaled from [0, 9] or each as its 8 bits",
+    ),
+    (box(-(2**31), 2**31 - 1, 2, dtype=np.int32), "2 integers, unscaled"),
+    (box(0, 2**63 - 1, 2, dtype=np.int64), "2 integers, unscaled"),
+    (box(0, 1, 84, 84, 3, dtype=np.float32), "21168 numbers, unscaled"),
+    (box(0, 255, 84, 84, 3, dtype=np.float32), "21168 numbers, unscaled"),
+    (box(0, 1, 10, 10, 4, dtype=bool), "400 booleans, unscaled"),
+    (spaces.MultiBinary([10, 10, 4]), "400 bits"),
+    (spaces.Discrete(4), "one of 4 categories, one-hot"),
+    (spaces.MultiDiscrete([2, 3]), "2 categories, one-hot (5 numbers)"),
+], ids=str)  # fmt: skip
 def test_what_is_no_image(space, expected):
     assert text(space) == expected
 
@@ -170,29 +162,25 @@ def test_users_decide():
 
 
 @EVERY_AGENT
-@pytest.mark.parametrize(
-    "images, space, message",
-    [
-        (
-            "eye",
-            spaces.Dict(camera=box(0, 255, 9, 9, 3)),
-            "names 'eye', which is no Box of the observation. Choose from 'camera'.",
-        ),
-        (
-            ("camera", "speed"),
-            spaces.Dict(camera=box(0, 255, 9, 9, 3), speed=box(0, 9, 3)),
-            "cannot be an image",
-        ),
-        ("camera", box(0, 255, 9, 9, 3), "Choose from True and False"),
-        (True, box(0, 255, 128), "images=True, but no part of Box"),
-        (
-            3,
-            box(0, 255, 9, 9, 3),
-            "images=3 has the wrong type. Choose True, False, a string or a tuple of strings",
-        ),
-    ],
-    ids=lambda value: str(value)[:20],
-)
+@pytest.mark.parametrize("images, space, message", [
+    (
+        "eye",
+        spaces.Dict(camera=box(0, 255, 9, 9, 3)),
+        "names 'eye', which is no Box of the observation. Choose from 'camera'.",
+    ),
+    (
+        ("camera", "speed"),
+        spaces.Dict(camera=box(0, 255, 9, 9, 3), speed=box(0, 9, 3)),
+        "cannot be an image",
+    ),
+    ("camera", box(0, 255, 9, 9, 3), "Choose from True and False"),
+    (True, box(0, 255, 128), "images=True, but no part of Box"),
+    (
+        3,
+        box(0, 255, 9, 9, 3),
+        "images=3 has the wrong type. Choose True, False, a string or a tuple of strings",
+    ),
+], ids=lambda value: str(value)[:20])  # fmt: skip
 def test_what_cannot_be_an_image_is_refused_before_training(algorithm, images, space, message):
     with pytest.raises(ConfigurationError, match=message.replace("(", r"\(")):
         make(algorithm, space, images=images)
@@ -216,32 +204,28 @@ def test_images_are_laid_out_alike(order):
     )
 
 
-@pytest.mark.parametrize(
-    "space, x, expected",
-    [
-        (box(0, 1, 2), [0, 1], [0, 1]),
-        (box(0, 9, 2), [3, 9], [1 / 3, 1]),
-        (box(-5, 5, 2, dtype=np.int8), [-5, 1], [-1, 0.2]),
-        (box(-1, 4, 2, dtype=np.int32), [-1, 2], [-0.25, 0.5]),
-        (box(100, 110, 2, dtype=np.int64), [100, 105], [0, 0.5]),
-        (box(7, 7, 1), [7], [0]),
-        (box(0, 255, 2), [5, 255], [0, 0, 0, 0, 0, 1, 0, 1] + [1] * 8),
-        (box(-128, 127, 1, dtype=np.int8), [-1], [1] * 8),
-        (
-            spaces.Box(np.array([0, 0]), np.array([255, 4]), dtype=BYTE),
-            [3, 1],
-            [0.25, 0, 0, 0, 0, 0, 0, 1, 1],
-        ),
-        (box(-(2**31), 2**31 - 1, 2, dtype=np.int32), [-7, 9], [-7, 9]),
-        (box(0, 65_535, 1, dtype=np.uint16), [9], [9]),
-        (box(-100, 100, 2, dtype=np.float32), [-3.5, 100], [-3.5, 100]),
-        (box(0, 1, 2, dtype=bool), [True, False], [1, 0]),
-        (spaces.MultiBinary(2), [1, 0], [1, 0]),
-        (spaces.Discrete(3, start=5), 6, [0, 1, 0]),
-        (spaces.MultiDiscrete([2, 3], start=[1, 0]), [2, 0], [0, 1, 1, 0, 0]),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("space, x, expected", [
+    (box(0, 1, 2), [0, 1], [0, 1]),
+    (box(0, 9, 2), [3, 9], [1 / 3, 1]),
+    (box(-5, 5, 2, dtype=np.int8), [-5, 1], [-1, 0.2]),
+    (box(-1, 4, 2, dtype=np.int32), [-1, 2], [-0.25, 0.5]),
+    (box(100, 110, 2, dtype=np.int64), [100, 105], [0, 0.5]),
+    (box(7, 7, 1), [7], [0]),
+    (box(0, 255, 2), [5, 255], [0, 0, 0, 0, 0, 1, 0, 1] + [1] * 8),
+    (box(-128, 127, 1, dtype=np.int8), [-1], [1] * 8),
+    (
+        spaces.Box(np.array([0, 0]), np.array([255, 4]), dtype=BYTE),
+        [3, 1],
+        [0.25, 0, 0, 0, 0, 0, 0, 1, 1],
+    ),
+    (box(-(2**31), 2**31 - 1, 2, dtype=np.int32), [-7, 9], [-7, 9]),
+    (box(0, 65_535, 1, dtype=np.uint16), [9], [9]),
+    (box(-100, 100, 2, dtype=np.float32), [-3.5, 100], [-3.5, 100]),
+    (box(0, 1, 2, dtype=bool), [True, False], [1, 0]),
+    (spaces.MultiBinary(2), [1, 0], [1, 0]),
+    (spaces.Discrete(3, start=5), 6, [0, 1, 0]),
+    (spaces.MultiDiscrete([2, 3], start=[1, 0]), [2, 0], [0, 1, 1, 0, 0]),
+], ids=str)  # fmt: skip
 def test_numbers_are_scaled_by_their_bounds(space, x, expected):
     obs = jnp.array(np.array(x, space.dtype))[None]
     np.testing.assert_allclose(
@@ -275,9 +259,9 @@ def test_numbers_that_are_normalised_are_not_scaled_again():
 
 
 class Sign(probes.Probe):
-    """A sign says which of five actions is right.
+    """A sign on a board says which of five actions is right.
 
-    The sign is a code at one place of a board, or the place at which there is a 1.
+    The sign is a code at a fixed place, or a 1 whose place tells the action.
     """
 
     action_space = spaces.Discrete(5)
@@ -300,25 +284,21 @@ class Sign(probes.Probe):
 
 @pytest.mark.learning
 @pytest.mark.parametrize("shape, high", [((8, 8, 12), 1), ((7, 7, 3), 255)], ids=["board", "codes"])
-@pytest.mark.parametrize(
-    "algorithm, options, steps",
-    [
-        (
-            DQN,
-            dict(
-                learning_starts=100,
-                n_steps=1,
-                net_arch=(32,),
-                train_freq=8,
-                gamma=0.5,
-                target_update_interval=100,
-            ),
-            2_000,
+@pytest.mark.parametrize("algorithm, options, steps", [
+    (
+        DQN,
+        dict(
+            learning_starts=100,
+            n_steps=1,
+            net_arch=(32,),
+            train_freq=8,
+            gamma=0.5,
+            target_update_interval=100,
         ),
-        (PPO, dict(n_steps=64, n_envs=4, n_epochs=10, learning_rate=3e-3, net_arch=(32,)), 2_048),
-    ],
-    ids=["dqn", "ppo"],
-)
+        2_000,
+    ),
+    (PPO, dict(n_steps=64, n_envs=4, n_epochs=10, learning_rate=3e-3, net_arch=(32,)), 2_048),
+], ids=["dqn", "ppo"])  # fmt: skip
 def test_a_bandit_on_bytes_is_learned(algorithm, options, steps, shape, high):
     agent = algorithm(lambda: Sign(shape, high), **options).learn(steps, progress_bar=False)
     assert evaluate_policy(agent, lambda: Sign(shape, high), 50)[0] == 1.0
@@ -368,7 +348,7 @@ class BoardState(NamedTuple):
 
 @dataclass(frozen=True)
 class Board:
-    """The functional form of a sign, of bytes from 0 to 1 or of codes."""
+    """The same task as a functional environment."""
 
     shape: tuple[int, ...]
     high: int
@@ -414,7 +394,7 @@ def test_a_network_without_features_is_refused(algorithm):
         make(algorithm, small, cnn="efficient")
     with pytest.raises(
         ConfigurationError,
-        match=r"an array of shape \(1, 0\) for 1 .* Return features \[1, F\] with F of at least 1",
+        match=r"an array of shape \(1, 0\) .* Return features \[1, F\] with F of at least 1",
     ):
         make(algorithm, small, network=lambda obs: hk.Flatten()(obs)[:, :0].astype(float))
     with pytest.raises(ConfigurationError, match="holds no numbers"):
@@ -487,7 +467,7 @@ def test_print_of_an_agent_with_an_id_and_of_one_that_was_loaded(tmp_path):
 
 
 def test_files_of_earlier_versions_keep_what_they_took_for_images(tmp_path, monkeypatch):
-    """They divided all bytes with three axes by 255, and took all other integers as they are."""
+    """Those versions divided bytes with three axes by 255, and left other integers unscaled."""
 
     def save_as_before(agent):
         plain = configs.to_json

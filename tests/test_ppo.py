@@ -1,4 +1,4 @@
-"""PPO against environments with known values and against NumPy, and its options."""
+"""PPO in environments with known values, compared with NumPy, and with each option."""
 
 import functools
 
@@ -110,9 +110,9 @@ def test_a_time_limit_bootstraps_at_the_last_observation_and_not_at_the_next_fir
 
 
 def rollout(spec, agent, state, length, seed=0, dummies=()):
-    """Return a trajectory of random numbers.
+    """Return a trajectory of random numbers in which episodes terminate and are truncated.
 
-    Episodes terminate and are truncated, and the recurrent state changes as in a runner.
+    The recurrent state changes as in a runner.
     """
     rng, shape = np.random.default_rng(seed), (length, spec.num_envs)
     obs_tm1 = rng.normal(size=(*shape, *spec.observation_space.shape)).astype(np.float32)
@@ -146,10 +146,9 @@ CLOCK = Clock(jnp.float32(50), jnp.float32(10), jnp.float32(100))
 
 
 def numpy_policy_and_value(params, data, spec):
-    """Evaluate networks with one hidden layer.
+    """Return log-probabilities, entropies, and the values of `obs_tm1` and `obs_t`.
 
-    Returns:
-      The log-probabilities of the actions, the entropies, and the values of `obs_tm1` and `obs_t`.
+    The networks have one hidden layer.
     """
 
     def layers(name, x, head):
@@ -311,7 +310,7 @@ def test_what_dummy_steps_hold_does_not_matter(options):
 def test_learning_sees_the_policy_that_acted(options):
     """All ratios are 1 before the first update.
 
-    So learning uses the memory, its resets, the sequences and the statistics of acting.
+    So memory, resets, sequences and statistics are the same in learning and in acting.
     """
     agent = make_agent(
         PPOConfig(**{**FAST, "n_steps": 32, "n_epochs": 1, "learning_rate": 1e-12, **options}), BOX
@@ -359,7 +358,7 @@ EXTREMES = [100.0, -100.0, np.inf, -np.inf]
 
 
 def check_extreme_ratios(config, make_agent, log_ratio):
-    """An extreme log-ratio of one step leads to parameters that are finite and have changed."""
+    """Check that parameters change and stay finite if the log-ratio of one step is extreme."""
     agent = make_agent(config, SPEC)
     state = jax.jit(agent.init)(jax.random.key(0))
     for seed in range(2):  # advantages of either sign
@@ -391,9 +390,9 @@ def policy_of(agent, obs):
 @pytest.mark.parametrize("dependent", [False, True])
 @pytest.mark.parametrize("algorithm", [PPO, IMPALA])
 def test_policies_of_old_files_act_as_before(tmp_path, monkeypatch, algorithm, dependent):
-    """Loading converts the policy and the state of the optimiser to scaled actions.
+    """Loading converts policies whose Box actions are in the environment's units.
 
-    The Box actions of these files are in the units of the environment.
+    It converts the optimiser's state too.
     """
 
     class Env(probes.Probe):
@@ -450,7 +449,10 @@ def test_statistics_are_those_of_all_that_was_observed(tmp_path):
     seen, sums = [], []
 
     class Recorded(probes.Counter):
-        """Random observations, which are recorded, and random rewards, whose sums are recorded."""
+        """An environment with random observations and rewards.
+
+        It records the observations and the discounted sums of the rewards.
+        """
 
         def note(self, observation):
             seen.append(observation)
@@ -504,7 +506,7 @@ def test_statistics_are_those_of_all_that_was_observed(tmp_path):
     "options", [{}, NORMALISED, OPTIONS["lstm"]], ids=["plain", "normalised", "lstm"]
 )
 def test_a_loaded_agent_learns_on_exactly(tmp_path, options):
-    """Loading makes no difference if every `reset` leads to the same state."""
+    """Loading does not change what is learned if every `reset` returns the same state."""
 
     def make():
         return PPO(
@@ -544,19 +546,15 @@ class Target(probes.Probe):
         )
 
 
-@pytest.mark.parametrize(
-    "space, target",
-    [
-        (spaces.Discrete(4, start=3), 4),
-        (spaces.MultiDiscrete([2, 4, 3]), [1, 2, 0]),
-        (spaces.MultiDiscrete(np.array([[2, 3], [3, 2]])), [[1, 2], [0, 1]]),
-        (spaces.MultiBinary(3), [1, 0, 1]),
-        (spaces.MultiBinary([2, 2]), [[1, 0], [1, 1]]),
-        (spaces.Box(-1, 1, (2,)), [0.5, -0.4]),
-        (spaces.Box(-5, np.inf, (1, 2), np.float64), [[1.0, -0.4]]),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("space, target", [
+    (spaces.Discrete(4, start=3), 4),
+    (spaces.MultiDiscrete([2, 4, 3]), [1, 2, 0]),
+    (spaces.MultiDiscrete(np.array([[2, 3], [3, 2]])), [[1, 2], [0, 1]]),
+    (spaces.MultiBinary(3), [1, 0, 1]),
+    (spaces.MultiBinary([2, 2]), [[1, 0], [1, 1]]),
+    (spaces.Box(-1, 1, (2,)), [0.5, -0.4]),
+    (spaces.Box(-5, np.inf, (1, 2), np.float64), [[1.0, -0.4]]),
+], ids=str)  # fmt: skip
 def test_every_action_space(space, target):
     agent = trained(
         lambda: Target(space, target), 6_000, learning_rate=Linear(1e-2), log_std_init=-0.5
@@ -578,7 +576,7 @@ PARTLY_BOUNDED = spaces.Box(LOW, HIGH)  # in two of four dimensions
 def test_the_environment_gets_scaled_and_clipped_actions(module, config):
     """A standard deviation of 1 is half of the distance between finite bounds.
 
-    Without finite bounds, it is 1 in the units of the environment.
+    Elsewhere, it is one unit of the environment.
     """
     spec = EnvSpec(spaces.Box(-1, 1, (2,)), PARTLY_BOUNDED, 4_000)
     agent = module.make_agent(config(), spec)
@@ -599,10 +597,7 @@ def test_the_environment_gets_scaled_and_clipped_actions(module, config):
 
 def test_the_standard_deviation_may_depend_on_the_observation():
     class Noise(probes.Probe):
-        """The cue 1 rewards actions far from 0, of either sign.
-
-        The cue -1 rewards actions near 0.
-        """
+        """The cue 1 rewards actions far from 0 of either sign, and -1 rewards actions near 0."""
 
         action_space = spaces.Box(-np.inf, np.inf, (1,))
 
@@ -654,14 +649,10 @@ def test_illegal_actions_are_never_taken(mode):
     assert agent.metrics["train/entropy_loss"] > -np.log(2)
 
 
-@pytest.mark.parametrize(
-    "space, mask, legal",
-    [
-        (spaces.MultiDiscrete([2, 3]), [1, 0, 0, 1, 1], {(0, 1), (0, 2)}),
-        (spaces.MultiBinary(3), [0, 1, 1], {(0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 1)}),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("space, mask, legal", [
+    (spaces.MultiDiscrete([2, 3]), [1, 0, 0, 1, 1], {(0, 1), (0, 2)}),
+    (spaces.MultiBinary(3), [0, 1, 1], {(0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 1)}),
+], ids=str)  # fmt: skip
 def test_masks_of_several_choices(space, mask, legal):
     class Env(probes.Probe):
         action_space = space
@@ -691,7 +682,7 @@ def test_masks_of_several_choices(space, mask, legal):
 class Recall(probes.Probe):
     """A cue at the beginning says which action is rewarded at the end, `length` steps later.
 
-    Nothing is observed in between.
+    The observations in between say nothing.
     """
 
     length = 4
@@ -739,10 +730,10 @@ def test_a_cue_is_not_recalled_without():
 def test_a_new_memory_lasts_as_long_as_it_is_said_to(recurrent):
     @functools.partial(jax.jit, static_argnums=0)
     def initialised(span):
-        """Return the biases of a new memory, and how long the memory keeps an observation.
+        """Return the biases of a new memory, and its reach.
 
-        The second number compares how much the value after 50 steps depends on the first
-        observation and on the last one.
+        The reach is the gradient of the value after 50 steps with respect to the first observation,
+        divided by the gradient with respect to the last one.
         """
         model = make_actor_critic(
             SPEC,
@@ -823,19 +814,15 @@ def image_space():
     return spaces.Box(0, 255, (40, 40, 3), np.uint8)
 
 
-@pytest.mark.parametrize(
-    "space",
-    [
-        image_space(),
-        spaces.Discrete(4, start=2),
-        spaces.MultiBinary(3),
-        spaces.Dict(
-            image=image_space(),
-            inner=spaces.Tuple((spaces.Box(0, 1, (2,)), spaces.MultiDiscrete([2, 2]))),
-        ),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("space", [
+    image_space(),
+    spaces.Discrete(4, start=2),
+    spaces.MultiBinary(3),
+    spaces.Dict(
+        image=image_space(),
+        inner=spaces.Tuple((spaces.Box(0, 1, (2,)), spaces.MultiDiscrete([2, 2]))),
+    ),
+], ids=str)  # fmt: skip
 def test_every_observation_space_can_be_learned_from(space):
     space.seed(0)
     agent = PPO(
@@ -944,7 +931,7 @@ def masked(**parts):
         (lambda: PPO(IntegerActions), "are integers"),
         (
             lambda: PPO(masked(action_mask=spaces.MultiBinary(3), x=spaces.Discrete(2))),
-            r"use MultiBinary\(2\)",
+            r"expected MultiBinary\(2\)",
         ),
         (lambda: PPO(masked(action_mask=spaces.MultiBinary(2))), "nothing but"),
         (lambda: PPO("CartPole-v1", clip_range=0.0), "clip_range=0.0 is out of range"),

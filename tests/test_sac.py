@@ -1,4 +1,4 @@
-"""SAC against environments with known values and against NumPy, and its options."""
+"""SAC in environments with known values, compared with NumPy, and with each option."""
 
 import itertools
 import math
@@ -145,7 +145,10 @@ def mlp(params, x, e=None):
 
 
 class Reference:
-    """Return the losses of a gradient step by NumPy, for the batch and the noise of the agent."""
+    """The losses of one gradient step in NumPy with float64.
+
+    They use the same batch and the same noise as the agent.
+    """
 
     def __init__(self, agent):
         state, config = agent.learner_state, agent.config

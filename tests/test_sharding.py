@@ -1,4 +1,4 @@
-"""Four simulated devices that share every batch, beside one."""
+"""Training on four simulated devices, compared with training on one device."""
 
 import os
 import socket
@@ -38,7 +38,7 @@ def make(algorithm, n_devices, **options):
 
 
 def check_equal(found, expected):
-    """But for the order in which sums were taken."""
+    """Check that two agents are equal, except for rounding: the order of sums differs."""
     for x, y in zip(jax.tree.leaves(found.params), jax.tree.leaves(expected.params), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
 
@@ -85,12 +85,8 @@ def test_compiled_environments_are_shared_too(algorithm, tmp_path):
         make(algorithm, n_devices, runner="device").learn(128, progress_bar=False)
         for n_devices in (1, 4)
     )
-    assert (
-        four.trainer.runner.rollout_state.obs.sharding.shard_shape(
-            four.trainer.runner.rollout_state.obs.shape
-        )[0]
-        == 1
-    )
+    obs = four.trainer.runner.rollout_state.obs  # [4, ...], one environment for each device
+    assert obs.sharding.shard_shape(obs.shape)[0] == 1
     check_equal(four, one)
     again = agentzoo.load(four.save(tmp_path / "four"), CATCH, n_devices=4)
     check_equal(
@@ -100,7 +96,7 @@ def test_compiled_environments_are_shared_too(algorithm, tmp_path):
 
 
 def test_numbers_that_no_device_count_divides():
-    """Environments may be as many as they like; batches may not."""
+    """The number of devices must divide batches, but not the number of environments."""
     check_equal(
         *(
             make("DQN", n_devices, n_envs=3, runner="device").learn(96, progress_bar=False)
@@ -117,7 +113,7 @@ def test_numbers_that_no_device_count_divides():
 
 
 def test_with_threads_and_together():
-    """Where others act, and where several agents learn in one program."""
+    """Devices also share batches with acting threads, and if several agents learn together."""
     one, four = (
         make("PPO", n_devices, runner="threads", max_lag=0).learn(128, progress_bar=False)
         for n_devices in (1, 4)
@@ -141,7 +137,7 @@ def test_all_devices():
 
 
 def test_importing_leaves_the_devices_to_be_chosen():
-    """As `jax.distributed.initialize` has to come first."""
+    """Importing must not start JAX's devices: `jax.distributed.initialize` has to come first."""
     code = (
         "import agentzoo, jax; jax.config.update('jax_num_cpu_devices', 3); "
         "assert jax.device_count() == 3"
@@ -174,7 +170,7 @@ else:
 
 
 def test_two_hosts(tmp_path):
-    """Which save, and go on with, the same agent as one."""
+    """Two hosts save, and continue with, the same agent as one host."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"

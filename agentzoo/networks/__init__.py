@@ -1,4 +1,4 @@
-"""Haiku networks, and how the spaces of an environment determine them."""
+"""Haiku networks, and the rules by which spaces choose them."""
 
 from agentzoo.networks.action_masks import ActionMasks, Seen, action_masks, rule_out, uniform_action
 from agentzoo.networks.actions import ActionBounds, action_bounds

@@ -1,4 +1,4 @@
-"""Legal actions, by the "action_mask" in observations. Networks do not see the mask."""
+"""Legal actions, from the "action_mask" in observations, which no network sees."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,12 +12,12 @@ from agentzoo.types import Array, ConfigurationError, EnvSpec, PyTree
 
 
 class Seen(NamedTuple):
-    """Observations `[..., *obs]` without their masks, and the legal actions.
+    """Observations without their masks, and the legal actions.
 
     Attributes:
-      obs: what networks see.
-      legal: `[..., A]` booleans, or None if observations have no mask. At least one boolean is true
-        for each choice of a Discrete or MultiDiscrete space.
+      obs: `[..., *obs]`, the part of the observations that networks see.
+      legal: `[..., A]` booleans, which are true for legal actions. At least one is true for each
+        choice of a Discrete or MultiDiscrete space. None if the observations have no mask.
     """
 
     obs: PyTree
@@ -25,11 +25,11 @@ class Seen(NamedTuple):
 
 
 class ActionMasks(NamedTuple):
-    """How to separate the mask from the observations of an environment.
+    """How to separate observations from their masks.
 
     Attributes:
       space: the space of observations without their mask.
-      split: `(obs) -> seen`, for observations with any leading axes.
+      split: `(obs) -> Seen`, for observations with any leading axes.
       masked: whether observations have a mask.
     """
 
@@ -39,20 +39,16 @@ class ActionMasks(NamedTuple):
 
 
 def action_masks(spec: EnvSpec) -> ActionMasks:
-    """Look for an "action_mask" in the observations, which marks the legal actions.
+    """Look for an "action_mask" in the observations, which says which actions are legal.
 
-    The mask is a part of an observation space that is a Dict. A number that is not 0 marks
-
-    - a legal action of a Discrete space of A actions, by `[A]` numbers;
-    - a legal value of a choice of a MultiDiscrete space, by one number for each value of each
-      choice;
-    - a bit of a MultiBinary space that may be 1, by one number for each bit.
-
-    If the mask marks no action as legal, all actions are legal. That should only happen at the end
-    of an episode.
+    The mask is an entry of an observation space that is a Dict. It holds numbers `[A]`, and an
+    action is legal if its number is not 0. A Discrete space has one number for each action, a
+    MultiDiscrete space one for each value of each choice, and a MultiBinary space one for each bit,
+    which says whether the bit may be 1. If no action is legal, which should only happen at the end
+    of an episode, all actions count as legal.
 
     Raises:
-      ConfigurationError: if the mask does not fit the actions, or if the observations hold nothing
+      ConfigurationError: if the mask does not fit the actions, or the observations hold nothing
         else.
     """
     space = spec.observation_space
@@ -67,14 +63,16 @@ def action_masks(spec: EnvSpec) -> ActionMasks:
         )
     if mask.shape != (sum(sizes),) or not isinstance(mask, spaces.Box | spaces.MultiBinary):
         raise ConfigurationError(
-            f'The "action_mask" in the observations is {mask}. '
-            f"For actions of {spec.action_space}, use MultiBinary({sum(sizes)})."
+            f'The "action_mask" in the observations is {mask}; expected MultiBinary({sum(sizes)}) '
+            f"for actions of {spec.action_space}. Change the space of the mask, or give that part "
+            f"of the observations another name."
         )
     if not others:
         raise ConfigurationError(
-            'The observations hold nothing but an "action_mask". Add what the agent should see.'
+            'The observations hold nothing but an "action_mask". Add what the agent should see to '
+            "the observation space."
         )
-    # The value 0 of a bit is always legal.
+    # A MultiBinary space always has a legal action, because each bit may be 0.
     one_of_each = not isinstance(spec.action_space, spaces.MultiBinary)
 
     def split(obs: PyTree) -> Seen:
@@ -86,11 +84,7 @@ def action_masks(spec: EnvSpec) -> ActionMasks:
 
 
 def choices(space: spaces.Space) -> list[int]:
-    """Return the numbers of outputs that describe a policy for each part of an action.
-
-    Each choice of a Discrete or MultiDiscrete space has one output for each value. Each bit of a
-    MultiBinary space and each dimension of a Box has one output.
-    """
+    """Return the number of outputs that a policy needs for each choice, bit or dimension."""
     if isinstance(space, spaces.Discrete):
         return [int(space.n)]
     if isinstance(space, spaces.MultiDiscrete):
@@ -100,28 +94,33 @@ def choices(space: spaces.Space) -> list[int]:
 
 
 def rule_out(values: Array, legal: Array | None) -> Array:
-    """Return values or logits `[..., A]` with -inf for illegal actions."""
+    """Return values or logits `[..., A]`, with -inf for illegal actions."""
     return values if legal is None else jnp.where(legal, values, -jnp.inf)
 
 
 def uniform_action(u: Array, num_actions: int, legal: Array | None) -> Array:
-    """Return actions `[...]` that are uniformly distributed over the legal actions.
+    """Draw legal actions with equal probability.
 
     Args:
-      u: `[...]` uniformly distributed in [0, 1).
+      u: `[...]`, numbers that are uniform in [0, 1).
       num_actions: A.
-      legal: `[..., A]`, or None if all actions are legal.
+      legal: `[..., A]`, the legal actions. None if all are legal.
+
+    Returns:
+      `[...]`, the actions as int32.
     """
     count = num_actions if legal is None else jnp.sum(legal, axis=-1, dtype=jnp.int32)
     chosen = jnp.minimum(u * count, count - 1).astype(jnp.int32)
     if legal is None:
         return chosen
-    # The cumulative sum counts the legal actions up to each action. It first exceeds `chosen` at
-    # the legal action of that rank.
+    # The cumulative sum [..., A] counts the legal actions up to each action. It first exceeds
+    # `chosen` at the legal action of that rank, and argmax finds the first True.
     return jnp.argmax(jnp.cumsum(legal, axis=-1) > chosen[..., None], axis=-1).astype(jnp.int32)
 
 
 def _some_legal(mask: Array, sizes: Sequence[int]) -> Array:
-    """Return a mask that allows all values of a choice if no value of it was legal."""
+    """Make all values of a choice legal if none is, so that the policy is a distribution."""
+    # The mask [..., A] holds the values of one choice after another, so the choices begin at the
+    # cumulative sums of their sizes.
     parts = jnp.split(mask, np.cumsum(sizes)[:-1], axis=-1)
     return jnp.concatenate([part | ~part.any(axis=-1, keepdims=True) for part in parts], axis=-1)

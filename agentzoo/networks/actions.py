@@ -1,6 +1,7 @@
-"""Conversion between the actions of a Box and the actions that a policy works with.
+"""Conversion between the actions of a Box and the actions of a policy.
 
-The actions of a policy are vectors of D numbers. Between finite bounds, they are in [-1, 1].
+A policy's actions are vectors of D numbers, which are in [-1, 1] where the bounds of the Box are
+finite.
 """
 
 import math
@@ -16,13 +17,18 @@ from agentzoo.types import Array, ConfigurationError
 class ActionBounds(NamedTuple):
     """The bounds of a Box of D numbers.
 
-    Rounding errors never lead to an action outside the bounds. A dimension with a bound that is not
-    finite is not scaled: the policy works in the units of the Box there.
+    All actions that `scale` returns lie within the bounds, whatever the rounding. A dimension with
+    a bound that is not finite is not scaled, so a policy works in units of the Box there.
+
+    Attributes:
+      low: `[D]`, the lower bounds.
+      high: `[D]`, the upper bounds.
+      shape: the shape of an action in the Box.
     """
 
-    low: np.ndarray  # [D]
-    high: np.ndarray  # [D]
-    shape: tuple[int, ...]  # of an action
+    low: np.ndarray
+    high: np.ndarray
+    shape: tuple[int, ...]
 
     @property
     def size(self) -> int:
@@ -31,17 +37,20 @@ class ActionBounds(NamedTuple):
 
     @property
     def width(self) -> np.ndarray:
-        """The distance from low to high `[D]`, which is infinite if a bound is not finite."""
+        """The distances between the bounds `[D]`, infinite where a bound is not finite."""
         with np.errstate(over="ignore"):
             return self.high - self.low
 
     @property
     def finite(self) -> bool:
-        """Whether all bounds are finite, so that all dimensions are scaled."""
+        """Whether all dimensions are scaled."""
         return bool(np.isfinite(self.width).all())
 
     def scale(self, a: Array) -> Array:
-        """Return actions `[..., *shape]` of the Box for `[..., D]` in [-1, 1], clipped."""
+        """Convert actions `[..., D]` of a policy to actions `[..., *shape]` of the Box.
+
+        Actions outside the bounds are clipped.
+        """
         if self.finite:
             action = self.low + 0.5 * (self.high - self.low) * (a + 1.0)
         else:
@@ -50,11 +59,11 @@ class ActionBounds(NamedTuple):
         return jnp.clip(action, self.low, self.high).reshape(*a.shape[:-1], *self.shape)
 
     def unscale(self, action: Array) -> Array:
-        """Return `[N, D]` for actions `[N, *shape]`: the inverse of `scale` for finite bounds."""
+        """Invert `scale` for actions `[N, *shape]` between finite bounds; return `[N, D]`."""
         return 2.0 * (action.reshape(-1, self.size) - self.low) / (self.high - self.low) - 1.0
 
     def units(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return where 0 lies in the Box, and how long 1 is in units of the Box, `[D]` each."""
+        """Return the policy's zero and its unit in units of the Box, `[D]` each."""
         scaled = np.isfinite(self.width)
         low, high = (np.where(scaled, bound, 0.0) for bound in (self.low, self.high))
         half = np.where(scaled, 0.5 * (high - low), 1.0)
@@ -66,35 +75,36 @@ def action_bounds(space: spaces.Box, finite: bool = True) -> ActionBounds:
 
     Args:
       space: the action space.
-      finite: whether each dimension must have finite bounds that differ.
+      finite: whether the bounds of each dimension must be finite and differ from each other.
 
     Raises:
-      ConfigurationError: if the bounds are not as they must be, or if actions are integers.
+      ConfigurationError: if the bounds are not as required, or the space holds integers.
     """
     low, high = (bound.reshape(-1) for bound in inner_bounds(space))
     bounds = ActionBounds(low, high, space.shape)
     if finite and not (bounds.finite and (bounds.width > 0).all()):
         raise ConfigurationError(
             f"Actions of {space} need finite bounds, with each low below its high. Set the bounds "
-            f"by a wrapper such as gymnasium.wrappers.RescaleAction, or in the action_space of the "
-            f"environment."
+            f"with a wrapper, for example gymnasium.wrappers.RescaleAction, or in the "
+            f"environment's action_space."
         )
     return bounds
 
 
 def inner_bounds(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
-    """Return the bounds of an action space as float32, rounded to the inside.
+    """Return low and high of an action space as float32, without widening them by rounding.
 
     Raises:
-      ConfigurationError: if actions are integers.
+      ConfigurationError: if the space holds integers.
     """
     if not np.issubdtype(space.dtype, np.floating):
         raise ConfigurationError(
-            f"Actions of {space} are integers. "
-            f"Use a Discrete or MultiDiscrete space, or a Box of floats."
+            f"Actions of {space} are integers. Use a Discrete or MultiDiscrete action space, or a "
+            f"Box of floats."
         )
-    inf = np.float32(np.inf)
     low, high = space.low.astype(np.float32), space.high.astype(np.float32)
+    inf = np.float32(np.inf)
+    # Where rounding moved a bound outwards, take the next float32 inwards.
     inner_low = np.where(low < space.low, np.nextafter(low, inf), low)
     inner_high = np.where(high > space.high, np.nextafter(high, -inf), high)
     return inner_low, inner_high

@@ -15,11 +15,12 @@ _AXES = ("NHWC", "HWIO", "NHWC")
 class Conv2D(hk.Module):
     """`haiku.Conv2D` for images `[N, H, W, C]`, with square kernels and strides.
 
-    The parameters are the same as in Haiku; the gradients are faster. The fast convolutions of XLA
-    on a CPU need a certain order of axes. XLA transposes the operands of other convolutions, but
-    not inside loops (https://github.com/jax-ml/jax/issues/12868), and all gradient steps are inside
-    loops. There, the convolutions that JAX forms for the gradients take up to 40 times as long. So
-    the gradients are written here as convolutions in the order of axes that is fast.
+    The parameters are the same as those of `haiku.Conv2D`.
+
+    XLA brings convolutions into the order of axes that its fast CPU kernels need, but not inside
+    loops (https://github.com/jax-ml/jax/issues/12868), where all gradient steps happen. The
+    convolutions that JAX forms for gradients have another order and take up to 40 times as long
+    inside loops. So `convolve` states its own gradients, in the order that is fast.
     """
 
     def __init__(
@@ -31,13 +32,11 @@ class Conv2D(hk.Module):
         name: str | None = None,
     ):
         super().__init__(name or "conv2_d")
-        self.output_channels = output_channels
-        self.kernel_shape = kernel_shape
-        self.stride = stride
-        self.padding = padding
+        self.output_channels, self.kernel_shape = output_channels, kernel_shape
+        self.stride, self.padding = stride, padding
 
     def __call__(self, x: Array) -> Array:
-        """Return `[N, H', W', output_channels]`."""
+        """Convolve images `[N, H, W, C]`; return `[N, H', W', output_channels]`."""
         size, channels = self.kernel_shape, x.shape[-1]
         w_init = hk.initializers.TruncatedNormal(1 / np.sqrt(size * size * channels))
         w = hk.get_parameter("w", (size, size, channels, self.output_channels), x.dtype, w_init)
@@ -50,12 +49,15 @@ class Conv2D(hk.Module):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(x: Array, w: Array, stride: int) -> Array:
-    """Return the cross-correlation `[N, H', W', D]` of images with kernels, without padding.
+    """Cross-correlate images with kernels, without padding.
 
     Args:
-      x: `[N, H, W, C]` images.
-      w: `[K, K, C, D]` kernels.
-      stride: the distance between neighbouring positions of a kernel.
+      x: images `[N, H, W, C]`.
+      w: kernels `[K, K, C, D]`.
+      stride: the distance between two places of a kernel, in pixels.
+
+    Returns:
+      `[N, H', W', D]`, with `H' = (H - K) // stride + 1` and W' likewise.
     """
     return jax.lax.conv_general_dilated(x, w, (stride, stride), "VALID", dimension_numbers=_AXES)
 
@@ -66,12 +68,22 @@ def _forward(x: Array, w: Array, stride: int) -> tuple[Array, tuple[Array, Array
 
 def _backward(stride: int, residuals: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     x, w = residuals
-    height, width = x.shape[1:3]
+    dw = _kernel_gradient(x, dy, w.shape[0], stride)
+    return _image_gradient(w, dy, x.shape[1:3], stride), dw
+
+
+def _kernel_gradient(x: Array, dy: Array, size: int, stride: int) -> Array:
+    """Return the gradient `[K, K, C, D]` with respect to kernels of `size` K.
+
+    The gradient is
+
+        dw[k, l, c, d] = sum_nij x[n, stride * i + k, stride * j + l, c] dy[n, i, j, d].
+
+    This is a convolution of images `[C, H, W, N]` with kernels `[H', W', N, D]` whose pixels are
+    `stride` apart: the channels take the place of the batch, and the batch that of the channels.
+    """
     m, n = dy.shape[1:3]
-    size, _, channels, features = w.shape
-    # dw[k, l, c, d] = sum_nij x[n, stride * i + k, stride * j + l, c] dy[n, i, j, d]. This is a
-    # convolution whose batch are the channels of x, and whose channels are the images.
-    # No kernel covers the pixels beyond the last position of a kernel.
+    # If the stride leaves pixels at the end out, no kernel lies on them.
     reached = x[:, : stride * (m - 1) + size, : stride * (n - 1) + size]
     dw = jax.lax.conv_general_dilated(
         reached.transpose(3, 1, 2, 0),
@@ -81,28 +93,39 @@ def _backward(stride: int, residuals: tuple[Array, Array], dy: Array) -> tuple[A
         rhs_dilation=(stride, stride),
         dimension_numbers=_AXES,
     )
-    # dx is dy convolved with the reversed kernels. A pixel can have stride * stride places relative
-    # to the positions of the kernels. One convolution computes all of them, as separate channels.
-    steps = -(-size // stride)  # positions of a kernel that cover a pixel, rounded up
+    return dw.transpose(1, 2, 0, 3)  # [C, K, K, D] to [K, K, C, D]
+
+
+def _image_gradient(w: Array, dy: Array, shape: tuple[int, ...], stride: int) -> Array:
+    """Return the gradient `[N, H, W, C]` with respect to images of `shape` `(H, W)`.
+
+    With R = stride, pixel `R * p + r` (of a row or a column, 0 <= r < R) lies below row
+    `R * s + r` of the kernel at place `p - s`. So the gradient for all pixels with the same r is a
+    convolution of dy with every R-th row and column of the kernels, turned round. One convolution
+    computes it for all R * R pairs of r, as R * R * C channels.
+    """
+    height, width = shape
+    size, _, channels, features = w.shape
+    steps = -(-size // stride)  # S, the number of values of s: K / R rounded up
+    # Pad the kernels with zeros to [S * R, S * R, C, D].
     w = jnp.pad(w, ((0, steps * stride - size), (0, steps * stride - size), (0, 0), (0, 0)))
-    w = w.reshape(steps, stride, steps, stride, channels, features)[::-1, :, ::-1].transpose(
-        0, 2, 5, 1, 3, 4
-    )
+    # Separate s from r, turn s round: [S, R, S, R, C, D].
+    w = w.reshape(steps, stride, steps, stride, channels, features)[::-1, :, ::-1]
+    # Exchange inputs and outputs: [S, S, D, R, R, C], then [S, S, D, R * R * C].
+    w = w.transpose(0, 2, 5, 1, 3, 4)
     w = w.reshape(steps, steps, features, stride * stride * channels)
     dx = jax.lax.conv_general_dilated(
         dy, w, (1, 1), ((steps - 1, steps - 1),) * 2, dimension_numbers=_AXES
     )
-    m, n = m + steps - 1, n + steps - 1
-    dx = (
-        dx.reshape(-1, m, n, stride, stride, channels)
-        .transpose(0, 1, 3, 2, 4, 5)
-        .reshape(-1, m * stride, n * stride, channels)
-    )
-    dx = jnp.pad(
+    # Interleave the pixels: [N, P, Q, R, R, C] to [N, P, R, Q, R, C] to [N, P * R, Q * R, C].
+    m, n = dy.shape[1] + steps - 1, dy.shape[2] + steps - 1
+    dx = dx.reshape(-1, m, n, stride, stride, channels).transpose(0, 1, 3, 2, 4, 5)
+    dx = dx.reshape(-1, m * stride, n * stride, channels)
+    # Cut off the padding of the kernels, and add zeros for pixels that no kernel lies on.
+    return jnp.pad(
         dx[:, :height, :width],
         ((0, 0), (0, max(0, height - m * stride)), (0, max(0, width - n * stride)), (0, 0)),
     )
-    return dx, dw.transpose(1, 2, 0, 3)
 
 
 convolve.defvjp(_forward, _backward)

@@ -1,4 +1,4 @@
-"""Encoders, which turn observations into feature vectors."""
+"""Networks from observations to feature vectors."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -25,19 +25,19 @@ ACTIVATIONS: dict[Activation, Callable[[Array], Array]] = {
 
 
 def encode(view: View, obs: PyTree, cnn: Cnn = "nature") -> Array:
-    """Encode a batch of observations as features `[N, F]`.
+    """Encode observations `[N, ...]` as features `[N, F]`; call inside `hk.transform`.
 
-    Images go through convolutions, numbers are scaled, categories become one-hot vectors, and the
-    parts of a Dict or Tuple are concatenated. `agentzoo.networks.observations` describes the rules.
-    Call this function inside `hk.transform`.
+    Convolutions encode images, numbers are scaled, and categories become one-hot vectors. The
+    features of all parts of a Dict or Tuple are concatenated. `agentzoo.networks.observations`
+    documents the rules.
 
     Args:
-      view: how to read observations, from `make_view`.
+      view: how a network takes observations, from `make_view`.
       obs: observations `[N, ...]`, with the structure of the view.
       cnn: the convolutions for images, "nature", "impala" or "efficient".
 
     Raises:
-      ConfigurationError: if no features are left.
+      ConfigurationError: if there are no features.
     """
     features = _encode_parts(view, obs, cnn)
     if not features or sum(x.shape[-1] for x in features) == 0:
@@ -48,6 +48,7 @@ def encode(view: View, obs: PyTree, cnn: Cnn = "nature") -> Array:
 
 
 def _encode_parts(view: View, obs: PyTree, cnn: Cnn) -> list[Array]:
+    """Return the features `[N, F]` of each part of observations `[N, ...]`."""
     if isinstance(view, dict | tuple):
         items = view.items() if isinstance(view, dict) else enumerate(view)
         return [x for key, part in items for x in _encode_parts(part, obs[key], cnn)]
@@ -58,7 +59,7 @@ def _encode_parts(view: View, obs: PyTree, cnn: Cnn) -> list[Array]:
         others = ", ".join(repr(name) for name in CNNS if name != cnn)
         raise ConfigurationError(
             f"cnn={cnn!r} leaves no features of {view.text}, because the image is too small for "
-            f"its layers. Choose {others}."
+            f"its layers. Choose one of {others}."
         )
     return [features]
 
@@ -66,27 +67,21 @@ def _encode_parts(view: View, obs: PyTree, cnn: Cnn) -> list[Array]:
 def nature_cnn(x: Array) -> Array:
     """Encode images `[N, H, W, C]` as features `[N, F]`.
 
-    Images of at least 36 pixels get the layers of "Human-level control through deep reinforcement
-    learning" (Mnih et al., 2015). Smaller images get the single layer of "MinAtar" (Young and Tian,
-    https://arxiv.org/abs/1903.03176).
+    The layers are those of "Human-level control through deep reinforcement learning" (Mnih et al.,
+    2015). Images with a side of less than 36 pixels get the single layer of "MinAtar" (Young and
+    Tian, https://arxiv.org/abs/1903.03176).
     """
     layers = [(32, 8, 4), (64, 4, 2), (64, 3, 1)] if min(x.shape[1:3]) >= 36 else [(16, 3, 1)]
     for channels, kernel, stride in layers:
-        x = jax.nn.relu(
-            Conv2D(
-                channels,
-                kernel,
-                stride,
-                padding="VALID" if stride > 1 or len(layers) > 1 else "SAME",
-            )(x)
-        )
+        padding = "VALID" if stride > 1 or len(layers) > 1 else "SAME"
+        x = jax.nn.relu(Conv2D(channels, kernel, stride, padding=padding)(x))
     return x.reshape(x.shape[0], -1)
 
 
 def impala_cnn(x: Array) -> Array:
     """Encode images `[N, H, W, C]` as features `[N, F]`.
 
-    These are the residual layers of "IMPALA: Scalable Distributed Deep-RL with Importance Weighted
+    The residual layers are those of "IMPALA: Scalable Distributed Deep-RL with Importance Weighted
     Actor-Learner Architectures" (Espeholt et al., https://arxiv.org/abs/1802.01561), figure 3,
     right.
     """
@@ -99,10 +94,10 @@ def impala_cnn(x: Array) -> Array:
 
 
 def efficient_cnn(x: Array) -> Array:
-    """Encode images `[N, H, W, C]` of 25 pixels or more as features `[N, F]`.
+    """Encode images `[N, H, W, C]` with sides of at least 25 pixels as features `[N, F]`.
 
-    The network takes a tenth of the operations of `nature_cnn`. These are the layers of "When to
-    use parametric models in reinforcement learning?" (van Hasselt et al.,
+    The layers need a tenth of the arithmetic of `nature_cnn`. They are those of "When to use
+    parametric models in reinforcement learning?" (van Hasselt et al.,
     https://arxiv.org/abs/1906.05243), appendix E.
     """
     for channels in (32, 64):
@@ -118,14 +113,14 @@ CNNS: dict[Cnn, Callable[[Array], Array]] = {
 
 
 def mlp(x: Array, sizes: Sequence[int], activation: Activation) -> Array:
-    """Apply a linear layer of each size, each followed by the activation function."""
+    """Apply one linear layer of each size to `[N, F]`, each followed by the activation."""
     for size in sizes:
         x = ACTIVATIONS[activation](hk.Linear(size)(x))
     return x
 
 
 Network = Callable[[PyTree], Array]
-"""A user's own layers, which map a batch of observations to features `[N, F]`.
+"""A user's own layers, from observations `[N, ...]` to features `[N, F]`.
 
 They are called inside `hk.transform`, and have neither state nor randomness.
 """
@@ -139,15 +134,15 @@ def torso(
     obs: PyTree,
     network: Network | None = None,
 ) -> Array:
-    """Return features `[N, F]` of observations `[N, ...]`.
+    """Return the features `[N, F]` of observations `[N, ...]`.
 
     Args:
-      view: how to read observations.
-      cnn: the convolutions for images.
-      sizes: sizes of the hidden layers after the encoder.
-      activation: the activation function of these layers.
-      obs: the observations.
-      network: a user's layers in place of encoder and hidden layers.
+      view: how a network takes observations, from `make_view`.
+      cnn: the convolutions for images, as for `encode`.
+      sizes: the sizes of the hidden layers.
+      activation: the activation function after each hidden layer.
+      obs: observations `[N, ...]`.
+      network: a user's layers, which replace the convolutions and the hidden layers.
     """
     if network is not None:
         return apply_network(network, obs)
@@ -155,22 +150,21 @@ def torso(
 
 
 def apply_network(network: Network, obs: PyTree) -> Array:
-    """Return the features `[N, F]` that a user's network computes from observations `[N, ...]`.
+    """Apply a user's network to observations `[N, ...]`.
 
     Raises:
-      ConfigurationError: if the network returns anything else.
+      ConfigurationError: if the result is not an array `[N, F]`.
     """
-    num_obs = jax.tree.leaves(obs)[0].shape[0]
-    x = network(obs)
-    if not isinstance(x, jax.Array) or x.ndim != 2 or len(x) != num_obs or x.shape[1] == 0:
+    x, num = network(obs), jax.tree.leaves(obs)[0].shape[0]
+    if not isinstance(x, jax.Array) or x.ndim != 2 or len(x) != num or x.shape[1] == 0:
         what = f"an array of shape {x.shape}" if isinstance(x, jax.Array) else type(x).__name__
         raise ConfigurationError(
-            f"The network returns {what} for {num_obs} observation(s). Return features "
-            f"[{num_obs}, F] with F of at least 1, for example by hk.Flatten() at the end."
+            f"The network returns {what} for {num} observation(s). Return features [{num}, F] with "
+            f"F of at least 1, for example with hk.Flatten() at the end."
         )
     return x
 
 
 def example(space: spaces.Space) -> PyTree:
-    """Return a batch of one observation, to initialise networks with."""
+    """Return a batch of one observation, which initialises networks."""
     return zeros(space, 1)

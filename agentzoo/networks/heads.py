@@ -1,4 +1,4 @@
-"""Heads, which turn feature vectors into action values."""
+"""Layers from feature vectors to action values."""
 
 import haiku as hk
 import jax
@@ -11,9 +11,9 @@ from agentzoo.types import Array
 class NoisyLinear(hk.Module):
     """A linear layer with factorised Gaussian noise on its parameters.
 
-    It computes `y = (mu_w + sigma_w * f(p) f(q)^T) x + mu_b + sigma_b * f(q)` with
-    `f(z) = sign(z) sqrt(|z|)`, with the same noise for a whole batch. Without a random key the
-    noise is zero. See "Noisy Networks for Exploration" by Fortunato et al.
+    The output is `y = (mu_w + sigma_w * f(p) f(q)^T) x + mu_b + sigma_b * f(q)` with Gaussian
+    vectors p and q and `f(z) = sign(z) sqrt(|z|)`. The noise is the same for a whole batch, and
+    zero without a random key. See "Noisy Networks for Exploration" by Fortunato et al.
     (https://arxiv.org/abs/1706.10295), equations 9 to 11.
     """
 
@@ -49,30 +49,28 @@ def q_head(
     noisy: bool,
     num_outputs: int = 1,
 ) -> Array:
-    """Return action values `[N, K, A]`.
+    """Return action values `[N, K, A]` from features `[N, F]`.
 
     Args:
       features: `[N, F]`.
       num_actions: A.
-      hidden: sizes of the layers between features and output. A dueling head has these layers in
-        each of its two streams.
-      activation: the activation function between these layers.
-      dueling: form `q = v + adv - mean(adv)` from two streams; see "Dueling Network Architectures
-        for Deep Reinforcement Learning" by Wang et al. (https://arxiv.org/abs/1511.06581), equation
-        9.
+      hidden: the sizes of the layers between features and output. If `dueling`, each of the two
+        streams has its own layers.
+      activation: the activation function after each of these layers.
+      dueling: compute `q = v + adv - mean(adv)` from two streams, see "Dueling Network
+        Architectures for Deep Reinforcement Learning" by Wang et al.
+        (https://arxiv.org/abs/1511.06581), equation 9.
       noisy: use `NoisyLinear` layers.
-      num_outputs: K, how many numbers describe the value of an action.
+      num_outputs: K, the number of outputs that describe the value of an action.
     """
     linear = NoisyLinear if noisy else hk.Linear
 
     def stream(width: int) -> Array:
+        """Return the outputs `[N, K, width]` of one stream of layers."""
         x = features
         for size in hidden:
             x = ACTIVATIONS[activation](linear(size)(x))
         return linear(num_outputs * width)(x).reshape(-1, num_outputs, width)
 
-    q = stream(num_actions)
-    if not dueling:
-        return q
-    adv = q
-    return stream(1) + adv - adv.mean(axis=-1, keepdims=True)
+    adv = stream(num_actions)
+    return stream(1) + adv - adv.mean(axis=-1, keepdims=True) if dueling else adv

@@ -1,7 +1,4 @@
-"""Normalisation of observations and rewards by statistics in the state of an agent.
-
-Only the numbers of a Box that is no image are normalised.
-"""
+"""Normalisation of observations and rewards by statistics in an agent's state."""
 
 from typing import Any
 
@@ -18,23 +15,30 @@ Statistics = RunningMeanStd | tuple[()]
 
 
 def init_statistics(space: spaces.Space, view: View) -> Statistics:
-    """Return statistics of no observations, or `()` if there is nothing to normalise.
+    """Return the statistics before the first observation, which normalise nothing.
 
-    Normalising by statistics of no observations changes nothing.
+    The statistics are `()` if the observations have no part that can be normalised.
     """
     numbers, _ = _split(view, zeros(space))
     return _in_32_bits(RunningMeanStd.init(numbers)) if numbers else ()
 
 
 def update_statistics(view: View, statistics: Statistics, obs: PyTree, mask: Array) -> Statistics:
-    """Return the statistics with more observations `[..., *obs]`; mask 0 leaves one out."""
+    """Add observations `[..., *obs]` to the statistics, except those whose mask `[...]` is 0."""
     if not isinstance(statistics, RunningMeanStd):
         return statistics
     return statistics.update(_split(view, obs)[0], mask)
 
 
 def normalize(view: View, statistics: Statistics, obs: PyTree, clip: float = 10.0) -> PyTree:
-    """Return observations with mean 0 and variance 1, clipped, or unchanged without statistics."""
+    """Normalise each number of a Box that is not an image to mean 0 and variance 1.
+
+    Args:
+      view: how a network takes observations, from `make_view`.
+      statistics: the statistics of earlier observations. `()` leaves observations unchanged.
+      obs: observations `[..., *obs]`.
+      clip: the largest absolute value of a normalised number.
+    """
     if not isinstance(statistics, RunningMeanStd):
         return obs
     numbers, others = _split(view, obs)
@@ -47,24 +51,20 @@ def normalize(view: View, statistics: Statistics, obs: PyTree, clip: float = 10.
 
 
 def init_reward_normalizer(num_envs: int) -> RewardNormalizer:
-    """Return statistics of no rewards. Dividing by them changes nothing."""
+    """Return the statistics before the first reward, which scale nothing."""
     return _in_32_bits(RewardNormalizer.init(num_envs))
 
 
 def normalize_rewards(
     normalizer: RewardNormalizer, trajectory: Trajectory, gamma: float
 ) -> tuple[RewardNormalizer, Trajectory]:
-    """Normalise the rewards of a trajectory by statistics that include these rewards.
-
-    Args:
-      normalizer: the statistics before the trajectory. Environments may have begun new episodes
-        since the trajectory before.
-      trajectory: `[T, N]`.
-      gamma: the discount per step.
+    """Normalise the rewards of a trajectory `[T, N]` by statistics that include these rewards.
 
     Returns:
       The new statistics, and the trajectory with normalised rewards.
     """
+    # Environments may have begun new episodes since the last trajectory, so their running returns
+    # [N] start from 0 again.
     normalizer = normalizer._replace(
         returns=jnp.where(trajectory.first_tm1[0], 0.0, normalizer.returns)
     )
@@ -75,19 +75,18 @@ def normalize_rewards(
 
 
 def _in_32_bits(statistics: Any) -> Any:
-    """Return statistics in float32, so that saved files fit whether or not JAX has 64 bits."""
+    """Convert to float32, so that saved files fit whether or not JAX has 64 bits enabled."""
     return jax.tree.map(lambda x: x.astype(jnp.float32), statistics)
 
 
 def _split(view: View, obs: PyTree) -> tuple[list[Array], PyTree]:
-    """Return the leaves to normalise, in order, and the observations with None in their places."""
+    """Return the leaves to be normalised in order, and the observations with None instead."""
     numbers = []
 
     def take(part: Any, leaf: Array) -> Array | None:
-        return (
-            numbers.append(jnp.asarray(leaf, jnp.float32))
-            if isinstance(part, Numbers) and part.is_box
-            else leaf
-        )
+        if not (isinstance(part, Numbers) and part.is_box):
+            return leaf
+        numbers.append(jnp.asarray(leaf, jnp.float32))
+        return None
 
     return numbers, jax.tree.map(take, view, obs)

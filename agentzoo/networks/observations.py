@@ -1,30 +1,30 @@
-"""How a network reads the parts of an observation: as images, numbers, bits or categories.
+"""How a network takes the parts of an observation: as images, numbers, bits or categories.
 
-A Box holds images if all of this is true:
+A Box holds images if all of these conditions are true:
 
-- its dtype is uint8, and its bounds are 0 and 255;
-- an element has the shape `[H, W]`, `[H, W, C]` or `[C, H, W]`, or a first axis holds frames of
-  such a shape;
+- Its dtype is uint8, and its bounds are 0 and 255.
+- An element has the shape `[H, W]`, `[H, W, C]` or `[C, H, W]`, or a first axis holds frames of
+  such a shape.
 - `H` and `W` are at least 10.
 
-A `FrameStack` has frames along its first axis, and so has any other Box with four axes. If an image
-has three axes, the first or the last axis holds the channels. The channels are on the axis of size
-1 to 4 if only one of the two axes is that small. Otherwise they are on the axis whose removal
-leaves a square, otherwise on the smaller axis, and otherwise on the last axis. Images are divided
-by their largest bound, so that bytes become numbers from 0 to 1.
+The first axis of a `FrameStack` holds frames, and so does the first axis of any other Box with four
+axes. If there are three axes, the first or the last one holds the channels. It is the axis of size
+1 to 4 if only one of the two is so small. Otherwise, it is the axis that leaves a square, then the
+smaller axis, then the last axis. Images are divided by their largest bound, so that bytes become
+numbers from 0 to 1.
 
-Any other Box holds numbers. Floats and booleans are not scaled. Integers are scaled by their
-bounds. If 0 lies within the bounds, they become numbers from -1 to 1, and 0 stays 0. Otherwise they
-become numbers from 0 to 1.
+Any other Box holds numbers. Floats and booleans stay as they are. Integers are scaled by their
+bounds. If 0 lies within the bounds, they become numbers from -1 to 1, and 0 stays 0. Otherwise,
+they become numbers from 0 to 1.
 
-A bound that is a limit of the dtype says nothing about the numbers. For example, MiniGrid has codes
-from 0 to 10, which are declared as bytes from 0 to 255. Divided by 255, all of them would be close
-to 0. So bytes with such a bound become the 8 bits that they consist of, like the memory of Atari
-games in "The Arcade Learning Environment" by Bellemare et al. (https://arxiv.org/abs/1207.4708). A
-layer can read both codes and magnitudes from bits. Larger integers with such a bound are not
-scaled.
+A bound that is a limit of the dtype says nothing about the numbers. For example, the codes of
+MiniGrid, from 0 to 10, are declared as bytes from 0 to 255, and all of them would be close to 0 if
+they were divided by 255. So bytes with such a bound become their 8 bits. "The Arcade Learning
+Environment" by Bellemare et al. (https://arxiv.org/abs/1207.4708) does the same with the memory of
+Atari games. A layer can read both codes and magnitudes from bits. Larger integers with such a bound
+stay as they are.
 
-The hyperparameters `images` and `scale_obs` override these rules.
+The hyperparameters `images` and `scale_obs` overrule these rules.
 """
 
 import math
@@ -43,8 +43,7 @@ from agentzoo.types import Array, ConfigurationError, FrameStack
 Images = bool | str | tuple[str, ...]
 """Which parts of an observation are images: "auto", True for all, False for none, or names."""
 
-# The smallest side of an image in pixels. MinAtar's boards have 10 pixels along a side, and the
-# view of MiniGrid, which holds codes, has 7.
+# The smallest side of an image in pixels. MinAtar's boards have sides of 10, MiniGrid's codes of 7.
 SMALLEST = 10
 
 
@@ -53,11 +52,11 @@ class Image:
     """Images of `height` x `width` pixels.
 
     Attributes:
-      axes: the axes of an element, such as "HWC"; S stands for frames.
+      axes: the meaning of each axis of an element, such as "HWC". S stands for frames.
       height: H.
       width: W.
       divisor: the number that pixels are divided by.
-      text: a description.
+      text: a description for users.
     """
 
     axes: str
@@ -67,7 +66,9 @@ class Image:
     text: str
 
     def __call__(self, images: Array) -> Array:
-        """Return elements `[N, ...]` as images `[N, H, W, C]`, with frames as channels."""
+        """Convert elements `[N, ...]` to images `[N, H, W, C]`; frames become channels."""
+        # Axis 0 of the batch is N, so the axes of an element begin at 1. The order is
+        # [N, H, W, S, C], and the reshape merges frames S and channels C.
         order = [1 + self.axes.index(axis) for axis in "HWSC" if axis in self.axes]
         images = images.transpose(0, *order).reshape(images.shape[0], self.height, self.width, -1)
         return images.astype(jnp.float32) / self.divisor
@@ -78,10 +79,11 @@ class Numbers:
     """F numbers of a Box, or the bits of a MultiBinary.
 
     Attributes:
-      text: a description.
-      offset: `[F]`, or None for numbers that are not scaled.
-      divisor: `[F]`; a scaled number is `(x - offset) / divisor`.
-      as_bits: `[F]`, whether a number is replaced by its 8 bits.
+      text: a description for users.
+      offset: `[F]`, where a scaled number is `(x - offset) / divisor`. None if the numbers stay as
+        they are.
+      divisor: `[F]`, see `offset`.
+      as_bits: `[F]`, whether a number becomes its 8 bits instead.
       is_box: whether the numbers may be normalised by statistics.
     """
 
@@ -92,26 +94,27 @@ class Numbers:
     is_box: bool = True
 
     def __call__(self, x: Array) -> Array:
-        """Return elements `[N, ...]` as features `[N, G]`."""
+        """Convert elements `[N, ...]` to features `[N, G]`."""
         x = x.reshape(x.shape[0], -1)
-        # Numbers that were normalised by statistics are floats, and need no scaling.
+        # Numbers that have been normalised by statistics are floats, and are not scaled again.
         if self.offset is None or self.as_bits is None or jnp.issubdtype(x.dtype, jnp.floating):
             return x.astype(jnp.float32)
         scaled = (x.astype(jnp.float32) - self.offset) / self.divisor
         if not self.as_bits.any():
             return scaled
+        # The B numbers [N, B] that become bits turn into [N, 8 * B], behind the scaled numbers.
         bits = jnp.unpackbits(x[:, self.as_bits].astype(jnp.uint8), axis=1).astype(jnp.float32)
         return jnp.concatenate([scaled[:, ~self.as_bits], bits], axis=1)
 
 
 @dataclass(frozen=True, eq=False)
 class Categories:
-    """D categorical variables, each of which becomes a one-hot vector.
+    """D categories, each of which becomes a one-hot vector.
 
     Attributes:
-      text: a description.
-      start: the first value of each variable, in the shape of an element.
-      counts: the number of values of each variable, `[D]`.
+      text: a description for users.
+      start: the first value of each category, in the shape of an element.
+      counts: `[D]`, the number of values of each category.
     """
 
     text: str
@@ -119,7 +122,7 @@ class Categories:
     counts: list[int]
 
     def __call__(self, values: Array) -> Array:
-        """Return elements `[N, ...]` as the concatenated one-hot vectors of all variables."""
+        """Convert elements `[N, ...]` to concatenated one-hot vectors `[N, sum(counts)]`."""
         values = (values - self.start).reshape(values.shape[0], -1)
         one_hot = [
             jax.nn.one_hot(values[:, i], count, dtype=jnp.float32)
@@ -129,19 +132,50 @@ class Categories:
 
 
 View = Any
-"""How to read observations: an `Image`, `Numbers`, `Categories`, or a dict or tuple of these."""
+"""How a network takes observations: `Image`, `Numbers`, `Categories`, a dict or a tuple of them."""
 
 
 def make_view(space: spaces.Space, images: Images = "auto", scale_obs: bool = True) -> View:
-    """Decide how a network reads observations.
+    """Decide how a network takes observations.
 
     Args:
       space: the space of one observation.
-      images: which parts are images: "auto" for the parts that look like images, True for every
-        Box that can be one, False for none, or names of parts of a Dict. The name of a part inside
+      images: which parts are images: "auto" for the parts that look like images, True for every Box
+        that can be an image, False for none, or names of parts of a Dict. The name of a part inside
         another part is "outer/inner".
-      scale_obs: whether to scale integers by their bounds. If False, images of bytes are divided by
-        255, and other integers are not scaled.
+      scale_obs: scale integers by their bounds. If False, images of bytes are divided by 255, and
+        other integers stay as they are.
+
+    Raises:
+      ConfigurationError: if `images` names a part that does not exist or cannot be an image.
+    """
+    chosen = _image_names(space, images)
+
+    def take(part: spaces.Space, name: str) -> View:
+        if isinstance(part, spaces.Dict | spaces.Tuple):
+            taken = {key: take(inner, _join(name, key)) for key, inner in _items(part)}
+            return taken if isinstance(part, spaces.Dict) else tuple(taken.values())
+        if isinstance(part, spaces.Box):
+            return _image(part, scale_obs) if name in chosen else _numbers(part, scale_obs)
+        return _categories(part)
+
+    return take(space, "")
+
+
+def describe(view: View) -> dict[str, str]:
+    """Return a description of each part of an observation, by name; "" names the whole."""
+    if isinstance(view, dict | tuple):
+        items = view.items() if isinstance(view, dict) else enumerate(view)
+        return {
+            _join(str(key), name): text
+            for key, part in items
+            for name, text in describe(part).items()
+        }
+    return {"": view.text}
+
+
+def _image_names(space: spaces.Space, images: Images) -> set[str]:
+    """Return the names of the parts that are images.
 
     Raises:
       ConfigurationError: if `images` names a part that does not exist or cannot be an image.
@@ -166,47 +200,30 @@ def make_view(space: spaces.Space, images: Images = "auto", scale_obs: bool = Tr
     for name in chosen:
         if not _axes(boxes[name]):
             raise ConfigurationError(
-                f"images={images!r}, but {boxes[name]} cannot be an image. "
-                f"Name parts of shape [H, W], [H, W, C] or [C, H, W]."
+                f"images={images!r}, but {boxes[name]} cannot be an image. Choose a Box of the "
+                f"shape [H, W], [H, W, C] or [C, H, W]."
             )
     if names is True and not chosen:
         raise ConfigurationError(
             f"images=True, but no part of {space} has the shape of an image. Leave images out."
         )
-
-    def take(part: spaces.Space, name: str) -> View:
-        if isinstance(part, spaces.Dict | spaces.Tuple):
-            taken = {key: take(inner, _join(name, key)) for key, inner in _items(part)}
-            return taken if isinstance(part, spaces.Dict) else tuple(taken.values())
-        if isinstance(part, spaces.Box):
-            return _image(part, scale_obs) if name in chosen else _numbers(part, scale_obs)
-        return _categories(part)
-
-    return take(space, "")
-
-
-def describe(view: View) -> dict[str, str]:
-    """Return a description of each part of an observation by its name, or by "" without parts."""
-    if isinstance(view, dict | tuple):
-        items = view.items() if isinstance(view, dict) else enumerate(view)
-        return {
-            _join(str(key), name): text
-            for key, part in items
-            for name, text in describe(part).items()
-        }
-    return {"": view.text}
+    return chosen
 
 
 def _join(outer: str, inner: Any) -> str:
+    """Return "outer/inner", without the slash if a name is empty."""
     return "/".join(name for name in (outer, str(inner)) if name)
 
 
 def _items(space: spaces.Space) -> Iterable[tuple[Any, spaces.Space]]:
-    return space.items() if isinstance(space, spaces.Dict) else enumerate(space)  # type: ignore[arg-type]
+    """Return the parts of a Dict or Tuple with their keys."""
+    if isinstance(space, spaces.Dict):
+        return space.items()
+    return enumerate(space)  # type: ignore[arg-type]
 
 
 def _leaves(space: spaces.Space, name: str = "") -> Iterator[tuple[str, spaces.Space]]:
-    """Yield the name and the space of each part that has no parts itself."""
+    """Yield the parts of a space that have no parts themselves, with their names."""
     if isinstance(space, spaces.Dict | spaces.Tuple):
         for key, part in _items(space):
             yield from _leaves(part, _join(name, key))
@@ -215,7 +232,7 @@ def _leaves(space: spaces.Space, name: str = "") -> Iterator[tuple[str, spaces.S
 
 
 def _axes(space: spaces.Box) -> str:
-    """Return the axes of an image, or "" if elements of the space cannot be images."""
+    """Return the meaning of each axis of an image, or "" if elements cannot be images."""
     frames = "S" if isinstance(space, FrameStack) or len(space.shape) == 4 else ""
     shape = space.shape[len(frames) :]
     if len(shape) not in (2, 3) or 0 in space.shape:
@@ -224,6 +241,7 @@ def _axes(space: spaces.Box) -> str:
 
 
 def _looks_like_an_image(space: spaces.Box) -> bool:
+    """Return whether a Box holds images by the rules of this module."""
     axes = _axes(space)
     if not axes or space.dtype != np.uint8 or (space.low > 0).any() or (space.high < 255).any():
         return False
@@ -240,12 +258,11 @@ def _image(space: spaces.Box, scale_obs: bool) -> Image:
     elif not 0 < divisor < 2**31 - 1:  # no bounds
         divisor = 1.0
     channels = math.prod(sizes.get(axis, 1) for axis in "SC")
-    text = (
-        f"an image of {sizes['H']} x {sizes['W']} pixels with {channels} "
-        f"channel{'s' * (channels != 1)}, "
-        f"{f'divided by {divisor:g}' if divisor != 1 else 'as it is'}"
-    )
-    return Image(axes, sizes["H"], sizes["W"], divisor, text)
+    height, width = sizes["H"], sizes["W"]
+    what = f"{channels} channel{'s' * (channels != 1)}"
+    scaled = f"divided by {divisor:g}" if divisor != 1 else "as it is"
+    text = f"an image of {height} x {width} pixels with {what}, {scaled}"
+    return Image(axes, height, width, divisor, text)
 
 
 def _numbers(space: spaces.Box, scale_obs: bool) -> Numbers:
@@ -257,7 +274,7 @@ def _numbers(space: spaces.Box, scale_obs: bool) -> Numbers:
         return Numbers(f"{text}, unscaled")
     low, high = space.low.reshape(-1), space.high.reshape(-1)
     limits = np.iinfo(space.dtype)  # type: ignore[arg-type]
-    # Whether a bound is a limit of the dtype, or of 32 bits.
+    # [F], whether a bound is a limit of the dtype, or of int32 for larger dtypes.
     is_open = (high >= min(limits.max, 2**31 - 1)) | (
         (low <= max(limits.min, -(2**31))) & (limits.min < 0)
     )
