@@ -249,6 +249,7 @@ def _looks_like_an_image(space: spaces.Box) -> bool:
 
 
 def _image(space: spaces.Box, scale_obs: bool) -> Image:
+    """Return how a network takes a Box of images."""
     axes = _axes(space)
     low, high = space.low.astype(np.float32), space.high.astype(np.float32)
     sizes = dict(zip(axes, space.shape, strict=True))
@@ -266,6 +267,7 @@ def _image(space: spaces.Box, scale_obs: bool) -> Image:
 
 
 def _numbers(space: spaces.Box, scale_obs: bool) -> Numbers:
+    """Return how a network takes a Box of numbers."""
     count = math.prod(space.shape)
     integers = np.issubdtype(space.dtype, np.integer)
     kind = "integer" if integers else "boolean" if space.dtype == bool else "number"
@@ -300,6 +302,7 @@ def _numbers(space: spaces.Box, scale_obs: bool) -> Numbers:
 
 
 def _categories(space: spaces.Space) -> Numbers | Categories:
+    """Return how a network takes a Discrete, MultiDiscrete or MultiBinary space."""
     if isinstance(space, spaces.Discrete):
         return Categories(
             f"one of {space.n} categories, one-hot", np.asarray(space.start), [int(space.n)]
