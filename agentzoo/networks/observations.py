@@ -123,7 +123,7 @@ class Categories:
 
     def __call__(self, values: Array) -> Array:
         """Convert elements `[N, ...]` to concatenated one-hot vectors `[N, sum(counts)]`."""
-        values = (values - self.start).reshape(values.shape[0], -1)
+        values = (values - self.start).reshape(values.shape[0], -1)  # [N, D]
         one_hot = [
             jax.nn.one_hot(values[:, i], count, dtype=jnp.float32)
             for i, count in enumerate(self.counts)
@@ -256,7 +256,7 @@ def _image(space: spaces.Box, scale_obs: bool) -> Image:
     divisor = float(np.maximum(-low, high).max())
     if not scale_obs:
         divisor = 255.0 if space.dtype == np.uint8 else 1.0
-    elif not 0 < divisor < 2**31 - 1:  # no bounds
+    elif not 0 < divisor < 2**31 - 1:  # the Box has no bounds that say anything
         divisor = 1.0
     channels = math.prod(sizes.get(axis, 1) for axis in "SC")
     height, width = sizes["H"], sizes["W"]
@@ -281,6 +281,7 @@ def _numbers(space: spaces.Box, scale_obs: bool) -> Numbers:
         (low <= max(limits.min, -(2**31))) & (limits.min < 0)
     )
     low, high = low.astype(np.float32), high.astype(np.float32)
+    # Numbers [F] with bounds on both sides of 0 keep 0 at 0; the others become 0 at their low.
     around_zero = (low <= 0) & (high >= 0)
     offset = np.where(around_zero | is_open, 0.0, low)
     divisor = np.where(around_zero, np.maximum(-low, high), high - low)
