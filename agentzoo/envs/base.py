@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -162,7 +162,7 @@ def make_trajectory(
     """
     # `zip` transposes T steps to one tuple of T arrays for each field. The last step's `obs` and
     # `first` belong to the next trajectory.
-    rows = EnvStep(*zip(*steps, strict=True))
+    rows: Any = EnvStep._make(zip(*steps, strict=True))
     return Trajectory(
         obs_tm1=stack_rows((obs, *rows.obs[:-1])),
         a_tm1=stack_rows(actions),

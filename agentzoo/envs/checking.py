@@ -108,10 +108,11 @@ def flag_of(value: Any, name: str) -> bool:
     if isinstance(value, _FLAGS):
         return bool(value)
     array = _array(value)
-    is_number = array is not None and array.dtype.kind in "biuf" and array.size == 1
-    if not is_number or array.reshape(()) not in (0, 1):
-        raise InvalidStep(f"{name} is {_show(value)}. Expected True or False.")
-    return bool(array.reshape(()))
+    if array is not None and array.dtype.kind in "biuf" and array.size == 1:
+        number = array.reshape(())
+        if number in (0, 1):
+            return bool(number)
+    raise InvalidStep(f"{name} is {_show(value)}. Expected True or False.")
 
 
 def rewards_of(values: Any, num_envs: int) -> np.ndarray:

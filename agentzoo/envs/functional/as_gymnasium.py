@@ -122,6 +122,7 @@ class FunctionalVectorEnv(gym.vector.VectorEnv):
         """Return an RGB image of each current state, or None without a render mode."""
         if not self.render_mode:
             return None
+        assert self.env_states is not None, "reset comes before render"
         render = jax.vmap(self.env.render)  # type: ignore[attr-defined]
         return tuple(np.array(render(self.env_states.state)))
 
