@@ -157,7 +157,7 @@ def test_set_env_of_a_function_that_makes_vector_environments():
     a = DQN(four, **FAST)
     a.set_env(four)
     assert a.n_envs == 4 and a.learn(48, progress_bar=False).num_timesteps == 48
-    with pytest.raises(ConfigurationError, match="holds 4. Leave n_envs out"):
+    with pytest.raises(ConfigurationError, match=r"holds 4. Leave n_envs out"):
         DQN(four, n_envs=2)
 
 

@@ -106,7 +106,7 @@ def test_set_env_takes_vector_environments_of_any_number():
         agent.learn(24, progress_bar=False, reset_num_timesteps=False)
     agent.set_env("CartPole-v1", n_envs=np.int64(4))
     assert agent.n_envs == 4
-    with pytest.raises(ConfigurationError, match="holds 3. Leave n_envs out"):
+    with pytest.raises(ConfigurationError, match=r"holds 3. Leave n_envs out"):
         agent.set_env(gym.make_vec("CartPole-v1", 3), n_envs=2)
     with pytest.raises(ConfigurationError, match="n_envs=0"):
         agent.set_env("CartPole-v1", n_envs=0)

@@ -212,8 +212,8 @@ def sac_policy_loss(
     steps = steps_of("sac_policy_loss", q_t=(q_t, "E"))
     same_shape("sac_policy_loss", steps, log_prob_t=log_prob_t, temperature=temperature)
     q_t, log_prob_t, temperature = floats(q_t=q_t, log_prob_t=log_prob_t, temperature=temperature)
-    # The gradient of `jnp.min` divides by the number of values that equal the minimum. XLA may compute
-    # the values twice and round them differently, so that none of them equals it.
+    # The gradient of `jnp.min` divides by the number of values that equal the minimum. XLA may
+    # compute the values twice and round them differently, so that none of them equals it.
     q_min_t = pick(q_t, jnp.argmin(q_t, axis=-1))
     loss = jax.lax.stop_gradient(temperature) * log_prob_t - q_min_t
     return reduce_loss("sac_policy_loss", loss, w_t, reduction)
