@@ -1,8 +1,7 @@
 """What all tests share: the settings of JAX, compiled programs, a Ray cluster, and an order."""
 
 import os
-import shutil
-import tempfile
+import time
 
 import jax
 import pytest
@@ -27,27 +26,31 @@ jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
 # Tests of several devices use all of them. All other tests use the first one.
 jax.config.update("jax_num_cpu_devices", 4)
 
-# The processes of a test run share the programs that they compile: the workers of pytest-xdist, and
-# the Python processes that some tests start. All of them inherit the environment.
-CACHE = "JAX_COMPILATION_CACHE_DIR"
-if own_cache := CACHE not in os.environ:
-    os.environ[CACHE] = tempfile.mkdtemp(prefix="agentzoo-tests-")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
-jax.config.update("jax_compilation_cache_dir", os.environ[CACHE])
-jax.config.update(
-    "jax_persistent_cache_min_compile_time_secs",
-    float(os.environ.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")),
-)
+# Where JAX keeps compiled programs, and from which duration of compilation, in seconds.
+CACHE, FROM = "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
+DAYS_KEPT = 7
 
 # Files that take longest, which begin first. The operators' tests come last, because each of their
 # files takes seconds: so no process waits long for another in the end.
 LONG = ("sac", "mpo", "ppo", "faults", "observations", "dqn", "ownership", "runners", "x64")
 
 
-def pytest_unconfigure():
-    """Remove the compiled programs, in the process that made the folder."""
-    if own_cache:
-        shutil.rmtree(os.environ[CACHE], ignore_errors=True)
+def pytest_configure(config):
+    """Share compiled programs between all processes of a test run, and with the next test run.
+
+    The workers of pytest-xdist and the Python processes that some tests start inherit the
+    environment. `pytest --cache-clear` removes the programs.
+    """
+    if CACHE not in os.environ:
+        folder = config.cache.mkdir("programs")
+        for (
+            path
+        ) in folder.iterdir():  # a change of the code makes new programs, and leaves old ones
+            if path.stat().st_mtime < time.time() - DAYS_KEPT * 86_400:
+                path.unlink(missing_ok=True)
+        os.environ[CACHE], os.environ[FROM] = str(folder.resolve()), "0.1"
+    jax.config.update("jax_compilation_cache_dir", os.environ.get(CACHE))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", float(os.environ.get(FROM, 1)))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -70,15 +70,19 @@ def test_it_is_learned_and_loaded(name, tmp_path):
 
 
 @pytest.mark.parametrize("algorithm", [DQN, PPO])
-@pytest.mark.parametrize("network, message", [
-    (
-        lambda obs: obs[:, 0],
-        r"returns an array of shape \(1,\) for 1 observation\(s\). Return features \[1, F\]",
-    ),
-    (lambda obs: obs[..., None], r"an array of shape \(1, 4, 1\)"),
-    (lambda obs: hk.nets.MLP([8]), "returns MLP"),
-    ("mlp", "network='mlp'; expected a function"),
-], ids=lambda value: value if isinstance(value, str) else "")  # fmt: skip
+@pytest.mark.parametrize(
+    "network, message",
+    [
+        (
+            lambda obs: obs[:, 0],
+            r"returns an array of shape \(1,\) for 1 observation\(s\). Return features \[1, F\]",
+        ),
+        (lambda obs: obs[..., None], r"an array of shape \(1, 4, 1\)"),
+        (lambda obs: hk.nets.MLP([8]), "returns MLP"),
+        ("mlp", "network='mlp'; expected a function"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
 def test_what_makes_no_features_is_refused_before_training(algorithm, network, message):
     with pytest.raises(ConfigurationError, match=message):
         algorithm("CartPole-v1", network=network)

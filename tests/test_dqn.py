@@ -15,9 +15,16 @@ from tests import probes
 
 FAST = dict(
     n_steps=1,
-    learning_rate=5e-3, net_arch=(32,), learning_starts=50, batch_size=32, train_freq=8, gradient_steps=8, target_update_interval=40,
-    buffer_size=2_000, exploration_final_eps=0.3,
-)  # fmt: skip
+    learning_rate=5e-3,
+    net_arch=(32,),
+    learning_starts=50,
+    batch_size=32,
+    train_freq=8,
+    gradient_steps=8,
+    target_update_interval=40,
+    buffer_size=2_000,
+    exploration_final_eps=0.3,
+)
 OPTIONS = {
     "plain": dict(double_q=False),
     "double": {},

@@ -162,25 +162,29 @@ def test_users_decide():
 
 
 @EVERY_AGENT
-@pytest.mark.parametrize("images, space, message", [
-    (
-        "eye",
-        spaces.Dict(camera=box(0, 255, 9, 9, 3)),
-        "names 'eye', which is no Box of the observation. Choose from 'camera'.",
-    ),
-    (
-        ("camera", "speed"),
-        spaces.Dict(camera=box(0, 255, 9, 9, 3), speed=box(0, 9, 3)),
-        "cannot be an image",
-    ),
-    ("camera", box(0, 255, 9, 9, 3), "Choose from True and False"),
-    (True, box(0, 255, 128), "images=True, but no part of Box"),
-    (
-        3,
-        box(0, 255, 9, 9, 3),
-        "images=3 has the wrong type. Choose True, False, a string or a tuple of strings",
-    ),
-], ids=lambda value: str(value)[:20])  # fmt: skip
+@pytest.mark.parametrize(
+    "images, space, message",
+    [
+        (
+            "eye",
+            spaces.Dict(camera=box(0, 255, 9, 9, 3)),
+            "names 'eye', which is no Box of the observation. Choose from 'camera'.",
+        ),
+        (
+            ("camera", "speed"),
+            spaces.Dict(camera=box(0, 255, 9, 9, 3), speed=box(0, 9, 3)),
+            "cannot be an image",
+        ),
+        ("camera", box(0, 255, 9, 9, 3), "Choose from True and False"),
+        (True, box(0, 255, 128), "images=True, but no part of Box"),
+        (
+            3,
+            box(0, 255, 9, 9, 3),
+            "images=3 has the wrong type. Choose True, False, a string or a tuple of strings",
+        ),
+    ],
+    ids=lambda value: str(value)[:20],
+)
 def test_what_cannot_be_an_image_is_refused_before_training(algorithm, images, space, message):
     with pytest.raises(ConfigurationError, match=message.replace("(", r"\(")):
         make(algorithm, space, images=images)
@@ -284,21 +288,25 @@ class Sign(probes.Probe):
 
 @pytest.mark.learning
 @pytest.mark.parametrize("shape, high", [((8, 8, 12), 1), ((7, 7, 3), 255)], ids=["board", "codes"])
-@pytest.mark.parametrize("algorithm, options, steps", [
-    (
-        DQN,
-        dict(
-            learning_starts=100,
-            n_steps=1,
-            net_arch=(32,),
-            train_freq=8,
-            gamma=0.5,
-            target_update_interval=100,
+@pytest.mark.parametrize(
+    "algorithm, options, steps",
+    [
+        (
+            DQN,
+            dict(
+                learning_starts=100,
+                n_steps=1,
+                net_arch=(32,),
+                train_freq=8,
+                gamma=0.5,
+                target_update_interval=100,
+            ),
+            2_000,
         ),
-        2_000,
-    ),
-    (PPO, dict(n_steps=64, n_envs=4, n_epochs=10, learning_rate=3e-3, net_arch=(32,)), 2_048),
-], ids=["dqn", "ppo"])  # fmt: skip
+        (PPO, dict(n_steps=64, n_envs=4, n_epochs=10, learning_rate=3e-3, net_arch=(32,)), 2_048),
+    ],
+    ids=["dqn", "ppo"],
+)
 def test_a_bandit_on_bytes_is_learned(algorithm, options, steps, shape, high):
     agent = algorithm(lambda: Sign(shape, high), **options).learn(steps, progress_bar=False)
     assert evaluate_policy(agent, lambda: Sign(shape, high), 50)[0] == 1.0

@@ -17,7 +17,7 @@ SPACE = spaces.Box(-np.inf, np.inf, (1,), np.float32)
 
 
 def spec(num_envs, depth=0, mixed=False):
-    """Observations of one number, stacks of them, or a Dict with a number in it, many times over, so that it is not small."""
+    """Return a spec of numbers, of stacks of numbers, or of a Dict that is not small."""
     if mixed:
         wide = spaces.Box(-np.inf, np.inf, (20,), np.float32)
         return EnvSpec(
@@ -99,7 +99,7 @@ class Stream:
         return Trajectory(**rows)
 
     def kept(self, rows, frame_rows):
-        """The steps of each environment that a buffer must hold: the last ones, as far as their frames have room."""
+        """Return the steps that a buffer must hold: the last ones whose frames have room."""
         return [
             [
                 step
@@ -136,7 +136,7 @@ def frames_of(obs, index):
 
 
 def n_step_oracle(steps, i, n, gamma):
-    """Walks along stored steps from i; returns the reward, the discount and the last observation."""
+    """Walk along stored steps from i, and return reward, discount and last observation."""
     total, factor = 0.0, 1.0
     for k in range(n):
         step = steps[i + k]
@@ -236,7 +236,7 @@ def test_sequences_against_a_buffer_of_whole_stacks(kind, num_envs, length, rows
 
 
 def laid_out_anew(kept, num_envs, rows, frame_rows, depth):
-    """The steps that each of `num_envs` environments gets of those of others, and the places where they stood."""
+    """Return the old steps that each of `num_envs` environments gets, and their old places."""
     flat, places = [], []
     for n, steps in enumerate(kept):
         for i, step in enumerate(steps):
@@ -423,7 +423,10 @@ def test_a_trajectory_that_does_not_fit_is_refused():
 
 def test_a_buffer_that_does_not_fit_into_memory_is_refused_before_it_is_made():
     image = spaces.Box(0, 255, (84, 84, 4), np.uint8)
-    message = r"buffer_size=1000000000 needs 284\d\d\.\d GB, but .* GB of memory. Use a buffer_size of \d+"
+    message = (
+        r"buffer_size=1000000000 needs 284\d\d\.\d GB, but .* GB of memory\. "
+        r"Use a buffer_size of \d+"
+    )
     with pytest.raises(ConfigurationError, match=message):
         make_replay(EnvSpec(image, spaces.Discrete(2), 1), 10**9, 4, 0.9)
 

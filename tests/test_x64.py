@@ -38,6 +38,7 @@ import numpy as np
 assert jax.config.jax_enable_x64
 warnings.simplefilter("error")
 warnings.filterwarnings("ignore", "jax.core.pytype_aval_mappings", DeprecationWarning)
+warnings.filterwarnings("ignore", "Error reading persistent compilation cache", UserWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module="gymnasium")
 
 from tests import probes

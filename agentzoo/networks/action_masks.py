@@ -54,24 +54,9 @@ def action_masks(spec: EnvSpec) -> ActionMasks:
     space = spec.observation_space
     if not isinstance(space, spaces.Dict) or "action_mask" not in space.spaces:
         return ActionMasks(space, lambda obs: Seen(obs, None), False)
-    mask, sizes = space["action_mask"], choices(spec.action_space)
+    _check_mask(space, spec.action_space)
     others = {name: part for name, part in space.items() if name != "action_mask"}
-    if isinstance(spec.action_space, spaces.Box):
-        raise ConfigurationError(
-            f'There is an "action_mask" in the observations, but actions of {spec.action_space} '
-            f"cannot be masked. Give that part of the observations another name."
-        )
-    if mask.shape != (sum(sizes),) or not isinstance(mask, spaces.Box | spaces.MultiBinary):
-        raise ConfigurationError(
-            f'The "action_mask" in the observations is {mask}; expected MultiBinary({sum(sizes)}) '
-            f"for actions of {spec.action_space}. Change the space of the mask, or give that part "
-            f"of the observations another name."
-        )
-    if not others:
-        raise ConfigurationError(
-            'The observations hold nothing but an "action_mask". Add what the agent should see to '
-            "the observation space."
-        )
+    sizes = choices(spec.action_space)
     # A MultiBinary space always has a legal action, because each bit may be 0.
     one_of_each = not isinstance(spec.action_space, spaces.MultiBinary)
 
@@ -81,6 +66,31 @@ def action_masks(spec: EnvSpec) -> ActionMasks:
         return Seen({name: obs[name] for name in others}, legal)
 
     return ActionMasks(spaces.Dict(others), split, True)
+
+
+def _check_mask(space: spaces.Dict, actions: spaces.Space) -> None:
+    """Check that the mask in an observation space fits the action space.
+
+    Raises:
+      ConfigurationError: if the mask does not fit, or the observations hold nothing else.
+    """
+    mask, size = space["action_mask"], sum(choices(actions))
+    if isinstance(actions, spaces.Box):
+        raise ConfigurationError(
+            f'There is an "action_mask" in the observations, but actions of {actions} cannot be '
+            f"masked. Give that part of the observations another name."
+        )
+    if mask.shape != (size,) or not isinstance(mask, spaces.Box | spaces.MultiBinary):
+        raise ConfigurationError(
+            f'The "action_mask" in the observations is {mask}; expected MultiBinary({size}) for '
+            f"actions of {actions}. Change the space of the mask, or give that part of the "
+            f"observations another name."
+        )
+    if len(space.spaces) == 1:
+        raise ConfigurationError(
+            'The observations hold nothing but an "action_mask". Add what the agent should see to '
+            "the observation space."
+        )
 
 
 def choices(space: spaces.Space) -> list[int]:

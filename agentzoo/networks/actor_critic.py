@@ -118,16 +118,12 @@ def make_actor_critic(spec: EnvSpec, network: Network | None = None, **options: 
     arch, space = Options(**options), spec.action_space
     masks = action_masks(spec)
     view = make_view(masks.space, arch.images, arch.scale_obs)
-    num_outputs = sum(choices(space)) * (1 + arch.state_dependent_std)
 
     @hk.without_apply_rng
     @hk.transform
     def forward(obs: PyTree, mask: Array | None, first: Array, memory: PyTree) -> Output:
         features, states = _features(arch, view, network, obs, first, memory)
-        with _initialised(arch, 0.01):
-            outputs = hk.Linear(num_outputs, name="policy_head")(features[0])
-        with _initialised(arch, 1.0):
-            v = hk.Linear(1, name="value_head")(features[-1])
+        outputs, v = _heads(arch, space, features)
         policy = _policy(arch, space, _unmerge(outputs, *first.shape), mask)
         return Output(policy, _unmerge(v, *first.shape)[..., 0], states)
 
@@ -222,6 +218,16 @@ def _unroll(arch: Options, x: Array, first: Array, state: PyTree) -> tuple[Array
         core = hk.ResetCore(CORES[arch.recurrent](arch.recurrent_size))
         y, states = hk.dynamic_unroll(core, (x, first), state, return_all_states=True)
     return y, states  # type: ignore[return-value]
+
+
+def _heads(arch: Options, space: spaces.Space, features: list[Array]) -> tuple[Array, Array]:
+    """Return the outputs of the policy's head `[N * T, K]` and the values `[N * T, 1]`."""
+    num_outputs = sum(choices(space)) * (1 + arch.state_dependent_std)
+    with _initialised(arch, 0.01):
+        outputs = hk.Linear(num_outputs, name="policy_head")(features[0])
+    with _initialised(arch, 1.0):
+        v = hk.Linear(1, name="value_head")(features[-1])
+    return outputs, v
 
 
 def _policy(

@@ -123,7 +123,7 @@ class Categories:
 
     def __call__(self, values: Array) -> Array:
         """Convert elements `[N, ...]` to concatenated one-hot vectors `[N, sum(counts)]`."""
-        values = (values - self.start).reshape(values.shape[0], -1)
+        values = (values - self.start).reshape(values.shape[0], -1)  # [N, D]
         one_hot = [
             jax.nn.one_hot(values[:, i], count, dtype=jnp.float32)
             for i, count in enumerate(self.counts)
@@ -249,13 +249,14 @@ def _looks_like_an_image(space: spaces.Box) -> bool:
 
 
 def _image(space: spaces.Box, scale_obs: bool) -> Image:
+    """Return how a network takes a Box of images."""
     axes = _axes(space)
     low, high = space.low.astype(np.float32), space.high.astype(np.float32)
     sizes = dict(zip(axes, space.shape, strict=True))
     divisor = float(np.maximum(-low, high).max())
     if not scale_obs:
         divisor = 255.0 if space.dtype == np.uint8 else 1.0
-    elif not 0 < divisor < 2**31 - 1:  # no bounds
+    elif not 0 < divisor < 2**31 - 1:  # the Box has no bounds that say anything
         divisor = 1.0
     channels = math.prod(sizes.get(axis, 1) for axis in "SC")
     height, width = sizes["H"], sizes["W"]
@@ -266,6 +267,7 @@ def _image(space: spaces.Box, scale_obs: bool) -> Image:
 
 
 def _numbers(space: spaces.Box, scale_obs: bool) -> Numbers:
+    """Return how a network takes a Box of numbers."""
     count = math.prod(space.shape)
     integers = np.issubdtype(space.dtype, np.integer)
     kind = "integer" if integers else "boolean" if space.dtype == bool else "number"
@@ -279,6 +281,7 @@ def _numbers(space: spaces.Box, scale_obs: bool) -> Numbers:
         (low <= max(limits.min, -(2**31))) & (limits.min < 0)
     )
     low, high = low.astype(np.float32), high.astype(np.float32)
+    # Numbers [F] with bounds on both sides of 0 keep 0 at 0; the others become 0 at their low.
     around_zero = (low <= 0) & (high >= 0)
     offset = np.where(around_zero | is_open, 0.0, low)
     divisor = np.where(around_zero, np.maximum(-low, high), high - low)
@@ -300,6 +303,7 @@ def _numbers(space: spaces.Box, scale_obs: bool) -> Numbers:
 
 
 def _categories(space: spaces.Space) -> Numbers | Categories:
+    """Return how a network takes a Discrete, MultiDiscrete or MultiBinary space."""
     if isinstance(space, spaces.Discrete):
         return Categories(
             f"one of {space.n} categories, one-hot", np.asarray(space.start), [int(space.n)]
