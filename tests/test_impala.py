@@ -11,7 +11,6 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from agentzoo import IMPALA, ConfigurationError, Linear, evaluate_policy
 from agentzoo.algos.impala import IMPALAConfig, make_agent
-from agentzoo.types import EnvSpec
 from tests import probes
 from tests.test_ppo import (
     BOX,
