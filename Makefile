@@ -11,21 +11,18 @@ else
   BIN := $(VENV)/bin
 endif
 
-# A file of tests runs in one process. Tests of the group "ray" share a process and a cluster.
-PARALLEL := -n auto --dist loadgroup --no-loadscope-reorder
-
 .PHONY: train test quick lint types docs check format stubs
 
 train: $(VENV)/installed
 	$(BIN)/agentzoo train dqn --env $(ENV) --steps $(STEPS)
 
 test: $(VENV)/developing
-	$(BIN)/python -m pytest $(PARALLEL)
+	$(BIN)/python -m pytest -n auto
 
 # What to run after each edit: the operators, the layers, and what a user does with an agent.
 QUICK := tests/core tests/test_api.py tests/test_keywords.py tests/test_layering.py
 quick: $(VENV)/developing
-	$(BIN)/python -m pytest $(PARALLEL) -m "not learning and not slow" $(QUICK)
+	$(BIN)/python -m pytest -n auto -m "not learning and not slow" $(QUICK)
 
 lint: $(VENV)/developing
 	$(BIN)/ruff check .

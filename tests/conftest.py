@@ -1,6 +1,7 @@
 """What all tests share: the settings of JAX, compiled programs, a Ray cluster, and an order."""
 
 import os
+import re
 import time
 
 import jax
@@ -53,25 +54,39 @@ def pytest_configure(config):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", float(os.environ.get(FROM, 1)))
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Run the tests of a file in one process, which then compiles the programs that they share.
+def is_with_ray(nodeid):
+    """Whether a test needs a Ray cluster, by its name or the name of its file."""
+    return re.search(r"(?<![a-z])ray(?![a-z_])", nodeid) is not None
 
-    Tests of the group "ray" share a Ray cluster, and run in one process whatever their files.
-    """
+
+def pytest_collection_modifyitems(items):
+    """Sort the tests: first those with Ray, which take longest, and the operators' tests last."""
 
     def rank(item):
-        if item.get_closest_marker("xdist_group"):
-            return -1
         name = item.path.stem.removeprefix("test_")
+        if is_with_ray(item.nodeid):
+            return -1
         if item.path.parent.name == "core":
             return len(LONG) + 1
         return LONG.index(name) if name in LONG else len(LONG)
 
     items.sort(key=rank)
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Run the tests of a file in one process, so that they share what they compile.
+
+    All tests with Ray run in one process, so that they share a cluster.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return "ray" if is_with_ray(nodeid) else nodeid.split("::")[0]
+
+    config.option.loadscopereorder = False  # the tests are sorted already
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -115,7 +130,7 @@ def tiny(monkeypatch):
 def cluster():
     """A Ray cluster, begun as agentzoo begins one.
 
-    It takes as long as a test to begin. Tests that use it belong to the `xdist_group` "ray", so
+    It takes as long as a test to begin. The names of tests that use it contain the word "ray", so
     that one process begins one cluster for all of them.
     """
     ray = pytest.importorskip("ray")

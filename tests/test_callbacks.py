@@ -32,7 +32,6 @@ SETTINGS = {
 }
 
 
-RAY = [pytest.mark.xdist_group("ray")]
 Quiet = functools.partial(callbacks.EvalCallback, verbose=0)
 
 
@@ -437,10 +436,7 @@ INFORMED = {
 }
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [pytest.param(kind, marks=RAY if kind == "ray" else []) for kind in INFORMED],
-)
+@pytest.mark.parametrize("kind", INFORMED)
 def test_infos_reach_the_log_and_the_callbacks(kind, request):
     if kind == "ray":
         request.getfixturevalue("cluster")

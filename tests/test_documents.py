@@ -7,11 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = [
-    pytest.param(
-        block,
-        id=f"{path.name}-{i}",
-        marks=[pytest.mark.xdist_group("ray")] if path.name == "ray.md" else [],
-    )
+    pytest.param(block, id=f"{path.name}-{i}")
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     for i, block in enumerate(re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL))
 ]

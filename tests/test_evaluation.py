@@ -14,7 +14,6 @@ from agentzoo.runners.actor import Actor
 from tests import probes
 from tests.agents import FAST, cart_pole
 
-RAY = [pytest.mark.xdist_group("ray")]
 Quiet = functools.partial(callbacks.EvalCallback, verbose=0)
 
 
@@ -246,10 +245,7 @@ VECTORS = {
 }
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [pytest.param(kind, marks=RAY if kind == "ray" else []) for kind in VECTORS],
-)
+@pytest.mark.parametrize("kind", VECTORS)
 def test_get_env_is_a_vector_environment(kind, request):
     if kind == "ray":
         request.getfixturevalue("cluster")

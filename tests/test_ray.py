@@ -16,7 +16,7 @@ from tests.test_faults import Scripted
 
 ray = pytest.importorskip("ray")
 
-pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.usefixtures("cluster")]
+pytestmark = pytest.mark.usefixtures("cluster")
 FAST = dict(n_envs=2, n_actors=2, seed=3, n_steps=8, net_arch=(16,))
 
 

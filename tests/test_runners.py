@@ -35,13 +35,7 @@ SETTINGS = {
     "PPO": ({**ON_POLICY, **PPO}, 12_000),
     "IMPALA": ({**ON_POLICY, "n_steps": 8, "learning_rate": Linear(1e-2)}, 8_000),
 }
-RAY = [pytest.mark.xdist_group("ray")]
-CELLS = [
-    pytest.param(algorithm, runner, marks=RAY if runner == "ray" else [])
-    for runner in RUNNERS
-    if runner != "auto"
-    for algorithm in SETTINGS
-]
+CELLS = [(algorithm, runner) for runner in RUNNERS if runner != "auto" for algorithm in SETTINGS]
 
 
 @pytest.mark.learning
