@@ -1,10 +1,12 @@
 """What a user does with an agent: learn, predict, save, load, log, call back."""
 
+import copy
 import signal
 import subprocess
 import sys
 
 import gymnasium as gym
+import jax
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -243,3 +245,19 @@ def test_every_public_name_has_a_docstring():
             ],
         ):
             assert getattr(module, name).__doc__, f"{module.__name__}.{name}"
+
+
+def test_a_copy_keeps_what_was_learned():
+    agent = DQN("CartPole-v1", **FAST).learn(40, progress_bar=False)
+    twin = copy.copy(agent)
+    before = jax.device_get(twin.params)
+    agent.learn(40, progress_bar=False)
+    jax.tree.map(np.testing.assert_array_equal, twin.params, before)
+
+
+def test_the_folder_of_logs_may_change_between_runs(tmp_path):
+    agent = DQN("CartPole-v1", **FAST).learn(20, progress_bar=False)
+    assert agent.run_dir is None
+    agent.log_dir = tmp_path
+    agent.learn(20, progress_bar=False)
+    assert agent.run_dir.parent == tmp_path and (agent.run_dir / "model.safetensors").exists()

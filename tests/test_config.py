@@ -206,3 +206,9 @@ def test_structures_are_equal_where_only_numbers_differ():
     assert configs.structure_of(made(rate=Linear(1.0))) == configs.structure_of(made())
     assert configs.structure_of(made(rate=jnp.sqrt)) != configs.structure_of(made())
     assert configs.structure_of(made(other=0.5)) != configs.structure_of(made())
+
+
+@pytest.mark.parametrize("name", ["learning_starts", "target_update_interval"])
+def test_traced_integers_fit_into_32_bits(name):
+    with pytest.raises(ConfigurationError, match=r"out of range\. Choose at most 2\^31 - 1"):
+        configs.make_config(agentzoo.DQN.Config, {name: 2**31})

@@ -200,7 +200,7 @@ PARTS = dict(Config=Config, make_agent=staticmethod(make_agent), action_spaces=(
     ("parts", "message"),
     [
         (dict(Config=None), "Mine lacks Config. Set Config, make_agent and action_spaces in"),
-        (dict(make_agent=None, action_spaces=None), "Mine lacks make_agent and action_spaces."),
+        (dict(make_agent=None, action_spaces=None), "Mine lacks make_agent, action_spaces"),
         (dict(Config=NotFrozen), r"Config=.* is not a frozen dataclass. Write @dataclass\(frozen"),
         (dict(Config=3), "Config=3 is not a frozen dataclass"),
         (dict(Config=WithoutDefault), "WithoutDefault.size has no default. Give each"),

@@ -3,6 +3,7 @@
 `agentzoo.training` does the work.
 """
 
+import copy
 import inspect
 import os
 import random
@@ -147,6 +148,15 @@ class Algorithm(Generic[Config]):
         name, module = cls.__name__, cls.__module__
         return Recipe(name, cls.make_agent, config, spec, network, seed, module=module)
 
+    def __copy__(self) -> Self:
+        """Return an agent that keeps what this one has learned, while this one learns on.
+
+        Both train in the same environments.
+        """
+        twin = type(self).__new__(type(self))
+        twin.trainer = copy.copy(self.trainer)
+        return twin
+
     def __repr__(self) -> str:
         return description.summarize(self)
 
@@ -192,6 +202,16 @@ class Algorithm(Generic[Config]):
     def max_lag(self) -> int:
         """How many trajectories each actor may be ahead of the learner."""
         return self.trainer.placement.max_lag
+
+    @property
+    def mesh(self) -> Any:
+        """The devices that learn together; None for one device."""
+        return self.trainer.placement.mesh
+
+    @property
+    def info_keywords(self) -> tuple[str, ...]:
+        """The names of the entries of `info` that are logged."""
+        return tuple(self.trainer.info_keywords)
 
     @property
     def env_id(self) -> str | None:
@@ -254,8 +274,12 @@ class Algorithm(Generic[Config]):
 
     @property
     def log_dir(self) -> str | os.PathLike[str] | None:
-        """The folder in which runs get their folders, or None."""
+        """The folder in which runs get their folders, or None. The next new run uses it."""
         return self.trainer.log.log_dir
+
+    @log_dir.setter
+    def log_dir(self, log_dir: str | os.PathLike[str] | None) -> None:
+        self.trainer.log.log_dir = log_dir
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -558,7 +582,9 @@ class Algorithm(Generic[Config]):
 
 def _as_saved(cls: type, saved: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
     """Return the saved config; only hyperparameters that were functions are the given ones."""
-    functions = {name: value for name, value in given.items() if configs.is_function(saved[name])}
+    functions = {
+        name: value for name, value in given.items() if configs.is_function(saved.get(name))
+    }
     return configs.from_json(cls, saved, functions)
 
 

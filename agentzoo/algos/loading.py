@@ -61,7 +61,7 @@ def check(cls: Any) -> None:
     missing = [part for part in ("Config", "make_agent", "action_spaces") if not hasattr(cls, part)]
     if missing:
         raise ConfigurationError(
-            f"{cls.__name__} lacks {' and '.join(missing)}. Set Config, make_agent and "
+            f"{cls.__name__} lacks {', '.join(missing)}. Set Config, make_agent and "
             f"action_spaces in the class."
         )
     if not callable(cls.make_agent):
@@ -85,7 +85,8 @@ def _check_config(config: Any) -> None:
             f"Config={config!r} is not a frozen dataclass. Write @dataclass(frozen=True) above it."
         )
     for field in dataclasses.fields(config):
-        if field.default is dataclasses.MISSING:
+        factory = field.default_factory is not dataclasses.MISSING
+        if field.default is dataclasses.MISSING and not factory:
             raise ConfigurationError(
                 f"{config.__name__}.{field.name} has no default. Give each hyperparameter one."
             )
@@ -124,6 +125,10 @@ def find(name: str) -> type[Algorithm]:
 
 
 def _import(module: str, name: str) -> Any:
+    if not module or not name:
+        raise ConfigurationError(
+            f"{module}:{name} names no class of a module. Write my_module:MyAlgorithm."
+        )
     try:
         imported = importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -166,17 +171,20 @@ def find_saved(path: str | os.PathLike, import_module: bool = False) -> type[Alg
     manifest = checkpoint.read_manifest(path)
     # Files of earlier versions name no module, because they can only hold agents of our own.
     name, module = manifest["algorithm"], manifest.get("module")
-    if module is None or name in names():
-        return find(name)
+    known = find(name) if module is None or name in names() else None
+    # A user's class may have moved since, but one with the name of ours is not ours.
+    if known is not None and (name not in ALGORITHMS or module in (None, known.__module__)):
+        return known
     if import_module and module != "__main__":
         return find(f"{module}:{name}")
     cls = getattr(sys.modules.get(module), name, None)
     if cls is None:
         place = "a script or notebook" if module == "__main__" else f"the module {module}"
+        advice = f" For the command line, train it with: agentzoo train my_module:{name}"
         raise ConfigurationError(
             f"{path} holds an agent of your class {name} from {place}, which is not registered. "
-            f"Call agentzoo.register({name}) before you load it. For the command line, train it "
-            f"with: agentzoo train my_module:{name}"
+            f"Call agentzoo.register({name}) before you load it."
+            f"{advice if module == '__main__' else ''}"
         )
     check(cls)
     return cls
