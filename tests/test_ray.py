@@ -95,7 +95,7 @@ def test_wrong_data_ends_training_with_its_sentence():
 def test_environments_are_made_where_actors_are():
     with pytest.raises(
         ConfigurationError,
-        match='runner="ray" needs environments for each actor. Pass an id or a factory',
+        match=r'runner="ray" needs environments for each actor. Pass an id or a factory',
     ):
         IMPALA(gym.make("CartPole-v1"), runner="ray")
     with pytest.raises(
