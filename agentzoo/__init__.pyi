@@ -119,8 +119,8 @@ class DQN(_DQN):
         default 'relu'.
 
     Raises:
-      ConfigurationError: if the arguments do not fit together or the environment. The message says
-        what to write instead.
+      ConfigurationError: if the arguments do not fit each other or the environment. The message
+        says what to write instead.
     """
     def __init__(
         self,
@@ -286,8 +286,8 @@ class IMPALA(_IMPALA):
         default 'tanh'.
 
     Raises:
-      ConfigurationError: if the arguments do not fit together or the environment. The message says
-        what to write instead.
+      ConfigurationError: if the arguments do not fit each other or the environment. The message
+        says what to write instead.
     """
     def __init__(
         self,
@@ -467,8 +467,8 @@ class MPO(_MPO):
         default 'relu'.
 
     Raises:
-      ConfigurationError: if the arguments do not fit together or the environment. The message says
-        what to write instead.
+      ConfigurationError: if the arguments do not fit each other or the environment. The message
+        says what to write instead.
     """
     def __init__(
         self,
@@ -651,8 +651,8 @@ class PPO(_PPO):
         default 'tanh'.
 
     Raises:
-      ConfigurationError: if the arguments do not fit together or the environment. The message says
-        what to write instead.
+      ConfigurationError: if the arguments do not fit each other or the environment. The message
+        says what to write instead.
     """
     def __init__(
         self,
@@ -834,8 +834,8 @@ class QRDQN(_QRDQN):
         default 'relu'.
 
     Raises:
-      ConfigurationError: if the arguments do not fit together or the environment. The message says
-        what to write instead.
+      ConfigurationError: if the arguments do not fit each other or the environment. The message
+        says what to write instead.
     """
     def __init__(
         self,
@@ -1017,8 +1017,8 @@ class SAC(_SAC):
         default 'relu'.
 
     Raises:
-      ConfigurationError: if the arguments do not fit together or the environment. The message says
-        what to write instead.
+      ConfigurationError: if the arguments do not fit each other or the environment. The message
+        says what to write instead.
     """
     def __init__(
         self,

@@ -76,8 +76,8 @@ class Algorithm(Generic[Config]):
       trainer: what trains the agent: its functions, environments, session and log.
 
     Raises:
-      ConfigurationError: if the arguments do not fit together or the environment. The message says
-        what to write instead.
+      ConfigurationError: if the arguments do not fit each other or the environment. The message
+        says what to write instead.
     """
 
     Config: ClassVar[type]

@@ -175,7 +175,8 @@ def find_saved(path: str | os.PathLike, import_module: bool = False) -> type[Alg
         place = "a script or notebook" if module == "__main__" else f"the module {module}"
         raise ConfigurationError(
             f"{path} holds an agent of your class {name} from {place}, which is not registered. "
-            f"Call agentzoo.register({name}) before you load it."
+            f"Call agentzoo.register({name}) before you load it. For the command line, train it "
+            f"with: agentzoo train my_module:{name}"
         )
     check(cls)
     return cls

@@ -68,7 +68,7 @@ class Eval:
     seed: int = 1_000_000
     """Seed of the environments."""
     stochastic: bool = False
-    """Explore as in training instead of choosing the best action."""
+    """Draw actions from the policy, with its final exploration, instead of the best ones."""
     env: str | None = None
     """Evaluate in another environment than the agent was trained in."""
     env_kwargs: tuple[str, ...] = ()

@@ -80,7 +80,16 @@ class GymEnvs(Used):
                 element = self._begin(n, env)
             if obs is not successor:
                 write(obs, n, element)
-        return EnvStep(obs, last, successor, reward, discount, last, self._mask, final_infos)
+        return EnvStep(
+            obs=obs,
+            first=last,  # an episode begins where one ended
+            successor=successor,
+            reward=reward,
+            discount=discount,
+            last=last,
+            mask=self._mask,
+            final_infos=final_infos,
+        )
 
     def infos(self) -> list[Info]:
         """Return the `info` of each environment's newest step."""

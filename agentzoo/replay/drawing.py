@@ -34,7 +34,7 @@ class Batch(NamedTuple):
 
 
 class Places(NamedTuple):
-    """Steps of a replay: their environments, and how many older steps their environments hold."""
+    """Steps of a replay: the environment of each, and its position from the oldest step on."""
 
     env: Array
     age: Array  # 0 for the oldest step
@@ -84,7 +84,7 @@ def sample(
 
 
 def draw_uniformly(key: Array, batch_size: int, counts: Array) -> Places:
-    """Draw steps `[B]`, if the `counts` `[N]` oldest steps of each environment can be drawn."""
+    """Draw steps `[B]` uniformly from the `counts[n]` oldest steps of each environment n."""
     # Number the steps through, environment by environment. `start` is the number of the first step.
     start = jnp.cumsum(counts) - counts  # [N]
     bits = jax.random.bits(key, (batch_size,))
@@ -115,8 +115,7 @@ def n_step_return(layout: Layout, replay: Replay, row: Array, places: Places) ->
     slots = layout.slot(row[:, None] + steps, env[:, None])  # [B, n]
     stored: Trajectory = jax.tree.map(lambda x: x[slots], replay.storage)
 
-    # A step belongs to the transition if it is stored and goes on with the episode of the step
-    # before it, and if the step before it belongs to the transition.
+    # A transition spans n steps, or fewer if its episode or the stored steps end before.
     is_stored = age[:, None] + steps < replay.size[env][:, None]  # [B, n]
     goes_on = is_stored[:, 1:] & ~stored.last_t[:, :-1] & ~stored.first_tm1[:, 1:]  # [B, n - 1]
     later = jnp.cumprod(goes_on.astype(jnp.int32), axis=1)

@@ -44,7 +44,8 @@ class HostRunner(Runner):
         """
         if not self.actor.continues:
             self.reset()
-        compiled = compile_ahead(self.agent, self.programs, run, self.envs.spec)
+        # `learn` is compiled in a thread, while the first trajectory is collected.
+        compiling = compile_ahead(self.agent, self.programs, run, self.envs.spec)
         while run.step < total:
             if self.envs.disturbed:  # by a callback
                 self.reset()
@@ -52,7 +53,7 @@ class HostRunner(Runner):
             trajectory, episodes = self.actor.rollout(
                 params, run.key, run.step, run.act_calls, total
             )
-            compiled.result()
+            compiling.result()  # waits, and raises the error of the thread if there is one
             # The dummy steps of some vector environments do not count.
             steps = int(trajectory.mask.sum())
             counters = LearnCounters(run.step + steps, steps, total)

@@ -28,8 +28,9 @@ Makers that are equal share their compiled programs.
 
 
 class InPlace:
-    """Compiles `(numbers, state, *arguments)` so that a call overwrites the state.
+    """Compiles a function of a state, so that a call overwrites the arrays of the state.
 
+    The first argument of the function is the vector of numbers, which `bind` sets.
     The `params` of the state stay as they are: a user, an actor or another thread may still hold
     them. Everything else, such as a large replay buffer, is updated without a copy.
 

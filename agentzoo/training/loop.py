@@ -71,9 +71,9 @@ def _run(
     def next_stop(step: int) -> float:
         return min((step // log_interval + 1) * log_interval, callback.next_step(step))
 
-    run = trainer.runner.run(trainer.run, total, next_stop)
+    cycles = trainer.runner.run(trainer.run, total, next_stop)
     try:
-        with interrupt_between_cycles() as interrupted, contextlib.closing(run) as cycles:
+        with interrupt_between_cycles() as interrupted, contextlib.closing(cycles):
             callback.on_rollout_start()
             for cycle in cycles:
                 _keep(trainer, cycle)

@@ -57,8 +57,9 @@ def learn_together(
     """Train several agents. Each learns what its own `learn` would have taught it.
 
     Agents of the same class in the same compiled environment learn side by side in one program if
-    they differ only in their seeds and in hyperparameters that are numbers, such as a learning rate
-    or gamma. Other agents learn one after the other.
+    they differ only in their seeds, in hyperparameters that are floats, such as a learning rate or
+    gamma, and in a few that count steps, such as `learning_starts`. Other agents learn one after
+    the other, for example if their `batch_size` differs.
 
     Args:
       agents: the agents, such as `[DQN(env, seed=seed) for seed in range(8)]`.
