@@ -156,15 +156,17 @@ class Returns(BaseCallback):
         return True
 
 
-CELLS = [*((name, "device") for name in VARIANTS), *((name, "host") for name in SETTINGS)]
+# How agents act does not depend on double Q-learning.
+ACTING = [name for name in VARIANTS if "double" not in name]
+CELLS = [*((name, "device") for name in ACTING), *((name, "host") for name in SETTINGS)]
 
 
 @pytest.mark.parametrize(("name", "runner"), CELLS)
 def test_illegal_actions_are_never_taken(name, runner):
     """No illegal action occurs in the warm-up, in training or in evaluation."""
     agent, seen = variant(name, Random(), runner=runner), Returns()
-    agent.learn(3_000, seen, progress_bar=False)
-    assert len(seen.returns) > 700 and not np.any(seen.returns)
+    agent.learn(1_600, seen, progress_bar=False)
+    assert len(seen.returns) > 350 and not np.any(seen.returns)
     assert np.isfinite(list(agent.metrics.values())).all()
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(jax.device_get(agent.params)))
     for deterministic in (True, False):

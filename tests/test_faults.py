@@ -259,8 +259,11 @@ class Broken:
 BROKEN = {kind: Broken(kind) for kind in ("reward", "obs")}
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("kind", BROKEN)
+# The runner checks data in the same way for all algorithms.
+FAULTS = [*((algorithm, "obs") for algorithm in ALGORITHMS), ("DQN", "reward"), ("PPO", "reward")]
+
+
+@pytest.mark.parametrize(("algorithm", "kind"), FAULTS)
 def test_compiled_training_ends_with_wrong_data(algorithm, kind):
     expected = None
     for runner in ("host", "device"):

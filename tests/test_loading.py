@@ -28,9 +28,13 @@ AGENTS = [
     (PPO, ON_POLICY | dict(batch_size=8, recurrent="gru", sequence_length=4)),
     (IMPALA, ON_POLICY),
 ]
-# Environments that are stepped from Python, and compiled ones: to go on with fewer, and with more
-# that are no multiple.
-PLACES = [("CartPole-v1", "host", 1), ("agentzoo/CartPole-v0", "device", 3)]
+# Two environments become one, or three, which is no multiple of two.
+HOST, DEVICE = ("CartPole-v1", "host", 1), ("agentzoo/CartPole-v0", "device", 3)
+# What is kept does not depend on the runner, so only some agents continue on the device, too.
+CASES = [
+    *((*agent, *HOST) for agent in AGENTS),
+    *((cls, settings, *DEVICE) for cls, settings in AGENTS[1::2]),
+]
 
 
 def all_but(state, *names):
@@ -46,8 +50,7 @@ def same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-@pytest.mark.parametrize(("env", "runner", "n_envs"), PLACES)
-@pytest.mark.parametrize(("cls", "settings"), AGENTS)
+@pytest.mark.parametrize(("cls", "settings", "env", "runner", "n_envs"), CASES)
 def test_an_agent_goes_on_with_another_number_of_environments(
     cls, settings, env, runner, n_envs, tmp_path
 ):

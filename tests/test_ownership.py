@@ -118,7 +118,7 @@ def test_another_thread_may_save(algorithm, runner, tmp_path):
         saved.append(type(agent).load(path).num_timesteps)
 
     with while_learning(agent, save):
-        agent.learn(2_000, progress_bar=False)
+        agent.learn(1_200, progress_bar=False)
     assert saved == sorted(saved) and 0 < max(saved) <= agent.num_timesteps
     save()
     assert saved[-1] == agent.num_timesteps
