@@ -108,25 +108,36 @@ def rollout(spec, length, extras, memory):
     )
 
 
-def cycles(agent, spec):
-    """Act, and learn in two cycles; all that comes out of it."""
+def cycle(agent, spec, number, state):
+    """Act, and learn from one trajectory; return the new state, and everything else."""
     length = agent.unroll_length
     total = 10 * length * NUM_ENVS
     memory, obs = agent.initial_memory(NUM_ENVS), jnp.full((NUM_ENVS, 3), 0.5, jnp.float32)
-    state = agent.init(jax.random.key(0))
-    outcomes = []
-    for cycle in (1, 2):
-        key, step = jax.random.key(cycle), jnp.int32(cycle * length * NUM_ENVS)
-        acting = Clock(step, jnp.int32(0), jnp.int32(total))
-        action, _, extras = agent.act(state.params, memory, obs, key, acting)
-        learning = Clock(step, jnp.int32(length * NUM_ENVS), jnp.int32(total))
-        trajectory = rollout(spec, length, extras, memory)
-        state, metrics = agent.learn(state, trajectory, learning)
-        predicted = agent.predict(state.params, memory, obs, key, False)
-        asked = agent.queries["value" if "value" in agent.queries else "values"]
-        arguments = () if "value" in agent.queries or hasattr(spec.action_space, "n") else (action,)
-        outcomes.append((action, predicted, metrics, asked(state.params, obs, *arguments)))
-    return state.params, outcomes
+    key, step = jax.random.key(number), number * length * NUM_ENVS
+    acting = Clock(step, jnp.int32(0), jnp.int32(total))
+    action, _, extras = agent.act(state.params, memory, obs, key, acting)
+    learning = Clock(step, jnp.int32(length * NUM_ENVS), jnp.int32(total))
+    state, metrics = agent.learn(state, rollout(spec, length, extras, memory), learning)
+    predicted = agent.predict(state.params, memory, obs, key, False)
+    asked = agent.queries["value" if "value" in agent.queries else "values"]
+    arguments = () if "value" in agent.queries or hasattr(spec.action_space, "n") else (action,)
+    return state, (action, predicted, metrics, asked(state.params, obs, *arguments))
+
+
+def make_run(make, spec):
+    """Compile a run of two cycles, of the agent that `make` makes of the run's arguments."""
+    init = jax.jit(lambda *numbers: make(*numbers).init(jax.random.key(0)))
+    learn = jax.jit(lambda number, state, *numbers: cycle(make(*numbers), spec, number, state))
+
+    def run(*numbers):
+        state = init(*numbers)
+        before, outcomes = state.params, []
+        for number in (1, 2):
+            state, outcome = learn(jnp.int32(number), state, *numbers)
+            outcomes.append(outcome)
+        return before, state.params, outcomes
+
+    return run
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -137,12 +148,12 @@ def test_a_program_that_takes_the_numbers_does_the_same_as_one_that_holds_them(n
     structure, numbers = structure_of(config), numbers_of(config)
     traces = []
 
-    @jax.jit
-    def with_arguments(numbers):
+    def make_traced(numbers):
         traces.append(1)
-        return cycles(cls.make_agent(with_numbers(structure, numbers), spec), spec)
+        return cls.make_agent(with_numbers(structure, numbers), spec)
 
-    expected = jax.jit(lambda: cycles(cls.make_agent(config, spec), spec))()
+    with_arguments = make_run(make_traced, spec)
+    expected = make_run(lambda: cls.make_agent(config, spec), spec)()
     found = with_arguments(numbers)
     assert jax.tree.structure(expected) == jax.tree.structure(found)
     for (path, x), y in zip(
@@ -150,15 +161,15 @@ def test_a_program_that_takes_the_numbers_does_the_same_as_one_that_holds_them(n
     ):
         assert (x.dtype, x.shape) == (y.dtype, y.shape), path
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6, err_msg=jax.tree_util.keystr(path))
-    before = cls.make_agent(config, spec).init(jax.random.key(0)).params
-    moved = jax.tree.map(lambda x, y: bool((x != y).any()), before, expected[0])
+    before, after, _ = jax.device_get(expected)
+    moved = jax.tree.map(lambda x, y: bool((x != y).any()), before, after)
     assert any(jax.tree.leaves(moved)), "the test is about agents that learn"
     other = make_config(cls.Config, {**hyperparameters, "gamma": 0.5})
     changed = with_arguments(numbers_of(other))
     assert structure_of(other) == structure
-    assert len(traces) == 1
+    assert len(traces) == 2, "one trace of each program"
     assert any(
-        (x != y).any() for x, y in zip(*map(jax.tree.leaves, (found[0], changed[0])), strict=True)
+        (x != y).any() for x, y in zip(*map(jax.tree.leaves, (found[1], changed[1])), strict=True)
     )
 
 
@@ -166,6 +177,6 @@ def test_metrics_are_numbers_whatever_the_program_takes():
     cls, (_, spec, hyperparameters) = find("dqn"), VARIANTS["dqn"]
     config = make_config(cls.Config, hyperparameters)
     structure = structure_of(config)
-    program = jax.jit(lambda x: cycles(cls.make_agent(with_numbers(structure, x), spec), spec))
-    metrics = resolve_metrics(program(numbers_of(config))[1][-1][2])
+    run = make_run(lambda numbers: cls.make_agent(with_numbers(structure, numbers), spec), spec)
+    metrics = resolve_metrics(run(numbers_of(config))[2][-1][2])
     assert metrics["train/learning_rate"] == pytest.approx(0.0009)
