@@ -152,7 +152,7 @@ def _check(about: Hyperparameter, value: Any) -> None:
     numbers = cast(tuple[Any, ...], value) if isinstance(value, tuple) else (value,)
     if any(_is_a(number, float) and number not in about.range for number in numbers):
         raise ConfigurationError(f"{given} is out of range. Choose {about.expected}.")
-    if about.traced and value >= 2**31:  # compiled programs get it as an int32
+    if about.traced and isinstance(value, int) and value >= 2**31:  # programs get an int32
         raise ConfigurationError(f"{given} is out of range. Choose at most 2^31 - 1.")
 
 
