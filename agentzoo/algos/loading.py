@@ -177,7 +177,7 @@ def find_saved(path: str | os.PathLike, import_module: bool = False) -> type[Alg
         return known
     if import_module and module != "__main__":
         return find(f"{module}:{name}")
-    cls = getattr(sys.modules.get(module), name, None)
+    cls = getattr(sys.modules.get(str(module)), name, None)
     if cls is None:
         place = "a script or notebook" if module == "__main__" else f"the module {module}"
         advice = f" For the command line, train it with: agentzoo train my_module:{name}"
