@@ -20,7 +20,7 @@ test: $(VENV)/developing
 	$(BIN)/python -m pytest -n auto
 
 # What to run after each edit: the operators, the layers, and what a user does with an agent.
-QUICK := tests/core tests/test_api.py tests/test_keywords.py tests/test_layering.py
+QUICK := tests/core tests/test_api.py tests/test_config.py tests/test_layering.py
 quick: $(VENV)/developing
 	$(BIN)/python -m pytest -n auto -m "not learning and not slow" $(QUICK)
 

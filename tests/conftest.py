@@ -49,7 +49,7 @@ def pytest_configure(config):
         ) in folder.iterdir():  # a change of the code makes new programs, and leaves old ones
             if path.stat().st_mtime < time.time() - DAYS_KEPT * 86_400:
                 path.unlink(missing_ok=True)
-        os.environ[CACHE], os.environ[FROM] = str(folder.resolve()), "0.1"
+        os.environ[CACHE], os.environ[FROM] = str(folder.resolve()), "0"
     jax.config.update("jax_compilation_cache_dir", os.environ.get(CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", float(os.environ.get(FROM, 1)))
 

@@ -166,6 +166,7 @@ def test_gradient_bandit_ascends_the_expected_reward():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_interface(name):
     """Check what all bandits share.
@@ -266,6 +267,7 @@ def lai_robbins(env):
     return sum((best - mean) / divergence(mean) for mean in env.means if mean < best)
 
 
+@pytest.mark.slow
 def test_ucb1_regret_is_logarithmic_and_within_its_bound():
     regret = regrets("UCB1")
     t = np.arange(1, PULLED + 1)

@@ -31,6 +31,7 @@ def categorical_loss(logits, duals, **options):
     return core.categorical_mpo_loss(logits, TARGET_LOGITS, Q_VALUES, duals, 0.1, 0.02, **options)
 
 
+@pytest.mark.slow
 def test_categorical_mpo_and_its_gradients_against_the_oracle():
     values = {
         "logits": LOGITS,
@@ -84,6 +85,7 @@ def test_categorical_mpo_of_a_uniform_target_is_mpo_with_every_action_as_a_sampl
     )
 
 
+@pytest.mark.slow
 def test_actions_that_are_ruled_out_add_nothing():
     duals = core.CategoricalMpoDuals.init(0.7, 0.4)
     more = [

@@ -217,6 +217,7 @@ def test_values_against_an_oracle():
             )
 
 
+@pytest.mark.slow
 def test_gradients_against_differences_of_the_oracle():
     arguments = {
         name: {k: v for k, v in case.arguments.items() if v.dtype == np.float64}

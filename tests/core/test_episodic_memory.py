@@ -91,6 +91,7 @@ def test_a_crowd_of_duplicates_far_from_the_origin():
     np.testing.assert_array_equal(result.neighbor_indices, indices)
 
 
+@pytest.mark.slow
 def test_of_equal_distances_the_first_counts():
     for n in (10, 200):
         np.testing.assert_array_equal(

@@ -141,6 +141,7 @@ def batch(seed=0, shape=(B,)):
     )
 
 
+@pytest.mark.slow
 def test_bellman_losses_regress_towards_imputed_samples():
     dist_tm1, tau, a_tm1, r_t, discount_t, selector, dist_t = batch()
     expected_q, expected_td = [], []

@@ -22,6 +22,7 @@ def both_ways(function, *arguments):
     return plain
 
 
+@pytest.mark.slow
 def test_no_noise_changes_nothing():
     np.testing.assert_array_equal(
         both_ways(exploration.add_gaussian_noise, KEY, ACTION, 0.0), ACTION
@@ -111,6 +112,7 @@ def dirichlet(prior, alpha, fraction, mask):
 _dirichlet = jax.jit(jax.vmap(exploration.add_dirichlet_noise, (0, None, None, None, None)))
 
 
+@pytest.mark.slow
 def test_dirichlet_noise_plain():
     noisy = exploration.add_dirichlet_noise(jax.random.split(KEY, N)[3], PRIOR, 0.3, 0.25)
     np.testing.assert_allclose(noisy, dirichlet(PRIOR, 0.3, 0.25, True)[3], rtol=1e-4, atol=1e-6)

@@ -92,6 +92,7 @@ def duals_of(num_dimensions, penalty):
     return jax.tree.map(lambda dual: np.asarray(dual, float), duals)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_dimensions", "penalty"), [(None, False), (D, True)])
 def test_gaussian_mpo_and_its_gradients_against_the_oracle(num_dimensions, penalty):
     w_t = np.arange(6.0).reshape(T, B)
@@ -124,6 +125,7 @@ def test_gaussian_mpo_and_its_gradients_against_the_oracle(num_dimensions, penal
             close(getattr(gradients["duals"], name), moved, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_gaussian_mpo_under_jit_vmap_and_reductions():
     duals, w_t = duals_of(D, True), np.arange(6.0).reshape(T, B)
     losses = gaussian_loss(MEAN, STDDEV, duals, reduction="none")[0]
@@ -198,6 +200,7 @@ def test_gaussian_mpo_is_mpo_with_its_parts_put_together():
     close(gaussian_loss(MEAN, STDDEV, duals, reduction="none")[0], loss)
 
 
+@pytest.mark.slow
 def test_the_penalty_draws_the_mean_into_the_bounds():
     actions = jnp.array([[0.5], [3.0]])
 

@@ -300,6 +300,7 @@ def test_tanh_gaussian_log_prob_of_its_own_samples_is_exact(low, high, log_std):
     assert np.isfinite(policy.log_prob(action)).all()
 
 
+@pytest.mark.slow
 def test_tanh_gaussian_log_prob_of_actions_away_from_the_bounds():
     u = np.linspace(-3, 3, 61)[:, None]
     for low, high in ((-1.0, 1.0), (-1000.0, 1000.0)):
@@ -357,6 +358,7 @@ def test_tanh_gaussian_never_returns_what_is_not_finite(low, high):
         )
 
 
+@pytest.mark.slow
 def test_tanh_gaussian_entropy_is_that_of_the_squashed_action():
     np.testing.assert_allclose(
         policies.TanhGaussian(np.ones(1), 1.0).entropy(), 0.0926, atol=1e-4

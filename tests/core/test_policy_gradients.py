@@ -221,6 +221,7 @@ class Gaussian:
         )
 
 
+@pytest.mark.slow
 def test_gaussian_policy_gradient_stops_at_the_action():
     mean, noise, adv_t = (
         jnp.array([[0.5, -1.0], [0.0, 2.0]]),

@@ -47,6 +47,7 @@ def test_constant_targets_are_samples_of_one_weight(kind):
     assert constant_policy_targets(distribution, KEY, 5, 1).weights.dtype == jnp.float32
 
 
+@pytest.mark.slow
 def test_actions_may_be_vectors():
     distribution = distrax.MultivariateNormalDiag(jnp.zeros((2, 3)), jnp.ones((2, 3)))
     targets = constant_policy_targets(distribution, KEY, 5)
@@ -97,6 +98,7 @@ def test_value_by_hand():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [True, False])
 def test_gradients(stop):
     actions = jnp.array([[0.5, -1.0], [2.0, 0.0]])

@@ -367,6 +367,7 @@ def test_cvar_can_choose_actions_in_the_loss():
     np.testing.assert_allclose(qv.quantile_q_learning(*arguments), expected, rtol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("probs", [None, np.array([0.1, 0.2, 0.3, 0.4])])
 def test_cvar_of_a_traced_fraction_of_one_is_the_mean(probs):
     dist = np.random.default_rng(0).normal(size=(B, 4, A)).astype(np.float32)

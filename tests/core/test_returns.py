@@ -170,6 +170,7 @@ FLOATING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_loops_in_float64_however_it_is_called(case):
     loop, arguments, options = CASES[case]
@@ -237,6 +238,7 @@ def test_work_of_n_step_returns_grows_with_the_logarithm_of_n():
     assert len(set(np.diff(counts))) == 1
 
 
+@pytest.mark.slow
 def test_identities():
     x = {
         name: jnp.asarray(value, jnp.float32)
@@ -378,6 +380,7 @@ def test_an_empty_trajectory_has_no_returns():
         assert core.general_off_policy_returns_from_action_values(q, a, x, x, x, q).shape == x.shape
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=8)
 @given(
     st.integers(0, 4),

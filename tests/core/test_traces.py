@@ -78,6 +78,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_loops_in_float64_however_it_is_called(case):
     loop, everything = CASES[case]
@@ -109,6 +110,7 @@ def test_only_the_prediction_has_a_gradient_unless_asked(case):
             np.testing.assert_array_equal(gradient, np.zeros_like(gradient))
 
 
+@pytest.mark.slow
 def test_identities():
     x = {
         name: jnp.asarray(value, jnp.int32 if name.startswith("a_") else jnp.float32)
@@ -217,6 +219,7 @@ def test_low_precision_is_accumulated_in_float32():
     np.testing.assert_allclose(np.asarray(errors, float), td_loop(*exact, 1.0), rtol=2**-8)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=8)
 @given(
     st.integers(0, 4),

@@ -53,6 +53,7 @@ def test_vmpo_against_the_oracle(transform, exact):
     assert outputs.num_samples == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [True, False])
 def test_gradients_of_vmpo(stop):
     def loss(advantages, log_probs, kl, importance, temperature):
@@ -90,6 +91,7 @@ def test_gradients_of_vmpo(stop):
         close(gradient, differences(moved, value), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exact", [True, False])
 def test_vmpo_over_devices_equals_vmpo_over_all(exact):
     def halves(x):

@@ -80,6 +80,7 @@ RENAMED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masked", [False, True], ids=["whole", "masked"])
 @pytest.mark.parametrize("case", CASES)
 def test_loops_in_float64_however_it_is_called(case, masked):
@@ -112,6 +113,7 @@ def whole_trajectory():
     return x | {"v_tm1": x["values"][:-1], "v_t": x["values"][1:]}
 
 
+@pytest.mark.slow
 def test_identities():
     x = whole_trajectory()
     v_tm1, v_t, r_t, discount_t, rho_tm1, lambda_ = (x[name] for name in (*STEP_NAMES, "lambda_"))
