@@ -294,6 +294,7 @@ def test_regret_is_of_the_order_of_log_t(name):
     assert mean[1999] < 1.4 * mean[999]
 
 
+@pytest.mark.slow
 def test_thompson_sampling_beats_ucb1():
     assert 3 * regrets("Thompson, Bernoulli")[:, -1].mean() < regrets("UCB1")[:, -1].mean()
 

@@ -63,6 +63,7 @@ def test_pyright_finds_each_wrong_call_and_no_other(checked):
     assert wrong == {line for line in CALLS.splitlines() if "# wrong" in line}
 
 
+@pytest.mark.slow
 def test_pyright_knows_the_signature_of_every_public_function(checked):
     _, types, names = checked
     assert sorted(types) == names
