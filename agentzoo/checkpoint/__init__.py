@@ -6,5 +6,15 @@ A file holds no code, and loading it runs none.
 from agentzoo.checkpoint.archive import load, read_manifest, save
 from agentzoo.checkpoint.files import SUFFIX, exists, find
 from agentzoo.checkpoint.leaves import all_finite
+from agentzoo.checkpoint.store import CheckpointStore
 
-__all__ = ["SUFFIX", "all_finite", "exists", "find", "load", "read_manifest", "save"]
+__all__ = [
+    "SUFFIX",
+    "CheckpointStore",
+    "all_finite",
+    "exists",
+    "find",
+    "load",
+    "read_manifest",
+    "save",
+]

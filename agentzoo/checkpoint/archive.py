@@ -2,25 +2,35 @@
 
 The metadata of a file has two entries. "agentzoo" is JSON with the format, the manifest, a tag for
 each array that says what it stands for, and the rows that were written of arrays with many zeros.
-"sha256" is the checksum of that JSON and of all arrays.
+Checkpoints of a `CheckpointStore` also have a table of the blocks of large arrays there.
+"sha256" is the checksum of that JSON and of all arrays in the file.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from io import RawIOBase
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeAlias
+from typing import Any, BinaryIO, NamedTuple, Protocol, TypeAlias
 
+import numpy as np
 import safetensors
 from numpy.typing import NDArray
 
-from agentzoo.checkpoint import earlier, leaves, sparse
+from agentzoo.checkpoint import blocks, earlier, leaves, sparse
+from agentzoo.checkpoint.blocks import Blocks
 from agentzoo.checkpoint.files import find, replacing, with_suffix
 from agentzoo.types import ConfigurationError, PyTree
 
-FORMAT = 2  # Files of format 2 leave out rows of zeros. Files of format 1 have all rows.
+FORMAT = 3
+"""The newest format.
+
+Files of format 1 have all rows. Files of format 2 leave out rows of zeros. In files of format 3,
+the bytes of large arrays stand in other files.
+"""
+
 DTYPES = {
     "bool": "BOOL",
     "int8": "I8",
@@ -42,15 +52,17 @@ Parts: TypeAlias = dict[str, list[NDArray[Any]]]
 """Arrays by name. Each is given in parts along its first axis."""
 
 
+class LaterFormatError(ConfigurationError):
+    """A later version of agentzoo has written the file."""
+
+
 class _Reader(Protocol):
     """What `safetensors.safe_open` returns, which has no types of its own."""
 
     def metadata(self) -> dict[str, str] | None: ...
-    def keys(self) -> list[str]: ...
-    def get_tensor(self, name: str) -> NDArray[Any]: ...
 
 
-_open: Callable[..., AbstractContextManager[_Reader]] = safetensors.safe_open
+_check_format: Callable[..., AbstractContextManager[_Reader]] = safetensors.safe_open
 
 
 def save(path: str | os.PathLike[str], tree: PyTree, manifest: dict[str, Any]) -> Path:
@@ -69,23 +81,65 @@ def save(path: str | os.PathLike[str], tree: PyTree, manifest: dict[str, Any]) -
     """
     path = with_suffix(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    parts: Parts = {}
-    tags: dict[str, str] = {}
-    written: dict[str, sparse.Written] = {}
+    contents = Contents()
     for name, leaf in leaves.named_leaves(tree).items():
-        array, tags[name] = leaves.to_array(leaf)
+        array, tag = leaves.to_array(leaf)
+        contents.add(name, array, tag)
+    write(path, contents, manifest)
+    return path
+
+
+class Contents:
+    """What a file is to hold, apart from the manifest.
+
+    Attributes:
+      parts: the arrays that stand in the file itself.
+      tags: what each array stands for.
+      sparse: the rows that are written of arrays with many zeros.
+      blocks: the arrays whose bytes stand in other files.
+    """
+
+    def __init__(self) -> None:
+        self.parts: Parts = {}
+        self.tags: dict[str, str] = {}
+        self.sparse: dict[str, sparse.Written] = {}
+        self.blocks: dict[str, Blocks] = {}
+
+    def add(self, name: str, array: NDArray[Any], tag: str, copy: bool = False) -> None:
+        """Add an array, without rows of zeros if there are many; as a copy if it will change."""
         runs = sparse.nonzero_runs(array)
         if runs is None:
-            parts[name] = [array]
+            parts = [array]
         else:
             # An array of zeros alone has one empty part, because a part tells the dtype.
-            parts[name] = [array[start:stop] for start, stop in runs or [(0, 0)]]
-            written[name] = {"rows": len(array), "runs": runs}
-    content = {"format": 2, "sparse": written} if written else {"format": 1}
-    text = json.dumps({**content, "tags": tags, "manifest": manifest})
+            parts = [array[start:stop] for start, stop in runs or [(0, 0)]]
+            self.sparse[name] = {"rows": len(array), "runs": runs}
+        self.parts[name] = [part.copy() for part in parts] if copy else parts
+        self.tags[name] = tag
+
+
+def write(
+    path: Path, contents: Contents, manifest: dict[str, Any], about: dict[str, Any] | None = None
+) -> None:
+    """Write a file, all or nothing.
+
+    Args:
+      path: the file.
+      contents: what it holds.
+      manifest: plain JSON that is stored beside the arrays.
+      about: plain JSON about a checkpoint among others, see `CheckpointStore`.
+    """
+    content: dict[str, Any] = {"format": 1}
+    if contents.sparse:
+        content |= {"format": 2, "sparse": contents.sparse}
+    if contents.blocks:
+        content |= {"format": 3, "blocks": blocks.to_json(contents.blocks)}
+    if about is not None:
+        content["checkpoint"] = about
+    text = json.dumps({**content, "tags": contents.tags, "manifest": manifest})
     with replacing(path) as file:
-        _write(file, parts, {"agentzoo": text, "sha256": _checksum(text, parts)})
-    return path
+        checksum = _checksum(text, contents.parts)
+        _write(file, contents.parts, {"agentzoo": text, "sha256": checksum})
 
 
 def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -95,8 +149,10 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
       FileNotFoundError: if there is no such file.
       ConfigurationError: if `save` did not write the file, or if it is damaged.
     """
-    header, _ = _read(path)
-    return earlier.upgrade(header["manifest"])
+    saved = read_header(path)
+    for _ in _arrays(saved):
+        pass  # Reading all arrays compares their checksum.
+    return earlier.upgrade(saved.content["manifest"])
 
 
 def load(
@@ -105,7 +161,7 @@ def load(
     missing: tuple[str, ...] = (),
     surplus: str = "nothing",
 ) -> PyTree:
-    """Load a pytree.
+    """Load a pytree. Where the template has an array of NumPy, the result has one, too.
 
     Args:
       path: the file.
@@ -120,35 +176,94 @@ def load(
       ConfigurationError: if the file is damaged or does not fit the template. The message names the
         array.
     """
-    header, arrays = _read(path)
-    saved_names = {earlier.current_name(name): name for name in arrays}
-    found: dict[str, Any] = {}
-    for current_name, leaf in leaves.named_leaves(template).items():
-        name = saved_names.get(current_name, current_name)
-        if name not in arrays and name.startswith(missing):
-            found[current_name] = leaf
-            continue
-        if name not in arrays:
+    saved = read_header(path)
+    names = {earlier.current_name(name): name for name in saved.entries}
+    wanted = {names.get(name, name): name for name in leaves.named_leaves(template)}
+    expected = leaves.named_leaves(template)
+    _compare(saved, {name: expected[today] for name, today in wanted.items()}, missing, surplus)
+    found = {today: expected[today] for name, today in wanted.items() if name not in saved.entries}
+    for name, array in _arrays(saved):
+        if name in wanted:
+            today, tag = wanted[name], saved.content["tags"][name]
+            found[today] = leaves.from_array(saved.whole(name, array), tag, expected[today])
+    return leaves.with_leaves(template, found)
+
+
+class Entry(NamedTuple):
+    """An array as it is stored.
+
+    Attributes:
+      shape: the shape, without rows that were left out.
+      dtype: the dtype.
+      start: where the array begins in the file. Arrays in blocks do not stand in the file.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    start: int = 0
+
+
+class Saved(NamedTuple):
+    """What the header of a file says.
+
+    Attributes:
+      path: the file.
+      content: the JSON beside the arrays.
+      checksum: the checksum of this JSON and of the arrays in the file.
+      text: the JSON as it stands in the file.
+      entries: each array in the file, and each array in blocks.
+      blocks: the arrays in blocks.
+    """
+
+    path: Path
+    content: dict[str, Any]
+    checksum: str | None
+    text: str
+    entries: dict[str, Entry]
+    blocks: dict[str, Blocks]
+
+    def describe(self, name: str) -> leaves.Stored:
+        """Return what the header says of a leaf."""
+        shape, dtype, _ = self.entries[name]
+        written = self._written(name)
+        if written is not None:
+            shape = (written["rows"], *shape[1:])
+        return leaves.Stored(shape, dtype, self.content["tags"][name])
+
+    def whole(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
+        """Return an array with the rows that were left out."""
+        return sparse.with_zeros(array, self._written(name))
+
+    def _written(self, name: str) -> sparse.Written | None:
+        return self.content.get("sparse", {}).get(name)
+
+
+def _compare(saved: Saved, wanted: dict[str, Any], missing: tuple[str, ...], surplus: str) -> None:
+    """Raise `ConfigurationError` unless the leaves of a file are the ones that are wanted."""
+    path = saved.path
+    for name, leaf in wanted.items():
+        if name not in saved.entries:
+            if name.startswith(missing):
+                continue
             raise ConfigurationError(
                 f"{path} lacks {name}. It was saved by an agent with another network or other "
                 f"options, so pass the same ones."
             )
-        array = sparse.with_zeros(arrays.pop(name), header.get("sparse", {}).get(name))
-        expected = leaves.describe(leaf)
-        if leaves.Stored(array.shape, array.dtype, header["tags"][name]) != expected:
+        found, expected = saved.describe(name), leaves.describe(leaf)
+        if found != expected:
             raise ConfigurationError(
-                f"{path} holds {name} as {array.dtype}{list(array.shape)}, but this agent has "
+                f"{path} holds {name} as {found.dtype}{list(found.shape)}, but this agent has "
                 f"{expected.dtype}{list(expected.shape)}. It was saved by an agent with another "
                 f"network, other options, or another number of environments, so pass the same ones."
             )
-        found[current_name] = leaves.from_array(array, expected.tag)
-    unknown = [name for name in arrays if not name.startswith(surplus)]
+    unknown = [
+        name for name in saved.entries if name not in wanted and not name.startswith(surplus)
+    ]
     if unknown:
         raise ConfigurationError(
             f"{path} holds {unknown[0]}, which this agent does not have. It was saved by an agent "
             f"with other options, so pass the same ones."
         )
-    return leaves.with_leaves(template, found)
 
 
 def _checksum(text: str, parts: Parts) -> str:
@@ -186,31 +301,100 @@ def _write(file: BinaryIO, parts: Parts, metadata: dict[str, str]) -> None:
             file.write(leaves.as_bytes(part).data)
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Return the header and the arrays of a file, after checking that the file is whole."""
+def read_header(path: str | os.PathLike[str]) -> Saved:
+    """Read what a file says of itself, and none of its arrays.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ConfigurationError: if `save` did not write the file.
+    """
     path = find(path)
-    try:
-        with _open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
-    except safetensors.SafetensorError as error:
-        raise ConfigurationError(
-            f"{path} is no saved agent, or it is damaged: {error}. Use an earlier checkpoint."
-        ) from error
+    header, data_start = _read_safetensors_header(path)
+    metadata = header.pop("__metadata__", {})
     if "agentzoo" not in metadata:
         raise ConfigurationError(
             f"{path} is a safetensors file, but not one that agentzoo saved. Pass a file that "
             f"save() wrote."
         )
-    whole = {name: [array] for name, array in arrays.items()}
-    if metadata.get("sha256") != _checksum(metadata["agentzoo"], whole):
-        raise ConfigurationError(
-            f"{path} is damaged: its checksum does not match. Use an earlier checkpoint."
-        )
-    header = json.loads(metadata["agentzoo"])
-    if header["format"] > FORMAT:
-        raise ConfigurationError(
-            f"{path} has format {header['format']}, which this version cannot read. Please update "
+    content = json.loads(metadata["agentzoo"])
+    if content["format"] > FORMAT:
+        raise LaterFormatError(
+            f"{path} has format {content['format']}, which this version cannot read. Please update "
             f"agentzoo."
         )
-    return header, arrays
+    entries = {name: _entry(path, name, about, data_start) for name, about in header.items()}
+    in_blocks = blocks.from_json(content["blocks"]) if "blocks" in content else {}
+    entries |= {name: Entry(array.shape, array.dtype) for name, array in in_blocks.items()}
+    return Saved(path, content, metadata.get("sha256"), metadata["agentzoo"], entries, in_blocks)
+
+
+def verify(saved: Saved) -> None:
+    """Check that a file and the blocks that belong to it are whole.
+
+    Raises:
+      ConfigurationError: if they are damaged.
+    """
+    for _ in _arrays(saved, in_blocks=False):
+        pass
+    blocks.verify(saved.path.parent, list(saved.blocks.values()))
+
+
+def _arrays(saved: Saved, in_blocks: bool = True) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Yield the arrays of a file with their names, and compare the checksum at the end.
+
+    Raises:
+      ConfigurationError: if the file is damaged.
+    """
+    digest = hashlib.sha256(saved.text.encode())
+    with open(saved.path, "rb", buffering=0) as file:
+        for name in sorted(saved.entries.keys() - saved.blocks.keys()):
+            entry = saved.entries[name]
+            array = np.empty(entry.shape, entry.dtype)
+            data = leaves.as_bytes(array)
+            file.seek(entry.start)
+            _read_into(file, data.data)
+            digest.update(name.encode())
+            digest.update(data.data)
+            yield name, array
+    if saved.checksum != digest.hexdigest():
+        raise ConfigurationError(
+            f"{saved.path} is damaged: its checksum does not match. Use an earlier checkpoint."
+        )
+    for name in saved.blocks if in_blocks else ():
+        yield name, blocks.read(saved.path.parent, saved.blocks[name])
+
+
+def _read_into(file: RawIOBase, data: memoryview) -> None:
+    """Fill `data` from a file. What a file that has become shorter lacks keeps its value."""
+    while len(data) and (length := file.readinto(data)):
+        data = data[length:]
+
+
+def _read_safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
+    """Return the header of a file in the format of safetensors, and where the arrays begin.
+
+    The package safetensors checks the format. It maps files into memory, and a process dies if a
+    mapped file becomes shorter. So we only read the header with it.
+    """
+    try:
+        with _check_format(path, framework="numpy"):
+            pass
+    except safetensors.SafetensorError as error:
+        raise ConfigurationError(
+            f"{path} is no saved agent, or it is damaged: {error}. Use an earlier checkpoint."
+        ) from error
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        return json.loads(file.read(length)), 8 + length
+
+
+def _entry(path: Path, name: str, about: dict[str, Any], data_start: int) -> Entry:
+    """Return what the header of a file says of an array."""
+    for ours, theirs in DTYPES.items():
+        if theirs == about["dtype"]:
+            shape, (start, _) = tuple(about["shape"]), about["data_offsets"]
+            return Entry(shape, np.dtype(ours), data_start + start)
+    raise ConfigurationError(
+        f"{path} holds {name} as {about['dtype']}, which agentzoo does not write. Pass a file that "
+        f"save() wrote."
+    )

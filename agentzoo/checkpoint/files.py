@@ -85,7 +85,7 @@ def replacing(path: Path) -> Generator[BinaryIO, None, None]:
     The new file gets the permissions of the old one.
     """
     target = Path(os.path.realpath(path))  # A link stays a link.
-    _remove_leftovers(target)
+    remove_leftovers(target.parent, re.compile(re.escape(f".{target.name}.") + "[0-9a-f]{8}"))
     temporary, file = _open_temporary(target)
     try:
         with file:
@@ -116,14 +116,17 @@ def _open_temporary(target: Path) -> tuple[Path, BinaryIO]:
         file.close()  # Another process removed the file before it was locked.
 
 
-def _remove_leftovers(target: Path) -> None:
-    """Remove temporary files of processes that died while they wrote `target`.
+def remove_leftovers(folder: Path, names: re.Pattern[str]) -> None:
+    """Remove temporary files of processes that died while they wrote a file.
 
     Files that another process is writing are locked, and stay.
+
+    Args:
+      folder: where the temporary files are.
+      names: their names.
     """
-    pattern = re.compile(re.escape(f".{target.name}.") + "[0-9a-f]{8}")
-    for path in target.parent.iterdir():
-        if pattern.fullmatch(path.name):
+    for path in folder.iterdir():
+        if names.fullmatch(path.name):
             with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
                 if fcntl is not None:
                     file = stack.enter_context(open(path, "rb"))

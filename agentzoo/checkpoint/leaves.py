@@ -69,13 +69,15 @@ def to_array(leaf: Any) -> tuple[NDArray[Any], str]:
     return np.asarray(leaf, order="C").view(stored.dtype), stored.tag
 
 
-def from_array(array: NDArray[Any], tag: str) -> Any:
-    """Return the leaf that an array with this tag stands for."""
+def from_array(array: NDArray[Any], tag: str, template: Any) -> Any:
+    """Return the leaf that an array with this tag stands for, of the kind of the template."""
     if tag.startswith("key:"):
         return jax.random.wrap_key_data(jnp.array(array), impl=tag.removeprefix("key:"))
     if tag in ("int", "float", "bool"):
         return array.item()
     array = array.view(ml_dtypes.bfloat16) if tag == "bfloat16" else array
+    if isinstance(template, np.ndarray):
+        return array  # JAX would turn float64 into float32.
     return jax.device_put(array, may_alias=False)
 
 
