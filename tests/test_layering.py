@@ -72,7 +72,7 @@ MAY_IMPORT = {
     "progress": {"tqdm"},
     "callbacks": {"numpy", "tqdm", "envs", "evaluation", "progress", "types", "callbacks"},
     "checkpoint": {"jax", "numpy", "ml_dtypes", "safetensors", "elements", "types", "checkpoint"},
-    "logging": {"numpy", "tensorboardX", "types"},
+    "logging": {"numpy", "tensorboardX", "types", "logging"},
     "compilation": {"jax"},
     "description": {"jax", "hyperparameters", "types"},
     "algos.base": {

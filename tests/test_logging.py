@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -14,13 +15,12 @@ import gymnasium as gym
 import jax
 import numpy as np
 import pytest
-import tensorboardX.event_file_writer
 from tensorboardX.proto.event_pb2 import Event
 
 import agentzoo
 from agentzoo import DQN, ConfigurationError, callbacks, learn_together
 from agentzoo.envs import Catch, TimeLimit
-from agentzoo.logging import Logger, make_folder
+from agentzoo.logging import Logger, files, make_folder
 from tests import probes
 from tests.agents import CATCH, FAST, SETTINGS, cart_pole, make
 
@@ -154,7 +154,7 @@ def test_a_step_has_one_entry_where_agents_learn_together(tmp_path):
 
 
 def test_runs_of_the_same_second_keep_their_points(tmp_path, monkeypatch):
-    monkeypatch.setattr(tensorboardX.event_file_writer.time, "time", lambda: 1_700_000_000.0)
+    monkeypatch.setattr(files.time, "time", lambda: 1_700_000_000.0)
     a = cart_pole(log_dir=tmp_path)
     for _ in range(4):
         a.learn(40, log_interval=20, progress_bar=False, reset_num_timesteps=False)
@@ -222,6 +222,94 @@ def test_an_entry_grows_until_the_next_one(tmp_path):
         (20, 22)
     ]
     assert (tmp_path / "progress.csv").read_text().splitlines()[0] == "time/total_timesteps,a,b,c,d"
+
+
+def recorded(tmp_path, tags):
+    """A log of two entries, of which the second has a mean that goes on, and its state."""
+    logger = Logger(tmp_path)
+    logger.write_config({})
+    for step in (10, 20):
+        for tag in tags:
+            logger.record(f"mine/{tag}", step)
+        logger.dump(step)
+    logger.flush()
+    logger.record_mean("mine/mean", 1)
+    return logger, json.loads(json.dumps(logger.state()))
+
+
+@pytest.mark.parametrize("crash", [False, True])
+@pytest.mark.parametrize("later", ["a", "ab", "abc"])
+def test_a_log_goes_on_where_its_state_ends(later, crash, tmp_path):
+    """Entries that came after the state vanish, also if they had brought a new column."""
+    logger, state = recorded(tmp_path, "ab")
+    before = (tmp_path / "progress.csv").read_bytes()
+    for tag in later:
+        logger.record(f"mine/{tag}", 7)
+    logger.dump(20)
+    logger.record_mean("mine/mean", 5)
+    logger.dump(30)
+    if crash:
+        logger.flush()
+        with open(tmp_path / "progress.csv", "a") as file:
+            file.write("40,torn")
+    else:
+        logger.close()
+    again = Logger(tmp_path)
+    again.restore(state)
+    assert (tmp_path / "progress.csv").read_bytes() == before
+    again.record("mine/a", 8)  # to the latest entry
+    again.dump(20)
+    again.record_mean("mine/mean", 3)
+    again.record_mean("mine/mean", 5)
+    again.dump(30)
+    again.close()
+    assert [list(row.values()) for row in rows(tmp_path)] == [[10, 10, 10], [20, 8, 20, 1], [30, 4]]
+    assert points(tmp_path)["mine/a"] == [(10, 10), (20, 20), (20, 8)]
+    assert points(tmp_path)["mine/mean"] == [(20, 1), (30, 4)]
+    assert again.values == {"mine/mean": 4}
+
+
+def test_entries_that_cannot_be_written_wait(tmp_path):
+    """As on a full disk, or where the folder has vanished."""
+    logger, _ = recorded(tmp_path / "run", "a")
+    logger.dump(20)
+    shutil.rmtree(tmp_path / "run")
+    (tmp_path / "run").touch()  # not even the superuser can write here
+    with pytest.warns(RuntimeWarning, match=r"progress\.csv could not be written: .*goes on"):
+        for step in (30, 40):
+            logger.record("mine/a", step)
+            logger.dump(step)
+        logger.flush()
+    assert {"progress.csv", "the TensorBoard files"} == logger.unwritten.keys()
+    state = logger.state()
+    (tmp_path / "run").unlink()
+    (tmp_path / "run").mkdir()
+    logger.record("mine/a", 50)
+    logger.dump(50)
+    logger.close()
+    assert steps(tmp_path / "run") == [20, 30, 40, 50] and not logger.unwritten
+    assert points(tmp_path / "run")["mine/a"][-3:] == [(30, 30), (40, 40), (50, 50)]
+    again = Logger(tmp_path / "run")
+    again.restore(json.loads(json.dumps(state)))
+    again.close()
+    assert steps(tmp_path / "run")[-2:] == [30, 40]
+
+
+def test_a_log_is_not_written_through_links(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "run" / "progress.csv").symlink_to(tmp_path / "secret")
+    with pytest.raises(ConfigurationError, match=r"progress\.csv is a symbolic link"):
+        Logger(tmp_path / "run")
+    (tmp_path / "run" / "progress.csv").unlink()
+    logger = Logger(tmp_path / "run")
+    for name in ("progress.csv", ".progress.csv", "config.json", ".config.json"):
+        (tmp_path / "run" / name).symlink_to(tmp_path / "secret")
+    logger.write_config({})
+    logger.record("mine/a", 1)
+    logger.dump(1)
+    logger.close()
+    assert (tmp_path / "secret").read_text() == "secret"
 
 
 # folders

@@ -16,6 +16,28 @@ A callback object can be used for several calls of `learn`. A new run (`reset_nu
 starts with `n_calls` equal to 0 and without a best evaluation. The limits of
 `StopTrainingOnMaxEpisodes` and `StopTrainingOnNoModelImprovement` apply to each call of `learn`, as
 `total_timesteps` does.
+
+A callback that counts or remembers something says so by `state`, which returns plain JSON, and
+`set_state`, which takes it back. Checkpoints hold these states, and `agentzoo.resume` goes on from
+them: a limit then applies to the whole run. A callback of your own does the same with a few lines::
+
+    class StopAfterTenRecords(BaseCallback):
+        def __init__(self):
+            super().__init__()
+            self.best, self.records = None, 0
+
+        def state(self):
+            return {**super().state(), "best": self.best, "records": self.records}
+
+        def set_state(self, state):
+            super().set_state(state)
+            self.best, self.records = state["best"], state["records"]
+
+        def _on_step(self):
+            for episode in self.locals["episodes"]:
+                if self.best is None or episode.reward > self.best:
+                    self.best, self.records = episode.reward, self.records + 1
+            return self.records < 10
 """
 
 from agentzoo.callbacks.base import (

@@ -2,7 +2,8 @@
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from agentzoo.types import ConfigurationError
@@ -129,6 +130,21 @@ class BaseCallback:
         """Replace the entries of `locals` that have changed."""
         self.locals.update(locals_)
 
+    def state(self) -> dict[str, Any]:
+        """Return what decides how the callback goes on, as plain JSON.
+
+        It is part of a checkpoint. A subclass adds its own entries to those of `super().state()`.
+        """
+        return {"n_calls": self.n_calls}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state that `state` returned.
+
+        `agentzoo.resume` calls this after `_on_training_start`, and before the first training
+        cycle.
+        """
+        self.n_calls = state["n_calls"]
+
     def _init_callback(self) -> None: ...
 
     def _on_training_start(self) -> None: ...
@@ -141,6 +157,31 @@ class BaseCallback:
     def _on_rollout_end(self) -> None: ...
 
     def _on_training_end(self) -> None: ...
+
+
+def states_of(callbacks: Sequence[BaseCallback]) -> list[dict[str, Any]]:
+    """Return the states of several callbacks, each with the name of its class."""
+    return [{"name": type(each).__name__, "state": each.state()} for each in callbacks]
+
+
+def set_states(callbacks: Sequence[BaseCallback], states: Sequence[Mapping[str, Any]]) -> None:
+    """Let callbacks go on from what `states_of` returned.
+
+    A callback in the place of one of another class begins anew, with a warning.
+    """
+    names = [type(callback).__name__ for callback in callbacks]
+    saved = [state["name"] for state in states]
+    if names != saved:
+        warnings.warn(
+            f"The run had the callbacks [{', '.join(saved)}], but goes on with "
+            f"[{', '.join(names)}]. Those that differ begin anew; pass the same ones to go on "
+            f"exactly.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    for callback, name, state in zip(callbacks, names, states, strict=False):
+        if name == state["name"]:
+            callback.set_state(state["state"])
 
 
 class ConvertCallback(BaseCallback):
@@ -205,6 +246,15 @@ class CallbackList(BaseCallback):
         for callback in self.callbacks:
             callback.update_locals(locals_)
 
+    def state(self) -> dict[str, Any]:
+        """Return the states of all callbacks."""
+        return {**super().state(), "callbacks": states_of(self.callbacks)}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Let all callbacks go on from what `state` returned."""
+        super().set_state(state)
+        set_states(self.callbacks, state["callbacks"])
+
     def next_step(self, step: int) -> float:
         """Return the earliest step that one of the callbacks asks for."""
         return min((callback.next_step(step) for callback in self.callbacks), default=math.inf)
@@ -263,6 +313,15 @@ class EventCallback(BaseCallback):
         super().update_locals(locals_)
         for callback in self._children():
             callback.update_locals(locals_)
+
+    def state(self) -> dict[str, Any]:
+        """Return the state of this callback and of those that it calls."""
+        return {**super().state(), "callbacks": states_of(self._children())}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned, with the callbacks that this callback calls."""
+        super().set_state(state)
+        set_states(self._children(), state["callbacks"])
 
     def _on_training_start(self) -> None:
         for callback in self._children():

@@ -1,6 +1,7 @@
 """The callback that evaluates an agent while it learns."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,27 @@ class EvalCallback(EventCallback):
             )
         self._envs = envs
 
+    def state(self) -> dict[str, Any]:
+        """Return the results so far, and the states of the callbacks that this callback calls."""
+        results = (self.best_mean_reward, self.last_mean_reward)
+        best, last = (None if result == -np.inf else result for result in results)
+        return {
+            **super().state(),
+            "periods": self._period.finished,
+            "best_mean_reward": best,
+            "last_mean_reward": last,
+            "history": self._history,
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        super().set_state(state)
+        self._period.finished = state["periods"]
+        best, last = state["best_mean_reward"], state["last_mean_reward"]
+        self.best_mean_reward = -np.inf if best is None else best
+        self.last_mean_reward = -np.inf if last is None else last
+        self._history = {name: list(values) for name, values in state["history"].items()}
+
     def _on_training_start(self) -> None:
         if self._begins_run:
             self.best_mean_reward = self.last_mean_reward = -np.inf
@@ -143,7 +165,9 @@ class EvalCallback(EventCallback):
         if self.last_mean_reward > self.best_mean_reward:
             self.best_mean_reward = self.last_mean_reward
             if self.best_model_save_path is not None:
-                self.model.save(self.best_model_save_path / "best_model", exclude=("replay",))
+                path = self.best_model_save_path / "best_model"
+                with self.logger.tolerate(str(path)):
+                    self.model.save(path, exclude=("replay",))
             proceed = continues(self.callback_on_new_best.on_step())
         return self._on_event() and proceed
 
@@ -180,13 +204,18 @@ class EvalCallback(EventCallback):
 
     def _append_history(self, folder: Path, episodes: Episodes, successes: list[float]) -> None:
         """Add an evaluation to the history, and write the whole history to a file."""
-        self._history["timesteps"].append(self.num_timesteps)
-        self._history["results"].append(episodes.rewards)
-        self._history["ep_lengths"].append(episodes.lengths)
-        self._history["successes"].append(successes)
-        folder.mkdir(parents=True, exist_ok=True)
+        new = (self.num_timesteps, episodes.rewards, episodes.lengths, successes)
+        # A new dictionary, because states hold the one before.
+        before = self._history.items()
+        self._history = {
+            name: [*values, value] for (name, values), value in zip(before, new, strict=True)
+        }
         # Arrays have as many columns as there are episodes, so all must have reported a success.
         complete = all(len(each) == len(episodes.rewards) for each in self._history["successes"])
         names = [name for name in self._history if name != "successes" or complete]
         history: dict[str, Any] = {name: np.array(self._history[name]) for name in names}
-        np.savez(folder / "evaluations.npz", **history)
+        with self.logger.tolerate(str(folder / "evaluations.npz")):
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = folder / ".evaluations.npz"
+            np.savez(temporary, **history)
+            temporary.replace(folder / "evaluations.npz")  # all or nothing

@@ -3,6 +3,7 @@
 import math
 import numbers
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ class Period:
       name: the name of the argument that holds the period, for the error message.
       steps: the period in environment steps.
 
+    Attributes:
+      finished: how many periods were over at the last call of `is_over`.
+
     Raises:
       ConfigurationError: if the period is not a number of at least 1.
     """
@@ -30,11 +34,11 @@ class Period:
                 f"{name}={steps!r} is no period. Pass a number of environment steps, at least 1."
             )
         self._steps = int(steps)
-        self._finished = 0  # how many periods were over at the last call of `is_over`
+        self.finished = 0
 
     def start(self, step: int) -> None:
         """Begin to count at an environment step."""
-        self._finished = step // self._steps
+        self.finished = step // self._steps
 
     def next(self, step: int) -> int:
         """Return the first multiple of the period after `step`."""
@@ -42,8 +46,8 @@ class Period:
 
     def is_over(self, step: int) -> bool:
         """Return whether a multiple of the period lies between the last call and `step`."""
-        before, self._finished = self._finished, step // self._steps
-        return self._finished > before
+        before, self.finished = self.finished, step // self._steps
+        return self.finished > before
 
 
 class EveryNTimesteps(EventCallback):
@@ -61,6 +65,15 @@ class EveryNTimesteps(EventCallback):
     def next_step(self, step: int) -> float:
         """Return the next step at which the callback is due."""
         return self._period.next(step)
+
+    def state(self) -> dict[str, Any]:
+        """Return the state of this callback and of the callback that it calls."""
+        return {**super().state(), "periods": self._period.finished}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        super().set_state(state)
+        self._period.finished = state["periods"]
 
     def _on_training_start(self) -> None:
         super()._on_training_start()
@@ -115,13 +128,24 @@ class CheckpointCallback(BaseCallback):
         """Return the next step at which a file is due."""
         return self._period.next(step)
 
+    def state(self) -> dict[str, Any]:
+        """Return the state of this callback."""
+        return {**super().state(), "periods": self._period.finished}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        super().set_state(state)
+        self._period.finished = state["periods"]
+
     def _on_training_start(self) -> None:
         self._period.start(self.num_timesteps)
 
     def _on_step(self) -> bool:
         if self._period.is_over(self.num_timesteps):
             path = self.save_path / f"{self.name_prefix}_{self.num_timesteps}_steps"
-            path = self.model.save(path, exclude=() if self.save_replay_buffer else ("replay",))
-            if self.verbose:
-                tqdm.write(f"Saved {path}")
+            exclude = () if self.save_replay_buffer else ("replay",)
+            with self.logger.tolerate(str(path)):
+                path = self.model.save(path, exclude=exclude)
+                if self.verbose:
+                    tqdm.write(f"Saved {path}")
         return True

@@ -1,5 +1,6 @@
 """Callbacks that end the training."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,17 @@ class StopTrainingOnNoModelImprovement(_AfterEvaluation):
         self.no_improvement_evals = 0
         self._best = -np.inf
 
+    def state(self) -> dict[str, Any]:
+        """Return how many evaluations brought no new best, and the best one."""
+        best = None if self._best == -np.inf else self._best
+        return {**super().state(), "no_improvement_evals": self.no_improvement_evals, "best": best}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        super().set_state(state)
+        self.no_improvement_evals = state["no_improvement_evals"]
+        self._best = -np.inf if state["best"] is None else state["best"]
+
     def _on_training_start(self) -> None:
         self.no_improvement_evals = 0
         self._best = self._evaluation().best_mean_reward
@@ -113,6 +125,15 @@ class StopTrainingOnMaxEpisodes(BaseCallback):
     def next_step(self, step: int) -> float:
         """Return the step at which the limit is reached if each episode takes a single step."""
         return step + max(1, self.max_episodes * self.model.n_envs - self.n_episodes)
+
+    def state(self) -> dict[str, Any]:
+        """Return how many episodes are over."""
+        return {**super().state(), "n_episodes": self.n_episodes}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        super().set_state(state)
+        self.n_episodes = state["n_episodes"]
 
     def _on_training_start(self) -> None:
         self.n_episodes = 0

@@ -1,41 +1,65 @@
 """The log of a run: scalars and texts in TensorBoard and CSV files, and its folder."""
 
 import contextlib
-import csv
 import importlib.metadata
-import itertools
 import json
 import os
 import platform
 import re
+import warnings
 from collections import ChainMap
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from agentzoo.logging.files import Events, Table, write_whole
 from agentzoo.types import ConfigurationError
 
 PACKAGES = ("agentzoo", "jax", "jaxlib", "dm-haiku", "optax", "gymnasium", "numpy")
 
-# Numbers the TensorBoard files of this process.
-_writers = itertools.count()
+
+class LogMark(NamedTuple):
+    """Where a log ends.
+
+    Attributes:
+      step: the environment step of the latest entry.
+      values: the scalars and texts of the latest entry.
+      written: those of them that are in the files.
+      hidden: the places to leave out, by tag, for the latest entry.
+      pending: values that were recorded for the next entry, by tag.
+      excluded: the places to leave out, by tag, for the next entry.
+      counts: how many values each mean of `record_mean` has so far.
+      table: the end of the table.
+    """
+
+    step: int | None
+    values: dict[str, Any]
+    written: dict[str, Any]
+    hidden: dict[str, tuple[str, ...]]
+    pending: dict[str, Any]
+    excluded: dict[str, tuple[str, ...]]
+    counts: dict[str, int]
+    table: Any
 
 
 class Logger:
     """A log of scalars and texts by tag, in TensorBoard and CSV files.
 
-    All values that are dumped at one environment step form one entry of the log.
+    All values that are dumped at one environment step form one entry of the log. If the files
+    cannot be written, training goes on, and entries stay in memory until they can be written.
 
     Attributes:
       folder: the folder of the files, or None to write no files.
       values: the scalars and texts of the latest entry.
+      unwritten: what could not be written the last time, by name, and why.
     """
 
     def __init__(self, folder: Path | None = None):
         self.folder = folder
         self.values: dict[str, Any] = {}
+        self.unwritten: dict[str, OSError] = {}
         # Values that were recorded for the next entry, by tag.
         self._pending: dict[str, Any] = {}
         self._counts: dict[str, int] = {}  # how many values each mean of `record_mean` has so far
@@ -44,29 +68,20 @@ class Logger:
         self._step: int | None = None
         self._hidden: dict[str, tuple[str, ...]] = {}  # the places to leave out, by tag
         self._written = self.values  # the values that are in the files
-        self._row: int | None = None  # the byte of the CSV file at which the row begins
         # The files.
-        self._columns: list[str] = []
-        self._writer: Any = None
+        self._is_open = False
+        self._config: str | None = None  # the text of `config.json` until it is written
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            self._csv = folder / "progress.csv"
-            if self._csv.exists():
-                with open(self._csv, newline="") as file:
-                    self._columns = next(csv.reader(file), self._columns)
+            self._table = Table(folder / "progress.csv")
+            self._events = Events(folder)
             self.open()
 
     def open(self) -> None:
         """Open the files if they are not open."""
-        if self.folder is None or self._writer is not None:
-            return
-        # Imported here because it is slow to import and not every run needs it.
-        from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingTypeStubs]
-
-        # TensorBoard reads the files of a folder in the order of their names. The names of
-        # tensorboardX consist of the second and the host alone, so a number is added.
-        suffix = f".{os.getpid()}.{next(_writers):06}"
-        self._writer = SummaryWriter(str(self.folder), filename_suffix=suffix)
+        if self.folder is not None and not self._is_open:
+            self._events.open()
+            self._is_open = True
 
     @property
     def name_to_value(self) -> MutableMapping[str, Any]:
@@ -121,10 +136,12 @@ class Logger:
             self.flush()
             self.values, self._hidden = {}, {}
             self._written = self.values
-            self._step, self._row = step, None
+            self._step = step
+            if self.folder is not None:
+                self._table.next_row()
         self.values = {**self.values, **new}
-        self._hidden.update(excluded)
-        if self._writer is None:
+        self._hidden = {**self._hidden, **excluded}
+        if not self._is_open:
             self.open()
             self.close()
 
@@ -133,16 +150,45 @@ class Logger:
 
         While an agent learns, this happens after all callbacks have run.
         """
-        if self._writer is None or self.values is self._written:
+        if self.folder is None or not self._is_open or self.values is self._written:
             return
+        before, self._written = self._written, self.values
         for tag, value in self._visible("tensorboard").items():
-            if (tag, value) not in self._written.items():
-                add = self._writer.add_text if isinstance(value, str) else self._writer.add_scalar
-                add(tag, value, self._step)
+            if (tag, value) not in before.items():
+                self._events.add(tag, value, self._step)
         row = self._visible("csv")
-        if row:
-            self._write_row({"time/total_timesteps": self._step, **row})
-        self._written = self.values
+        with self.tolerate("progress.csv"):
+            if row:
+                self._table.write({"time/total_timesteps": self._step, **row})
+        self._write_events()
+
+    def _write_events(self) -> None:
+        with self.tolerate("the TensorBoard files"):
+            self._events.flush()
+
+    @contextlib.contextmanager
+    def tolerate(self, name: str) -> Iterator[None]:
+        """Let training go on where a file cannot be written.
+
+        The first such error of a run is a warning. `unwritten` has the files that could not be
+        written the last time.
+
+        Args:
+          name: what is written.
+        """
+        try:
+            yield
+        except OSError as error:
+            first = not self.unwritten
+            self.unwritten[name] = error
+            if first:
+                warnings.warn(
+                    f"{name} could not be written: {error}. Training goes on, and tries again.",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
+        else:
+            self.unwritten.pop(name, None)
 
     def _visible(self, place: str) -> dict[str, Any]:
         """Return the values of the latest entry that a place ("csv", "tensorboard") gets."""
@@ -157,40 +203,88 @@ class Logger:
         if self.folder is None:
             return
         text = json.dumps(config | {"versions": versions()}, indent=2)
-        (self.folder / "config.json").write_text(text + "\n")
-        self._writer.add_text("config", f"```\n{text}\n```")
+        self._config = text + "\n"
+        self._write_config()
+        self._events.add("config", f"```\n{text}\n```")
+        self._write_events()
+
+    def _write_config(self) -> None:
+        if self.folder is not None and self._config is not None:
+            with self.tolerate("config.json"):
+                write_whole(self.folder / "config.json", self._config)
+                self._config = None
 
     def close(self) -> None:
         """Write the latest entry, and close the files."""
         self.flush()
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        if self.folder is not None and self._is_open:
+            self._write_config()
+            with self.tolerate("progress.csv"):
+                self._table.flush()
+            self._write_events()
+            self._events.close()
+            self._is_open = False
 
-    def _write_row(self, row: dict[str, Any]) -> None:
-        """Append the row of the latest entry to the CSV file, or replace it if it is there."""
-        if self._row is not None and self._csv.exists():
-            # The row of the latest entry is the last one, so that cutting off the file removes it.
-            os.truncate(self._csv, self._row)
-        if not self._csv.exists() or not row.keys() <= set(self._columns):
-            self._columns += [tag for tag in row if tag not in self._columns]
-            self._write_columns()
-        with open(self._csv, "a", newline="") as file:
-            self._row = file.tell()
-            csv.DictWriter(file, self._columns).writerow(row)
+    def mark(self) -> LogMark:
+        """Return where the log ends now. It costs little, and stays as it is."""
+        return LogMark(
+            self._step,
+            self.values,
+            self._written,
+            self._hidden,
+            dict(self._pending),
+            dict(self._excluded),
+            dict(self._counts),
+            None if self.folder is None else self._table.mark(),
+        )
 
-    def _write_columns(self) -> None:
-        """Write the CSV file again, with all columns that exist now."""
-        rows: list[dict[str, str]] = []
-        if self._csv.exists():
-            with open(self._csv, newline="") as file:
-                rows = list(csv.DictReader(file))
-        temporary = self._csv.with_name(f".{self._csv.name}")
-        with open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns)
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(temporary, self._csv)  # all or nothing, so that no row is ever lost
+    def state(self, mark: LogMark | None = None) -> dict[str, Any]:
+        """Return where the log ends as plain JSON, after writing the files to the disk.
+
+        Args:
+          mark: an earlier end, since which nothing was written to the files. None for now.
+        """
+        mark = self.mark() if mark is None else mark
+        state = mark._asdict()
+        if mark.written is mark.values:
+            state["written"] = None
+        if self.folder is not None:
+            with self.tolerate("progress.csv"):
+                self._table.sync()
+            with self.tolerate("the TensorBoard files"):
+                self._events.sync()
+            state["table"] = self._table.state(mark.table)
+            state["events"] = self._events.state()
+        return state
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on where a log ended. What the files hold beyond that is removed.
+
+        Args:
+          state: what `state` returned.
+
+        Raises:
+          OSError: if the files cannot be written.
+        """
+        self._step = state["step"]
+        self.values = dict(state["values"])
+        self._written = self.values if state["written"] is None else dict(state["written"])
+        self._hidden = {tag: tuple(places) for tag, places in state["hidden"].items()}
+        self._pending = dict(state["pending"])
+        self._excluded = {tag: tuple(places) for tag, places in state["excluded"].items()}
+        self._counts = dict(state["counts"])
+        if self.folder is not None and state["table"] is not None:
+            self._table.cut(state["table"])
+            self._events.close()
+            self._events.cut(state["events"])
+            self._is_open = False
+            self.open()
+
+    def erase(self) -> None:
+        """Remove all that the files hold."""
+        empty = Logger()
+        table = {"columns": [], "rows": 0, "latest": None, "unwritten": []}
+        self.restore({**empty.state(), "table": table, "events": {"sizes": {}, "unwritten": ""}})
 
 
 def _scalar_or_text(tag: str, value: Any) -> float | str:
