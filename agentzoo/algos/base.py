@@ -305,8 +305,10 @@ class Algorithm(Generic[Config]):
     ) -> Self:
         """Train the agent.
 
-        A run ends with the training cycle in which the budget is used up. Ctrl-C interrupts it, and
-        the agent keeps what it has learned.
+        A run ends with the training cycle in which the budget is used up. Ctrl-C ends it after the
+        current cycle, and a second Ctrl-C at once. SIGTERM ends it at once with `SystemExit` if
+        there is a run folder. Whatever exception ends a run, the agent keeps the last finished
+        cycle.
 
         Args:
           total_timesteps: environment steps to take, over all environments together. `1e5` is fine.

@@ -1,4 +1,4 @@
-"""How the command line deals with Ctrl-C, with SIGTERM, and with a reader that has gone."""
+"""How the command line deals with Ctrl-C, and with a reader that has gone."""
 
 import contextlib
 import os
@@ -35,29 +35,6 @@ def remember_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
-
-
-@contextlib.contextmanager
-def interrupt_on_termination() -> Iterator[list[int]]:
-    """Let SIGTERM end a run as Ctrl-C does.
-
-    The list that the context yields holds SIGTERM once it has come.
-    """
-    received: list[int] = []
-
-    def interrupt(number: int, _: Any) -> None:
-        received.append(number)
-        signal.raise_signal(signal.SIGINT)
-
-    ignored = signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None)
-    if ignored or threading.current_thread() is not threading.main_thread():
-        yield received  # SIGTERM ends the process, as usual
-        return
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield received
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def reader_is_gone() -> bool:

@@ -3,7 +3,6 @@
 import importlib.util
 import shlex
 import shutil
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -54,19 +53,18 @@ def train(algorithm: Any, options: Train, hyperparameters: dict[str, Any]) -> No
 
 def _learn(agent: Any, steps: float) -> None:
     """Train an agent. After an interrupt or SIGTERM, say where the agent is saved."""
-    with signals.interrupt_on_termination() as terminated:
-        try:
-            if signals.interrupts:
-                raise KeyboardInterrupt
-            agent.learn(steps)
-        except KeyboardInterrupt:
-            saved = agent.run_dir is not None and (agent.run_dir / "model.safetensors").is_file()
-            where = f"the agent is saved in {agent.run_dir}" if saved else "nothing was saved"
-            sentence = f"interrupted after {agent.num_timesteps:,} of {steps:,.0f} steps; {where}."
-            if not terminated:
-                raise KeyboardInterrupt(sentence) from None
-            print(f"agentzoo: {sentence}", file=sys.stderr)
-            sys.exit(128 + signal.SIGTERM)
+    try:
+        if signals.interrupts:
+            raise KeyboardInterrupt
+        agent.learn(steps)
+    except (KeyboardInterrupt, SystemExit) as error:
+        saved = agent.run_dir is not None and (agent.run_dir / "model.safetensors").is_file()
+        where = f"the agent is saved in {agent.run_dir}" if saved else "nothing was saved"
+        sentence = f"interrupted after {agent.num_timesteps:,} of {steps:,.0f} steps; {where}."
+        if isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(sentence) from None
+        print(f"agentzoo: {sentence}", file=sys.stderr)
+        raise
 
 
 def _curves(log_dir: Path) -> str:

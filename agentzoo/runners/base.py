@@ -73,6 +73,13 @@ class Runner(Protocol):
     name: str | None = None
     busy: bool = False
 
+    def finished(self) -> Cycle | None:
+        """Return the last training cycle that was run, or None before the first one of `run`.
+
+        It may not have been yielded if an exception came in between.
+        """
+        return None
+
     def reset(self, seed: int | None = None) -> None:
         """Begin new episodes. Without a seed, the environments' random numbers continue."""
         ...

@@ -5,11 +5,13 @@ steps, learns from it, and collects the next. Python only runs between chunks of
 Where a chunk ends makes no difference to what is learned.
 """
 
+import functools
 import math
 import time
 from collections.abc import Callable, Generator
 from typing import Any
 
+import jax
 import numpy as np
 
 from agentzoo.envs import Envs, FunctionalEnv
@@ -24,6 +26,7 @@ from agentzoo.runners.chunks import (
 )
 from agentzoo.runners.counters import ChunkCounters
 from agentzoo.runners.faults import Faults, describe_fault
+from agentzoo.runners.handover import Handover
 from agentzoo.runners.programs import Programs
 from agentzoo.sharding import from_first_host, gather, shard
 from agentzoo.types import Agent, InvalidStep, PyTree
@@ -57,6 +60,7 @@ class DeviceRunner(Runner):
         self._most = max(1, _MOST_STEPS // self._cycle_steps)
         self.programs = programs
         self._chunk = compile_chunk(self.chunk_spec(self._most)).bind(programs.numbers)
+        self._handover: Handover | None = None
 
     def chunk_spec(self, most: int) -> ChunkSpec:
         """Return what a chunk of at most this many cycles depends on."""
@@ -80,6 +84,7 @@ class DeviceRunner(Runner):
         Yields after each chunk of cycles. A chunk ends with the cycle that reaches the step
         `next_stop(step)`, or earlier, so that it takes a fraction of a second.
         """
+        self._handover = None
         if self.rollout_state is None:
             self.reset()
         while run.step < total:
@@ -87,19 +92,37 @@ class DeviceRunner(Runner):
             wanted = math.ceil(steps / self._cycle_steps)
             cycles = max(1, min(wanted, self._cycles, self._most))
             counters = ChunkCounters(cycles, run.step, run.act_calls, total)
+            complete = functools.partial(self._complete, run, counters)
+            self._handover = Handover(complete)
+            if not self._chunk.is_warm:
+                # Compiled before the call, which no signal interrupts if it is the first.
+                self._lower(run, counters).compile()
             start = time.perf_counter()
-            (state, self.rollout_state), chunk = self._chunk(
-                run.learner_state, self.rollout_state, run.key, counters.pack()
+            cycle = self._handover.call(
+                self._chunk, run.learner_state, self.rollout_state, run.key, counters.pack()
             )
-            # Bringing the ends of episodes to the host waits for the program.
-            episodes = self._episodes(gather(chunk.ends, self.mesh), cycles)
             self._adapt(cycles, from_first_host(time.perf_counter() - start, self.mesh))
-            faults = gather(chunk.faults, self.mesh)
-            fault = self._describe(faults, state.params, chunk.metrics, run.step)
-            step = run.step + cycles * self._cycle_steps
-            act_calls = run.act_calls + cycles * self._length
-            run = RunState(state, run.key, step, act_calls)
-            yield Cycle(run, episodes, chunk.metrics, fault)
+            run = cycle.run
+            yield cycle
+
+    def _lower(self, run: RunState, counters: ChunkCounters) -> jax.stages.Lowered:
+        return self._chunk.lower(run.learner_state, self.rollout_state, run.key, counters.pack())
+
+    def _complete(self, before: RunState, counters: ChunkCounters, results: Any) -> Cycle:
+        """Return the last cycle of a chunk, given the results of the chunk."""
+        (state, self.rollout_state), chunk = results
+        # Bringing the ends of episodes to the host waits for the program.
+        episodes = self._episodes(gather(chunk.ends, self.mesh), counters.cycles)
+        faults = gather(chunk.faults, self.mesh)
+        fault = self._describe(faults, state.params, chunk.metrics, before.step)
+        step = before.step + counters.cycles * self._cycle_steps
+        act_calls = before.act_calls + counters.cycles * self._length
+        run = RunState(state, before.key, step, act_calls)
+        return Cycle(run, episodes, chunk.metrics, fault)
+
+    def finished(self) -> Cycle | None:
+        """Return the last training cycle that was run; see `Runner`."""
+        return self._handover.cycle() if self._handover is not None else None
 
     def _adapt(self, cycles: int, seconds: float) -> None:
         """Choose the length of the next chunk by the time that the last one took."""

@@ -38,6 +38,7 @@ class GroupRunner(DeviceRunner):
         self._most = max(1, one._most // len(runners))
         numbers = jnp.stack([runner.programs.numbers for runner in runners])  # [S, P]
         self._chunk = compile_group_chunk(self.chunk_spec(self._most)).bind(numbers)
+        self._handover = None
 
     def _episodes(self, ends: EpisodeEnds, cycles: int) -> list[Any]:
         each = zip(*(np.asarray(x) for x in ends), strict=True)

@@ -1,13 +1,15 @@
 """The in-process runner: acts in Python environments and learns in turn."""
 
+import functools
 from collections.abc import Callable, Generator
 from typing import Any
 
 from agentzoo.envs import Envs
 from agentzoo.runners.actor import Actor
-from agentzoo.runners.base import Cycle, Runner, RunState
+from agentzoo.runners.base import Cycle, Episode, Runner, RunState
 from agentzoo.runners.counters import LearnCounters
 from agentzoo.runners.faults import describe_fault
+from agentzoo.runners.handover import Handover
 from agentzoo.runners.programs import Programs, compile_ahead
 from agentzoo.types import Agent
 
@@ -26,6 +28,7 @@ class HostRunner(Runner):
         self.programs = programs
         self.envs = envs
         self.actor = Actor(agent, programs, envs)
+        self._handover: Handover | None = None
 
     def reset(self, seed: int | None = None) -> None:
         """Begin new episodes."""
@@ -42,6 +45,7 @@ class HostRunner(Runner):
 
         Yields after every training cycle.
         """
+        self._handover = None
         if not self.actor.continues:
             self.reset()
         # `learn` is compiled in a thread, while the first trajectory is collected.
@@ -57,10 +61,23 @@ class HostRunner(Runner):
             # The dummy steps of some vector environments do not count.
             steps = int(trajectory.mask.sum())
             counters = LearnCounters(run.step + steps, steps, total)
-            state, metrics, finite = self.programs.learn(
-                run.learner_state, trajectory, counters.pack()
+            self._handover = Handover(functools.partial(self._complete, run, counters, episodes))
+            cycle = self._handover.call(
+                self.programs.learn, run.learner_state, trajectory, counters.pack()
             )
-            act_calls = run.act_calls + self.agent.unroll_length
-            run = RunState(state, run.key, counters.step, act_calls)
-            fault = None if finite else describe_fault(state.params, metrics, run.step)
-            yield Cycle(run, episodes, metrics, fault)
+            run = cycle.run
+            yield cycle
+
+    def _complete(
+        self, before: RunState, counters: LearnCounters, episodes: list[Episode], results: Any
+    ) -> Cycle:
+        """Return the cycle, given the results of `learn`."""
+        state, metrics, finite = results
+        act_calls = before.act_calls + self.agent.unroll_length
+        run = RunState(state, before.key, counters.step, act_calls)
+        fault = None if finite else describe_fault(state.params, metrics, before.step)
+        return Cycle(run, episodes, metrics, fault)
+
+    def finished(self) -> Cycle | None:
+        """Return the last training cycle that was run; see `Runner`."""
+        return self._handover.cycle() if self._handover is not None else None

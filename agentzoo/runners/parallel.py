@@ -29,6 +29,7 @@ from agentzoo.runners.actor import Rollout
 from agentzoo.runners.base import Cycle, Runner, RunState
 from agentzoo.runners.counters import LearnCounters
 from agentzoo.runners.faults import describe_fault
+from agentzoo.runners.handover import Handover
 from agentzoo.runners.programs import Programs, compile_ahead
 from agentzoo.types import Agent, Array, EnvSpec, PyTree, Trajectory
 
@@ -118,6 +119,7 @@ class ParallelRunner(Runner):
         self._cycle_steps = agent.unroll_length * spec.num_envs
         # Whether the actors stand where the last trajectory that was learned from ends.
         self._continues = False
+        self._handover: Handover | None = None
         self.stopped = threading.Event()
 
     def publish(self, params: PyTree) -> Any:
@@ -145,6 +147,7 @@ class ParallelRunner(Runner):
         if not (self._continues and all(actor.continues for actor in self.actors)):
             self.reset()
         self._continues = False
+        self._handover = None
         self._changed = threading.Condition()
         self.stopped.clear()
         self._queues: list[deque[Delivery | BaseException]] = [deque() for _ in self.actors]
@@ -161,36 +164,61 @@ class ParallelRunner(Runner):
                 deliveries = self._take()
                 idle += time.perf_counter() - waits
                 version = self._published.version
-                run, metrics, finite = self._learn(run, deliveries, total)
                 lags = [version - delivery.version for delivery in deliveries]
-                metrics = {
-                    **metrics,
+                entries = {
                     **self.measure(),
                     f"{self.tag}/lag": np.mean(lags),
                     f"{self.tag}/queue_size": queue_size,
                     f"{self.tag}/learner_idle": idle / (time.perf_counter() - began),
                 }
-                params = run.learner_state.params
-                fault = None if finite else describe_fault(params, metrics, run.step)
-                episodes = [episode for one in deliveries for episode in one.rollout.episodes]
-                yield Cycle(run, episodes, metrics, fault)
+                cycle = self._learn(run, deliveries, total, entries)
+                run = cycle.run
+                yield cycle
         self._continues = True
 
     def _learn(
-        self, run: RunState, deliveries: Sequence[Delivery], total: int
-    ) -> tuple[RunState, dict[str, Any], Array]:
-        """Learn from one trajectory of each actor, and publish the parameters."""
+        self,
+        before: RunState,
+        deliveries: Sequence[Delivery],
+        total: int,
+        entries: dict[str, float],
+    ) -> Cycle:
+        """Learn from one trajectory of each actor, and publish the parameters.
+
+        Args:
+          before: the state of the run.
+          deliveries: a trajectory of each actor.
+          total: the step at which the run ends.
+          entries: what the runner adds to the log.
+        """
         trajectory = side_by_side([delivery.rollout.trajectory for delivery in deliveries])
         steps = int(trajectory.mask.sum())
-        counters = LearnCounters(run.step + steps, steps, total)
-        state, metrics, finite = self.programs.learn(run.learner_state, trajectory, counters.pack())
-        run = RunState(state, run.key, counters.step, run.act_calls + self._cycle_calls)
-        version = self._published.version + 1
-        newest = Published(self.publish(state.params), run.step, run.act_calls, version)
+        counters = LearnCounters(before.step + steps, steps, total)
+        episodes = [episode for one in deliveries for episode in one.rollout.episodes]
+
+        def complete(results: Any) -> Cycle:
+            state, metrics, finite = results
+            act_calls = before.act_calls + self._cycle_calls
+            run = RunState(state, before.key, counters.step, act_calls)
+            metrics = {**metrics, **entries}
+            fault = None if finite else describe_fault(state.params, metrics, run.step)
+            return Cycle(run, episodes, metrics, fault)
+
+        self._handover = Handover(complete)
+        cycle = self._handover.call(
+            self.programs.learn, before.learner_state, trajectory, counters.pack()
+        )
+        run, version = cycle.run, self._published.version + 1
+        params = self.publish(run.learner_state.params)
+        newest = Published(params, run.step, run.act_calls, version)
         with self._changed:
             self._published = newest
             self._changed.notify_all()
-        return run, metrics, finite
+        return cycle
+
+    def finished(self) -> Cycle | None:
+        """Return the last training cycle that was run; see `Runner`."""
+        return self._handover.cycle() if self._handover is not None else None
 
     @contextlib.contextmanager
     def _threads(self, run: RunState, total: int) -> Iterator[None]:

@@ -37,15 +37,27 @@ class InPlace:
     Args:
       function: the function. The state is a NamedTuple with a field `params`.
       overwritten: how many of the arguments after the state are overwritten, too.
+
+    Attributes:
+      compiled: the compiled function. It takes what `arguments` returns, and returns a list from
+        which `results` makes the results.
+      is_warm: whether the function has been called. JAX executes Python code in the first call.
     """
 
     def __init__(self, function: Callable[..., Any], overwritten: int = 0):
-        def call(numbers: Array, params: PyTree, rest: Any, *arguments: Any) -> Any:
-            return function(numbers, rest._replace(params=params), *arguments)
+        # How to make the results from what the compiled function returns: plain arrays in a list.
+        # JAX executes Python code to make a NamedTuple or a key, and an exception may arrive there.
+        unpack: list[Callable[[list[Array]], Any]] = []
+
+        def call(numbers: Array, params: PyTree, rest: Any, *arguments: Any) -> list[Array]:
+            packed, unpack[:] = _pack(function(numbers, rest._replace(params=params), *arguments))
+            return packed
 
         # The name of the program in JAX's logs and profiles.
         call.__name__ = getattr(function, "__name__", "call")
-        self._compiled = jax.jit(call, donate_argnums=tuple(range(2, 3 + overwritten)))
+        self.compiled = jax.jit(call, donate_argnums=tuple(range(2, 3 + overwritten)))
+        self.is_warm = False
+        self._unpack = unpack
         self._numbers: Any = None
 
     def bind(self, numbers: Array) -> "InPlace":
@@ -54,15 +66,37 @@ class InPlace:
         bound._numbers = numbers
         return bound
 
+    def arguments(self, state: Any, *arguments: Any) -> tuple[Any, ...]:
+        """Return the arguments of `compiled` for a state and the arguments after it."""
+        return self._numbers, state.params, state._replace(params=None), *arguments
+
+    def results(self, output: list[Array]) -> Any:
+        """Return the results of the function, given what `compiled` has returned."""
+        return self._unpack[0](output)
+
     def __call__(self, state: Any, *arguments: Any) -> Any:
         """Call the function."""
-        rest = state._replace(params=None)
-        return self._compiled(self._numbers, state.params, rest, *arguments)
+        return self.results(self.compiled(*self.arguments(state, *arguments)))
 
     def lower(self, state: Any, *arguments: Any) -> jax.stages.Lowered:
         """Return the function for arguments like these, not compiled yet."""
-        rest = state._replace(params=None)
-        return self._compiled.lower(self._numbers, state.params, rest, *arguments)
+        return self.compiled.lower(*self.arguments(state, *arguments))
+
+
+def _pack(tree: PyTree) -> tuple[list[Array], list[Callable[[list[Array]], Any]]]:
+    """Return the leaves of a tree, with keys as plain arrays, and a function that undoes this."""
+    leaves, structure = jax.tree.flatten(tree)
+    is_key = [jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves]
+    keys = {i: jax.random.key_impl(leaves[i]) for i, key in enumerate(is_key) if key}
+
+    def unpack(arrays: list[Array]) -> PyTree:
+        arrays = list(arrays)
+        for i, implementation in keys.items():
+            arrays[i] = jax.random.wrap_key_data(arrays[i], impl=implementation)
+        return jax.tree.unflatten(structure, arrays)
+
+    packed = [jax.random.key_data(x) if i in keys else x for i, x in enumerate(leaves)]
+    return packed, [unpack]
 
 
 class Programs(NamedTuple):
@@ -235,7 +269,14 @@ def _compile(make_agent: MakeAgent, queries: tuple[str, ...], mesh: Mesh | None)
 
 
 def compile_ahead(agent: Agent, programs: Programs, run: RunState, spec: EnvSpec) -> Future:
-    """Compile `learn` in a thread before there is a trajectory, while `act` compiles and runs."""
+    """Compile `learn` in a thread before there is a trajectory, while `act` compiles and runs.
+
+    There is nothing to wait for if it has been called before.
+    """
+    if programs.learn.is_warm:
+        ready: Future = Future()
+        ready.set_result(None)
+        return ready
     length, num_envs = agent.unroll_length, spec.num_envs
     memory = agent.initial_memory(num_envs)
     shapes = trajectory_shapes(spec, length)._replace(memory=memory)

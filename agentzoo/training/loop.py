@@ -7,9 +7,8 @@ import numpy as np
 
 from agentzoo.callbacks import BaseCallback
 from agentzoo.runners import Cycle
+from agentzoo.training.interrupts import FirstError, Interrupts, interrupts
 from agentzoo.training.trainer import Trainer
-from agentzoo.training.turns import interrupt_between_cycles
-from agentzoo.types import TrainingError
 
 
 def train(
@@ -35,13 +34,17 @@ def train(
     Raises:
       TrainingError: if what was learned is not finite.
       KeyboardInterrupt: after Ctrl-C, at the end of the cycle.
+      SystemExit: after SIGTERM, if there is a run folder.
     """
     with trainer.turns.learning():
         trainer.begin(new)
-        try:
-            _run(trainer, model, total, callback, log_interval, new, watched)
-        finally:
-            trainer.end()
+        parts = FirstError()
+        with interrupts(trainer.log.folder is not None) as arrived:
+            with parts.part():
+                _run(trainer, model, total, callback, log_interval, new, watched, arrived)
+            with parts.part():
+                trainer.end()
+        parts.raise_it()
 
 
 def _run(
@@ -52,6 +55,7 @@ def _run(
     log_interval: int,
     new: bool,
     watched: bool,
+    arrived: Interrupts,
 ) -> None:
     assert trainer.runner is not None
     callback.init_callback(model)
@@ -71,12 +75,13 @@ def _run(
     def next_stop(step: int) -> float:
         return min((step // log_interval + 1) * log_interval, callback.next_step(step))
 
-    cycles = trainer.runner.run(trainer.run, total, next_stop)
-    try:
-        with interrupt_between_cycles() as interrupted, contextlib.closing(cycles):
+    parts = FirstError()
+    with parts.part():
+        cycles = trainer.runner.run(trainer.run, total, next_stop)
+        with contextlib.closing(cycles):
             callback.on_rollout_start()
             for cycle in cycles:
-                _keep(trainer, cycle)
+                trainer.take_over(cycle)
                 callback.update_locals(_locals(trainer, cycle, watched))
                 callback.on_rollout_end()
                 proceed = callback.on_step()
@@ -85,31 +90,17 @@ def _run(
                     trainer.dump_logs()
                 trainer.log.logger.flush()
                 trainer.turns.serve()
-                if interrupted():
-                    raise KeyboardInterrupt
+                arrived.check()
                 if not proceed:
                     break
                 callback.on_rollout_start()
-    finally:
+    with parts.part():
+        trainer.recover()
+    with parts.part():
         trainer.dump_logs()
+    with parts.part():
         callback.on_training_end()
-
-
-def _keep(trainer: Trainer, cycle: Cycle) -> None:
-    """Take over the outcome of a cycle.
-
-    Raises:
-      TrainingError: if it is not finite. Then the agent keeps the last parameters that were finite:
-        it can act with them, but not learn on.
-    """
-    before = trainer.params
-    trainer.run = cycle.run
-    trainer.log.metrics = cycle.metrics
-    trainer.episodes.add(cycle.episodes, trainer.info_keywords)
-    if cycle.fault is not None:
-        state = cycle.run.learner_state._replace(params=before)
-        trainer.run = cycle.run._replace(learner_state=state)
-        raise TrainingError(cycle.fault)
+    parts.raise_it()
 
 
 def _locals(trainer: Trainer, cycle: Cycle, watched: bool) -> dict[str, Any]:

@@ -41,8 +41,10 @@ class EpisodeWindow:
         self.lengths: deque[int] = deque(maxlen=_WINDOW)
         self.infos: dict[str, deque[float]] = {}
 
-    def add(self, episodes: Sequence[Episode], info_keywords: Collection[str]) -> None:
-        """Add episodes that ended.
+    def extended(
+        self, episodes: Sequence[Episode], info_keywords: Collection[str]
+    ) -> "EpisodeWindow":
+        """Return the statistics with episodes that ended. These statistics stay as they are.
 
         Args:
           episodes: the episodes.
@@ -51,15 +53,25 @@ class EpisodeWindow:
         Raises:
           ConfigurationError: if an entry of `info_keywords` is not a number.
         """
+        if not episodes:
+            return self
+        window = self._copy()
         for episode in episodes:
-            self.rewards.append(episode.reward)
-            self.lengths.append(episode.length)
+            window.rewards.append(episode.reward)
+            window.lengths.append(episode.length)
             for name in {"is_success", *info_keywords}.intersection(episode.info):
                 value = number(episode.info[name])
                 if value is not None:
-                    self.infos.setdefault(name, deque(maxlen=_WINDOW)).append(value)
+                    window.infos.setdefault(name, deque(maxlen=_WINDOW)).append(value)
                 elif name in info_keywords:
                     raise _no_number(name, episode.info[name])
+        return window
+
+    def _copy(self) -> "EpisodeWindow":
+        window = EpisodeWindow()
+        window.rewards, window.lengths = self.rewards.copy(), self.lengths.copy()
+        window.infos = {name: values.copy() for name, values in self.infos.items()}
+        return window
 
     @property
     def mean_reward(self) -> float:

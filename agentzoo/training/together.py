@@ -13,9 +13,9 @@ from agentzoo import config as configs
 from agentzoo import progress
 from agentzoo.callbacks import BaseCallback
 from agentzoo.progress import Budget
-from agentzoo.runners import DeviceRunner, GroupRunner, RunState, stack, unstack
+from agentzoo.runners import Cycle, DeviceRunner, GroupRunner, RunState, stack, unstack
+from agentzoo.training.interrupts import FirstError, insist, interrupts
 from agentzoo.training.trainer import Trainer
-from agentzoo.training.turns import interrupt_between_cycles
 from agentzoo.types import ConfigurationError, PyTree, TrainingError
 
 Move = Callable[[Sequence[Any], int, bool], None]
@@ -192,23 +192,25 @@ def _learn_as_one(group: Sequence[Any], plan: Plan, move: Move) -> list[Curve]:
         for trainer in trainers:
             trainer.begin(plan.reset_num_timesteps)
         together = _Together(trainers, runner)
-        try:
-            with interrupt_between_cycles() as interrupted:
+        writes = any(trainer.log.folder is not None for trainer in trainers)
+        parts = FirstError()
+        with interrupts(writes) as arrived:
+            with parts.part():
                 for cycle in runner.run(together.run, total, plan.next_stop):
-                    due = (
-                        cycle.run.step // plan.log_interval > together.run.step // plan.log_interval
-                    )
-                    together.keep(cycle)
+                    before = together.run.step
+                    due = cycle.run.step // plan.log_interval > before // plan.log_interval
+                    together.take_over(cycle)
                     if due:
                         together.dump_logs()
                         for agent, own in zip(group, points, strict=True):
                             own.append((cycle.run.step, agent.ep_rew_mean))
                     move(group, cycle.run.step, due)
                     together.serve()
-                    if interrupted():
-                        raise KeyboardInterrupt
-        finally:
-            together.end()
+                    arrived.check()
+            with parts.part():
+                together.recover()
+            together.end(parts)
+        parts.raise_it()
     return [_curve(own) for own in points]
 
 
@@ -247,25 +249,32 @@ class _Together:
         first = trainers[0].run
         self.run = RunState(states, keys, first.step, first.act_calls)
 
-    def keep(self, cycle: Any) -> None:
-        """Take over the outcome of a cycle.
+    def take_over(self, cycle: Cycle) -> None:
+        """Make the outcome of a cycle that of the agents, unless that has happened before.
 
         Raises:
           TrainingError: if something is not finite. Then each agent keeps its last parameters that
             were finite.
         """
-        before = self.run.learner_state.params
-        self.run = cycle.run
+        if cycle.run.act_calls == self.run.act_calls:
+            return
+        run = cycle.run
+        if cycle.fault is not None:
+            state = run.learner_state
+            params = _last_finite(state.params, self.run.learner_state.params)
+            run = run._replace(learner_state=state._replace(params=params))
         self._metrics = cycle.metrics
         for trainer, episodes in zip(self.trainers, cycle.episodes, strict=True):
-            step, act_calls = cycle.run.step, cycle.run.act_calls
-            trainer.run = trainer.run._replace(step=step, act_calls=act_calls)
-            trainer.episodes.add(episodes, ())
+            trainer.count(run.step, run.act_calls, episodes)
+        self.run = run
         if cycle.fault is not None:
-            state = cycle.run.learner_state
-            params = _last_finite(state.params, before)
-            self.run = cycle.run._replace(learner_state=state._replace(params=params))
             raise TrainingError(cycle.fault)
+
+    def recover(self) -> None:
+        """Take over the last cycle if an exception came in between; see `Trainer.recover`."""
+        cycle = insist(self.runner.finished)
+        if cycle is not None:
+            insist(lambda: self.take_over(cycle))
 
     def dump_logs(self) -> None:
         """Make an entry in the log of each agent."""
@@ -291,12 +300,15 @@ class _Together:
             trainer.run = trainer.run._replace(learner_state=state)
             _runner(trainer).rollout_state = rollout
 
-    def end(self) -> None:
+    def end(self, parts: FirstError) -> None:
         """Give the agents back what they have learned, and save them."""
-        self.hand_over()
-        self.dump_logs()
+        with parts.part():
+            insist(self.hand_over)
+        with parts.part():
+            self.dump_logs()
         for trainer in self.trainers:
-            trainer.end()
+            with parts.part():
+                trainer.end()
 
 
 def _row(i: int, values: Any) -> Any:

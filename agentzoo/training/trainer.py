@@ -23,14 +23,23 @@ from agentzoo.envs import (
     spaces,
 )
 from agentzoo.progress import Budget
-from agentzoo.runners import Runner, RunnerName, RunState, check_runner, make_runner
+from agentzoo.runners import (
+    Cycle,
+    Episode,
+    Runner,
+    RunnerName,
+    RunState,
+    check_runner,
+    make_runner,
+)
 from agentzoo.sharding import Mesh, gather, make_mesh, replicate, shard
+from agentzoo.training.interrupts import insist
 from agentzoo.training.log import RunLog, host_index
 from agentzoo.training.policy import Policy
 from agentzoo.training.recipe import Recipe
 from agentzoo.training.session import EpisodeWindow, Session, load_session, save_session
 from agentzoo.training.turns import Turns
-from agentzoo.types import ConfigurationError, EnvSpec, PyTree
+from agentzoo.types import ConfigurationError, EnvSpec, PyTree, TrainingError
 
 
 class MadeEnvs(NamedTuple):
@@ -191,6 +200,55 @@ class Trainer:
         env_name = self.recipe.env_id or class_name(self.envs)
         host = host_index(self.placement.mesh)
         self.log.begin(self.run.step, new, self.recipe.to_json(), env_name, host)
+
+    def take_over(self, cycle: Cycle) -> None:
+        """Make the outcome of a training cycle the session, unless that has happened before.
+
+        Raises:
+          TrainingError: if the outcome is not finite. Then the agent keeps the last parameters that
+            were finite. It can act with them, but not continue to learn.
+          ConfigurationError: if an entry of `info_keywords` is not a number.
+        """
+        session, run = self._session, cycle.run
+        if run.act_calls == session.run.act_calls:
+            return
+        if cycle.fault is not None:
+            run = run._replace(learner_state=run.learner_state._replace(params=self.params))
+        self.log.metrics = cycle.metrics
+        # Each way out of here assigns once, so no exception leaves half of a cycle behind.
+        try:
+            episodes = session.episodes.extended(cycle.episodes, self.info_keywords)
+        except ConfigurationError:
+            self._session = session._replace(run=run)
+            raise
+        self._session = session._replace(run=run, episodes=episodes)
+        if cycle.fault is not None:
+            raise TrainingError(cycle.fault)
+
+    def recover(self) -> None:
+        """Take over the last training cycle if an exception came between its end and `take_over`.
+
+        Without it, the session would refer to arrays that the cycle has overwritten.
+
+        Raises:
+          TrainingError: as `take_over` does.
+          ConfigurationError: as `take_over` does.
+        """
+        assert self.runner is not None
+        cycle = insist(self.runner.finished)
+        if cycle is not None:
+            insist(lambda: self.take_over(cycle))
+
+    def count(self, step: int, act_calls: int, episodes: Sequence[Episode]) -> None:
+        """Count steps and episodes of which another program has taken over the learner's state.
+
+        Calls with the same `act_calls` after the first one change nothing.
+        """
+        session = self._session
+        if act_calls != session.run.act_calls:
+            run = session.run._replace(step=step, act_calls=act_calls)
+            episodes_now = session.episodes.extended(episodes, self.info_keywords)
+            self._session = session._replace(run=run, episodes=episodes_now)
 
     def dump_logs(self) -> None:
         """Make the entry of the log for this step."""

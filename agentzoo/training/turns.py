@@ -1,7 +1,6 @@
-"""Threads and signals that have to wait for the end of a training cycle."""
+"""Threads that have to wait for the end of a training cycle."""
 
 import contextlib
-import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -41,8 +40,8 @@ class Turns:
         try:
             yield
         finally:
+            self._learner = None
             with self._lock:
-                self._learner = None
                 self.serve()
 
     @property
@@ -67,30 +66,3 @@ class Turns:
                 result.set_result(function())
             except Exception as error:
                 result.set_exception(error)
-
-
-@contextlib.contextmanager
-def interrupt_between_cycles() -> Iterator[Callable[[], bool]]:
-    """Let Ctrl-C wait for the end of a training cycle. A second Ctrl-C does not wait.
-
-    JAX overwrites the agent's state during a cycle, so an interrupt in between would lose it.
-
-    Yields:
-      A function that returns whether Ctrl-C was pressed.
-    """
-    pressed = threading.Event()
-    previous = signal.getsignal(signal.SIGINT)
-    is_main_thread = threading.current_thread() is threading.main_thread()
-    if not is_main_thread or previous in (signal.SIG_IGN, None):
-        yield pressed.is_set
-        return
-
-    def press(*_: Any) -> None:
-        pressed.set()
-        signal.signal(signal.SIGINT, previous)
-
-    signal.signal(signal.SIGINT, press)
-    try:
-        yield pressed.is_set
-    finally:
-        signal.signal(signal.SIGINT, previous)

@@ -1,0 +1,129 @@
+"""Ctrl-C and SIGTERM while an agent learns, and errors that follow another error.
+
+Whatever exception arrives at whatever moment, the agent keeps the last finished training cycle; see
+`agentzoo.runners.handover`.
+"""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+TERMINATED = 128 + signal.SIGTERM
+"""The exit code of a process that SIGTERM has ended."""
+
+
+class Interrupts:
+    """Which signals have arrived.
+
+    Attributes:
+      pressed: whether Ctrl-C was pressed.
+      terminated: whether SIGTERM was received.
+    """
+
+    def __init__(self) -> None:
+        self.pressed = False
+        self.terminated = False
+
+    def check(self) -> None:
+        """Raise the exception of a signal that has arrived.
+
+        Raises:
+          KeyboardInterrupt: if Ctrl-C was pressed.
+          SystemExit: if SIGTERM was received.
+        """
+        if self.terminated:
+            raise SystemExit(TERMINATED)
+        if self.pressed:
+            raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def interrupts(on_termination: bool) -> Iterator[Interrupts]:
+    """Let Ctrl-C wait for the end of a training cycle, and let SIGTERM raise `SystemExit`.
+
+    A second Ctrl-C does not wait. SIGTERM does not wait, either, because little time may be left,
+    but it only raises the exception if the process has no handler of its own.
+
+    Args:
+      on_termination: whether to handle SIGTERM.
+
+    Yields:
+      The signals that have arrived. The loop checks them after each cycle.
+    """
+    arrived = Interrupts()
+    if threading.current_thread() is not threading.main_thread():
+        yield arrived
+        return
+    previous = signal.getsignal(signal.SIGINT)
+
+    def press(*_: Any) -> None:
+        arrived.pressed = True
+        signal.signal(signal.SIGINT, previous)
+
+    def terminate(*_: Any) -> None:
+        # A second SIGTERM must not break off the saving.
+        if not arrived.terminated:
+            # The loop checks this, too, because some code swallows every exception.
+            arrived.terminated = True
+            raise SystemExit(TERMINATED)
+
+    with contextlib.ExitStack() as handlers:
+        if previous not in (signal.SIG_IGN, None):
+            handlers.callback(signal.signal, signal.SIGINT, previous)
+            signal.signal(signal.SIGINT, press)
+        if on_termination and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            handlers.callback(signal.signal, signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGTERM, terminate)
+        yield arrived
+
+
+def insist(function: Callable[[], Result]) -> Result:
+    """Return the result of a function, and call it again if an interrupt breaks it off.
+
+    The function may be called again at any time. Somebody may press Ctrl-C many times.
+
+    Raises:
+      Exception: what the function raises itself.
+      BaseException: an interrupt, after a hundred of them.
+    """
+    for _ in range(100):
+        try:
+            return function()
+        except Exception:
+            raise
+        except BaseException:
+            continue
+    return function()
+
+
+class FirstError:
+    """Runs parts of which each has to run, whatever happens in the others.
+
+    The first error is raised at the end. Later errors become notes of the first one.
+
+    Attributes:
+      error: the first error, or None.
+    """
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+
+    @contextlib.contextmanager
+    def part(self) -> Iterator[None]:
+        """Return a context that keeps the error that is raised in it."""
+        try:
+            yield
+        except BaseException as error:
+            if self.error is None:
+                self.error = error
+            elif error is not self.error:
+                self.error.add_note(f"After this, {type(error).__name__} was raised: {error}")
+
+    def raise_it(self) -> None:
+        """Raise the first error if there was one."""
+        if self.error is not None:
+            raise self.error

@@ -1,0 +1,236 @@
+"""Whatever exception arrives at whatever moment, an agent keeps the last finished cycle."""
+
+import contextlib
+import ctypes
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import gymnasium as gym
+import jax
+import pytest
+
+import agentzoo
+from agentzoo.callbacks import BaseCallback
+from agentzoo.training.interrupts import FirstError, insist
+from tests.agents import CATCH, SETTINGS, arrays, assert_same, make
+
+ALGORITHMS = sorted(SETTINGS)
+CONTINUOUS = ("SAC", "MPO")
+TOTAL = 10**8
+
+
+# Python ignores exceptions that arrive while it collects garbage.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+class Break(BaseException):
+    """Raised by the handler of a signal, or in a thread from outside."""
+
+
+@contextlib.contextmanager
+def alarm(seconds):
+    """Raise `Break` from the handler of a signal after some seconds."""
+
+    def ring(*_):
+        raise Break
+
+    previous = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+@contextlib.contextmanager
+def asynchronous(seconds):
+    """Raise `Break` in this thread, from another thread, after some seconds."""
+    thread = threading.get_ident()
+    raised = []
+
+    def strike():
+        raised.append(True)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(Break))
+
+    timer = threading.Timer(seconds, strike)
+    timer.start()
+    try:
+        yield
+        # Nobody was interrupted, so the exception may still come.
+        timer.cancel()
+        timer.join()
+        time.sleep(0.01 if raised else 0)
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+def go_on(agent, callback=None):
+    agent.learn(
+        TOTAL - agent.num_timesteps, callback, progress_bar=False, reset_num_timesteps=False
+    )
+
+
+def interrupt(agent, how):
+    """Break off the training of an agent again and again."""
+    rng = random.Random(0)
+    for _ in range(8):
+        end = time.monotonic() + 1.0  # Python may have ignored the exception
+        with contextlib.suppress(Break), how(rng.uniform(1e-4, 0.02)):
+            go_on(agent, lambda _, end=end: time.monotonic() < end)
+        assert not any(x.is_deleted() for x in jax.tree.leaves(agent.learner_state))
+
+
+class StopAt(BaseCallback):
+    """Ends the training at an environment step."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.step = step
+
+    def next_step(self, step):
+        return self.step
+
+    def _on_step(self):
+        return self.num_timesteps < self.step
+
+
+@pytest.mark.parametrize("how", [alarm, asynchronous])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_compiled_training_survives_exceptions(algorithm, how):
+    env = "agentzoo/Pendulum-v0" if algorithm in CONTINUOUS else CATCH
+    agent, other = (make(algorithm, env, runner="device") for _ in range(2))
+    for one in (agent, other):  # compiles
+        go_on(one, StopAt(64))
+    interrupt(agent, how)
+    assert agent.num_timesteps > 64
+    go_on(other, StopAt(agent.num_timesteps))
+    assert_same(agent, other)
+
+
+# Python's own `threading` may lose a lock if an asynchronous exception arrives, so threads are only
+# tried with a signal.
+@pytest.mark.parametrize(
+    ("runner", "how"), [("host", alarm), ("host", asynchronous), ("threads", alarm)]
+)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_training_in_python_survives_exceptions(algorithm, how, runner):
+    env = "Pendulum-v1" if algorithm in CONTINUOUS else "CartPole-v1"
+    agent = make(algorithm, env, runner=runner)
+    agent.learn(64, progress_bar=False)
+    interrupt(agent, how)
+    agent.learn(32, progress_bar=False)
+
+
+def test_groups_survive_exceptions():
+    agents, others = ([make("DQN", CATCH, seed=i) for i in range(3)] for _ in range(2))
+    for group in (agents, others):
+        agentzoo.learn_together(group, 64, progress_bar=False)
+    rng = random.Random(0)
+    breaks = 0
+    while agents[0].num_timesteps < 8_000:
+        rest = 8_000 - agents[0].num_timesteps
+        try:
+            with alarm(rng.uniform(0.005, 0.1)):
+                agentzoo.learn_together(agents, rest, progress_bar=False, reset_num_timesteps=False)
+        except Break:
+            breaks += 1
+        assert len({agent.num_timesteps for agent in agents}) == 1
+    assert breaks
+    agentzoo.learn_together(others, 8_000 - 64, progress_bar=False, reset_num_timesteps=False)
+    for agent, other in zip(agents, others, strict=True):
+        assert_same(agent, other)
+
+
+@pytest.mark.parametrize("runner", ["host", "device"])
+def test_the_first_call_of_a_program_is_not_interrupted(runner):
+    """JAX executes Python code in the first call, where an exception would lose the results."""
+    for delay in (0.02, 0.1, 0.2, 0.3, 0.5):
+        # Gymnasium's checker does not survive an exception in the first reset.
+        env = CATCH if runner == "device" else lambda: gym.make(CATCH, disable_env_checker=True)
+        agent = make("DQN", env, runner=runner, seed=int(1e3 * delay))
+        with contextlib.suppress(Break), alarm(delay):
+            agent.learn(400, progress_bar=False)
+        assert not any(x.is_deleted() for x in jax.tree.leaves(agent.learner_state))
+        agent.learn(8, progress_bar=False, reset_num_timesteps=False)
+
+
+def test_an_error_at_the_end_of_a_run_does_not_hide_the_first_one():
+    class Bad(BaseCallback):
+        def _on_step(self):
+            raise ZeroDivisionError("first")
+
+        def _on_training_end(self):
+            raise KeyError("second")
+
+    agent = make("DQN", CATCH)
+    with pytest.raises(ZeroDivisionError, match="first") as caught:
+        agent.learn(64, Bad(), progress_bar=False)
+    assert caught.value.__notes__ == ["After this, KeyError was raised: 'second'"]
+    agent.learn(64, progress_bar=False)
+
+
+SCRIPT = """
+import os, signal, sys, threading, time
+from tests.agents import make
+agent = make({algorithm!r}, {env!r}, runner={runner!r}, log_dir=sys.argv[1])
+def terminate(agent):
+    if agent.num_timesteps >= 64:
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
+agent.learn(1e8, terminate, progress_bar=False)
+"""
+
+
+@pytest.mark.parametrize("runner", ["host", "device"])
+def test_sigterm_saves_the_agent(runner, tmp_path):
+    script = SCRIPT.format(algorithm="DQN", env=CATCH, runner=runner)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 143 and done.stderr == ""
+    [folder] = tmp_path.iterdir()
+    agent = agentzoo.load(folder, CATCH)
+    assert agent.num_timesteps >= 64
+    agent.learn(32, progress_bar=False, reset_num_timesteps=False)
+
+
+def test_parts_keep_the_first_error():
+    parts = FirstError()
+    ran = []
+    with parts.part():
+        raise KeyboardInterrupt
+    with parts.part():
+        ran.append(1)
+        raise OSError("no space")
+    with parts.part():
+        ran.append(2)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        parts.raise_it()
+    assert ran == [1, 2] and caught.value.__notes__ == ["After this, OSError was raised: no space"]
+
+
+def test_insist_calls_again_after_interrupts_alone():
+    calls = []
+
+    def function(error):
+        calls.append(1)
+        if len(calls) < 5:
+            raise error
+        return "result"
+
+    assert insist(lambda: function(KeyboardInterrupt)) == "result"
+    calls.clear()
+    with pytest.raises(OSError):
+        insist(lambda: function(OSError))
+    assert len(calls) == 1
+
+
+def test_arrays_of_a_session_are_compared():
+    """`assert_same` above would notice a difference."""
+    agent, other = (make("DQN", CATCH, seed=seed).learn(64, progress_bar=False) for seed in (0, 1))
+    assert any((x != y).any() for x, y in zip(arrays(agent), arrays(other), strict=True))
