@@ -20,6 +20,7 @@ _HOMES = {
     **ALGORITHMS,
     "Algorithm": "agentzoo.algos.base",
     "ConfigurationError": "agentzoo.types",
+    "EnvError": "agentzoo.types",
     "Linear": "agentzoo.config",
     "evaluate_policy": "agentzoo.evaluation",
     "learn_together": "agentzoo.training.together",

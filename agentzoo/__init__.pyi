@@ -28,13 +28,14 @@ from agentzoo.envs import make_env as make_env
 from agentzoo.evaluation import evaluate_policy as evaluate_policy
 from agentzoo.training.together import learn_together as learn_together
 from agentzoo.types import ConfigurationError as ConfigurationError
+from agentzoo.types import EnvError as EnvError
 from agentzoo.config import Schedule
-from agentzoo.envs import EnvLike
+from agentzoo.envs import EnvLike, OnError
 from agentzoo.runners import RunnerName
 from agentzoo.types import PyTree
 
 __version__: str
-__all__ = ['Algorithm', 'ConfigurationError', 'DQN', 'IMPALA', 'Linear', 'MPO', 'PPO', 'QRDQN', 'SAC', 'evaluate_policy', 'learn_together', 'load', 'make_env', 'register', 'use_compilation_cache']
+__all__ = ['Algorithm', 'ConfigurationError', 'DQN', 'EnvError', 'IMPALA', 'Linear', 'MPO', 'PPO', 'QRDQN', 'SAC', 'evaluate_policy', 'learn_together', 'load', 'make_env', 'register', 'use_compilation_cache']
 
 class DQN(_DQN):
     """Deep Q-Networks for Discrete actions. `agentzoo.algos.dqn` describes the method.
@@ -61,6 +62,12 @@ class DQN(_DQN):
         learner take turns.
       n_devices: number of JAX devices that learn together, or "all". Each of them learns from its
         share of every batch, and the result is the one of a single device.
+      env_timeout: seconds that an environment's `reset` or `step` may take before it counts as
+        failed; None for no limit. The calls then happen in another thread.
+      on_env_error: what happens if an environment raises an error, does not answer in time, or
+        returns a wrong value. "raise" ends the run with a message. "restart" makes the environment
+        again from its id or function and begins a new episode; the run ends if an environment
+        fails 10 times within 1,000 of its steps. The log counts restarts as `env/restarts`.
       log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with
         TensorBoard and CSV logs, the hyperparameters, and the trained agent. None writes nothing.
       network: a Haiku function from a batch of observations to features `[N, F]`, which replaces
@@ -132,6 +139,8 @@ class DQN(_DQN):
         n_actors: int=1,
         max_lag: int=1,
         n_devices: int | Literal['all']=1,
+        env_timeout: float | None=None,
+        on_env_error: OnError='raise',
         log_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
         info_keywords: Sequence[str]=(),
@@ -176,6 +185,8 @@ class DQN(_DQN):
         n_actors: int=1,
         max_lag: int=1,
         n_devices: int | Literal['all']=1,
+        env_timeout: float | None=None,
+        on_env_error: OnError='raise',
         log_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
         info_keywords: Sequence[str]=(),
@@ -234,6 +245,12 @@ class IMPALA(_IMPALA):
         learner take turns.
       n_devices: number of JAX devices that learn together, or "all". Each of them learns from its
         share of every batch, and the result is the one of a single device.
+      env_timeout: seconds that an environment's `reset` or `step` may take before it counts as
+        failed; None for no limit. The calls then happen in another thread.
+      on_env_error: what happens if an environment raises an error, does not answer in time, or
+        returns a wrong value. "raise" ends the run with a message. "restart" makes the environment
+        again from its id or function and begins a new episode; the run ends if an environment
+        fails 10 times within 1,000 of its steps. The log counts restarts as `env/restarts`.
       log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with
         TensorBoard and CSV logs, the hyperparameters, and the trained agent. None writes nothing.
       network: a Haiku function from a batch of observations to features `[N, F]`, which replaces
@@ -299,6 +316,8 @@ class IMPALA(_IMPALA):
         n_actors: int=1,
         max_lag: int=1,
         n_devices: int | Literal['all']=1,
+        env_timeout: float | None=None,
+        on_env_error: OnError='raise',
         log_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
         info_keywords: Sequence[str]=(),
@@ -341,6 +360,8 @@ class IMPALA(_IMPALA):
         n_actors: int=1,
         max_lag: int=1,
         n_devices: int | Literal['all']=1,
+        env_timeout: float | None=None,
+        on_env_error: OnError='raise',
         log_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
         info_keywords: Sequence[str]=(),
@@ -397,6 +418,12 @@ class MPO(_MPO):
         learner take turns.
       n_devices: number of JAX devices that learn together, or "all". Each of them learns from its
         share of every batch, and the result is the one of a single device.
+      env_timeout: seconds that an environment's `reset` or `step` may take before it counts as
+        failed; None for no limit. The calls then happen in another thread.
+      on_env_error: what happens if an environment raises an error, does not answer in time, or
+        returns a wrong value. "raise" ends the run with a message. "restart" makes the environment
+        again from its id or function and begins a new episode; the run ends if an environment
+        fails 10 times within 1,000 of its steps. The log counts restarts as `env/restarts`.
       log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with
         TensorBoard and CSV logs, the hyperparameters, and the trained agent. None writes nothing.
       network: a Haiku function from a batch of observations to features `[N, F]`, which replaces
@@ -480,6 +507,8 @@ class MPO(_MPO):
         n_actors: int=1,
         max_lag: int=1,
         n_devices: int | Literal['all']=1,
+        env_timeout: float | None=None,
+        on_env_error: OnError='raise',
         log_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
         info_keywords: Sequence[str]=(),
@@ -528,6 +557,8 @@ class MPO(_MPO):
         n_actors: int=1,
         max_lag: int=1,
         n_devices: int | Literal['all']=1,
+        env_timeout: float | None=None,
+        on_env_error: OnError='raise',
         log_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
         info_keywords: Sequence[str]=(),
@@ -590,6 +621,12 @@ class PPO(_PPO):
         learner take turns.
       n_devices: number of JAX devices that learn together, or "all". Each of them learns from its
         share of every batch, and the result is the one of a single device.
+      env_timeout: seconds that an environment's `reset` or `step` may take before it counts as
+        failed; None for no limit. The calls then happen in another thread.
+      on_env_error: what happens if an environment raises an error, does not answer in time, or
+        returns a wrong value. "raise" ends the run with a message. "restart" makes the environment
+        again from its id or function and begins a new episode; the run ends if an environment
+        fails 10 times within 1,000 of its steps. The log counts restarts as `env/restarts`.
       log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with
         TensorBoard and CSV logs, the hyperparameters, and the trained agent. None writes nothing.
       network: a Haiku function from a batch of observations to features `[N, F]`, which replaces
@@ -664,6 +701,8 @@ class PPO(_PPO):
         n_actors: int=1,
         max_lag: int=1,
         n_devices: int | Literal['all']=1,
+        env_timeout: float | None=None,
+        on_env_error: OnError='raise',
         log_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
         info_keywords: Sequence[str]=(),
@@ -710,6 +749,8 @@ class PPO(_PPO):
         n_actors: int=1,
         max_lag: int=1,
         n_devices: int | Literal['all']=1,
+        env_timeout: float | None=None,
+        on_env_error: OnError='raise',
         log_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
         info_keywords: Sequence[str]=(),
@@ -770,6 +811,12 @@ class QRDQN(_QRDQN):
         learner take turns.
       n_devices: number of JAX devices that learn together, or "all". Each of them learns from its
         share of every batch, and the result is the one of a single device.
+      env_timeout: seconds that an environment's `reset` or `step` may take before it counts as
+        failed; None for no limit. The calls then happen in another thread.
+      on_env_error: what happens if an environment raises an error, does not answer in time, or
+        returns a wrong value. "raise" ends the run with a message. "restart" makes the environment
+        again from its id or function and begins a new episode; the run ends if an environment
+        fails 10 times within 1,000 of its steps. The log counts restarts as `env/restarts`.
       log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with
         TensorBoard and CSV logs, the hyperparameters, and the trained agent. None writes nothing.
       network: a Haiku function from a batch of observations to features `[N, F]`, which replaces
@@ -847,6 +894,8 @@ class QRDQN(_QRDQN):
         n_actors: int=1,
         max_lag: int=1,
         n_devices: int | Literal['all']=1,
+        env_timeout: float | None=None,
+        on_env_error: OnError='raise',
         log_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
         info_keywords: Sequence[str]=(),
@@ -894,6 +943,8 @@ class QRDQN(_QRDQN):
         n_actors: int=1,
         max_lag: int=1,
         n_devices: int | Literal['all']=1,
+        env_timeout: float | None=None,
+        on_env_error: OnError='raise',
         log_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
         info_keywords: Sequence[str]=(),
@@ -955,6 +1006,12 @@ class SAC(_SAC):
         learner take turns.
       n_devices: number of JAX devices that learn together, or "all". Each of them learns from its
         share of every batch, and the result is the one of a single device.
+      env_timeout: seconds that an environment's `reset` or `step` may take before it counts as
+        failed; None for no limit. The calls then happen in another thread.
+      on_env_error: what happens if an environment raises an error, does not answer in time, or
+        returns a wrong value. "raise" ends the run with a message. "restart" makes the environment
+        again from its id or function and begins a new episode; the run ends if an environment
+        fails 10 times within 1,000 of its steps. The log counts restarts as `env/restarts`.
       log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with
         TensorBoard and CSV logs, the hyperparameters, and the trained agent. None writes nothing.
       network: a Haiku function from a batch of observations to features `[N, F]`, which replaces
@@ -1030,6 +1087,8 @@ class SAC(_SAC):
         n_actors: int=1,
         max_lag: int=1,
         n_devices: int | Literal['all']=1,
+        env_timeout: float | None=None,
+        on_env_error: OnError='raise',
         log_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
         info_keywords: Sequence[str]=(),
@@ -1072,6 +1131,8 @@ class SAC(_SAC):
         n_actors: int=1,
         max_lag: int=1,
         n_devices: int | Literal['all']=1,
+        env_timeout: float | None=None,
+        on_env_error: OnError='raise',
         log_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
         info_keywords: Sequence[str]=(),

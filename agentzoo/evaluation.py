@@ -1,13 +1,14 @@
 """Evaluation of a policy over whole episodes."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
 import numpy as np
 
 from agentzoo.envs import EnvLike, Envs, make_envs, spaces
-from agentzoo.types import ConfigurationError
+from agentzoo.types import ConfigurationError, EnvError
 
 
 class Predictor(Protocol):
@@ -147,13 +148,15 @@ def run_episodes(
     episodes = Episodes([], [], [])
     # The sum of rewards and the number of steps of each running episode.
     rewards, lengths = np.zeros(num_envs), np.zeros(num_envs, int)
-    obs = envs.reset(None if seed is None else int(seed))
+    with _located(finished, lengths):
+        obs = envs.reset(None if seed is None else int(seed))
     state, episode_start = None, np.ones(num_envs, bool)
     while (finished < wanted).any():
         actions, state = model.predict(
             obs, state=state, episode_start=episode_start, deterministic=deterministic
         )
-        step = envs.step(np.asarray(actions, envs.spec.action_space.dtype))
+        with _located(finished, lengths):
+            step = envs.step(np.asarray(actions, envs.spec.action_space.dtype))
         rewards += step.reward * step.mask
         lengths += step.mask
         for n in np.flatnonzero(step.last).tolist():
@@ -167,3 +170,21 @@ def run_episodes(
         if render:
             envs.render()
     return episodes
+
+
+@contextlib.contextmanager
+def _located(finished: np.ndarray, lengths: np.ndarray) -> Iterator[None]:
+    """Return a context in which the error of an environment says where it happened.
+
+    Args:
+      finished: `[N]` the number of finished episodes.
+      lengths: `[N]` the number of steps of the running episodes.
+    """
+    try:
+        yield
+    except EnvError as error:
+        error.role, error.advice = "evaluation environment", "Correct the environment."
+        if error.env is not None:
+            error.episode = int(finished[error.env]) + 1
+            error.episode_step = int(lengths[error.env]) + 1
+        raise

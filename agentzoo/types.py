@@ -7,6 +7,7 @@ comments: T time, N environments, B batch, A actions.
 # pyright: reportUnknownMemberType=false
 # Signatures of JAX's functions mention types that pyright does not know.
 
+import pickle
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -62,6 +63,64 @@ class InvalidStep(ConfigurationError):
 
 class TrainingError(RuntimeError):
     """Training had to end. The message says what went wrong, when, and the likely cause."""
+
+
+class EnvError(TrainingError):
+    """An environment raised an error, did not answer in time, or lost its process.
+
+    The error of the environment, if it raised one, is the `__cause__`.
+
+    Attributes:
+      problem: what happened, as a sentence.
+      advice: what to do.
+      env: index of the environment, or None if it is not known.
+      in_reset: whether the environment failed in `reset`, and not in `step`.
+      step: environment steps taken so far by all environments together, including the one that
+        failed, or None if their number is not known.
+      episode: the number of the episode in this environment, from 1 on, or None if not known.
+      episode_step: the step of the episode that failed, from 1 on, or None if not known.
+      kept: what became of the agent, as a sentence, or "".
+      role: what messages call the environment.
+    """
+
+    def __init__(self, problem: str, advice: str, env: int | None = None, in_reset: bool = False):
+        super().__init__(problem)
+        self.problem, self.advice = problem, advice
+        self.env, self.in_reset = env, in_reset
+        self.step: int | None = None
+        self.episode: int | None = None
+        self.episode_step: int | None = None
+        self.kept = ""
+        self.role = "environment"
+
+    def __str__(self) -> str:
+        number = "" if self.env is None else f" {self.env}"
+        name = f"the {self.role}" if self.env is None else self.role
+        step = "" if self.step is None else f" at step {self.step:,}"
+        episode = ""
+        if self.episode is not None:
+            place = "reset" if self.in_reset else f"step {self.episode_step:,}"
+            episode = f" ({place} of its episode {self.episode:,})"
+        sentences = [f"{name[0].upper()}{name[1:]}{number}{step}{episode}: {self.problem}"]
+        return " ".join([*sentences, self.advice, *([self.kept] if self.kept else [])])
+
+    def __reduce__(self) -> Any:
+        # Ray sends errors between processes. A cause that cannot be sent stays behind.
+        try:
+            cause = pickle.loads(pickle.dumps(self.__cause__))
+        except Exception:
+            cause = None
+        return _restore_env_error, ((self.problem, self.advice), self.__dict__, cause)
+
+
+def _restore_env_error(
+    arguments: tuple[str, str], attributes: dict[str, Any], cause: BaseException | None
+) -> EnvError:
+    """Return an `EnvError` that was sent from another process."""
+    error = EnvError(*arguments)
+    error.__dict__.update(attributes)
+    error.__cause__ = cause
+    return error
 
 
 class Mean(NamedTuple):
@@ -160,8 +219,10 @@ class Trajectory(NamedTuple):
       obs_t: the true successor observations, also on the last step of an episode.
       last_t: 1 where the episode ended, by termination or by truncation.
       first_tm1: 1 where `obs_tm1` begins an episode.
-      mask: 0 for a step that never happened, which is the dummy step of a vector environment in
-        NEXT_STEP mode, and 1 elsewhere. Nothing may count a dummy step.
+      mask: 0 for a step that never happened, and 1 elsewhere. Nothing may count such a step. It is
+        the dummy step of a vector environment in NEXT_STEP mode, or the step in which an
+        environment failed and was made again. In the second case, the episode was broken off: the
+        step before has no `last_t`, and the return from its successor is unknown.
       extras: what `act` returned beside the action, such as log-probabilities.
       memory: the recurrent state `[N, ...]` at the beginning of the trajectory, or `()`.
     """

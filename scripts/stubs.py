@@ -40,7 +40,7 @@ def content() -> str:
         lines.append(f"from {module} import {name} as {alias}")
     lines += [
         "from agentzoo.config import Schedule",
-        "from agentzoo.envs import EnvLike",
+        "from agentzoo.envs import EnvLike, OnError",
         "from agentzoo.runners import RunnerName",
         "from agentzoo.types import PyTree",
         "",

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from agentzoo import DQN, IMPALA, ConfigurationError
-from agentzoo.types import InvalidStep
+from agentzoo.types import EnvError, InvalidStep
 from tests.test_faults import Scripted
 
 ray = pytest.importorskip("ray")
@@ -78,8 +78,13 @@ def test_what_an_environment_raises_ends_training():
             return np.zeros(2, np.float32), 0.0, False, False, {}
 
     agent = IMPALA(Breaking, runner="ray", **FAST)
-    with pytest.raises(ZeroDivisionError, match="the simulator is gone"):
+    with pytest.raises(
+        EnvError,
+        match=r"^Environment [01] at step \d+ \(step 50 of its episode 1\): step raised "
+        r"ZeroDivisionError: the simulator is gone \(",
+    ) as caught:
         agent.learn(1_000, progress_bar=False)
+    assert type(caught.value.__cause__) is ZeroDivisionError
     assert 0 < agent.num_timesteps < 100  # what was learned before is kept
 
 

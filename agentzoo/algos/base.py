@@ -16,7 +16,7 @@ import numpy as np
 from agentzoo import config as configs
 from agentzoo import description, keywords, signatures
 from agentzoo.callbacks import CallbackLike, CallbackList, ProgressBarCallback, make_callback
-from agentzoo.envs import EnvLike, Envs, TrainingEnv, spaces
+from agentzoo.envs import EnvLike, Envs, OnError, TrainingEnv, spaces
 from agentzoo.logging import Logger
 from agentzoo.process import tune_process
 from agentzoo.training import (
@@ -63,6 +63,12 @@ class Algorithm(Generic[Config]):
         learner take turns.
       n_devices: number of JAX devices that learn together, or "all". Each of them learns from its
         share of every batch, and the result is the one of a single device.
+      env_timeout: seconds that an environment's `reset` or `step` may take before it counts as
+        failed; None for no limit. The calls then happen in another thread.
+      on_env_error: what happens if an environment raises an error, does not answer in time, or
+        returns a wrong value. "raise" ends the run with a message. "restart" makes the environment
+        again from its id or function and begins a new episode; the run ends if an environment
+        fails 10 times within 1,000 of its steps. The log counts restarts as `env/restarts`.
       log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with
         TensorBoard and CSV logs, the hyperparameters, and the trained agent. None writes nothing.
       network: a Haiku function from a batch of observations to features `[N, F]`, which replaces
@@ -101,6 +107,8 @@ class Algorithm(Generic[Config]):
         n_actors: int = 1,
         max_lag: int = 1,
         n_devices: int | Literal["all"] = 1,
+        env_timeout: float | None = None,
+        on_env_error: OnError = "raise",
         log_dir: str | os.PathLike[str] | None = None,
         network: Callable[[PyTree], Any] | None = None,
         info_keywords: Sequence[str] = (),
@@ -111,7 +119,7 @@ class Algorithm(Generic[Config]):
         if misplaced:
             raise ConfigurationError(keywords.policy_first(name, env, misplaced[0]))
         tune_process()
-        placement = Placement.make(runner, n_actors, max_lag, n_devices)
+        placement = Placement.make(runner, n_actors, max_lag, n_devices, env_timeout, on_env_error)
         if preset is not None and preset not in self.presets:
             choices = ", ".join(self.presets) or "none"
             raise ConfigurationError(f"{name} has no preset {preset!r}; choose from {choices}.")
@@ -325,7 +333,9 @@ class Algorithm(Generic[Config]):
         Raises:
           ConfigurationError: if an argument is out of range, the agent was loaded without an
             environment, or it is learning already.
-          TrainingError: if the environment, the losses or the parameters are not finite.
+          TrainingError: if the losses or the parameters are not finite.
+          EnvError: if an environment fails. It is a `TrainingError`.
+          InvalidStep: if an environment returns a wrong value.
         """
         callbacks = CallbackList([make_callback(callback)] if callback is not None else [])
         if progress_bar:
@@ -502,6 +512,8 @@ class Algorithm(Generic[Config]):
         n_actors: int = 1,
         max_lag: int = 1,
         n_devices: int | Literal["all"] = 1,
+        env_timeout: float | None = None,
+        on_env_error: OnError = "raise",
         log_dir: str | os.PathLike[str] | None = None,
         network: Callable[[PyTree], Any] | None = None,
         info_keywords: Sequence[str] = (),
@@ -521,6 +533,8 @@ class Algorithm(Generic[Config]):
           n_actors: as for a new agent.
           max_lag: as for a new agent.
           n_devices: as for a new agent.
+          env_timeout: as for a new agent.
+          on_env_error: as for a new agent.
           log_dir: as for a new agent.
           network: the network that the agent was made with, if it was a user's.
           info_keywords: as for a new agent.
@@ -534,7 +548,7 @@ class Algorithm(Generic[Config]):
         tune_process()
         manifest = read_manifest(path)
         cls._check_manifest(path, manifest, network)
-        placement = Placement.make(runner, n_actors, max_lag, n_devices)
+        placement = Placement.make(runner, n_actors, max_lag, n_devices, env_timeout, on_env_error)
         saved = manifest["hyperparameters"]
         config = configs.from_json(cls.Config, saved, hyperparameters, _names_of(Algorithm.load))
         spec = spec_from_json(manifest["spec"])

@@ -8,6 +8,7 @@ import tyro
 
 from agentzoo import config as configs
 from agentzoo.config import Hyperparameter, Linear, Schedule
+from agentzoo.envs import OnError
 from agentzoo.hyperparameters import descriptions
 from agentzoo.runners import RunnerName
 from agentzoo.types import ConfigurationError
@@ -46,6 +47,11 @@ class Train:
     """Number of trajectories that an actor may be ahead of the learner."""
     n_devices: int | Literal["all"] = 1
     """Number of devices that share each batch in learning."""
+    env_timeout: float | None = None
+    """Seconds that a step or a reset of an environment may take; None for no limit."""
+    on_env_error: OnError = "raise"
+    """What happens if an environment fails: raise ends the run, and restart makes the environment
+    again."""
     seed: int = 0
     """Seed of the networks, the exploration and the environments."""
     log_dir: Path = Path("runs")

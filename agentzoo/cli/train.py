@@ -37,6 +37,8 @@ def train(algorithm: Any, options: Train, hyperparameters: dict[str, Any]) -> No
             n_actors=options.n_actors,
             max_lag=options.max_lag,
             n_devices=options.n_devices,
+            env_timeout=options.env_timeout,
+            on_env_error=options.on_env_error,
             seed=options.seed,
             log_dir=options.log_dir,
             **hyperparameters,

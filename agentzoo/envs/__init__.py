@@ -27,6 +27,7 @@ from agentzoo.envs.functional import (
     Step,
     TimeLimit,
 )
+from agentzoo.envs.guard import Guard, OnError
 from agentzoo.envs.gym_envs import GymEnvs
 from agentzoo.envs.infos import number
 from agentzoo.envs.joint import as_vector_env
@@ -52,12 +53,14 @@ __all__ = [
     "FunctionalEnv",
     "FunctionalGymEnv",
     "FunctionalVectorEnv",
+    "Guard",
     "GymEnvs",
     "GymnaxAdapter",
     "MemoryChain",
     "MountainCar",
     "MountainCarContinuous",
     "MultiArmedBandit",
+    "OnError",
     "Pendulum",
     "SharedEnvs",
     "Step",

@@ -28,8 +28,9 @@ class EnvStep(NamedTuple):
       reward: float32, rewards.
       discount: float32, 0 where the episode terminated and 1 elsewhere.
       last: bool, whether the episode ended, by termination or truncation.
-      mask: bool, False for the dummy step with which a NEXT_STEP vector environment begins an
-        episode. Nothing may count or learn from such a step.
+      mask: bool, False for a dummy step, with which a NEXT_STEP vector environment begins an
+        episode, and in which an environment that failed is made again. Nothing may count or learn
+        from such a step.
       final_infos: by index of the environment, the `info` of each step that ended an episode,
         reduced to plain entries (see `agentzoo.envs.infos.plain`).
     """
@@ -52,6 +53,11 @@ class Envs(Protocol):
     """
 
     spec: EnvSpec
+
+    @property
+    def restarts(self) -> int:
+        """How often an environment was made again after it failed."""
+        ...
 
     @property
     def disturbed(self) -> bool:

@@ -1,7 +1,7 @@
 """Ordinary Gymnasium environments, stepped one after the other in the calling thread."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -9,9 +9,11 @@ import numpy as np
 
 from agentzoo.envs import checking, frame_stacks, spaces
 from agentzoo.envs.base import EnvStep
+from agentzoo.envs.guard import CORRECT, UNGUARDED, Guard
 from agentzoo.envs.infos import Info, plain
+from agentzoo.envs.restarts import Restarts
 from agentzoo.envs.use import Used
-from agentzoo.types import ConfigurationError, EnvSpec, InvalidStep, PyTree
+from agentzoo.types import ConfigurationError, EnvError, EnvSpec, PyTree
 
 
 class GymEnvs(Used):
@@ -19,13 +21,20 @@ class GymEnvs(Used):
 
     Args:
       envs: the environments, which have the same spaces.
+      make: makes another environment like these; None if that is impossible.
+      guard: what is done about environments that fail.
 
     Raises:
       ConfigurationError: if an environment has no spaces, if it is there twice, or if agents do not
         support the spaces.
     """
 
-    def __init__(self, envs: Sequence[gym.Env]):
+    def __init__(
+        self,
+        envs: Sequence[gym.Env],
+        make: Callable[[], gym.Env] | None = None,
+        guard: Guard = UNGUARDED,
+    ):
         self.envs = list(envs)
         self.spec = _common_spec(self.envs)
         space = self.spec.observation_space
@@ -38,36 +47,71 @@ class GymEnvs(Used):
         # For a single array, `__setitem__` saves a call of Python at each observation.
         is_array = not isinstance(space, gym.spaces.Dict | gym.spaces.Tuple)
         self._write = np.ndarray.__setitem__ if is_array else spaces.write
+        self._guarded = Restarts(len(self.envs), make, guard)
+        self._call = self._guarded.call if guard.timeout else None
+        self._action_spaces = [env.action_space for env in self.envs]
+        self._steps = 0  # of each environment
+
+    @property
+    def restarts(self) -> int:
+        """How often an environment was made again after it failed."""
+        return self._guarded.count
 
     def reset(self, seed: int | None = None) -> PyTree:
         """Begin new episodes; environment i is seeded with `seed + i`."""
+        self._guarded.renew_lost(self.envs, self._use_new)
         self._claim(self.envs)
         seeds = [None if seed is None else seed + i for i in range(len(self.envs))]
-        first = [self._begin(n, env, seed=seeds[n]) for n, env in enumerate(self.envs)]
+        first = [self._begin(n, seed=seeds[n]) for n in range(len(self.envs))]
         return spaces.stack(self.spec.observation_space, first)
 
-    def _begin(self, n: int, env: gym.Env, **arguments: Any) -> Any:
+    def _begin(self, n: int, **arguments: Any) -> Any:
         """Reset environment n, and return its first observation."""
         try:
-            obs, _ = checking.unpack_reset(env.reset(**arguments))
-            self._check(obs)
-        except InvalidStep as error:
-            raise InvalidStep(error.problem, n) from None
+            return self._reset_one(n, **arguments)
+        except Exception as error:
+            return self._restart(n, error, in_reset=True, **arguments)
+
+    def _reset_one(self, n: int, **arguments: Any) -> Any:
+        env = self.envs[n]
+        result = self._call(env.reset, **arguments) if self._call else env.reset(**arguments)
+        obs, _ = checking.unpack_reset(result)
+        self._check(obs)
+        if env.action_space is not self._action_spaces[n]:
+            self._check_action_space(n, env.action_space)
         return obs
+
+    def _restart(self, n: int, error: Exception, in_reset: bool, **arguments: Any) -> Any:
+        """Make environment n again after an error, and return its first observation.
+
+        Raises:
+          EnvError: if the user did not ask for it, or if the environment failed too often.
+        """
+
+        def begin(env: gym.Env) -> Any:
+            self._use_new(n, env)
+            return self._reset_one(n, **arguments)
+
+        return self._guarded.restart(n, error, in_reset, self._steps, self.envs[n], begin)
 
     def step(self, actions: np.ndarray) -> EnvStep:
         """Take one action in each environment; see `Envs.step`."""
-        write = self._write
+        write, call = self._write, self._call
+        self._steps += 1
         obs = successor = self._empty()
         reward, final_infos = self._empty_reward(), {}
         discount, last = self._ones, self._none
+        restarted: list[int] = []
         elements = spaces.split(self.spec.action_space, actions)
         for n, env in enumerate(self.envs):
-            result = env.step(elements[n])
             try:
+                result = call(env.step, elements[n]) if call else env.step(elements[n])
                 element, r, terminated, truncated, info = checking.read_step(result, self._check)
-            except InvalidStep as error:
-                raise InvalidStep(error.problem, n) from None
+            except Exception as error:
+                # The step did not happen, so that a dummy step takes its place.
+                element, r = self._restart(n, error, in_reset=False), 0.0
+                terminated, truncated, info = False, False, {}
+                restarted.append(n)
             reward[n] = r
             self._infos[n] = info
             write(successor, n, element)
@@ -77,19 +121,54 @@ class GymEnvs(Used):
                     discount, last = self._ones.copy(), self._none.copy()
                 discount[n], last[n] = not terminated, True
                 final_infos[n] = plain(info)
-                element = self._begin(n, env)
+                element = self._begin(n)
             if obs is not successor:
                 write(obs, n, element)
+        first, mask = last, self._mask  # an episode begins where one ended
+        if restarted:
+            first, mask = last.copy(), self._mask.copy()
+            first[restarted], mask[restarted] = True, False
         return EnvStep(
             obs=obs,
-            first=last,  # an episode begins where one ended
+            first=first,
             successor=successor,
             reward=reward,
             discount=discount,
             last=last,
-            mask=self._mask,
+            mask=mask,
             final_infos=final_infos,
         )
+
+    def _use_new(self, n: int, env: gym.Env) -> None:
+        """Use an environment in the place of environment n.
+
+        Raises:
+          ConfigurationError: if its spaces are others.
+        """
+        if _common_spec([env]) != self.spec._replace(num_envs=1):
+            raise ConfigurationError(
+                "The environment that was made again has other spaces than before. Make "
+                "environments with the same spaces."
+            )
+        self.envs[n] = env
+        self._action_spaces[n] = env.action_space
+        self._mark([env])
+
+    def _check_action_space(self, n: int, space: gym.Space) -> None:
+        """Check an action space that is another object than before.
+
+        Raises:
+          EnvError: if it is another space.
+        """
+        if space != self._action_spaces[n]:
+            raise EnvError(
+                f"its action space changed from {self._action_spaces[n]} to {space} during "
+                "training.",
+                CORRECT,
+                n,
+                in_reset=True,
+            )
+        self._action_spaces[n] = space
 
     def infos(self) -> list[Info]:
         """Return the `info` of each environment's newest step."""
@@ -102,8 +181,7 @@ class GymEnvs(Used):
 
     def close(self) -> None:
         """Close the environments."""
-        for env in self.envs:
-            env.close()
+        self._guarded.close(self.envs)
 
 
 def _common_spec(envs: Sequence[gym.Env]) -> EnvSpec:

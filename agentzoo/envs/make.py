@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import functools
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from agentzoo.envs.functional import (
     adapt,
     find_functional,
 )
+from agentzoo.envs.guard import UNGUARDED, Guard
 from agentzoo.envs.gym_envs import GymEnvs
 from agentzoo.envs.vector_envs import VectorEnvs
 from agentzoo.types import ConfigurationError
@@ -43,7 +45,12 @@ _EXTRAS = {
 }
 
 
-def make_envs(env: EnvLike, n_envs: int = 1, exact: bool = True) -> Envs:
+def make_envs(
+    env: EnvLike,
+    n_envs: int = 1,
+    exact: bool = True,
+    guard: Guard = UNGUARDED,
+) -> Envs:
     """Make the environments in which an agent trains.
 
     Args:
@@ -54,10 +61,11 @@ def make_envs(env: EnvLike, n_envs: int = 1, exact: bool = True) -> Envs:
         compiled program steps all functional environments. An environment counts as one, and a
         vector environment knows its number.
       exact: whether a vector environment that a factory makes must hold `n_envs` environments.
+      guard: what is done about environments that fail.
 
     Raises:
-      ConfigurationError: if the environment is unknown, a package is missing, or the number of
-        environments does not match `n_envs`.
+      ConfigurationError: if the environment is unknown, a package is missing, the number of
+        environments does not match `n_envs`, or environments that fail cannot be made again.
     """
     if isinstance(env, gym.vector.VectorEnv):
         if n_envs not in (1, env.num_envs):
@@ -65,44 +73,48 @@ def make_envs(env: EnvLike, n_envs: int = 1, exact: bool = True) -> Envs:
                 f"n_envs={n_envs}, but the vector environment holds {env.num_envs}. Leave n_envs "
                 "out."
             )
-        return VectorEnvs(env)
+        return VectorEnvs(env, guard=guard)
     if isinstance(env, gym.Env):
         if n_envs != 1:
             raise ConfigurationError(
                 f"n_envs={n_envs} needs {n_envs} environments. Pass an id or a factory "
                 "(lambda: ...) instead of one environment."
             )
-        return GymEnvs([env])
+        return GymEnvs([env], guard=guard)
     if isinstance(env, str):
-        return _make_from_id(env, n_envs)
+        return _make_from_id(env, n_envs, guard)
     env = adapt(env)
     if _is_functional(env):
         return _make_functional(cast(FunctionalEnv, env), n_envs)
     if callable(env):
-        return _make_from_factory(env, n_envs, exact)
+        return _make_from_factory(env, n_envs, exact, guard)
     raise ConfigurationError(
         f"env is a {type(env).__name__}. Expected a Gymnasium id, a gymnasium.Env, a function that "
         "makes one, a gymnasium VectorEnv, or an agentzoo.envs.FunctionalEnv."
     )
 
 
-def _make_from_id(env_id: str, n_envs: int) -> Envs:
+def _make_from_id(env_id: str, n_envs: int, guard: Guard) -> Envs:
     """Make environments of a Gymnasium id, by one program or one vector environment if possible."""
     with _clear_errors(env_id) as name:
         if atari.is_atari(name, {}) and gym.spec(name).vector_entry_point is not None:
-            return VectorEnvs(atari.make_vec(name, n_envs))
+            make_vec = functools.partial(atari.make_vec, name, n_envs)
+            return VectorEnvs(make_vec(), make_vec, guard)
     first = make_env(env_id)
     functional = find_functional(first) if n_envs > 1 else None
     if functional is not None:
         return _make_functional(functional, n_envs)
-    return GymEnvs([first, *(make_env(env_id) for _ in range(n_envs - 1))])
+    make = functools.partial(make_env, env_id)
+    return GymEnvs([first, *(make() for _ in range(n_envs - 1))], make, guard)
 
 
-def _make_from_factory(factory: Callable[[], Any], n_envs: int, exact: bool) -> Envs:
+def _make_from_factory(factory: Callable[[], Any], n_envs: int, exact: bool, guard: Guard) -> Envs:
     """Make environments by calling a factory once, or once for each ordinary environment."""
     first = adapt(factory())
     if isinstance(first, gym.vector.VectorEnv):
-        return make_envs(first, n_envs if exact else 1)
+        if exact and n_envs not in (1, first.num_envs):
+            return make_envs(first, n_envs)  # raises
+        return VectorEnvs(first, factory, guard)
     if _is_functional(first):
         return _make_functional(cast(FunctionalEnv, first), n_envs)
     made = [first, *(adapt(factory()) for _ in range(n_envs - 1))]
@@ -111,7 +123,7 @@ def _make_from_factory(factory: Callable[[], Any], n_envs: int, exact: bool) -> 
             raise ConfigurationError(
                 f"The environment factory returned a {type(env).__name__}. Return a gymnasium.Env."
             )
-    return GymEnvs(made)
+    return GymEnvs(made, lambda: adapt(factory()), guard)
 
 
 def find_native(envs: Envs) -> FunctionalEnv | None:

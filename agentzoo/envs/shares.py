@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from agentzoo.envs.base import Envs, EnvStep
+from agentzoo.envs.guard import UNGUARDED, Guard
 from agentzoo.envs.infos import Info
 from agentzoo.envs.make import EnvLike, make_envs
 from agentzoo.types import ConfigurationError, PyTree
@@ -47,6 +48,11 @@ class SharedEnvs:
     def disturbed(self) -> bool:
         """Whether another user has reset or stepped the environments since `reset`."""
         return any(share.disturbed for share in self.shares)
+
+    @property
+    def restarts(self) -> int:
+        """How often an environment was made again after it failed."""
+        return sum(share.restarts for share in self.shares)
 
     def occupy(self, busy: bool) -> None:
         """Record whether actors in threads are stepping the environments; see `Envs.occupy`."""
@@ -103,15 +109,28 @@ class DistantEnvs(SharedEnvs):
       env: what `make_envs` accepts.
       n_envs: number of environments of all actors together.
       n_actors: number of actors.
+      guard: what is done about environments that fail.
     """
 
-    def __init__(self, env: EnvLike, n_envs: int, n_actors: int):
-        self.make = functools.partial(make_envs, env, n_envs // n_actors)
+    def __init__(
+        self,
+        env: EnvLike,
+        n_envs: int,
+        n_actors: int,
+        guard: Guard = UNGUARDED,
+    ):
+        self.make = functools.partial(make_envs, env, n_envs // n_actors, guard=guard)
         self.shares = [self.make()] * n_actors
         self.spec = self.shares[0].spec._replace(num_envs=n_envs)
 
 
-def make_shared_envs(env: EnvLike, n_envs: int, n_actors: int, distant: bool = False) -> Envs:
+def make_shared_envs(
+    env: EnvLike,
+    n_envs: int,
+    n_actors: int,
+    distant: bool = False,
+    guard: Guard = UNGUARDED,
+) -> Envs:
     """Make the environments of several actors.
 
     Args:
@@ -119,12 +138,13 @@ def make_shared_envs(env: EnvLike, n_envs: int, n_actors: int, distant: bool = F
       n_envs: number of environments of all actors together, a multiple of `n_actors`.
       n_actors: number of actors.
       distant: whether actors in other processes make the environments themselves.
+      guard: what is done about environments that fail.
 
     Raises:
       ConfigurationError: if the environments cannot be shared, or if `make_envs` raises it.
     """
     if n_actors == 1 and not distant:
-        return make_envs(env, n_envs)
+        return make_envs(env, n_envs, guard=guard)
     if isinstance(env, gym.Env | gym.vector.VectorEnv):
         needs = 'runner="ray" needs' if distant else f"n_actors={n_actors} needs"
         raise ConfigurationError(
@@ -136,8 +156,8 @@ def make_shared_envs(env: EnvLike, n_envs: int, n_actors: int, distant: bool = F
             "Choose a multiple of n_actors."
         )
     if distant:
-        return DistantEnvs(env, n_envs, n_actors)
-    return SharedEnvs([make_envs(env, n_envs // n_actors) for _ in range(n_actors)])
+        return DistantEnvs(env, n_envs, n_actors, guard)
+    return SharedEnvs([make_envs(env, n_envs // n_actors, guard=guard) for _ in range(n_actors)])
 
 
 def has_dummy_steps(envs: Envs) -> bool:

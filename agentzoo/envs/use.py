@@ -37,6 +37,11 @@ class Used:
     _use = Use()
 
     @property
+    def restarts(self) -> int:
+        """How often an environment was made again after it failed."""
+        return 0
+
+    @property
     def disturbed(self) -> bool:
         """Whether another user has reset or stepped the environments since `reset`.
 
@@ -65,9 +70,14 @@ class Used:
         if any(use is not None and use is not own and use.busy for use in uses):
             raise ConfigurationError(BUSY)
         self._use = Use(busy=own.busy)
-        for part, previous in zip(found, uses, strict=True):
-            if previous is not None:
-                previous.over = True
+        for use in uses:
+            if use is not None:
+                use.over = True
+        self._mark(envs)
+
+    def _mark(self, envs: Iterable[Any]) -> None:
+        """Note in the environments who uses them."""
+        for part in [part for env in envs for part in parts(env)]:
             # Some objects do not accept new attributes.
             with contextlib.suppress(AttributeError, TypeError):
                 setattr(part, _MARK, self._use)

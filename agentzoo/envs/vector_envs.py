@@ -4,17 +4,20 @@ A vector environment in NEXT_STEP mode begins each episode with a dummy step. Th
 it, and nothing is learned from it.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from agentzoo.envs import checking, frame_stacks, spaces
+from agentzoo.envs import checking, frame_stacks, spaces, workers
 from agentzoo.envs.base import EnvStep
+from agentzoo.envs.guard import UNGUARDED, Caller, Guard, NoAnswer, cause_of
 from agentzoo.envs.infos import Info, of_one, plain
+from agentzoo.envs.restarts import CANNOT_RESTART
 from agentzoo.envs.use import Used
-from agentzoo.types import ConfigurationError, EnvSpec, InvalidStep, PyTree
+from agentzoo.types import ConfigurationError, EnvError, EnvSpec, InvalidStep, PyTree
 
 
 class VectorEnvs(Used):
@@ -22,13 +25,27 @@ class VectorEnvs(Used):
 
     Args:
       env: the vector environment.
+      make: makes another vector environment like it; None if that is impossible.
+      guard: what is done about environments that fail.
 
     Raises:
-      ConfigurationError: if the autoreset mode is unknown, or if agents do not support the spaces.
+      ConfigurationError: if the autoreset mode is unknown, if agents do not support the spaces, or
+        if environments that fail have to be made again.
     """
 
-    def __init__(self, env: gym.vector.VectorEnv):
+    def __init__(
+        self,
+        env: gym.vector.VectorEnv,
+        make: Callable[[], gym.vector.VectorEnv] | None = None,
+        guard: Guard = UNGUARDED,
+    ):
+        if guard.restarts:
+            raise ConfigurationError(CANNOT_RESTART)
         self.env = env
+        self._make, self._guard = make, guard
+        self._caller = Caller(guard.timeout)
+        workers.prepare(env, guard)
+        self._unusable = ""  # why the vector environment cannot be used any longer
         self.mode = _autoreset_mode(env)
         observation_space = spaces.plain(frame_stacks.single_observation_space(env))
         action_space = spaces.plain(env.single_action_space)
@@ -43,7 +60,13 @@ class VectorEnvs(Used):
         self._info: Info = {}
 
     def reset(self, seed: int | None = None) -> PyTree:
-        """Begin new episodes in all environments."""
+        """Begin new episodes in all environments.
+
+        Raises:
+          ConfigurationError: if the vector environment failed before, and cannot be used again.
+          EnvError: if an environment fails.
+        """
+        self._renew()
         self._claim([self.env])
         self._ended = np.zeros(self.spec.num_envs, bool)
         self._watch = checking.BufferWatch()
@@ -51,9 +74,50 @@ class VectorEnvs(Used):
 
     def _begin(self, **arguments: Any) -> PyTree:
         """Reset the environments, and return a copy of their observations."""
-        obs, _ = checking.unpack_reset(self.env.reset(**arguments))
+        obs, _ = checking.unpack_reset(self._call("reset", **arguments))
         self._check(obs)
         return self._copy(obs)
+
+    def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """Call `reset` or `step` of the vector environment.
+
+        Raises:
+          EnvError: if an environment fails.
+        """
+        method = getattr(self.env, name)
+        try:
+            if self._guard.timeout is None or workers.has_workers(self.env):
+                return method(*args, **kwargs)
+            return self._caller.call(method, *args, **kwargs)
+        except Exception as error:
+            failure = workers.explain(self.env, error, self._guard, in_reset=name == "reset")
+            if isinstance(error, NoAnswer) or workers.has_workers(self.env):
+                self._unusable = failure.problem if isinstance(failure, EnvError) else "it failed."
+                workers.end(self.env)
+            raise failure from cause_of(error)
+
+    def _renew(self) -> None:
+        """Make the vector environment again if it cannot be used any longer."""
+        if not self._unusable:
+            return
+        if self._make is None:
+            raise ConfigurationError(
+                "The vector environment cannot be used again after it failed: "
+                f"{self._unusable} Pass another one to set_env, or make the agent with a function "
+                "that makes the vector environment."
+            )
+        env = self._make()
+        if (env.num_envs, env.single_observation_space, env.single_action_space) != (
+            self.env.num_envs,
+            self.env.single_observation_space,
+            self.env.single_action_space,
+        ):
+            raise ConfigurationError(
+                "The vector environment that was made again has other spaces or another number of "
+                "environments than before. Make the same ones."
+            )
+        self.env, self._unusable = env, ""
+        workers.prepare(env, self._guard)
 
     def _copy(self, obs: Any) -> PyTree:
         """Copy a batch of observations, because the vector environment may overwrite it."""
@@ -64,7 +128,7 @@ class VectorEnvs(Used):
     def step(self, actions: np.ndarray) -> EnvStep:
         """Take one action in each environment; see `Envs.step`."""
         num_envs = self.spec.num_envs
-        obs, reward, terminated, truncated, info = checking.unpack_step(self.env.step(actions))
+        obs, reward, terminated, truncated, info = checking.unpack_step(self._call("step", actions))
         self._check(obs)
         terminated = checking.flags_of(terminated, num_envs, "terminated")
         last = checking.flags_of(truncated, num_envs, "truncated") | terminated
@@ -129,7 +193,9 @@ class VectorEnvs(Used):
 
     def close(self) -> None:
         """Close the environments."""
-        self.env.close()
+        if not self._unusable:
+            self.env.close()
+        self._caller.close()
 
 
 def _autoreset_mode(env: gym.vector.VectorEnv) -> AutoresetMode:

@@ -64,11 +64,14 @@ def normalize_rewards(
       The new statistics, and the trajectory with normalised rewards.
     """
     # Environments may have begun new episodes since the last trajectory, so their running returns
-    # [N] start from 0 again.
+    # [N] start from 0 again. A step that never happened breaks an episode off, too.
+    mask = jnp.asarray(trajectory.mask, bool)
     normalizer = normalizer._replace(
-        returns=jnp.where(trajectory.first_tm1[0], 0.0, normalizer.returns)
+        returns=jnp.where(trajectory.first_tm1[0] | ~mask[0], 0.0, normalizer.returns)
     )
-    normalizer = normalizer.update(trajectory.r_t, trajectory.last_t, gamma, trajectory.mask)
+    over = jnp.asarray(trajectory.last_t, bool)
+    over = over.at[:-1].set(over[:-1] | ~mask[1:])
+    normalizer = normalizer.update(trajectory.r_t, over, gamma, mask)
     return normalizer, trajectory._replace(
         r_t=normalizer.normalize(trajectory.r_t).astype(jnp.float32)
     )

@@ -137,7 +137,8 @@ def sample_sequences(
 ) -> Trajectory:
     """Draw sequences `[T, B]` of consecutive steps, uniformly.
 
-    Episodes may begin and end within a sequence. At least one environment must hold T steps.
+    Episodes may begin and end within a sequence. At least one environment must hold T steps. A step
+    is also the last one if its episode was broken off, so that the next step begins another.
     """
     # A sequence may begin at any step that has T - 1 steps after it.
     num_starts = jnp.maximum(replay.size - length + 1, 0)  # [N]
@@ -145,7 +146,9 @@ def sample_sequences(
     steps = jnp.arange(length, dtype=jnp.int32)[:, None]  # [T, 1]
     row = (replay.cursor - replay.size)[env] + age + steps  # [T, B]
     sequences = read(layout, replay, layout.slot(row, env))
-    return shard_batch(sequences._replace(mask=jnp.ones(row.shape, bool)), axis=1)
+    begins = jnp.zeros_like(sequences.first_tm1).at[:-1].set(sequences.first_tm1[1:])
+    sequences = sequences._replace(last_t=sequences.last_t | begins, mask=jnp.ones(row.shape, bool))
+    return shard_batch(sequences, axis=1)
 
 
 def update(layout: Layout, replay: Replay, slot: Array, error: Array) -> Replay:

@@ -1,5 +1,7 @@
 """An actor: steps Python environments with `act`, and records what happens as trajectories."""
 
+import warnings
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,14 +11,32 @@ from agentzoo.runners.base import Episode
 from agentzoo.runners.counters import ActCounters
 from agentzoo.runners.faults import LIKELY_CAUSES
 from agentzoo.runners.programs import Programs
-from agentzoo.types import Agent, Array, InvalidStep, PyTree, TrainingError, Trajectory
+from agentzoo.types import (
+    Agent,
+    Array,
+    EnvError,
+    InvalidStep,
+    PyTree,
+    TrainingError,
+    Trajectory,
+)
+
+LONG = 100_000
+"""An episode of more steps than this is reported, because it may never end."""
 
 
 class Rollout(NamedTuple):
-    """A trajectory, and the episodes that ended in it."""
+    """A trajectory, and the episodes that ended in it.
+
+    Attributes:
+      trajectory: the trajectory `[T, N]`.
+      episodes: the episodes.
+      restarts: how often the actor's environments were made again so far.
+    """
 
     trajectory: Trajectory
     episodes: list[Episode]
+    restarts: int = 0
 
 
 class Actor:
@@ -40,6 +60,8 @@ class Actor:
         self.n_actors = n_actors
         self._action_dtype = spaces.dtype(envs.spec.action_space)
         self._obs: Any = None
+        self._numbers = np.zeros(self.num_envs, int)  # of the running episodes, from 1 on
+        self._warned = False  # about an episode that may never end
 
     @property
     def num_envs(self) -> int:
@@ -54,11 +76,15 @@ class Actor:
     def reset(self, seed: int | None = None) -> None:
         """Begin new episodes. The seed is the one of all actors together."""
         own_seed = None if seed is None else seed + self.index * self.num_envs
-        self._obs = self.envs.reset(own_seed)
-        self._first = np.ones(self.num_envs, bool)
-        self._memory = self.agent.initial_memory(self.num_envs)
+        self._numbers = self._numbers + 1
         self._rewards = np.zeros(self.num_envs)
         self._lengths = np.zeros(self.num_envs, int)
+        try:
+            self._obs = self.envs.reset(own_seed)
+        except (EnvError, InvalidStep) as error:
+            raise self._locate(error, []) from error.__cause__
+        self._first = np.ones(self.num_envs, bool)
+        self._memory = self.agent.initial_memory(self.num_envs)
 
     def rollout(self, params: PyTree, key: Array, step: int, act_calls: int, total: int) -> Rollout:
         """Take T steps in each environment.
@@ -72,10 +98,12 @@ class Actor:
 
         Raises:
           InvalidStep: if an environment returns what its spaces do not allow.
+          EnvError: if an environment fails.
           TrainingError: if the policy's actions are not finite.
         """
         trajectory, env_steps = self._act(params, key, step, act_calls, total)
-        return Rollout(trajectory, self._finished_episodes(trajectory, env_steps))
+        episodes = self._finished_episodes(trajectory, env_steps)
+        return Rollout(trajectory, episodes, self.envs.restarts)
 
     def _act(
         self, params: PyTree, key: Array, step: int, act_calls: int, total: int
@@ -100,7 +128,7 @@ class Actor:
             first_memory = memory if t == 0 else first_memory
             # A copy, so that JAX can use the memory of its array again.
             action = np.array(action, self._action_dtype)
-            env_step = self._step(action, counters.step)
+            env_step = self._step(action, counters.step, env_steps)
             actions.append(action)
             env_steps.append(env_step)
             extras.append(extra)
@@ -109,45 +137,100 @@ class Actor:
         trajectory = make_trajectory(first_obs, first_flags, actions, env_steps)
         return trajectory._replace(extras=stack_rows(extras), memory=first_memory), env_steps
 
-    def _step(self, actions: np.ndarray, step: int) -> EnvStep:
-        """Step the environments with the agent's actions, or raise an error that explains more."""
+    def _step(self, actions: np.ndarray, step: int, before: list[EnvStep]) -> EnvStep:
+        """Step the environments with the agent's actions, or raise an error that explains more.
+
+        Args:
+          actions: the agent's actions.
+          step: environment steps of the run so far.
+          before: the steps of this rollout so far.
+        """
         try:
             return self.envs.step(spaces.to_elements(self.envs.spec.action_space, actions))
         except Exception as error:
-            # Actor i takes steps i * N + 1 to (i + 1) * N of those that all actors take together.
-            better = self._explain(error, actions, step + (self.index + 1) * self.num_envs)
-            if better is None:
+            is_float = actions.dtype.kind == "f"
+            if not (np.isfinite(actions).all() if is_float else (actions >= 0).all()):
+                raise TrainingError(
+                    f"Training ended at step {step + (self.index + 1) * self.num_envs} because the "
+                    f"policy's outputs are not finite: its actions were {actions.tolist()}. "
+                    f"{LIKELY_CAUSES}"
+                ) from error
+            if not isinstance(error, EnvError | InvalidStep):
                 raise
-            raise better from (None if isinstance(error, InvalidStep) else error)
+            raise self._locate(error, before, step) from error.__cause__
 
-    def _explain(self, error: Exception, actions: np.ndarray, step: int) -> Exception | None:
-        """Return a better error than the one that the environments raised, if there is one."""
-        is_float = actions.dtype.kind == "f"
-        if not (np.isfinite(actions).all() if is_float else (actions >= 0).all()):
-            return TrainingError(
-                f"Training ended at step {step} because the policy's outputs are not finite: its "
-                f"actions were {actions.tolist()}. {LIKELY_CAUSES}"
-            )
+    def _locate(
+        self, error: EnvError | InvalidStep, before: list[EnvStep], step: int | None = None
+    ) -> Exception:
+        """Return the error with its place among all environments and in the run.
+
+        Args:
+          error: the error of one of this actor's environments.
+          before: the steps of this rollout so far.
+          step: environment steps of the run so far; None outside of a rollout.
+        """
+        first_env = self.index * self.num_envs
+        # Actor i takes steps i * N + 1 to (i + 1) * N of those that all actors take together.
+        step = None if step is None else step + first_env + self.num_envs
         if isinstance(error, InvalidStep):
-            return error.at(self.index * self.num_envs, step)
-        return None
+            return error if step is None else error.at(first_env, step)
+        error.step, n = step, error.env
+        if n is not None:
+            number, length = int(self._numbers[n]), int(self._lengths[n])
+            for one in before:
+                length += int(one.mask[n])
+                if one.last[n] or (length and not one.mask[n]):  # the end, or a restart
+                    number, length = number + 1, 0
+            error.env = first_env + n
+            # A reset in a rollout begins the next episode.
+            error.episode = number + (error.in_reset and step is not None)
+            error.episode_step = length + 1
+        return error
 
     def _finished_episodes(self, trajectory: Trajectory, env_steps: list[EnvStep]) -> list[Episode]:
         """Add up rewards and lengths, and return the episodes that ended."""
         counted = trajectory.r_t * trajectory.mask
-        if not trajectory.last_t.any():  # the usual case, which is fast
+        over = trajectory.last_t | ~trajectory.mask  # [T, N]
+        if not over.any():  # the usual case, which is fast
             self._rewards = self._rewards + counted.sum(axis=0, dtype=float)
             self._lengths = self._lengths + trajectory.mask.sum(axis=0)
+            if self._lengths.max() > LONG:
+                self._warn_of_long_episode()
             return []
         rewards = self._rewards + counted.cumsum(axis=0, dtype=float)  # [T, N]
         lengths = self._lengths + trajectory.mask.cumsum(axis=0)  # [T, N]
         episodes = []
-        for t, n in np.argwhere(trajectory.last_t).tolist():
+        for t, n in np.argwhere(over).tolist():
             env = self.index * self.num_envs + n
             reward, length = float(rewards[t, n]), int(lengths[t, n])
-            episodes.append(Episode(reward, length, env_steps[t].final_infos[n], env))
+            if trajectory.last_t[t, n]:
+                episodes.append(Episode(reward, length, env_steps[t].final_infos[n], env))
+            # A step that never happened follows the end of an episode, or breaks an episode off.
+            self._numbers[n] += bool(length)
             # The next episode of this environment counts from here.
             rewards[t:, n] -= rewards[t, n].copy()
             lengths[t:, n] -= lengths[t, n].copy()
         self._rewards, self._lengths = rewards[-1], lengths[-1]
         return episodes
+
+    def _warn_of_long_episode(self) -> None:
+        """Warn once that an episode may never end."""
+        if self._warned:
+            return
+        self._warned = True
+        env = self.index * self.num_envs + int(self._lengths.argmax())
+        warnings.warn(
+            f"An episode of environment {env} has more than {LONG:,} steps. If its episodes never "
+            "end by themselves, limit them with gymnasium.wrappers.TimeLimit; otherwise no return "
+            "is logged.",
+            stacklevel=2,
+        )
+
+
+def count_restarts(restarts: Sequence[int]) -> dict[str, float]:
+    """Return the entry of the log for environments that were made again, from each actor's number.
+
+    Without any, there is no entry.
+    """
+    total = sum(restarts)
+    return {"env/restarts": float(total)} if total else {}

@@ -5,8 +5,8 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from agentzoo.envs import Envs
-from agentzoo.runners.actor import Actor
-from agentzoo.runners.base import Cycle, Episode, Runner, RunState
+from agentzoo.runners.actor import Actor, Rollout, count_restarts
+from agentzoo.runners.base import Cycle, Runner, RunState
 from agentzoo.runners.counters import LearnCounters
 from agentzoo.runners.faults import describe_fault
 from agentzoo.runners.handover import Handover
@@ -54,29 +54,28 @@ class HostRunner(Runner):
             if self.envs.disturbed:  # by a callback
                 self.reset()
             params = run.learner_state.params
-            trajectory, episodes = self.actor.rollout(
-                params, run.key, run.step, run.act_calls, total
-            )
+            rollout = self.actor.rollout(params, run.key, run.step, run.act_calls, total)
             compiling.result()  # waits, and raises the error of the thread if there is one
             # The dummy steps of some vector environments do not count.
-            steps = int(trajectory.mask.sum())
+            steps = int(rollout.trajectory.mask.sum())
             counters = LearnCounters(run.step + steps, steps, total)
-            self._handover = Handover(functools.partial(self._complete, run, counters, episodes))
+            self._handover = Handover(functools.partial(self._complete, run, counters, rollout))
             cycle = self._handover.call(
-                self.programs.learn, run.learner_state, trajectory, counters.pack()
+                self.programs.learn, run.learner_state, rollout.trajectory, counters.pack()
             )
             run = cycle.run
             yield cycle
 
     def _complete(
-        self, before: RunState, counters: LearnCounters, episodes: list[Episode], results: Any
+        self, before: RunState, counters: LearnCounters, rollout: Rollout, results: Any
     ) -> Cycle:
         """Return the cycle, given the results of `learn`."""
         state, metrics, finite = results
         act_calls = before.act_calls + self.agent.unroll_length
         run = RunState(state, before.key, counters.step, act_calls)
-        fault = None if finite else describe_fault(state.params, metrics, before.step)
-        return Cycle(run, episodes, metrics, fault)
+        fault = None if finite else describe_fault(state.params, metrics, run.step)
+        metrics = {**metrics, **count_restarts([rollout.restarts])}
+        return Cycle(run, rollout.episodes, metrics, fault)
 
     def finished(self) -> Cycle | None:
         """Return the last training cycle that was run; see `Runner`."""

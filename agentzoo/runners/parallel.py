@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from agentzoo.runners.actor import Rollout
+from agentzoo.runners.actor import Rollout, count_restarts
 from agentzoo.runners.base import Cycle, Runner, RunState
 from agentzoo.runners.counters import LearnCounters
 from agentzoo.runners.faults import describe_fault
@@ -167,6 +167,7 @@ class ParallelRunner(Runner):
                 lags = [version - delivery.version for delivery in deliveries]
                 entries = {
                     **self.measure(),
+                    **count_restarts([delivery.rollout.restarts for delivery in deliveries]),
                     f"{self.tag}/lag": np.mean(lags),
                     f"{self.tag}/queue_size": queue_size,
                     f"{self.tag}/learner_idle": idle / (time.perf_counter() - began),

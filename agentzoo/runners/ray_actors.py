@@ -59,10 +59,15 @@ class Worker:
         agent = make_agent(jnp.asarray(numbers))
         programs = compile_agent(agent, make_agent, numbers)
         self.actor = Actor(agent, programs, make_envs(), index, n_actors)
+        self._failure: Exception | None = None  # of a reset, whose result nobody waits for
 
     def reset(self, seed: int | None) -> None:
-        """Begin new episodes."""
-        self.actor.reset(seed)
+        """Begin new episodes. If an environment fails, the next rollout raises its error."""
+        try:
+            self.actor.reset(seed)
+            self._failure = None
+        except Exception as error:
+            self._failure = error
 
     def stand_by(self) -> None:
         """Collect a trajectory that nobody needs, so that everything is compiled."""
@@ -81,6 +86,8 @@ class Worker:
         self, params: PyTree, key: np.ndarray, step: int, act_calls: int, total: int
     ) -> Rollout:
         """Take T steps in each environment; see `Actor.rollout`. The key is given as its data."""
+        if self._failure is not None:
+            raise self._failure
         typed_key = jax.random.wrap_key_data(jnp.asarray(key))
         rollout = self.actor.rollout(jax.device_put(params), typed_key, step, act_calls, total)
         return rollout._replace(trajectory=jax.device_get(rollout.trajectory))
@@ -143,7 +150,9 @@ class RemoteActor:
 
         Raises:
           Stop: if the run ended meanwhile.
-          ray.exceptions.RayTaskError: if the environment raised an error. The exception is also an
+          EnvError: if an environment fails.
+          InvalidStep: if an environment returns a wrong value.
+          ray.exceptions.RayTaskError: if something else raised an error. The exception is also an
             instance of that error.
           ray.exceptions.RayError: if there was no trajectory for `PATIENCE` seconds, or the worker
             cannot be created.
@@ -163,7 +172,8 @@ class RemoteActor:
                 return ray.get(waiting[0])
             except RayTaskError as error:
                 if isinstance(error.cause, ConfigurationError | TrainingError):
-                    raise error.cause from error  # without the worker's traceback
+                    # Without the worker's traceback, and from the error of the environment.
+                    raise error.cause from (error.cause.__cause__ or error)
                 raise
             except RayError as error:
                 self._recover(error, time.monotonic() - began)

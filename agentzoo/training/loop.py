@@ -1,6 +1,7 @@
 """The training loop: what happens between training cycles."""
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from agentzoo.callbacks import BaseCallback
 from agentzoo.runners import Cycle
 from agentzoo.training.interrupts import FirstError, Interrupts, interrupts
 from agentzoo.training.trainer import Trainer
+from agentzoo.types import EnvError
 
 
 def train(
@@ -32,11 +34,11 @@ def train(
       watched: whether any callback is the user's. Only those need all entries of `locals`.
 
     Raises:
-      TrainingError: if what was learned is not finite.
+      TrainingError: if what was learned is not finite, or if an environment fails (`EnvError`).
       KeyboardInterrupt: after Ctrl-C, at the end of the cycle.
       SystemExit: after SIGTERM, if there is a run folder.
     """
-    with trainer.turns.learning():
+    with trainer.turns.learning(), _say_what_is_kept(trainer):
         trainer.begin(new)
         parts = FirstError()
         with interrupts(trainer.log.folder is not None) as arrived:
@@ -45,6 +47,19 @@ def train(
             with parts.part():
                 trainer.end()
         parts.raise_it()
+
+
+@contextlib.contextmanager
+def _say_what_is_kept(trainer: Trainer) -> Iterator[None]:
+    """Return a context in which the error of an environment says what the agent keeps."""
+    try:
+        yield
+    except EnvError as error:
+        step, folder = trainer.run.step, trainer.log.folder
+        error.kept = f"The agent keeps what it has learned up to step {step:,}"
+        saved = folder is not None and (folder / "model.safetensors").is_file()
+        error.kept += f" and is saved in {folder}." if saved else "."
+        raise
 
 
 def _run(

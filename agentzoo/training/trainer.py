@@ -13,6 +13,7 @@ from agentzoo import config as configs
 from agentzoo.envs import (
     EnvLike,
     Envs,
+    Guard,
     TrainingEnv,
     as_vector_env,
     class_name,
@@ -57,15 +58,25 @@ class Placement(NamedTuple):
       n_actors: number of threads or processes that act.
       max_lag: how many trajectories each of them may be ahead of the learner.
       mesh: the devices that learn together; None for one device.
+      guard: what is done about environments that fail.
     """
 
     runner: RunnerName
     n_actors: int
     max_lag: int
     mesh: Mesh | None
+    guard: Guard
 
     @classmethod
-    def make(cls, runner: Any, n_actors: Any, max_lag: Any, n_devices: Any) -> "Placement":
+    def make(
+        cls,
+        runner: Any,
+        n_actors: Any,
+        max_lag: Any,
+        n_devices: Any,
+        env_timeout: Any = None,
+        on_env_error: Any = "raise",
+    ) -> "Placement":
         """Check the arguments of a new agent, and find the devices.
 
         Raises:
@@ -75,11 +86,13 @@ class Placement(NamedTuple):
         n_actors = configs.integer("n_actors", n_actors, 1)
         max_lag = configs.integer("max_lag", max_lag)
         check_runner(runner, n_actors)
-        return cls(runner, n_actors, max_lag, make_mesh(n_devices))
+        guard = Guard.make(env_timeout, on_env_error)
+        return cls(runner, n_actors, max_lag, make_mesh(n_devices), guard)
 
     def make_envs(self, env: EnvLike, n_envs: int) -> MadeEnvs:
         """Make environments for all actors."""
-        envs = make_shared_envs(env, n_envs, self.n_actors, distant=self.runner == "ray")
+        distant = self.runner == "ray"
+        envs = make_shared_envs(env, n_envs, self.n_actors, distant, self.guard)
         return MadeEnvs(env, envs)
 
     def make_similar_envs(self, spec: EnvSpec, env: EnvLike, n_envs: Any) -> MadeEnvs:
@@ -148,6 +161,7 @@ class Trainer:
         self.seed_next_reset = True
         self.turns = Turns()
         self._vector_env: TrainingEnv | None = None
+        self._restarts = 0  # of environments, when `_vector_env` was made
 
     @property
     def session(self) -> Session:
@@ -186,7 +200,9 @@ class Trainer:
         """Return the steps of a run from step `first` to step `total`."""
         assert self.envs is not None
         cycle = self.agent.unroll_length * self.recipe.spec.num_envs
-        return Budget(first, total, cycle, exact=not has_dummy_steps(self.envs))
+        # The step of an environment that fails and is made again does not count.
+        exact = not (has_dummy_steps(self.envs) or self.placement.guard.restarts)
+        return Budget(first, total, cycle, exact)
 
     def begin(self, new: bool) -> None:
         """Prepare a run: a new one, or the continuation of the last one."""
@@ -378,6 +394,8 @@ class Trainer:
 
     def vector_env(self) -> TrainingEnv | None:
         """Return the environments as one Gymnasium `VectorEnv`; None without environments."""
+        if self._restarts != (restarts := self.envs.restarts if self.envs is not None else 0):
+            self._vector_env, self._restarts = None, restarts  # it holds environments that are gone
         if self._vector_env is None and self.envs is not None:
 
             def busy() -> bool:

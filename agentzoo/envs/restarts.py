@@ -1,0 +1,136 @@
+"""Environments that are made again after they failed."""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+
+from agentzoo.envs.guard import (
+    CORRECT,
+    MAX_FAILURES,
+    RESTART,
+    WINDOW,
+    Caller,
+    Failures,
+    Guard,
+    NoAnswer,
+    cause_of,
+    explain,
+)
+from agentzoo.types import ConfigurationError, EnvError, InvalidStep, TrainingError
+
+CANNOT_RESTART = (
+    'on_env_error="restart" needs environments that can be made again one by one. Pass an id or a '
+    "function that makes one environment."
+)
+
+
+class Restarts:
+    """Calls N environments, and makes the ones that fail again.
+
+    Args:
+      num_envs: N.
+      make: makes another environment; None if that is impossible.
+      guard: what is done about environments that fail.
+
+    Attributes:
+      call: calls a function of an environment, within the time limit.
+      count: how often an environment was made again.
+
+    Raises:
+      ConfigurationError: if environments have to be made again, and cannot be.
+    """
+
+    def __init__(self, num_envs: int, make: Callable[[], gym.Env] | None, guard: Guard):
+        if guard.restarts and make is None:
+            raise ConfigurationError(CANNOT_RESTART)
+        self._make, self._guard = make, guard
+        self._caller = Caller(guard.timeout)
+        self.call = self._caller.call
+        self._failures = [Failures() for _ in range(num_envs)]
+        self._lost: set[int] = set()  # environments in which a call has not returned
+        self.count = 0
+
+    def restart(
+        self,
+        n: int,
+        error: Exception,
+        in_reset: bool,
+        steps: int,
+        env: gym.Env,
+        begin: Callable[[gym.Env], Any],
+    ) -> Any:
+        """Make environment n again after an error, and return its first observation.
+
+        Args:
+          n: index of the environment.
+          error: what the environment raised.
+          in_reset: whether it failed in `reset`.
+          steps: number of steps of the environment so far.
+          env: the environment.
+          begin: takes a new environment in its place, and returns the first observation.
+
+        Raises:
+          EnvError: if the environment must not be made again, or failed too often.
+          InvalidStep: in place of `EnvError`, if the environment returned a wrong value.
+        """
+        while True:
+            self._judge(n, error, in_reset, steps)
+            try:
+                env = self._replace(n, env)
+                self.count += 1
+                return begin(env)
+            except Exception as next_error:
+                error, in_reset = next_error, True
+
+    def _judge(self, n: int, error: Exception, in_reset: bool, steps: int) -> None:
+        """Raise the error that a user sees, unless the environment is to be made again."""
+        if isinstance(error, NoAnswer):
+            self._lost.add(n)
+        clear = explain(error, self._guard, n, in_reset)
+        if self._make is None and isinstance(clear, EnvError):
+            clear.advice = clear.advice.removesuffix(f" {RESTART}")
+        # Other errors of ours say that something has to be changed before training.
+        ends = isinstance(clear, ConfigurationError | TrainingError)
+        ends = ends and not isinstance(clear, EnvError | InvalidStep)
+        if self._guard.restarts and not ends:
+            if not self._failures[n].too_many(steps):
+                return
+            if isinstance(clear, EnvError):
+                clear.advice = (
+                    f"It was failure number {MAX_FAILURES} of this environment within "
+                    f"{WINDOW:,} of its steps. {CORRECT}"
+                )
+        raise clear from cause_of(error)
+
+    def renew_lost(self, envs: list[gym.Env], use: Callable[[int, gym.Env], None]) -> None:
+        """Make the environments again in which a call has not returned.
+
+        Raises:
+          ConfigurationError: if that is impossible.
+        """
+        for n in sorted(self._lost):
+            if self._make is None:
+                raise ConfigurationError(
+                    f"Environment {n} has not returned from an earlier call, so that it cannot be "
+                    "used. Pass another environment to set_env."
+                )
+            use(n, self._replace(n, envs[n]))
+
+    def _replace(self, n: int, env: gym.Env) -> gym.Env:
+        """Return a new environment, and close the old one unless it is stuck in a call."""
+        assert self._make is not None
+        if n in self._lost:
+            self._lost.remove(n)
+        else:
+            with contextlib.suppress(Exception):
+                self.call(env.close)
+        return self.call(self._make)
+
+    def close(self, envs: list[gym.Env]) -> None:
+        """Close the environments, except for those that are stuck in a call."""
+        for n, env in enumerate(envs):
+            if n not in self._lost:
+                self.call(env.close)
+        self._caller.close()
