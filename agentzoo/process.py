@@ -1,11 +1,19 @@
 """Settings of the process in which agents are trained. Making an agent applies them."""
 
+import contextlib
 import ctypes
 import functools
 import os
 import sys
+from typing import Any
 
 import jax
+
+resource: Any
+try:
+    import resource
+except ImportError:
+    resource = None  # Windows has no such module.
 
 
 @functools.cache
@@ -35,3 +43,14 @@ def _keep_freed_memory() -> None:
     mallopt(trim_threshold, 512 * 2**20)
     # Setting one threshold fixes the other one at its small default, so set both.
     mallopt(mmap_threshold, 256 * 2**20)
+
+
+def host_memory() -> float:
+    """Return how many bytes of memory this process can use, or infinity if that is not known."""
+    limits = [float("inf")]
+    with contextlib.suppress(AttributeError, ValueError):  # not on Windows
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    if resource is not None:
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        limits.append(limit if limit != resource.RLIM_INFINITY else float("inf"))
+    return min(limits)

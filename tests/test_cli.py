@@ -325,9 +325,12 @@ def test_environments_of_the_current_folder_and_their_arguments(tmp_path, capsys
     config = json.loads((folder / "config.json").read_text())
     assert config["env_id"] == "my_env:Goal-v0"
     assert config["env_kwargs"] == {"reward": 3, "name": "8x8"}
-    evaluated = run(CONSOLE_SCRIPT, "eval", str(folder), "--episodes", "2")
+    refused = run(CONSOLE_SCRIPT, "eval", str(folder), "--episodes", "2", code=2)
+    command = "--env my_env:Goal-v0 --env-kwargs reward:3 name:8x8"
+    assert f"If you trust the module, add {command}." in refused.stderr
+    evaluated = run(CONSOLE_SCRIPT, "eval", str(folder), "--episodes", "2", *command.split())
     assert "Mean return of 2 episodes of my_env:Goal-v0: 3.0 +- 0.0" in evaluated.stdout
-    main(["video", str(folder), "--env-kwargs", "reward:4"])
+    main(["video", str(folder), "--env", "my_env:Goal-v0", "--env-kwargs", "reward:4"])
     assert "1 video(s)" in capsys.readouterr().out
     assert len(list((folder / "videos").glob("*.mp4"))) == 1
 

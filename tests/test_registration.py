@@ -103,10 +103,13 @@ def test_a_file_does_not_import_modules(module, tmp_path, capsys):
         agentzoo.load(path)
     assert str(error.value) == (
         f"{path} holds an agent of your class Reinforce from the module my_module, which is not "
-        f"registered. Call agentzoo.register(Reinforce) before you load it."
+        f"registered. Call agentzoo.register(Reinforce) before you load it. For the command line, "
+        f"add --algorithm my_module:Reinforce"
     )
-    assert module not in sys.modules
-    main(["eval", str(path), "--episodes", "1"])  # the command line does import them
+    with pytest.raises(SystemExit):
+        main(["eval", str(path), "--episodes", "1"])
+    assert module not in sys.modules and "add --algorithm my_mod" in capsys.readouterr().err
+    main(["eval", str(path), "--episodes", "1", "--algorithm", "my_module:Reinforce"])
     assert module in sys.modules and "Mean return of 1 episodes" in capsys.readouterr().out
 
 
@@ -116,7 +119,7 @@ def test_files_of_earlier_versions_name_no_module(monkeypatch, tmp_path):
     monkeypatch.setattr(
         loading.checkpoint,
         "read_manifest",
-        lambda path: {key: one for key, one in read(path).items() if key != "module"},
+        lambda *args: {key: one for key, one in read(*args).items() if key != "module"},
     )
     assert loading.find_saved(path) is agentzoo.DQN
 
@@ -141,7 +144,8 @@ def test_the_command_line_finds_it_in_another_process(module, tmp_path):
     path = reinforce(module)("CartPole-v1").save(tmp_path / "agent")
     root = str(Path(agentzoo.__file__).parents[1])
     code = f"import sys; sys.path.insert(0, {root!r}); from agentzoo.cli import main; main()"
-    command = [sys.executable, "-c", code, "eval", str(path), "--episodes", "1"]
+    options = ["--episodes", "1", "--algorithm", "my_module:Reinforce"]
+    command = [sys.executable, "-c", code, "eval", str(path), *options]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0 and "Mean return of 1 episodes" in done.stdout, done.stderr
 

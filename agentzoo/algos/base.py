@@ -26,8 +26,10 @@ from agentzoo.training import (
     RunnerName,
     Session,
     Trainer,
+    check_learner_state,
+    named,
     read_manifest,
-    spec_from_json,
+    read_spec,
     train,
 )
 from agentzoo.types import Agent, ConfigurationError, EnvSpec, PyTree, resolve_metrics
@@ -550,8 +552,11 @@ class Algorithm(Generic[Config]):
         cls._check_manifest(path, manifest, network)
         placement = Placement.make(runner, n_actors, max_lag, n_devices, env_timeout, on_env_error)
         saved = manifest["hyperparameters"]
-        config = configs.from_json(cls.Config, saved, hyperparameters, _names_of(Algorithm.load))
-        spec = spec_from_json(manifest["spec"])
+        with named(path):
+            config = configs.from_json(
+                cls.Config, saved, hyperparameters, _names_of(Algorithm.load)
+            )
+            spec = read_spec(path, manifest, n_envs)
         made = None if env is None else placement.make_similar_envs(spec, env, n_envs)
         if made is not None:
             num_envs = made.envs.spec.num_envs
@@ -561,9 +566,11 @@ class Algorithm(Generic[Config]):
         # If the number of environments changes, the agent is first made as it was saved, because
         # hyperparameters that suit the new number need not suit the old one.
         regrouped = num_envs != spec.num_envs
-        first = _as_saved(cls.Config, saved, hyperparameters) if regrouped else config
-        recipe = cls._make_recipe(first, spec, network, manifest["seed"])
-        recipe = recipe.with_env(manifest["env_id"], manifest["env_kwargs"])
+        with named(path):
+            first = _as_saved(cls.Config, saved, hyperparameters) if regrouped else config
+            recipe = cls._make_recipe(first, spec, network, manifest["seed"])
+            recipe = recipe.with_env(manifest["env_id"], manifest["env_kwargs"])
+            check_learner_state(path, manifest, recipe.shapes())
         agent = cls.__new__(cls)
         agent.trainer = Trainer(recipe, placement, RunLog(log_dir), _as_tuple(info_keywords))
         if made is not None and not regrouped:

@@ -156,35 +156,34 @@ def load(path: str | os.PathLike, env: Any = None, **kwargs: Any) -> Algorithm:
     return find_saved(path).load(path, env, **kwargs)
 
 
-def find_saved(path: str | os.PathLike, import_module: bool = False) -> type[Algorithm]:
-    """Return the class of a saved agent.
+def find_saved(path: str | os.PathLike) -> type[Algorithm]:
+    """Return the class of a saved agent. The file never causes an import of a user's module.
 
     Args:
       path: the file, or a run folder.
-      import_module: import the module that the file names, if it has not been imported yet. This
-        runs the code of that module, so the file has to be one that you trust.
 
     Raises:
       FileNotFoundError: if there is no such file.
       ConfigurationError: if the file holds no agent, or one whose algorithm is unknown.
     """
-    manifest = checkpoint.read_manifest(path)
+    manifest = checkpoint.read_manifest(path, ["algorithm"])
     # Files of earlier versions name no module, because they can only hold agents of our own.
     name, module = manifest["algorithm"], manifest.get("module")
     known = find(name) if module is None or name in names() else None
     # A user's class may have moved since, but one with the name of ours is not ours.
     if known is not None and (name not in ALGORITHMS or module in (None, known.__module__)):
         return known
-    if import_module and module != "__main__":
-        return find(f"{module}:{name}")
     cls = getattr(sys.modules.get(str(module)), name, None)
     if cls is None:
         place = "a script or notebook" if module == "__main__" else f"the module {module}"
-        advice = f" For the command line, train it with: agentzoo train my_module:{name}"
+        advice = (
+            f"train it with: agentzoo train my_module:{name}"
+            if module == "__main__"
+            else f"add --algorithm {module}:{name}"
+        )
         raise ConfigurationError(
             f"{path} holds an agent of your class {name} from {place}, which is not registered. "
-            f"Call agentzoo.register({name}) before you load it."
-            f"{advice if module == '__main__' else ''}"
+            f"Call agentzoo.register({name}) before you load it. For the command line, {advice}"
         )
     check(cls)
     return cls

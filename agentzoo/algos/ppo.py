@@ -190,7 +190,8 @@ def make_layout(config: PPOConfig, num_envs: int) -> Layout:
     num_sequences = num_steps // length
     batch_sequences = min(max(config.batch_size // length, 1), num_sequences)
     if num_sequences % batch_sequences:
-        fitting = max(size for size in range(1, batch_sequences) if num_sequences % size == 0)
+        smaller = range(1, min(batch_sequences, 2**16))
+        fitting = max(size for size in smaller if num_sequences % size == 0)
         what = f" into whole sequences of {length}" if length > 1 else ""
         raise ConfigurationError(
             f"batch_size={config.batch_size} does not divide the n_steps * n_envs = {num_steps} "

@@ -3,7 +3,14 @@
 A file holds no code, and loading it runs none.
 """
 
-from agentzoo.checkpoint.archive import load, read_manifest, save
+from agentzoo.checkpoint.archive import (
+    LaterFormatError,
+    check_shapes,
+    describe,
+    load,
+    read_manifest,
+    save,
+)
 from agentzoo.checkpoint.files import SUFFIX, exists, find
 from agentzoo.checkpoint.leaves import all_finite
 from agentzoo.checkpoint.store import CheckpointStore
@@ -11,7 +18,10 @@ from agentzoo.checkpoint.store import CheckpointStore
 __all__ = [
     "SUFFIX",
     "CheckpointStore",
+    "LaterFormatError",
     "all_finite",
+    "check_shapes",
+    "describe",
     "exists",
     "find",
     "load",

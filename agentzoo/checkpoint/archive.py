@@ -9,7 +9,7 @@ Checkpoints of a `CheckpointStore` also have a table of the blocks of large arra
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from io import RawIOBase
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 import safetensors
 from numpy.typing import NDArray
 
-from agentzoo.checkpoint import blocks, earlier, leaves, sparse
+from agentzoo.checkpoint import blocks, earlier, leaves, schema, sparse
 from agentzoo.checkpoint.blocks import Blocks
 from agentzoo.checkpoint.files import find, replacing, with_suffix
 from agentzoo.types import ConfigurationError, PyTree
@@ -54,6 +54,13 @@ Parts: TypeAlias = dict[str, list[NDArray[Any]]]
 
 class LaterFormatError(ConfigurationError):
     """A later version of agentzoo has written the file."""
+
+
+_FORMAT_ONLY: dict[str, Any] = {
+    "type": "object",
+    "properties": {"format": {"type": "integer", "minimum": 1}},
+    "required": ["format"],
+}
 
 
 class _Reader(Protocol):
@@ -142,17 +149,69 @@ def write(
         _write(file, contents.parts, {"agentzoo": text, "sha256": checksum})
 
 
-def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_manifest(path: str | os.PathLike[str], required: Sequence[str] = ()) -> dict[str, Any]:
     """Return the manifest of a saved file, with the entries that earlier versions lacked.
+
+    No array is read, so the checksum is not compared. `load` compares it.
+
+    Args:
+      path: the file.
+      required: entries that the manifest must have.
 
     Raises:
       FileNotFoundError: if there is no such file.
-      ConfigurationError: if `save` did not write the file, or if it is damaged.
+      ConfigurationError: if `save` did not write the file, or an entry of the manifest is wrong.
     """
     saved = read_header(path)
-    for _ in _arrays(saved):
-        pass  # Reading all arrays compares their checksum.
-    return earlier.upgrade(saved.content["manifest"])
+    manifest = saved.content["manifest"]
+    schema.check(saved.path, manifest, schema.MANIFEST, "manifest", required)
+    return earlier.upgrade(manifest)
+
+
+class Description(NamedTuple):
+    """How much a file holds.
+
+    Attributes:
+      size: the bytes of the file, and of the blocks that belong to it.
+      lengths: the lengths of all axes of its arrays.
+    """
+
+    size: int
+    lengths: set[int]
+
+
+def describe(path: str | os.PathLike[str]) -> Description:
+    """Return how much a file holds, without reading its arrays.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ConfigurationError: if `save` did not write the file.
+    """
+    saved = read_header(path)
+    listed = [block for array in saved.blocks.values() for block in array.blocks]
+    size = saved.path.stat().st_size + blocks.SIZE * sum(block is not None for block in listed)
+    return Description(size, {axis for entry in saved.entries.values() for axis in entry.shape})
+
+
+def check_shapes(
+    path: str | os.PathLike[str], template: PyTree, missing: tuple[str, ...], surplus: str
+) -> None:
+    """Check that a file holds the leaves of a template, without reading its arrays.
+
+    Args:
+      path: the file.
+      template: as for `load`, where arrays may be `jax.ShapeDtypeStruct`.
+      missing: as for `load`.
+      surplus: as for `load`.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ConfigurationError: if the file does not fit the template. The message names the array.
+    """
+    saved = read_header(path)
+    expected = leaves.named_leaves(template)
+    wanted = _names_in_file(saved, expected)
+    _compare(saved, {name: expected[today] for name, today in wanted.items()}, missing, surplus)
 
 
 def load(
@@ -177,9 +236,8 @@ def load(
         array.
     """
     saved = read_header(path)
-    names = {earlier.current_name(name): name for name in saved.entries}
-    wanted = {names.get(name, name): name for name in leaves.named_leaves(template)}
     expected = leaves.named_leaves(template)
+    wanted = _names_in_file(saved, expected)
     _compare(saved, {name: expected[today] for name, today in wanted.items()}, missing, surplus)
     found = {today: expected[today] for name, today in wanted.items() if name not in saved.entries}
     for name, array in _arrays(saved):
@@ -236,6 +294,12 @@ class Saved(NamedTuple):
 
     def _written(self, name: str) -> sparse.Written | None:
         return self.content.get("sparse", {}).get(name)
+
+
+def _names_in_file(saved: Saved, expected: Iterable[str]) -> dict[str, str]:
+    """Return the names of leaves by the names that they have in the file."""
+    names = {earlier.current_name(name): name for name in saved.entries}
+    return {names.get(name, name): name for name in expected}
 
 
 def _compare(saved: Saved, wanted: dict[str, Any], missing: tuple[str, ...], surplus: str) -> None:
@@ -316,16 +380,38 @@ def read_header(path: str | os.PathLike[str]) -> Saved:
             f"{path} is a safetensors file, but not one that agentzoo saved. Pass a file that "
             f"save() wrote."
         )
-    content = json.loads(metadata["agentzoo"])
+    text, checksum = metadata["agentzoo"], metadata.get("sha256")
+    content = schema.parse(path, text)
+    schema.check(path, content, _FORMAT_ONLY, "header")
     if content["format"] > FORMAT:
         raise LaterFormatError(
             f"{path} has format {content['format']}, which this version cannot read. Please update "
             f"agentzoo."
         )
+    schema.check(path, content, schema.HEADER, "header")
     entries = {name: _entry(path, name, about, data_start) for name, about in header.items()}
-    in_blocks = blocks.from_json(content["blocks"]) if "blocks" in content else {}
+    in_blocks = blocks.from_json(path, content["blocks"]) if "blocks" in content else {}
     entries |= {name: Entry(array.shape, array.dtype) for name, array in in_blocks.items()}
-    return Saved(path, content, metadata.get("sha256"), metadata["agentzoo"], entries, in_blocks)
+    saved = Saved(path, content, checksum, text, entries, in_blocks)
+    _check_header(saved)
+    return saved
+
+
+def _check_header(saved: Saved) -> None:
+    """Raise `ConfigurationError` unless the JSON of a file speaks of the arrays that it has."""
+    tags, written = saved.content["tags"], saved.content.get("sparse", {})
+    in_file = saved.entries.keys() - saved.blocks.keys()
+    wrong = {*(saved.entries.keys() - tags.keys()), *(written.keys() - in_file)}
+    wrong |= {
+        name
+        for name, about in written.items()
+        if name in in_file and not sparse.fits(about, saved.entries[name].shape)
+    }
+    if wrong:
+        raise ConfigurationError(
+            f"{saved.path} is damaged: its header does not fit the array {min(wrong)}. Use an "
+            f"earlier checkpoint."
+        )
 
 
 def verify(saved: Saved) -> None:
@@ -379,13 +465,14 @@ def _read_safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
     try:
         with _check_format(path, framework="numpy"):
             pass
-    except safetensors.SafetensorError as error:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            text = file.read(length).decode()
+    except (safetensors.SafetensorError, UnicodeDecodeError) as error:
         raise ConfigurationError(
             f"{path} is no saved agent, or it is damaged: {error}. Use an earlier checkpoint."
         ) from error
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        return json.loads(file.read(length)), 8 + length
+    return schema.parse(path, text), 8 + length
 
 
 def _entry(path: Path, name: str, about: dict[str, Any], data_start: int) -> Entry:

@@ -98,28 +98,43 @@ def to_json(arrays: dict[str, Blocks]) -> dict[str, Any]:
     return {"size": SIZE, "segments": segments, "arrays": table}
 
 
-def from_json(data: dict[str, Any]) -> dict[str, Blocks]:
+def from_json(path: Path, data: dict[str, Any]) -> dict[str, Blocks]:
     """Return the block table that `to_json` wrote.
 
+    Args:
+      path: the checkpoint.
+      data: the table. Its lists of blocks may be any lists.
+
     Raises:
-      ConfigurationError: if a segment has a name that the store does not give, or the number of
-        blocks does not fit an array.
+      ConfigurationError: if a segment has a name that the store does not give, or the blocks do not
+        fit an array.
     """
     segments: list[str] = data["segments"]
-    for segment in segments:
-        if not _NAME.fullmatch(segment):
-            raise ConfigurationError(f"{segment!r} is not the name of a segment")
+    fine = data["size"] == SIZE and all(_NAME.fullmatch(segment) for segment in segments)
     arrays: dict[str, Blocks] = {}
     for name, about in data["arrays"].items():
-        listed = [
-            None if entry is None else Block(segments[entry[0]], entry[1], entry[2])
-            for entry in about["blocks"]
-        ]
-        array = Blocks(tuple(about["shape"]), np.dtype(about["dtype"]), listed)
-        if data["size"] != SIZE or len(listed) != -(-array.nbytes // SIZE):
-            raise ConfigurationError(f"the blocks of {name} do not fit its shape")
-        arrays[name] = array
+        dtype = np.dtype(about["dtype"])
+        listed = [_block_of(entry, segments) for entry in about["blocks"]]
+        arrays[name] = array = Blocks(tuple(about["shape"]), dtype, listed)
+        fine = fine and len(listed) == -(-array.nbytes // SIZE) and False not in listed
+    if not fine:
+        raise ConfigurationError(
+            f"{path} is damaged: its table of blocks is wrong. Use an earlier checkpoint."
+        )
     return arrays
+
+
+def _block_of(entry: Any, segments: list[str]) -> Any:
+    """Return a block that `to_json` wrote, None for zeros, or False for something else."""
+    match entry:
+        case None:
+            return None
+        case [int(segment), int(offset), str(digest)]:
+            if 0 <= segment < len(segments) and 0 <= offset < 2**62:
+                return Block(segments[segment], offset, digest)
+        case _:
+            pass
+    return False
 
 
 def segments_of(arrays: dict[str, Blocks]) -> set[str]:

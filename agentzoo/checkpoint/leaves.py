@@ -46,12 +46,18 @@ def with_leaves(tree: PyTree, leaves: Mapping[str, Any]) -> PyTree:
 
 
 def describe(leaf: Any) -> Stored:
-    """Return how a leaf is stored."""
-    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        data = jax.eval_shape(jax.random.key_data, leaf)
-        return Stored(data.shape, np.dtype(data.dtype), f"key:{jax.random.key_impl(leaf)}")
+    """Return how a leaf is stored. An array may be a `jax.ShapeDtypeStruct`."""
     if not hasattr(leaf, "dtype"):
         return Stored((), np.asarray(leaf).dtype, type(leaf).__name__)
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        generator: list[str] = []
+
+        def data_of(key: Any) -> Any:
+            generator.append(str(jax.random.key_impl(key)))
+            return jax.random.key_data(key)
+
+        data = jax.eval_shape(data_of, leaf)
+        return Stored(data.shape, np.dtype(data.dtype), f"key:{generator[0]}")
     if leaf.dtype == ml_dtypes.bfloat16:  # unknown to the NumPy interface of safetensors
         return Stored(leaf.shape, np.dtype(np.uint16), "bfloat16")
     return Stored(leaf.shape, np.dtype(leaf.dtype), "array")

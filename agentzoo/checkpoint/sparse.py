@@ -52,6 +52,24 @@ def nonzero_runs(array: NDArray[Any]) -> list[list[int]] | None:
     return runs.tolist() if rows_left_out * row_bytes >= WORTHWHILE else None
 
 
+def fits(written: Any, shape: tuple[int, ...]) -> bool:
+    """Return whether what a file says of rows fits an array in it.
+
+    Args:
+      written: an object with the entries of `Written`. Its runs may be any list.
+      shape: the shape of the array in the file.
+    """
+    try:
+        runs = np.array(written["runs"] or [[0, 0]])
+    except (ValueError, OverflowError):  # lists of unequal lengths
+        return False
+    if runs.ndim != 2 or runs.shape[1] != 2 or runs.dtype != np.int64:
+        return False
+    edges = runs.reshape(-1)
+    ordered = (edges[1:] >= edges[:-1]).all() and edges[0] >= 0 and edges[-1] <= written["rows"]
+    return bool(ordered) and bool(shape) and int((runs[:, 1] - runs[:, 0]).sum()) == shape[0]
+
+
 def with_zeros(array: NDArray[Any], written: Written | None) -> NDArray[Any]:
     """Return the whole array, given the rows that were written.
 

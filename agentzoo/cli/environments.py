@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import functools
+import shlex
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import gymnasium as gym
 
 from agentzoo.cli.options import Eval, Video
-from agentzoo.envs import make_env
+from agentzoo.envs import check_saved_id, make_env
 from agentzoo.types import ConfigurationError
 
 
@@ -46,7 +47,8 @@ def environment_of(agent: Any, options: Eval | Video) -> tuple[str, dict[str, An
     """Return id and arguments of the environment: those of training, or those in the options.
 
     Raises:
-      ConfigurationError: if they are not in the file and not in the options.
+      ConfigurationError: if they are not in the file and not in the options, or the file names a
+        module that has not been imported.
     """
     given = parse_keywords(options.env_kwargs)
     if options.env is not None:
@@ -60,7 +62,11 @@ def environment_of(agent: Any, options: Eval | Video) -> tuple[str, dict[str, An
             f"The agent was trained in {agent.env_id!r} with arguments that its file cannot hold. "
             f"Name an environment with --env, and its arguments with --env-kwargs."
         )
-    return agent.env_id, {**agent.env_kwargs, **given}
+    saved = {**agent.env_kwargs, **given}
+    pairs = [shlex.quote(f"{key}:{value}") for key, value in saved.items()]
+    kwargs = f" --env-kwargs {' '.join(pairs)}" if pairs else ""
+    check_saved_id(agent.env_id, f"add --env {shlex.quote(agent.env_id)}{kwargs}")
+    return agent.env_id, saved
 
 
 def check_at_least(lowest: int, name: str, value: int) -> None:

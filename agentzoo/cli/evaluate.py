@@ -1,13 +1,14 @@
 """`agentzoo eval` and `agentzoo video`, which use a trained agent."""
 
 import importlib
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 from gymnasium.wrappers import RecordVideo
 
 from agentzoo import checkpoint
-from agentzoo.algos.loading import find_saved
+from agentzoo.algos.loading import find, find_saved
 from agentzoo.cli.environments import (
     check_at_least,
     clear_folder,
@@ -25,7 +26,7 @@ def evaluate(options: Eval) -> None:
     """Evaluate a trained agent in fresh episodes."""
     check_at_least(1, "--episodes", options.episodes)
     check_at_least(0, "--seed", options.seed)
-    agent = find_saved(options.run, import_module=True).load(options.run)
+    agent = _load(options.run, options.algorithm)
     env_id, kwargs = environment_of(agent, options)
     with warnings_unless_refused():
         mean, std = evaluate_policy(
@@ -43,7 +44,7 @@ def video(options: Video) -> None:
     check_at_least(1, "--episodes", options.episodes)
     check_at_least(0, "--seed", options.seed)
     path = checkpoint.find(options.run)
-    agent = find_saved(path, import_module=True).load(path)
+    agent = _load(path, options.algorithm)
     out = options.out or path.parent / "videos"
     env_id, kwargs = environment_of(agent, options)
     try:
@@ -65,6 +66,11 @@ def video(options: Video) -> None:
             "Run: pip install 'agentzoo[video]'"
         ) from error
     print(f"{options.episodes} video(s) in {out}")
+
+
+def _load(path: Path, algorithm: str | None) -> Any:
+    """Load an agent. The module of a class of the user's own is imported if the user names it."""
+    return (find_saved(path) if algorithm is None else find(algorithm)).load(path)
 
 
 def _play(agent: Any, env: gym.Env, options: Video) -> None:

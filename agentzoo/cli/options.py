@@ -67,8 +67,7 @@ class Eval:
     """Evaluate a trained agent in fresh episodes."""
 
     run: tyro.conf.Positional[Path]
-    """A run folder or a saved agent. Modules that it names are imported, so it has to be one that
-    you trust."""
+    """A run folder or a saved agent. No module is imported because the file names it."""
     episodes: int = 100
     """Number of evaluation episodes."""
     seed: int = 1_000_000
@@ -76,9 +75,12 @@ class Eval:
     stochastic: bool = False
     """Draw actions from the policy, with its final exploration, instead of the best ones."""
     env: str | None = None
-    """Evaluate in another environment than the agent was trained in."""
+    """Evaluate in another environment than the agent was trained in. For
+    my_module:MyEnv-v0, my_module is imported first."""
     env_kwargs: tuple[str, ...] = ()
     """Arguments of the environment as key:value, which replace those of training."""
+    algorithm: str | None = None
+    """Class of the agent, as my_module:MyAlgorithm, if it is your own."""
 
 
 @_described
@@ -86,8 +88,7 @@ class Video:
     """Record a trained agent as an MP4 file per episode."""
 
     run: tyro.conf.Positional[Path]
-    """A run folder or a saved agent. Modules that it names are imported, so it has to be one that
-    you trust."""
+    """A run folder or a saved agent. No module is imported because the file names it."""
     episodes: int = 1
     """Number of episodes."""
     seed: int = 1_000_000
@@ -95,9 +96,12 @@ class Video:
     out: Path | None = None
     """Folder for the videos; the default is the folder videos beside the saved agent."""
     env: str | None = None
-    """Record another environment than the agent was trained in."""
+    """Record another environment than the agent was trained in. For
+    my_module:MyEnv-v0, my_module is imported first."""
     env_kwargs: tuple[str, ...] = ()
     """Arguments of the environment as key:value, which replace those of training."""
+    algorithm: str | None = None
+    """Class of the agent, as my_module:MyAlgorithm, if it is your own."""
 
 
 @dataclasses.dataclass

@@ -5,6 +5,7 @@ import difflib
 import functools
 import importlib
 import importlib.util
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -168,6 +169,29 @@ def make_env(env_id: str, **kwargs: Any) -> gym.Env:
     """
     with _clear_errors(env_id, kwargs) as name:
         return (atari.make if atari.is_atari(name, kwargs) else gym.make)(name, **kwargs)
+
+
+def check_saved_id(env_id: str, advice: str) -> None:
+    """Check that an environment that a saved file names can be made without an import.
+
+    A file may come from someone else, and importing a module runs the code of that module. So only
+    the user names modules.
+
+    Args:
+      env_id: the id in the file.
+      advice: how the user names the environment.
+
+    Raises:
+      ConfigurationError: if a module is named that has not been imported yet.
+    """
+    module, _, name = env_id.rpartition(":")
+    # These environments of Gymnasium import what their arguments name.
+    indirect = name.startswith(("GymV21Environment", "GymV26Environment"))
+    if indirect or (module and module not in sys.modules):
+        raise ConfigurationError(
+            f"The agent was trained in {env_id!r}, and a file cannot make agentzoo import a "
+            f"module. If you trust the module, {advice}."
+        )
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Spaces: which spaces agents support, how elements become arrays, and how JSON stores spaces."""
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -297,14 +298,48 @@ def to_json(space: spaces.Space) -> dict[str, Any]:
     }
 
 
-def from_json(data: dict[str, Any]) -> spaces.Space:
-    """Return the space that `to_json` wrote."""
+def from_json(data: dict[str, Any], most: int | None = None) -> spaces.Space:
+    """Return the space that `to_json` wrote.
+
+    Args:
+      data: the space as JSON, with the structure that a saved file may hold.
+      most: the number of numbers that an element may have, so that a small file cannot ask for much
+        memory. None sets no limit.
+
+    Raises:
+      ConfigurationError: if it is no space, or larger than that.
+    """
+    if most is not None and _size(data) > most:
+        raise ConfigurationError(
+            f"The file declares observations or actions of {_size(data)} numbers, which is more "
+            f"than a file of this size can be about. It is damaged, so use an earlier checkpoint."
+        )
+    try:
+        return _from_json(data)
+    except (AssertionError, TypeError, ValueError, OverflowError) as error:
+        raise ConfigurationError(
+            f"The file holds a {data['type']} space that does not exist ({error}). It is damaged, "
+            f"so use an earlier checkpoint."
+        ) from error
+
+
+def _size(data: dict[str, Any]) -> int:
+    """Return how many numbers an element of a space has at least, given the space as JSON."""
+    if data["type"] in ("Dict", "Tuple"):
+        inner = data["spaces"].values() if isinstance(data["spaces"], dict) else data["spaces"]
+        return sum(_size(part[1] if isinstance(part, list) else part) for part in inner)
+    if data["type"] == "MultiBinary":
+        return math.prod(data["n"]) if isinstance(data["n"], list) else data["n"]
+    return math.prod(data.get("shape", ()))
+
+
+def _from_json(data: dict[str, Any]) -> spaces.Space:
     name = data["type"]
     if name == "Dict":
         pairs = data["spaces"].items() if isinstance(data["spaces"], dict) else data["spaces"]
-        return spaces.Dict({key: from_json(part) for key, part in pairs})
+        return spaces.Dict({key: _from_json(part) for key, part in pairs})
     if name == "Tuple":
-        return spaces.Tuple([from_json(part) for part in data["spaces"]])
+        return spaces.Tuple([_from_json(part) for part in data["spaces"]])
     if name == "Discrete":
         # Gymnasium before 1.2 has only int64, and accepts no dtype.
         dtype: dict[str, Any] = (

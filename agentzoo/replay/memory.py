@@ -5,6 +5,7 @@ import os
 
 import jax
 
+from agentzoo.process import host_memory
 from agentzoo.types import ConfigurationError, PyTree
 
 
@@ -49,11 +50,3 @@ def device_memory() -> float:
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"]
     return host_memory()
-
-
-def host_memory() -> float:
-    """Return how many bytes of memory the host has, or infinity if that is not known."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError):  # not on Windows
-        return float("inf")

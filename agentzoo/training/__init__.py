@@ -3,8 +3,15 @@
 from agentzoo.runners import RunnerName
 from agentzoo.training.log import RunLog
 from agentzoo.training.loop import train
-from agentzoo.training.recipe import Recipe, name_of, spec_from_json
-from agentzoo.training.session import EpisodeWindow, Session, read_manifest
+from agentzoo.training.recipe import Recipe, name_of
+from agentzoo.training.session import (
+    EpisodeWindow,
+    Session,
+    check_learner_state,
+    named,
+    read_manifest,
+    read_spec,
+)
 from agentzoo.training.trainer import Placement, Trainer
 
 __all__ = [
@@ -15,8 +22,10 @@ __all__ = [
     "RunnerName",
     "Session",
     "Trainer",
+    "check_learner_state",
     "name_of",
+    "named",
     "read_manifest",
-    "spec_from_json",
+    "read_spec",
     "train",
 ]

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
+
 from agentzoo import config as configs
 from agentzoo.envs import spaces
 from agentzoo.runners import Programs, compile_agent
@@ -69,6 +71,18 @@ class Recipe:
         """Return the recipe with another name of the environments."""
         return dataclasses.replace(self, env_id=env_id, env_kwargs=env_kwargs)
 
+    def shapes(self) -> Any:
+        """Return the shapes of the learner's state, without any of its memory.
+
+        Raises:
+          ConfigurationError: if the hyperparameters do not fit together or the environments.
+        """
+
+        def init(key: Array) -> Any:
+            return self.make_agent(self.config, self.spec, self.network).init(key)
+
+        return jax.eval_shape(init, jax.random.key(0))
+
     def build(self, mesh: Mesh | None) -> tuple[Agent, Programs]:
         """Return the agent's functions, plain and compiled.
 
@@ -106,7 +120,7 @@ def spec_to_json(spec: EnvSpec) -> list[Any]:
     return [observations, actions, spec.num_envs]
 
 
-def spec_from_json(data: list[Any]) -> EnvSpec:
-    """Return what `spec_to_json` has written."""
+def spec_from_json(data: list[Any], most: int | None = None) -> EnvSpec:
+    """Return what `spec_to_json` has written; see `envs.spaces.from_json` for `most`."""
     observations, actions, num_envs = data
-    return EnvSpec(spaces.from_json(observations), spaces.from_json(actions), num_envs)
+    return EnvSpec(spaces.from_json(observations, most), spaces.from_json(actions, most), num_envs)

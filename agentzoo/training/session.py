@@ -1,19 +1,23 @@
 """A session: everything that decides how a run goes on, and how it is saved and loaded."""
 
+import contextlib
 import math
 import os
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from agentzoo import checkpoint
 from agentzoo.envs import number
 from agentzoo.logging import versions
+from agentzoo.process import host_memory
 from agentzoo.runners import Episode, RunState
-from agentzoo.types import ConfigurationError
+from agentzoo.training.recipe import spec_from_json
+from agentzoo.types import ConfigurationError, EnvSpec
 
 REVISION = 3
 """What the arrays of a saved agent mean.
@@ -23,6 +27,16 @@ revision 2 have other names for the parts of a session.
 """
 
 _OLD_NAMES = {"learner_state": "agent", "act_calls": "moves", "rollout_state": "worlds"}
+_REQUIRED = (
+    *("algorithm", "env_id", "seed", "hyperparameters", "network", "spec"),
+    *("excluded", "predictions"),
+)
+_CAUSED_BY_VALUES = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RecursionError),
+    *(TypeError, ValueError, jax.errors.JaxRuntimeError),
+)
+_SMALL = 2**20  # Observations with fewer numbers than this are possible in any file.
+_FEW = 4_096  # environments that are possible in any file
 _WINDOW = 100  # episodes over which statistics are averaged
 
 
@@ -168,13 +182,101 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
       FileNotFoundError: if there is no such file.
       ConfigurationError: if it holds no session.
     """
-    manifest = checkpoint.read_manifest(path)
-    manifest.setdefault("revision", 1)
-    if manifest["revision"] < 3:
+    manifest = checkpoint.read_manifest(path, _REQUIRED)
+    revision = manifest.setdefault("revision", 1)
+    if revision > REVISION:
+        raise checkpoint.LaterFormatError(
+            f"{path} has revision {revision}, which this version cannot read. Please update "
+            f"agentzoo."
+        )
+    if revision < 3:
         manifest["env_name"] = manifest.get("worlds")
         manifest["episodes"] = EpisodeWindow().to_json()
         manifest.setdefault("env_kwargs", {})
+    for name in ("env_name", "env_kwargs", "episodes"):
+        if name not in manifest:
+            raise ConfigurationError(
+                f"{path} is damaged: its manifest lacks {name!r}. Use an earlier checkpoint."
+            )
     return manifest
+
+
+def read_spec(
+    path: str | os.PathLike[str], manifest: Mapping[str, Any], n_envs: int | None
+) -> EnvSpec:
+    """Return what a saved agent knows of its environments.
+
+    Args:
+      path: the file.
+      manifest: what `read_manifest` returned for the file.
+      n_envs: the number of environments that the user asks for; None for the number in the file.
+
+    Raises:
+      ConfigurationError: if the file declares more than it can be about.
+    """
+    about = checkpoint.describe(path)
+    spec = spec_from_json(manifest["spec"], most=max(_SMALL, about.size))
+    if n_envs is None and spec.num_envs > _FEW and spec.num_envs not in about.lengths:
+        raise ConfigurationError(
+            f"{path} declares {spec.num_envs} environments, but holds no array of this length. It "
+            f"is damaged, or was saved without its replay buffer: then pass n_envs."
+        )
+    return spec
+
+
+@contextlib.contextmanager
+def named(path: str | os.PathLike[str]) -> Generator[None, None, None]:
+    """Say in errors which file makes an agent impossible.
+
+    Raises:
+      ConfigurationError: in place of any error that a file with wrong values can cause.
+    """
+    try:
+        yield
+    except ConfigurationError as error:
+        message = str(error)
+        if str(path) in message:
+            raise
+        raise ConfigurationError(f"The agent in {path} cannot be made. {message}") from error
+    except _CAUSED_BY_VALUES as error:
+        raise ConfigurationError(
+            f"The agent in {path} cannot be made, because of {type(error).__name__}: {error}. If "
+            f"you passed no arguments that could cause this, the file is damaged."
+        ) from error
+
+
+def check_learner_state(
+    path: str | os.PathLike[str], manifest: Mapping[str, Any], state: Any
+) -> None:
+    """Check that a file holds a learner's state, before there is memory for that state.
+
+    Args:
+      path: the file.
+      manifest: what `read_manifest` returned for the file.
+      state: the learner's state, with `jax.ShapeDtypeStruct` for arrays.
+
+    Raises:
+      ConfigurationError: if the file holds something else, or the state does not fit into memory.
+    """
+    name = _names(manifest).get("learner_state", "learner_state")
+    checkpoint.check_shapes(path, {name: state._asdict()}, _missing(manifest), surplus="")
+    size = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state))
+    if size > host_memory():
+        raise ConfigurationError(
+            f"The agent in {path} needs {size / 1e9:.1f} GB, but this machine has "
+            f"{host_memory() / 1e9:.1f} GB of memory. Load it with a smaller buffer_size."
+        )
+
+
+def _names(manifest: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return what the file calls the parts of a session that had another name in its time."""
+    return {} if manifest["revision"] >= 3 else _OLD_NAMES
+
+
+def _missing(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the beginnings of the names of leaves that were left out of the file."""
+    name = _names(manifest).get("learner_state", "learner_state")
+    return tuple(f"['{name}']['{part}']" for part in manifest["excluded"])
 
 
 def load_session(
@@ -191,17 +293,15 @@ def load_session(
     Raises:
       ConfigurationError: if the file is damaged or does not fit the template.
     """
-    names = {} if manifest["revision"] >= 3 else _OLD_NAMES
+    names = _names(manifest)
     state = template.run.learner_state
     goes_on = template.env_name is not None and template.env_name == manifest["env_name"]
     parts = {**template.run._asdict(), "learner_state": state._asdict()}
     if goes_on:
         parts["rollout_state"] = template.rollout_state
     tree = {names.get(name, name): part for name, part in parts.items()}
-    state_name = names.get("learner_state", "learner_state")
     rollout_name = names.get("rollout_state", "rollout_state")
-    missing = tuple(f"['{state_name}']['{part}']" for part in manifest["excluded"])
-    loaded = checkpoint.load(path, tree, missing, surplus=f"['{rollout_name}']")
+    loaded = checkpoint.load(path, tree, _missing(manifest), surplus=f"['{rollout_name}']")
     parts = {name: loaded[names.get(name, name)] for name in parts}
     parts["learner_state"] = type(state)(**parts["learner_state"])
     rollout_state = parts.pop("rollout_state", template.rollout_state)
