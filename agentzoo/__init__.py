@@ -27,6 +27,7 @@ _HOMES = {
     "load": "agentzoo.algos.loading",
     "make_env": "agentzoo.envs",
     "register": "agentzoo.algos.loading",
+    "resume": "agentzoo.algos.resuming",
     "use_compilation_cache": "agentzoo.compilation",
 }
 _MODULES = ("algos", "callbacks", "core", "envs", "networks", "replay", "runners")

@@ -21,6 +21,7 @@ from agentzoo.algos.loading import register as register
 from agentzoo.algos.mpo import MPO as _MPO
 from agentzoo.algos.ppo import PPO as _PPO
 from agentzoo.algos.qrdqn import QRDQN as _QRDQN
+from agentzoo.algos.resuming import resume as resume
 from agentzoo.algos.sac import SAC as _SAC
 from agentzoo.compilation import use_compilation_cache as use_compilation_cache
 from agentzoo.config import Linear as Linear
@@ -35,7 +36,7 @@ from agentzoo.runners import RunnerName
 from agentzoo.types import PyTree
 
 __version__: str
-__all__ = ['Algorithm', 'ConfigurationError', 'DQN', 'EnvError', 'IMPALA', 'Linear', 'MPO', 'PPO', 'QRDQN', 'SAC', 'evaluate_policy', 'learn_together', 'load', 'make_env', 'register', 'use_compilation_cache']
+__all__ = ['Algorithm', 'ConfigurationError', 'DQN', 'EnvError', 'IMPALA', 'Linear', 'MPO', 'PPO', 'QRDQN', 'SAC', 'evaluate_policy', 'learn_together', 'load', 'make_env', 'register', 'resume', 'use_compilation_cache']
 
 class DQN(_DQN):
     """Deep Q-Networks for Discrete actions. `agentzoo.algos.dqn` describes the method.
@@ -69,7 +70,10 @@ class DQN(_DQN):
         again from its id or function and begins a new episode; the run ends if an environment
         fails 10 times within 1,000 of its steps. The log counts restarts as `env/restarts`.
       log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with
-        TensorBoard and CSV logs, the hyperparameters, and the trained agent. None writes nothing.
+        TensorBoard and CSV logs, the hyperparameters, checkpoints, and the trained agent. None
+        writes nothing.
+      run_dir: folder of the run itself, instead of a folder in `log_dir`. A folder that holds a run
+        is refused; `agentzoo.resume` continues that run.
       network: a Haiku function from a batch of observations to features `[N, F]`, which replaces
         our layers; see "Networks" in the documentation.
       info_keywords: names of entries of the environments' `info` to log as `rollout/<name>_mean`,
@@ -142,6 +146,7 @@ class DQN(_DQN):
         env_timeout: float | None=None,
         on_env_error: OnError='raise',
         log_dir: str | os.PathLike[str] | None=None,
+        run_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
         info_keywords: Sequence[str]=(),
         preset: str | None=None,
@@ -188,6 +193,7 @@ class DQN(_DQN):
         env_timeout: float | None=None,
         on_env_error: OnError='raise',
         log_dir: str | os.PathLike[str] | None=None,
+        run_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
         info_keywords: Sequence[str]=(),
         learning_rate: Schedule = Linear(start=0.001, end=0.0),
@@ -252,7 +258,10 @@ class IMPALA(_IMPALA):
         again from its id or function and begins a new episode; the run ends if an environment
         fails 10 times within 1,000 of its steps. The log counts restarts as `env/restarts`.
       log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with
-        TensorBoard and CSV logs, the hyperparameters, and the trained agent. None writes nothing.
+        TensorBoard and CSV logs, the hyperparameters, checkpoints, and the trained agent. None
+        writes nothing.
+      run_dir: folder of the run itself, instead of a folder in `log_dir`. A folder that holds a run
+        is refused; `agentzoo.resume` continues that run.
       network: a Haiku function from a batch of observations to features `[N, F]`, which replaces
         our layers; see "Networks" in the documentation.
       info_keywords: names of entries of the environments' `info` to log as `rollout/<name>_mean`,
@@ -319,6 +328,7 @@ class IMPALA(_IMPALA):
         env_timeout: float | None=None,
         on_env_error: OnError='raise',
         log_dir: str | os.PathLike[str] | None=None,
+        run_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
         info_keywords: Sequence[str]=(),
         preset: str | None=None,
@@ -363,6 +373,7 @@ class IMPALA(_IMPALA):
         env_timeout: float | None=None,
         on_env_error: OnError='raise',
         log_dir: str | os.PathLike[str] | None=None,
+        run_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
         info_keywords: Sequence[str]=(),
         learning_rate: Schedule = Linear(start=0.001, end=0.0),
@@ -425,7 +436,10 @@ class MPO(_MPO):
         again from its id or function and begins a new episode; the run ends if an environment
         fails 10 times within 1,000 of its steps. The log counts restarts as `env/restarts`.
       log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with
-        TensorBoard and CSV logs, the hyperparameters, and the trained agent. None writes nothing.
+        TensorBoard and CSV logs, the hyperparameters, checkpoints, and the trained agent. None
+        writes nothing.
+      run_dir: folder of the run itself, instead of a folder in `log_dir`. A folder that holds a run
+        is refused; `agentzoo.resume` continues that run.
       network: a Haiku function from a batch of observations to features `[N, F]`, which replaces
         our layers; see "Networks" in the documentation.
       info_keywords: names of entries of the environments' `info` to log as `rollout/<name>_mean`,
@@ -510,6 +524,7 @@ class MPO(_MPO):
         env_timeout: float | None=None,
         on_env_error: OnError='raise',
         log_dir: str | os.PathLike[str] | None=None,
+        run_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
         info_keywords: Sequence[str]=(),
         preset: str | None=None,
@@ -560,6 +575,7 @@ class MPO(_MPO):
         env_timeout: float | None=None,
         on_env_error: OnError='raise',
         log_dir: str | os.PathLike[str] | None=None,
+        run_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
         info_keywords: Sequence[str]=(),
         learning_rate: Schedule = 0.0003,
@@ -628,7 +644,10 @@ class PPO(_PPO):
         again from its id or function and begins a new episode; the run ends if an environment
         fails 10 times within 1,000 of its steps. The log counts restarts as `env/restarts`.
       log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with
-        TensorBoard and CSV logs, the hyperparameters, and the trained agent. None writes nothing.
+        TensorBoard and CSV logs, the hyperparameters, checkpoints, and the trained agent. None
+        writes nothing.
+      run_dir: folder of the run itself, instead of a folder in `log_dir`. A folder that holds a run
+        is refused; `agentzoo.resume` continues that run.
       network: a Haiku function from a batch of observations to features `[N, F]`, which replaces
         our layers; see "Networks" in the documentation.
       info_keywords: names of entries of the environments' `info` to log as `rollout/<name>_mean`,
@@ -704,6 +723,7 @@ class PPO(_PPO):
         env_timeout: float | None=None,
         on_env_error: OnError='raise',
         log_dir: str | os.PathLike[str] | None=None,
+        run_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
         info_keywords: Sequence[str]=(),
         preset: str | None=None,
@@ -752,6 +772,7 @@ class PPO(_PPO):
         env_timeout: float | None=None,
         on_env_error: OnError='raise',
         log_dir: str | os.PathLike[str] | None=None,
+        run_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
         info_keywords: Sequence[str]=(),
         learning_rate: Schedule = Linear(start=0.0003, end=0.0),
@@ -818,7 +839,10 @@ class QRDQN(_QRDQN):
         again from its id or function and begins a new episode; the run ends if an environment
         fails 10 times within 1,000 of its steps. The log counts restarts as `env/restarts`.
       log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with
-        TensorBoard and CSV logs, the hyperparameters, and the trained agent. None writes nothing.
+        TensorBoard and CSV logs, the hyperparameters, checkpoints, and the trained agent. None
+        writes nothing.
+      run_dir: folder of the run itself, instead of a folder in `log_dir`. A folder that holds a run
+        is refused; `agentzoo.resume` continues that run.
       network: a Haiku function from a batch of observations to features `[N, F]`, which replaces
         our layers; see "Networks" in the documentation.
       info_keywords: names of entries of the environments' `info` to log as `rollout/<name>_mean`,
@@ -897,6 +921,7 @@ class QRDQN(_QRDQN):
         env_timeout: float | None=None,
         on_env_error: OnError='raise',
         log_dir: str | os.PathLike[str] | None=None,
+        run_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
         info_keywords: Sequence[str]=(),
         preset: str | None=None,
@@ -946,6 +971,7 @@ class QRDQN(_QRDQN):
         env_timeout: float | None=None,
         on_env_error: OnError='raise',
         log_dir: str | os.PathLike[str] | None=None,
+        run_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
         info_keywords: Sequence[str]=(),
         learning_rate: Schedule = Linear(start=0.001, end=0.0),
@@ -1013,7 +1039,10 @@ class SAC(_SAC):
         again from its id or function and begins a new episode; the run ends if an environment
         fails 10 times within 1,000 of its steps. The log counts restarts as `env/restarts`.
       log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with
-        TensorBoard and CSV logs, the hyperparameters, and the trained agent. None writes nothing.
+        TensorBoard and CSV logs, the hyperparameters, checkpoints, and the trained agent. None
+        writes nothing.
+      run_dir: folder of the run itself, instead of a folder in `log_dir`. A folder that holds a run
+        is refused; `agentzoo.resume` continues that run.
       network: a Haiku function from a batch of observations to features `[N, F]`, which replaces
         our layers; see "Networks" in the documentation.
       info_keywords: names of entries of the environments' `info` to log as `rollout/<name>_mean`,
@@ -1090,6 +1119,7 @@ class SAC(_SAC):
         env_timeout: float | None=None,
         on_env_error: OnError='raise',
         log_dir: str | os.PathLike[str] | None=None,
+        run_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
         info_keywords: Sequence[str]=(),
         preset: str | None=None,
@@ -1134,6 +1164,7 @@ class SAC(_SAC):
         env_timeout: float | None=None,
         on_env_error: OnError='raise',
         log_dir: str | os.PathLike[str] | None=None,
+        run_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
         info_keywords: Sequence[str]=(),
         learning_rate: Schedule = 0.0003,

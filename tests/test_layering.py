@@ -84,6 +84,10 @@ MAY_IMPORT = {
         *("process", "signatures", "training", "types"),
     },
     "algos.loading": {"checkpoint", "types", "algos.ALGORITHMS", "algos.base"},
+    "algos.resuming": {
+        *("callbacks", "checkpoint", "config", "envs", "progress", "training", "types"),
+        *("algos.base", "algos.loading"),
+    },
     "algos.off_policy": {"jax", "replay", "types"},
     "algos.optimizers": {"jax", "optax", "types"},
     "algos.*": {
@@ -103,6 +107,7 @@ MAY_IMPORT = {
         "tyro",
         "gymnasium",
         "algos.loading",
+        "algos.resuming",
         "checkpoint",
         "cli",
         "compilation",
@@ -111,6 +116,7 @@ MAY_IMPORT = {
         "envs",
         "runners",
         "evaluation",
+        "training",
         "types",
     },
 }

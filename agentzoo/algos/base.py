@@ -24,6 +24,7 @@ from agentzoo.training import (
     Recipe,
     RunLog,
     RunnerName,
+    RunPlan,
     Session,
     Trainer,
     check_learner_state,
@@ -72,7 +73,10 @@ class Algorithm(Generic[Config]):
         again from its id or function and begins a new episode; the run ends if an environment
         fails 10 times within 1,000 of its steps. The log counts restarts as `env/restarts`.
       log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with
-        TensorBoard and CSV logs, the hyperparameters, and the trained agent. None writes nothing.
+        TensorBoard and CSV logs, the hyperparameters, checkpoints, and the trained agent. None
+        writes nothing.
+      run_dir: folder of the run itself, instead of a folder in `log_dir`. A folder that holds a run
+        is refused; `agentzoo.resume` continues that run.
       network: a Haiku function from a batch of observations to features `[N, F]`, which replaces
         our layers; see "Networks" in the documentation.
       info_keywords: names of entries of the environments' `info` to log as `rollout/<name>_mean`,
@@ -112,6 +116,7 @@ class Algorithm(Generic[Config]):
         env_timeout: float | None = None,
         on_env_error: OnError = "raise",
         log_dir: str | os.PathLike[str] | None = None,
+        run_dir: str | os.PathLike[str] | None = None,
         network: Callable[[PyTree], Any] | None = None,
         info_keywords: Sequence[str] = (),
         preset: str | None = None,
@@ -133,7 +138,9 @@ class Algorithm(Generic[Config]):
         seed = configs.integer("seed", seed, 0)
         made = placement.make_envs(env, n_envs)
         recipe = self._make_recipe(config, made.envs.spec, network, seed)
-        self.trainer = Trainer(recipe, placement, RunLog(log_dir), _as_tuple(info_keywords))
+        self.trainer = Trainer(
+            recipe, placement, RunLog(log_dir, run_dir), _as_tuple(info_keywords)
+        )
         self.trainer.use_envs(made)
 
     @classmethod
@@ -289,7 +296,7 @@ class Algorithm(Generic[Config]):
 
     @log_dir.setter
     def log_dir(self, log_dir: str | os.PathLike[str] | None) -> None:
-        self.trainer.log.log_dir = log_dir
+        self.trainer.log.log_dir, self.trainer.log.run_dir = log_dir, None
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -312,6 +319,8 @@ class Algorithm(Generic[Config]):
         log_interval: int = 1_000,
         progress_bar: bool = True,
         reset_num_timesteps: bool = True,
+        checkpoint_freq: float | None = None,
+        keep: int = 2,
     ) -> Self:
         """Train the agent.
 
@@ -328,6 +337,11 @@ class Algorithm(Generic[Config]):
             terminal nor a notebook, print one line for each entry of the log instead.
           reset_num_timesteps: begin a new run, with schedules and step counter at their start.
             False continues the last run for `total_timesteps` more, in its log and its episodes.
+          checkpoint_freq: environment steps between two checkpoints in the run folder, from which
+            `agentzoo.resume` continues. None writes one every five minutes and at the end. Without
+            a run folder, there are no checkpoints.
+          keep: how many of the last checkpoints are kept, besides the one with the highest mean
+            return of the training episodes.
 
         Returns:
           The agent.
@@ -339,14 +353,36 @@ class Algorithm(Generic[Config]):
           EnvError: if an environment fails. It is a `TrainingError`.
           InvalidStep: if an environment returns a wrong value.
         """
-        callbacks = CallbackList([make_callback(callback)] if callback is not None else [])
-        if progress_bar:
-            callbacks.callbacks.append(ProgressBarCallback())
         total = self.check_run(total_timesteps, log_interval, reset_num_timesteps)
-        callbacks.check_agent(self)
-        watched = callback is not None
-        train(self.trainer, self, total, callbacks, log_interval, reset_num_timesteps, watched)
+        plan = RunPlan.make(total, log_interval, checkpoint_freq, keep, progress_bar)
+        self._train(plan, callback, reset_num_timesteps)
         return self
+
+    def _train(self, plan: RunPlan, callback: CallbackLike, new: bool) -> None:
+        users = make_callback(callback)
+        callbacks = CallbackList([users])
+        if plan.progress_bar:
+            callbacks.callbacks.append(ProgressBarCallback())
+        callbacks.check_agent(self)
+        train(self.trainer, self, plan, callbacks, users, new, watched=callback is not None)
+
+    def carry_on(self, folder: Path, plan: RunPlan, callback: CallbackLike, anew: bool) -> None:
+        """Go on with the run in a folder to its end. `agentzoo.resume` calls this.
+
+        Args:
+          folder: the run folder.
+          plan: the plan of the run.
+          callback: as for `learn`.
+          anew: whether the run begins again, because it has no checkpoint. Otherwise the agent was
+            loaded from its newest state.
+        """
+        log, session = self.trainer.log, self.session
+        if anew or session.log is None:
+            log.restart(folder)
+        else:
+            log.restore(folder, session.log)
+            self.trainer.go_on()
+        self._train(plan, callback, new=anew)
 
     def check_run(
         self, total_timesteps: float, log_interval: int, reset_num_timesteps: bool
@@ -517,6 +553,7 @@ class Algorithm(Generic[Config]):
         env_timeout: float | None = None,
         on_env_error: OnError = "raise",
         log_dir: str | os.PathLike[str] | None = None,
+        run_dir: str | os.PathLike[str] | None = None,
         network: Callable[[PyTree], Any] | None = None,
         info_keywords: Sequence[str] = (),
         **hyperparameters: Any,
@@ -538,6 +575,7 @@ class Algorithm(Generic[Config]):
           env_timeout: as for a new agent.
           on_env_error: as for a new agent.
           log_dir: as for a new agent.
+          run_dir: as for a new agent.
           network: the network that the agent was made with, if it was a user's.
           info_keywords: as for a new agent.
           **hyperparameters: hyperparameters to replace, and the ones that were functions.
@@ -572,7 +610,9 @@ class Algorithm(Generic[Config]):
             recipe = recipe.with_env(manifest["env_id"], manifest["env_kwargs"])
             check_learner_state(path, manifest, recipe.shapes())
         agent = cls.__new__(cls)
-        agent.trainer = Trainer(recipe, placement, RunLog(log_dir), _as_tuple(info_keywords))
+        agent.trainer = Trainer(
+            recipe, placement, RunLog(log_dir, run_dir), _as_tuple(info_keywords)
+        )
         if made is not None and not regrouped:
             agent.trainer.use_envs(made)
         agent.trainer.restore(path, manifest, cls.upgrade)

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import os
 import sys
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from agentzoo import checkpoint
@@ -166,9 +167,19 @@ def find_saved(path: str | os.PathLike) -> type[Algorithm]:
       FileNotFoundError: if there is no such file.
       ConfigurationError: if the file holds no agent, or one whose algorithm is unknown.
     """
-    manifest = checkpoint.read_manifest(path, ["algorithm"])
+    return find_recorded(checkpoint.read_manifest(path, ["algorithm"]), path)
+
+
+def find_recorded(manifest: Mapping[str, Any], path: str | os.PathLike) -> type[Algorithm]:
+    """Return the class of the agent that the manifest of a file or a folder describes.
+
+    Raises:
+      ConfigurationError: as `find_saved` does.
+    """
     # Files of earlier versions name no module, because they can only hold agents of our own.
     name, module = manifest["algorithm"], manifest.get("module")
+    if not name.isidentifier():  # "module:Class" would import the module
+        raise ConfigurationError(f"{path} holds an agent of no class, but of {name!r}.")
     known = find(name) if module is None or name in names() else None
     # A user's class may have moved since, but one with the name of ours is not ours.
     if known is not None and (name not in ALGORITHMS or module in (None, known.__module__)):

@@ -133,7 +133,9 @@ class BaseCallback:
     def state(self) -> dict[str, Any]:
         """Return what decides how the callback goes on, as plain JSON.
 
-        It is part of a checkpoint. A subclass adds its own entries to those of `super().state()`.
+        It is part of a checkpoint. A subclass adds its own entries to those of `super().state()`,
+        and copies of lists and dictionaries that change later. This is called after every training
+        cycle.
         """
         return {"n_calls": self.n_calls}
 

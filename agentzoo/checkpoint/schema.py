@@ -73,6 +73,77 @@ _HYPERPARAMETER = {
     "additionalProperties": False,
 }
 
+_NUMBERS_BY_NAME = {"type": "object", "additionalProperties": {"type": "number"}}
+
+# What `RunPlan`, `Placement` and `Trainer` write, and `agentzoo.resume` reads.
+_PLAN = {
+    "type": "object",
+    "properties": {
+        "total": _COUNT,
+        "log_interval": _COUNT,
+        "checkpoint_freq": {"type": ["integer", "null"]},
+        "keep": _COUNT,
+        "progress_bar": {"type": "boolean"},
+        "placement": {"type": "object"},
+        "stopped": {"type": "boolean"},
+        "finished": {"type": "boolean"},
+    },
+    "required": [
+        *("total", "log_interval", "checkpoint_freq", "keep", "progress_bar"),
+        *("placement", "stopped", "finished"),
+    ],
+}
+
+_ROW = {"type": "object", "additionalProperties": {"type": ["number", "string", "null"]}}
+_PLACES = {"type": "object", "additionalProperties": {"type": "array", "items": _TEXT}}
+
+# What `RunLog` and `Logger` write.
+_LOG = {
+    "type": "object",
+    "properties": {
+        "step": _COUNT,
+        "recorded_step": _COUNT,
+        "first_step": _COUNT,
+        "seconds": {"type": "number"},
+        "metrics": _NUMBERS_BY_NAME,
+        "logger": {
+            "type": "object",
+            "properties": {
+                "step": {"type": ["integer", "null"]},
+                "values": _ROW,
+                "written": {"anyOf": [_ROW, {"type": "null"}]},
+                "hidden": _PLACES,
+                "pending": _ROW,
+                "excluded": _PLACES,
+                "counts": {"type": "object", "additionalProperties": _COUNT},
+                "table": {
+                    "type": ["object", "null"],
+                    "properties": {
+                        "columns": {"type": "array", "items": {"type": "string"}},
+                        "rows": _COUNT,
+                        "latest": {"anyOf": [_ROW, {"type": "null"}]},
+                        "unwritten": {"type": "array", "items": _ROW},
+                    },
+                    "required": ["columns", "rows", "latest", "unwritten"],
+                },
+                "events": {
+                    "type": ["object", "null"],
+                    "properties": {
+                        "sizes": {"type": "object", "additionalProperties": _COUNT},
+                        "unwritten": {"type": "string"},
+                    },
+                    "required": ["sizes", "unwritten"],
+                },
+            },
+            "required": [
+                *("step", "values", "written", "hidden", "pending", "excluded", "counts"),
+                *("table", "events"),
+            ],
+        },
+    },
+    "required": ["step", "recorded_step", "first_step", "seconds", "metrics", "logger"],
+}
+
 MANIFEST: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -112,10 +183,31 @@ MANIFEST: dict[str, Any] = {
         "env_name": _TEXT_OR_NULL,
         "worlds": _TEXT_OR_NULL,  # what files of revision 2 call `env_name`
         "versions": {"type": "object", "additionalProperties": _TEXT_OR_NULL},
-        "total": {"type": ["integer", "null"], "minimum": 0, "maximum": 2**63 - 1},
-        "log": {"type": ["object", "null"]},
-        "callbacks": {"type": ["object", "array", "null"]},
-        "plan": {"type": ["object", "null"]},
+        "step": _COUNT,
+        "plan": {"anyOf": [_PLAN, {"type": "null"}]},
+        "log": {"anyOf": [_LOG, {"type": "null"}]},
+        "callbacks": {"type": ["object", "null"]},
+        "unfinished": {
+            "type": ["object", "null"],
+            "properties": {
+                "episodes": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "properties": {
+                            "reward": {"type": "number"},
+                            "length": _COUNT,
+                            "env": _COUNT,
+                            "info": {"type": "object"},
+                        },
+                        "required": ["reward", "length", "env", "info"],
+                        "additionalProperties": False,
+                    },
+                },
+                "metrics": _NUMBERS_BY_NAME,
+            },
+            "required": ["episodes", "metrics"],
+        },
     },
     "$defs": {
         "space": {

@@ -56,6 +56,15 @@ class Train:
     """Seed of the networks, the exploration and the environments."""
     log_dir: Path = Path("runs")
     """Folder in which the run gets its own folder."""
+    run_dir: Path | None = None
+    """Folder of the run itself, in place of a folder in --log-dir."""
+    resume: bool = False
+    """Go on with the run in --run-dir where it stands, or begin it if there is none. The same
+    command can be given again and again, until the run has finished."""
+    checkpoint_freq: float | None = None
+    """Environment steps between two checkpoints. None writes one every five minutes."""
+    keep: int = 2
+    """Number of the last checkpoints that are kept, besides the best one."""
     eval_episodes: int = 20
     """Number of evaluation episodes at the end; 0 for none."""
     preset: str | None = None

@@ -1,12 +1,16 @@
 """`agentzoo train`."""
 
 import importlib.util
+import json
 import shlex
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from agentzoo import config as configs
+from agentzoo.algos.resuming import open_run, read_config
 from agentzoo.cli import signals
 from agentzoo.cli.environments import (
     check_at_least,
@@ -17,6 +21,7 @@ from agentzoo.cli.environments import (
 )
 from agentzoo.cli.options import Train
 from agentzoo.evaluation import evaluate_policy
+from agentzoo.training.folder import holds_run
 from agentzoo.types import ConfigurationError
 
 
@@ -28,37 +33,113 @@ def train(algorithm: Any, options: Train, hyperparameters: dict[str, Any]) -> No
             f"--steps {options.steps:g} is out of range. Choose a number from 1 to 2^31 - 1."
         )
     check_at_least(0, "--eval-episodes", options.eval_episodes)
+    if options.resume and options.run_dir is None:
+        raise ConfigurationError("--resume needs the folder of the run. Name it with --run-dir.")
     env = environment(options.env, parse_keywords(options.env_kwargs))
-    with warnings_unless_refused():
-        agent = algorithm(
-            env,
-            n_envs=options.n_envs,
-            runner=options.runner,
-            n_actors=options.n_actors,
-            max_lag=options.max_lag,
-            n_devices=options.n_devices,
-            env_timeout=options.env_timeout,
-            on_env_error=options.on_env_error,
-            seed=options.seed,
-            log_dir=options.log_dir,
-            **hyperparameters,
-        )
-    with clear_folder(options.log_dir):
-        options.log_dir.mkdir(parents=True, exist_ok=True)
-    _learn(agent, options.steps)
-    print(f"Saved in {agent.run_dir}; {_curves(options.log_dir)}")
+    if options.resume and options.run_dir is not None and holds_run(options.run_dir):
+        agent = _resume(algorithm, env, options, hyperparameters)
+    else:
+        agent = _begin(algorithm, env, options, hyperparameters)
+    folder = options.log_dir if options.run_dir is None else options.run_dir
+    print(f"Saved in {agent.run_dir or folder}; {_curves(folder)}")
     if options.eval_episodes:
         episodes, seed = options.eval_episodes, options.seed + 1_000_000
         mean, std = evaluate_policy(agent, env, episodes, seed=seed)
         print(f"Mean return of {episodes} evaluation episodes: {mean:.1f} +- {std:.1f}")
 
 
-def _learn(agent: Any, steps: float) -> None:
+def _begin(algorithm: Any, env: Any, options: Train, hyperparameters: dict[str, Any]) -> Any:
+    """Train a new agent."""
+    place = (
+        {"log_dir": options.log_dir} if options.run_dir is None else {"run_dir": options.run_dir}
+    )
+    with warnings_unless_refused():
+        agent = algorithm(
+            env,
+            n_envs=options.n_envs,
+            seed=options.seed,
+            **_placement(options),
+            **place,
+            **hyperparameters,
+        )
+    if options.run_dir is None:
+        with clear_folder(options.log_dir):
+            options.log_dir.mkdir(parents=True, exist_ok=True)
+    freq, keep = options.checkpoint_freq, options.keep
+    _learn(
+        agent, options.steps, lambda: agent.learn(options.steps, checkpoint_freq=freq, keep=keep)
+    )
+    return agent
+
+
+def _placement(options: Train) -> dict[str, Any]:
+    """Return the arguments of an agent that say where and how it trains."""
+    names = ("runner", "n_actors", "max_lag", "n_devices", "env_timeout", "on_env_error")
+    return {name: getattr(options, name) for name in names}
+
+
+def _resume(algorithm: Any, env: Any, options: Train, hyperparameters: dict[str, Any]) -> Any:
+    """Go on with the run in the folder, after checking that it is the one that is asked for."""
+    assert options.run_dir is not None
+    _check_same(options.run_dir, algorithm, options, hyperparameters)
+    opened = open_run(options.run_dir, env)
+    _learn(opened.agent, options.steps, opened.train)
+    return opened.agent
+
+
+def _check_same(
+    folder: Path, algorithm: Any, options: Train, hyperparameters: dict[str, Any]
+) -> None:
+    """Refuse to go on with a run that other options began.
+
+    Raises:
+      ConfigurationError: if an option differs. The message has the values of both.
+    """
+    record = read_config(folder)
+    plan = record["plan"]
+    before = {
+        "algorithm": record["algorithm"],
+        "--env": record["env_id"],
+        "--env-kwargs": record["env_kwargs"],
+        "--steps": plan["total"],
+        "--n-envs": record["spec"][2],
+        "--seed": record["seed"],
+        **{_option(name): plan["placement"].get(name) for name in _placement(options)},
+        **{_option(name): value for name, value in record["hyperparameters"].items()},
+    }
+    config = configs.make_config(algorithm.Config, hyperparameters)
+    now = {
+        "algorithm": algorithm.__name__,
+        "--env": options.env,
+        "--env-kwargs": parse_keywords(options.env_kwargs),
+        "--steps": int(options.steps),
+        "--n-envs": options.n_envs,
+        "--seed": options.seed,
+        **{_option(name): value for name, value in _placement(options).items()},
+        **{_option(name): value for name, value in configs.to_json(config).items()},
+    }
+    if options.n_devices == "all":  # a saved run has their number
+        del now["--n-devices"]
+    plain = json.loads(json.dumps(now))  # tuples are lists in a saved run
+    differing = [name for name in plain if before.get(name) != plain[name]]
+    if differing:
+        each = ", ".join(f"{name} {before.get(name)} (now {plain[name]})" for name in differing)
+        raise ConfigurationError(
+            f"The run in {folder} was begun with {each}. Give the same options to resume it, "
+            f"or choose another --run-dir."
+        )
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _learn(agent: Any, steps: float, learn: Callable[[], Any]) -> None:
     """Train an agent. After an interrupt or SIGTERM, say where the agent is saved."""
     try:
         if signals.interrupts:
             raise KeyboardInterrupt
-        agent.learn(steps)
+        learn()
     except (KeyboardInterrupt, SystemExit) as error:
         saved = agent.run_dir is not None and (agent.run_dir / "model.safetensors").is_file()
         where = f"the agent is saved in {agent.run_dir}" if saved else "nothing was saved"

@@ -57,21 +57,24 @@ class Appended:
         self.path = path
         self.size = size
 
-    def append(self, data: bytes) -> None:
-        """Write bytes at the end, all or nothing.
+    def append(self, data: bytes) -> int:
+        """Write bytes at the end, and return the new size.
+
+        The bytes count only when the caller has set `size`, so that no exception in between makes
+        a later call write them twice.
 
         Raises:
-          OSError: if they cannot be written. Then a later call may try again.
+          OSError: if they cannot be written.
         """
         flags = os.O_RDWR | os.O_CREAT | _FLAGS
         with open(os.open(self.path, flags, 0o666), "r+b", buffering=0) as file:
             self.size = min(self.size, os.fstat(file.fileno()).st_size)
-            file.truncate(self.size)  # removes what an earlier call wrote in part
+            file.truncate(self.size)  # removes what does not count
             file.seek(self.size)
             rest = memoryview(data)
             while rest:
                 rest = rest[file.write(rest) :]
-        self.size += len(data)
+        return self.size + len(data)
 
     def sync(self) -> None:
         """Make sure that the file survives a crash of the machine."""
@@ -147,10 +150,10 @@ class Table:
             self.columns = columns
         first = _as_csv(self.columns, self._unwritten[:-1])
         last = _as_csv(self.columns, self._unwritten[-1:])
-        self._file.append(first + last)
-        if self._latest is not None:
-            self._begin = self._file.size - len(last)
-        self._unwritten = []
+        size = self._file.append(first + last)
+        begin = None if self._latest is None else size - len(last)
+        self._file.size = size
+        self._begin, self._unwritten = begin, []
 
     def sync(self) -> None:
         """Make sure that the file survives a crash of the machine.
@@ -273,8 +276,8 @@ class Events:
             return
         if self._file.size and not self._file.path.exists():  # the folder was removed
             self._file.size = 0
-        self._file.append(self._unwritten)
-        self._unwritten = b""
+        size = self._file.append(self._unwritten)
+        self._file.size, self._unwritten = size, b""
 
     def sync(self) -> None:
         """Make sure that the file survives a crash of the machine.
@@ -285,12 +288,17 @@ class Events:
         if self._file is not None:
             self._file.sync()
 
-    def state(self) -> dict[str, Any]:
-        """Return where the files end as plain JSON."""
+    def mark(self) -> tuple[dict[str, int], bytes]:
+        """Return where the files end: their sizes, and what is not written yet."""
         sizes = dict(self._sizes)
         if self._file is not None and self._file.size:
             sizes[self._file.path.name] = self._file.size
-        return {"sizes": sizes, "unwritten": base64.b64encode(self._unwritten).decode()}
+        return sizes, self._unwritten
+
+    def state(self, mark: tuple[dict[str, int], bytes]) -> dict[str, Any]:
+        """Return the end of the files at a mark as plain JSON."""
+        sizes, unwritten = mark
+        return {"sizes": sizes, "unwritten": base64.b64encode(unwritten).decode()}
 
     def cut(self, state: Mapping[str, Any]) -> None:
         """Remove all events that came after a state."""

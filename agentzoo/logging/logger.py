@@ -32,6 +32,7 @@ class LogMark(NamedTuple):
       excluded: the places to leave out, by tag, for the next entry.
       counts: how many values each mean of `record_mean` has so far.
       table: the end of the table.
+      events: the end of the TensorBoard files.
     """
 
     step: int | None
@@ -42,6 +43,7 @@ class LogMark(NamedTuple):
     excluded: dict[str, tuple[str, ...]]
     counts: dict[str, int]
     table: Any
+    events: Any
 
 
 class Logger:
@@ -236,16 +238,17 @@ class Logger:
             dict(self._excluded),
             dict(self._counts),
             None if self.folder is None else self._table.mark(),
+            None if self.folder is None else self._events.mark(),
         )
 
     def state(self, mark: LogMark | None = None) -> dict[str, Any]:
         """Return where the log ends as plain JSON, after writing the files to the disk.
 
         Args:
-          mark: an earlier end, since which nothing was written to the files. None for now.
+          mark: an earlier end; None for now.
         """
         mark = self.mark() if mark is None else mark
-        state = mark._asdict()
+        state = {**mark._asdict(), "table": None, "events": None}
         if mark.written is mark.values:
             state["written"] = None
         if self.folder is not None:
@@ -254,7 +257,7 @@ class Logger:
             with self.tolerate("the TensorBoard files"):
                 self._events.sync()
             state["table"] = self._table.state(mark.table)
-            state["events"] = self._events.state()
+            state["events"] = self._events.state(mark.events)
         return state
 
     def restore(self, state: Mapping[str, Any]) -> None:

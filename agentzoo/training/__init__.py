@@ -1,8 +1,10 @@
 """A training run: what it is, how it goes on, and how it is kept. No algorithm is known here."""
 
 from agentzoo.runners import RunnerName
+from agentzoo.training.folder import Lock
 from agentzoo.training.log import RunLog
 from agentzoo.training.loop import train
+from agentzoo.training.plan import RunPlan
 from agentzoo.training.recipe import Recipe, name_of
 from agentzoo.training.session import (
     EpisodeWindow,
@@ -16,9 +18,11 @@ from agentzoo.training.trainer import Placement, Trainer
 
 __all__ = [
     "EpisodeWindow",
+    "Lock",
     "Placement",
     "Recipe",
     "RunLog",
+    "RunPlan",
     "RunnerName",
     "Session",
     "Trainer",

@@ -2,17 +2,35 @@
 
 import os
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from agentzoo.logging import Logger, make_folder
+from agentzoo.logging import Logger, LogMark, make_folder
 from agentzoo.runners import describe_device
+from agentzoo.training.folder import Lock, make_run_folder
 from agentzoo.training.session import EpisodeWindow
 from agentzoo.types import ConfigurationError, resolve_metrics
+
+
+class RunMark(NamedTuple):
+    """Where the log of a run ends.
+
+    Attributes:
+      step: environment steps so far.
+      recorded_step: the step up to which the agent's own values are in the log.
+      metrics: what the latest training cycle reported.
+      logger: where the logger's files end.
+    """
+
+    step: int
+    recorded_step: int
+    metrics: dict[str, Any]
+    logger: LogMark
 
 
 class RunLog:
@@ -20,21 +38,37 @@ class RunLog:
 
     Args:
       log_dir: the folder in which each run gets a folder of its own; None writes nothing.
+      run_dir: the folder of the run itself, instead of a folder in `log_dir`.
 
     Attributes:
+      log_dir: as given.
+      run_dir: as given.
       folder: the folder of the current run, or None.
+      lock: keeps others from training in the folder during a run, or None.
       logger: collects and writes values; callbacks use it, too.
       metrics: what the latest training cycle reported, as JAX arrays by tag.
     """
 
-    def __init__(self, log_dir: str | os.PathLike[str] | None):
+    def __init__(
+        self,
+        log_dir: str | os.PathLike[str] | None,
+        run_dir: str | os.PathLike[str] | None = None,
+    ):
+        if log_dir is not None and run_dir is not None:
+            raise ConfigurationError(
+                f"log_dir={str(log_dir)!r} and run_dir={str(run_dir)!r} are both given. Pass "
+                f"log_dir to number the runs in a folder, or run_dir to name the folder of one run."
+            )
         self.log_dir = log_dir
+        self.run_dir = None if run_dir is None else Path(run_dir)
         self.folder: Path | None = None
         self.logger = Logger()
         self.metrics: dict[str, Any] = {}
         self._began = time.perf_counter()
         self._first_step = 0
         self._recorded_step = 0  # the step up to which the agent's own values are in the log
+        self.lock: Lock | None = None
+        self._is_prepared = False  # whether the folder and the logger are those of the next run
 
     @property
     def seconds(self) -> float:
@@ -60,13 +94,80 @@ class RunLog:
         Raises:
           ConfigurationError: if the folder cannot be made.
         """
-        if new or self.folder is None:
+        if not self._is_prepared and (new or self.folder is None):
             self.folder = self._make_folder(recipe["algorithm"], env_name, host)
+            self._keep_others_out()
             self.logger = Logger(self.folder)
+        self._keep_others_out()
         self.logger.open()
+        goes_on, self._is_prepared = self._is_prepared and not new, False
+        if goes_on:
+            return
         self.logger.write_config({**recipe, **describe_device()})
         self._began = time.perf_counter()
         self._first_step = self._recorded_step = step
+
+    def _keep_others_out(self) -> None:
+        if self.lock is None and self.folder is not None:
+            self.lock = Lock(self.folder)
+
+    def release(self) -> None:
+        """Let others train in the folder."""
+        if self.lock is not None:
+            self.lock.release()
+        self.lock = None
+
+    def end(self) -> None:
+        """Close the files, and say what could not be written."""
+        try:
+            self.logger.close()
+            if self.logger.unwritten:
+                each = [f"{name} ({error})" for name, error in self.logger.unwritten.items()]
+                warnings.warn(
+                    f"The run has ended, but these could not be written: {'; '.join(each)}. Make "
+                    f"room or choose another folder, and save the agent with save(path).",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+        finally:
+            self.release()
+
+    def mark(self, step: int) -> RunMark:
+        """Return where the log ends now. It costs little."""
+        return RunMark(step, self._recorded_step, self.metrics, self.logger.mark())
+
+    def state(self, mark: RunMark) -> dict[str, Any]:
+        """Return where the log ended at a mark as plain JSON, with the files on the disk."""
+        return {
+            "step": mark.step,
+            "recorded_step": mark.recorded_step,
+            "first_step": self._first_step,
+            "seconds": self.seconds,
+            "metrics": resolve_metrics(mark.metrics),
+            "logger": self.logger.state(mark.logger),
+        }
+
+    def restore(self, folder: Path, state: Mapping[str, Any]) -> None:
+        """Go on with the log in a folder where it ended. What came after that is removed.
+
+        Args:
+          folder: the run folder.
+          state: what `state` returned.
+        """
+        self.folder = folder
+        self.logger = Logger(folder)
+        self.logger.restore(state["logger"])
+        self.metrics = dict(state["metrics"])
+        self._began = time.perf_counter() - state["seconds"]
+        self._first_step, self._recorded_step = state["first_step"], state["recorded_step"]
+        self._is_prepared = True
+
+    def restart(self, folder: Path) -> None:
+        """Begin the log in a folder anew. What it held is removed."""
+        self.folder = folder
+        self.logger = Logger(folder)
+        self.logger.erase()
+        self._is_prepared = True
 
     def dump(self, step: int, episodes: EpisodeWindow) -> None:
         """Make the entry of a step. What callbacks recorded at this step belongs to it.
@@ -95,6 +196,10 @@ class RunLog:
             record(tag, value)
 
     def _make_folder(self, algorithm: str, env_name: str, host: int) -> Path | None:
+        if self.run_dir is not None:
+            folder = self.run_dir / f"host_{host}" if host else self.run_dir
+            make_run_folder(folder)
+            return folder
         if self.log_dir is None:
             return None
         log_dir = Path(self.log_dir)

@@ -1,6 +1,7 @@
 """The training loop: what happens between training cycles."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from agentzoo.callbacks import BaseCallback
 from agentzoo.runners import Cycle
 from agentzoo.training.interrupts import FirstError, Interrupts, interrupts
+from agentzoo.training.plan import RunPlan
 from agentzoo.training.trainer import Trainer
 from agentzoo.types import EnvError
 
@@ -16,9 +18,9 @@ from agentzoo.types import EnvError
 def train(
     trainer: Trainer,
     model: Any,
-    total: int,
+    plan: RunPlan,
     callback: BaseCallback,
-    log_interval: int,
+    user_callback: BaseCallback,
     new: bool,
     watched: bool,
 ) -> None:
@@ -27,9 +29,9 @@ def train(
     Args:
       trainer: trains the agent.
       model: the agent as the user knows it, which callbacks get.
-      total: the step at which the run ends.
+      plan: how long the run is, and what it writes.
       callback: all callbacks in one.
-      log_interval: environment steps between two entries of the log.
+      user_callback: those of the user, whose state is kept.
       new: whether the run is a new one.
       watched: whether any callback is the user's. Only those need all entries of `locals`.
 
@@ -39,11 +41,11 @@ def train(
       SystemExit: after SIGTERM, if there is a run folder.
     """
     with trainer.turns.learning(), _say_what_is_kept(trainer):
-        trainer.begin(new)
+        trainer.begin(new, plan, user_callback)
         parts = FirstError()
         with interrupts(trainer.log.folder is not None) as arrived:
             with parts.part():
-                _run(trainer, model, total, callback, log_interval, new, watched, arrived)
+                _run(trainer, model, plan, callback, new, watched, arrived)
             with parts.part():
                 trainer.end()
         parts.raise_it()
@@ -65,14 +67,14 @@ def _say_what_is_kept(trainer: Trainer) -> Iterator[None]:
 def _run(
     trainer: Trainer,
     model: Any,
-    total: int,
+    plan: RunPlan,
     callback: BaseCallback,
-    log_interval: int,
     new: bool,
     watched: bool,
     arrived: Interrupts,
 ) -> None:
     assert trainer.runner is not None
+    total, log_interval = plan.total, plan.log_interval
     callback.init_callback(model)
     locals_ = {
         "self": model,
@@ -85,17 +87,21 @@ def _run(
         "dones": [],
     }
     callback.on_training_start(locals_, {})
-    entries = trainer.run.step // log_interval  # of the log that are due so far
+    trainer.restore_callbacks()
+    entries = trainer.seen_step // log_interval  # of the log that are due so far
+    checkpoints = trainer.checkpoints
 
     def next_stop(step: int) -> float:
-        return min((step // log_interval + 1) * log_interval, callback.next_step(step))
+        entry = (step // log_interval + 1) * log_interval
+        checkpoint = math.inf if checkpoints is None else checkpoints.next_step(step)
+        return min(entry, checkpoint, callback.next_step(step))
 
     parts = FirstError()
     with parts.part():
         cycles = trainer.runner.run(trainer.run, total, next_stop)
         with contextlib.closing(cycles):
             callback.on_rollout_start()
-            for cycle in cycles:
+            for cycle in _with_pending(trainer, cycles):
                 trainer.take_over(cycle)
                 callback.update_locals(_locals(trainer, cycle, watched))
                 callback.on_rollout_end()
@@ -104,18 +110,32 @@ def _run(
                     entries = trainer.run.step // log_interval
                     trainer.dump_logs()
                 trainer.log.logger.flush()
+                trainer.has_stopped = not proceed
+                trainer.finish_cycle()
                 trainer.turns.serve()
                 arrived.check()
                 if not proceed:
                     break
                 callback.on_rollout_start()
+        trainer.has_finished = True
     with parts.part():
         trainer.recover()
+    with parts.part():
+        trainer.stop()
     with parts.part():
         trainer.dump_logs()
     with parts.part():
         callback.on_training_end()
     parts.raise_it()
+
+
+def _with_pending(trainer: Trainer, cycles: Iterator[Cycle]) -> Iterator[Cycle]:
+    """Yield the training cycles, after the one that an interrupted run had not finished."""
+    if trainer.pending is not None:
+        trainer.log.metrics = trainer.pending.metrics
+        yield trainer.pending
+    if not trainer.has_stopped:
+        yield from cycles
 
 
 def _locals(trainer: Trainer, cycle: Cycle, watched: bool) -> dict[str, Any]:

@@ -37,6 +37,7 @@ _CAUSED_BY_VALUES = (
 )
 _SMALL = 2**20  # Observations with fewer numbers than this are possible in any file.
 _FEW = 4_096  # environments that are possible in any file
+_JSON = ("plan", "log", "callbacks", "unfinished")  # fields that are plain JSON
 _WINDOW = 100  # episodes over which statistics are averaged
 
 
@@ -123,6 +124,11 @@ class Session(NamedTuple):
       env_name: identifies the compiled environments to which `rollout_state` belongs; None if the
         environments' state cannot be saved.
       rollout_state: the state of compiled environments and of their episodes, or None.
+      plan: how the run was begun, and whether it has ended; see `Trainer.begin`. It holds the step
+        at which the run ends, on which schedules depend.
+      log: where the log of the run ends; see `RunLog.state`.
+      callbacks: the state of the callbacks; see `BaseCallback.state`.
+      unfinished: the last training cycle, if callbacks and log have not seen it yet.
     """
 
     run: RunState
@@ -130,6 +136,10 @@ class Session(NamedTuple):
     predictions: int = 0
     env_name: str | None = None
     rollout_state: Any = None
+    plan: dict[str, Any] | None = None
+    log: dict[str, Any] | None = None
+    callbacks: dict[str, Any] | None = None
+    unfinished: dict[str, Any] | None = None
 
     @property
     def is_finite(self) -> bool:
@@ -158,6 +168,14 @@ def save_session(
     Returns:
       The path of the file.
     """
+    tree, manifest = to_tree(session, recipe, exclude)
+    return checkpoint.save(path, tree, manifest)
+
+
+def to_tree(
+    session: Session, recipe: Mapping[str, Any], exclude: Collection[str] = ()
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the arrays of a session, and all else as plain JSON. See `save_session`."""
     state = session.run.learner_state._asdict()
     kept = {name: part for name, part in state.items() if name not in exclude}
     tree = {**session.run._asdict(), "learner_state": kept}
@@ -171,8 +189,10 @@ def save_session(
         "episodes": session.episodes.to_json(),
         "env_name": session.env_name if session.rollout_state is not None else None,
         "versions": versions(),
+        "step": session.run.step,
+        **{name: getattr(session, name) for name in _JSON},
     }
-    return checkpoint.save(path, tree, manifest)
+    return tree, manifest
 
 
 def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -311,6 +331,7 @@ def load_session(
         predictions=manifest["predictions"],
         env_name=template.env_name,
         rollout_state=rollout_state,
+        **{name: manifest.get(name) for name in _JSON},
     )
 
 

@@ -1,6 +1,7 @@
 """What trains an agent: its functions, its environments, its session and its log."""
 
 import dataclasses
+import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import jax
 
 from agentzoo import checkpoint
 from agentzoo import config as configs
+from agentzoo.callbacks import BaseCallback
 from agentzoo.envs import (
     EnvLike,
     Envs,
@@ -20,6 +22,7 @@ from agentzoo.envs import (
     has_dummy_steps,
     identify,
     make_shared_envs,
+    number,
     parts_of,
     spaces,
 )
@@ -34,13 +37,21 @@ from agentzoo.runners import (
     make_runner,
 )
 from agentzoo.sharding import Mesh, gather, make_mesh, replicate, shard
+from agentzoo.training.checkpoints import Checkpoints
 from agentzoo.training.interrupts import insist
-from agentzoo.training.log import RunLog, host_index
+from agentzoo.training.log import RunLog, RunMark, host_index
+from agentzoo.training.plan import RunPlan
 from agentzoo.training.policy import Policy
 from agentzoo.training.recipe import Recipe
 from agentzoo.training.session import EpisodeWindow, Session, load_session, save_session
 from agentzoo.training.turns import Turns
-from agentzoo.types import ConfigurationError, EnvSpec, PyTree, TrainingError
+from agentzoo.types import (
+    ConfigurationError,
+    EnvSpec,
+    PyTree,
+    TrainingError,
+    resolve_metrics,
+)
 
 
 class MadeEnvs(NamedTuple):
@@ -89,6 +100,17 @@ class Placement(NamedTuple):
         guard = Guard.make(env_timeout, on_env_error)
         return cls(runner, n_actors, max_lag, make_mesh(n_devices), guard)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the arguments of `make` as plain JSON."""
+        return {
+            "runner": self.runner,
+            "n_actors": self.n_actors,
+            "max_lag": self.max_lag,
+            "n_devices": 1 if self.mesh is None else self.mesh.size,
+            "env_timeout": self.guard.timeout,
+            "on_env_error": self.guard.on_error,
+        }
+
     def make_envs(self, env: EnvLike, n_envs: int) -> MadeEnvs:
         """Make environments for all actors."""
         distant = self.runner == "ray"
@@ -136,6 +158,11 @@ class Trainer:
       runner: moves trajectories between the environments and the agent, or None.
       turns: lets other threads wait for the end of a training cycle.
       seed_next_reset: whether the next reset seeds the environments.
+      checkpoints: writes checkpoints during a run; None without a run folder.
+      pending: the last training cycle of a resumed run, if callbacks and log had not seen it yet.
+      last: the last training cycle of the run, or None.
+      has_stopped: whether a callback has ended the run.
+      has_finished: whether the run has come to its end without an exception.
     """
 
     def __init__(
@@ -160,16 +187,45 @@ class Trainer:
         self.runner: Runner | None = None
         self.seed_next_reset = True
         self.turns = Turns()
+        self.checkpoints: Checkpoints | None = None
+        self.pending: Cycle | None = None
+        self.has_stopped = self.has_finished = False
+        self._watched: BaseCallback | None = None  # the callbacks whose state is kept
+        self._mark: _Mark | None = None  # None if no run is going on, or it has no folder
+        self.last: Cycle | None = None
+        self._goes_on = False  # whether the next run goes on with a loaded one
         self._vector_env: TrainingEnv | None = None
         self._restarts = 0  # of environments, when `_vector_env` was made
 
     @property
     def session(self) -> Session:
         """The session as it is now. The next training cycle overwrites its arrays."""
+        session = self._session
+        if self._mark is not None:
+            session = session._replace(**self._seen(self._mark))
         if self.runner is None:
-            return self._session
+            return session
         rollout_state = gather(self.runner.rollout_state, self.placement.mesh)
-        return self._session._replace(env_name=self.runner.name, rollout_state=rollout_state)
+        return session._replace(env_name=self.runner.name, rollout_state=rollout_state)
+
+    def _seen(self, mark: "_Mark") -> dict[str, Any]:
+        """Return the parts of the session that callbacks and log decide, as they were at a mark."""
+        unfinished = None
+        if self.last is not None and self.run.act_calls != mark.act_calls:
+            metrics = resolve_metrics(self.last.metrics)
+            episodes = [_episode_to_json(episode) for episode in self.last.episodes]
+            unfinished = {"episodes": episodes, "metrics": metrics}
+        return {
+            "predictions": mark.predictions,
+            "plan": self._plan(),
+            "log": self.log.state(mark.log),
+            "callbacks": _plain_json(mark.callbacks),
+            "unfinished": unfinished,
+        }
+
+    def _plan(self) -> dict[str, Any]:
+        ended = {"stopped": self.has_stopped, "finished": self.has_finished}
+        return {**(self._session.plan or {}), **ended}
 
     @property
     def run(self) -> RunState:
@@ -204,18 +260,126 @@ class Trainer:
         exact = not (has_dummy_steps(self.envs) or self.placement.guard.restarts)
         return Budget(first, total, cycle, exact)
 
-    def begin(self, new: bool) -> None:
-        """Prepare a run: a new one, or the continuation of the last one."""
+    def begin(
+        self, new: bool, plan: RunPlan | None = None, callback: BaseCallback | None = None
+    ) -> None:
+        """Prepare a run: a new one, or the continuation of the last one.
+
+        Args:
+          new: whether the run is a new one.
+          plan: how long it trains, and what it writes; None for a run without checkpoints.
+          callback: the callbacks whose state is kept.
+        """
+        try:
+            self._begin(new, plan, callback)
+        except BaseException:
+            self.log.release()
+            raise
+
+    def _begin(self, new: bool, plan: RunPlan | None, callback: BaseCallback | None) -> None:
         assert self.runner is not None and self.envs is not None
+        env_name = self.recipe.env_id or class_name(self.envs)
+        host = host_index(self.placement.mesh)
+        begun = None if plan is None else self._describe(plan)
+        record = {**self.recipe.to_json(), "plan": begun}
+        self.log.begin(0 if new else self.run.step, new, record, env_name, host)
         if new or self.seed_next_reset:
             self.runner.reset(self.recipe.seed if self.seed_next_reset else None)
             self.seed_next_reset = False
         if new:
             self.run = self.run._replace(step=0)
             self._session = self._session._replace(episodes=EpisodeWindow())
-        env_name = self.recipe.env_id or class_name(self.envs)
-        host = host_index(self.placement.mesh)
-        self.log.begin(self.run.step, new, self.recipe.to_json(), env_name, host)
+        goes_on, self._goes_on = self._goes_on, False
+        self.has_stopped = goes_on and bool((self._session.plan or {}).get("stopped"))
+        self.has_finished = False
+        self.pending = self.last = self._pending() if goes_on else None
+        if begun is not None:
+            begun["stopped"] = self.has_stopped
+        self._session = self._session._replace(plan=begun)
+        if not goes_on:
+            self._session = self._session._replace(log=None, callbacks=None, unfinished=None)
+        self._watched, self.checkpoints, self._mark = callback, None, None
+        if plan is not None and self.log.folder is not None:
+            step = self.run.step
+            self.checkpoints = Checkpoints(self.log.folder, plan, step, self.log.logger)
+
+    def _describe(self, plan: RunPlan) -> dict[str, Any]:
+        """Return as plain JSON what `agentzoo.resume` has to know of a run besides the recipe."""
+        placement = {**self.placement.to_json(), "info_keywords": list(self.info_keywords)}
+        ended = {"stopped": False, "finished": False}
+        return {**plan.to_json(), "placement": placement, **ended}
+
+    def go_on(self) -> None:
+        """Let the next run go on with the loaded one, exactly where that was interrupted."""
+        self._goes_on = True
+
+    def _pending(self) -> Cycle | None:
+        unfinished = self._session.unfinished
+        if unfinished is None:
+            return None
+        episodes = [Episode(**episode) for episode in unfinished["episodes"]]
+        return Cycle(self.run, episodes, unfinished["metrics"])
+
+    @property
+    def seen_step(self) -> int:
+        """The step up to which callbacks and log have seen the run."""
+        log = self._session.log
+        return self.run.step if log is None else log["step"]
+
+    def restore_callbacks(self) -> None:
+        """Let the callbacks of a resumed run go on from their states, and begin to keep states.
+
+        Raises:
+          ConfigurationError: if the state of a callback is not plain JSON, or is not what the
+            callback takes.
+        """
+        if self._watched is not None and self._session.callbacks is not None:
+            try:
+                self._watched.set_state(self._session.callbacks)
+            except (AttributeError, LookupError, TypeError, ValueError) as error:
+                raise ConfigurationError(
+                    f"A callback cannot take back its state ({type(error).__name__}: {error}). "
+                    f"Resume with the same callbacks that the run had."
+                ) from error
+        self._take_mark()
+        if self._mark is not None:
+            _plain_json(self._mark.callbacks)
+
+    def finish_cycle(self) -> None:
+        """Take note that callbacks and log have seen everything up to now.
+
+        If an exception comes later, checkpoints hold this state of callbacks and log. If a
+        checkpoint is due, it is written.
+        """
+        self.pending = None
+        self._take_mark()
+        if self.checkpoints is not None and self.checkpoints.is_due(self.run.step):
+            self._write_checkpoint()
+
+    def _take_mark(self) -> None:
+        if self.checkpoints is None or self._watched is None:
+            return
+        log = self.log.mark(self.run.step if self.pending is None else self.seen_step)
+        act_calls = self.run.act_calls if self.pending is None else -1
+        self._mark = _Mark(act_calls, self._session.predictions, log, self._watched.state())
+
+    def _write_checkpoint(self, wait: bool = False) -> None:
+        """Write a checkpoint, unless what was learned is not finite."""
+        faulty = self.last is not None and self.last.fault is not None
+        if self.checkpoints is not None and self._session.is_finite and not faulty:
+            self.checkpoints.write(self.session, self.recipe.to_json(), wait)
+
+    def stop(self) -> None:
+        """Write the last checkpoint, and take the states of callbacks and log into the session."""
+        mark = self._mark
+        if mark is None:
+            return
+        try:
+            self._write_checkpoint(wait=True)
+        finally:
+            self._mark = None
+            seen = {**self._seen(mark), "predictions": self._session.predictions}
+            self._session = self._session._replace(**seen)
 
     def take_over(self, cycle: Cycle) -> None:
         """Make the outcome of a training cycle the session, unless that has happened before.
@@ -230,7 +394,7 @@ class Trainer:
             return
         if cycle.fault is not None:
             run = run._replace(learner_state=run.learner_state._replace(params=self.params))
-        self.log.metrics = cycle.metrics
+        self.last, self.log.metrics = cycle, cycle.metrics
         # Each way out of here assigns once, so no exception leaves half of a cycle behind.
         try:
             episodes = session.episodes.extended(cycle.episodes, self.info_keywords)
@@ -272,9 +436,16 @@ class Trainer:
 
     def end(self) -> None:
         """Save what a run has learned, unless that is not finite, and close the log."""
-        if self.log.folder is not None and self._session.is_finite:
-            self.save(self.log.folder / "model")
-        self.log.logger.close()
+        if self._session.plan is not None:
+            self._session = self._session._replace(plan=self._plan())
+        try:
+            if self.log.folder is not None and self._session.is_finite:
+                with self.log.logger.tolerate("model.safetensors"):
+                    self.save(self.log.folder / "model")
+            if self.checkpoints is not None:
+                self.checkpoints.close()
+        finally:
+            self.log.end()
 
     def save(self, path: str | os.PathLike[str], exclude: str | Sequence[str] = ()) -> Path:
         """Save the session, and what the agent is made of; see `Algorithm.save`."""
@@ -408,6 +579,48 @@ class Trainer:
         """Return whether any of these environments is one that the agent trains in."""
         ours = {id(part) for part in parts_of(self.envs)} if self.envs is not None else set()
         return any(id(part) in ours for part in parts_of(envs))
+
+
+class _Mark(NamedTuple):
+    """What callbacks and log had seen at the end of a training cycle.
+
+    Attributes:
+      act_calls: calls of `act` up to then.
+      predictions: calls of `predict` up to then that drew random numbers.
+      log: where the log ended.
+      callbacks: the state of the callbacks.
+    """
+
+    act_calls: int
+    predictions: int
+    log: RunMark
+    callbacks: dict[str, Any]
+
+
+def _episode_to_json(episode: Episode) -> dict[str, Any]:
+    """Return an episode as plain JSON, with the numbers and texts of its `info`."""
+    info = {name: _plain(value) for name, value in episode.info.items()}
+    kept = {name: value for name, value in info.items() if value is not None}
+    return {**episode._asdict(), "info": kept}
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, bool | int | float | str) else number(value)
+
+
+def _plain_json(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of the state of callbacks.
+
+    Raises:
+      ConfigurationError: if it is not plain JSON.
+    """
+    try:
+        return json.loads(json.dumps(state))
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"The state of a callback is not plain JSON: {error}. Return numbers, texts, lists and "
+            f"dictionaries from its state()."
+        ) from error
 
 
 class _Regrouped(NamedTuple):

@@ -1,0 +1,220 @@
+"""Going on with a run where it was interrupted."""
+
+import dataclasses
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from agentzoo import config as configs
+from agentzoo import progress
+from agentzoo.algos import loading
+from agentzoo.algos.base import Algorithm
+from agentzoo.callbacks import CallbackLike
+from agentzoo.checkpoint import CheckpointStore, schema
+from agentzoo.envs import EnvLike, make_env
+from agentzoo.training import Lock, RunPlan, named, read_manifest
+from agentzoo.training.folder import CHECKPOINTS, MODEL, holds_run
+from agentzoo.types import ConfigurationError
+
+_RECORDED = (
+    *("algorithm", "module", "env_id", "env_kwargs", "seed", "hyperparameters", "network"),
+    *("spec", "plan"),
+)
+
+
+class SavedRun(NamedTuple):
+    """A run as its folder holds it.
+
+    Attributes:
+      folder: the run folder.
+      path: the newest whole state of the run; None if it was interrupted before the first.
+      record: what the run is made of, as plain JSON.
+    """
+
+    folder: Path
+    path: Path | None
+    record: dict[str, Any]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has come to its end."""
+        return self.path is not None and self.record["plan"]["finished"]
+
+
+def resume(
+    run_dir: str | os.PathLike[str],
+    env: EnvLike | None = None,
+    callback: CallbackLike = None,
+    *,
+    network: Callable[..., Any] | None = None,
+    progress_bar: bool | None = None,
+    **functions: Any,
+) -> Algorithm:
+    """Go on with an interrupted run to its end, as if it had never been interrupted.
+
+    The agent is made as it was, from the newest whole state in the folder. Hyperparameters, the
+    number of environments, the runner and the end of the run are those of the run. A run that was
+    interrupted before its first checkpoint starts anew. A run that has finished is loaded.
+
+    Args:
+      run_dir: the folder of the run.
+      env: the environment to train in. None makes it from the id in the folder. An environment
+        without an id, and one whose id names a module that has not been imported, must be passed.
+      callback: the same callbacks that the run had, as for `learn`.
+      network: the network that the agent was made with, if it was a user's.
+      progress_bar: as for `learn`; None for what the run had.
+      **functions: the hyperparameters that were functions.
+
+    Returns:
+      The agent.
+
+    Raises:
+      FileNotFoundError: if the folder holds no run.
+      ConfigurationError: if another process trains in the folder, the run cannot be continued, or
+        an argument is missing.
+    """
+    return open_run(run_dir, env, network, **functions).train(callback, progress_bar)
+
+
+class OpenRun(NamedTuple):
+    """A run that can go on. Nobody else can train in its folder until it has ended.
+
+    Attributes:
+      agent: the agent as the folder holds it.
+      saved: what else the folder holds.
+    """
+
+    agent: Algorithm
+    saved: SavedRun
+
+    def train(self, callback: CallbackLike = None, progress_bar: bool | None = None) -> Algorithm:
+        """Train to the end of the run, and return the agent; see `resume`."""
+        folder = self.saved.folder
+        if self.saved.is_finished:
+            progress.write(f"The run in {folder} has already finished, so its agent is loaded.")
+            return self.agent
+        plan = RunPlan.from_json(self.saved.record["plan"])
+        if progress_bar is not None:
+            plan = plan._replace(progress_bar=progress_bar)
+        try:
+            self.agent.carry_on(folder, plan, callback, anew=self.saved.path is None)
+        finally:
+            self.agent.trainer.log.release()
+        return self.agent
+
+
+def open_run(
+    run_dir: str | os.PathLike[str],
+    env: EnvLike | None = None,
+    network: Callable[..., Any] | None = None,
+    **functions: Any,
+) -> OpenRun:
+    """Return the run in a folder, ready to go on. Arguments and errors are those of `resume`."""
+    folder = Path(run_dir)
+    if not (folder.is_dir() and holds_run(folder)):
+        raise FileNotFoundError(
+            f"There is no run in the folder {run_dir}. Pass the folder of a run, or begin one with "
+            f"run_dir={str(run_dir)!r}."
+        )
+    lock = Lock(folder)
+    try:
+        run = read_run(folder)
+        opened = OpenRun(_make_agent(run, env, network, functions), run)
+    except BaseException:
+        lock.release()
+        raise
+    if run.is_finished:
+        lock.release()
+    else:
+        opened.agent.trainer.log.lock = lock
+    return opened
+
+
+def read_run(folder: Path) -> SavedRun:
+    """Return the run in a folder, with its newest whole state.
+
+    Raises:
+      ConfigurationError: if the folder holds no run that can be continued.
+    """
+    states: list[tuple[tuple[int, bool], Path, dict[str, Any]]] = []
+    latest = CheckpointStore(folder / CHECKPOINTS).latest()
+    for path in (folder / MODEL, latest):
+        if path is None or not path.is_file():
+            continue
+        try:
+            manifest = read_manifest(path)
+        except ConfigurationError as error:
+            progress.write(f"{error} It is left out.")
+            continue
+        plan = manifest.get("plan")
+        if plan and not manifest["excluded"]:
+            # At the same step, the model comes last if the run has ended, and the checkpoint if it
+            # was interrupted.
+            is_later = plan["finished"] == (path.name == MODEL)
+            rank = (manifest["step"], is_later)
+            states.append((rank, path, manifest))
+    if states:
+        _, path, manifest = max(states, key=lambda state: state[0])
+        return SavedRun(folder, path, manifest)
+    return SavedRun(folder, None, read_config(folder))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return what the run in a folder was begun with, as plain JSON.
+
+    Raises:
+      ConfigurationError: if the folder does not say so.
+    """
+    path = folder / "config.json"
+    try:
+        record = schema.parse(path, path.read_text())
+        schema.check(path, record, schema.MANIFEST, "the configuration", _RECORDED)
+    except (OSError, UnicodeDecodeError, ConfigurationError) as error:
+        raise ConfigurationError(
+            f"{folder} holds no run that can be continued ({error}). Load its agent with "
+            f"agentzoo.load({str(folder)!r}, env), and call learn."
+        ) from error
+    return record
+
+
+def _make_agent(
+    run: SavedRun, env: EnvLike | None, network: Any, functions: dict[str, Any]
+) -> Algorithm:
+    record = run.record
+    if env is None and not (run.is_finished and _cannot_be_made(record)):
+        env = _environment(run)
+    cls = loading.find_recorded(record, run.folder)
+    options: dict[str, Any] = {**record["plan"]["placement"], "network": network}
+    if run.path is not None:
+        return cls.load(run.path, env, **options, **functions)
+    assert env is not None
+    with named(run.folder / "config.json"):
+        config = configs.from_json(cls.Config, record["hyperparameters"], functions)
+        values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+        return cls(env, n_envs=record["spec"][2], seed=record["seed"], **options, **values)
+
+
+def _cannot_be_made(record: dict[str, Any]) -> str | None:
+    """Return why the environment cannot be made from what the folder holds, or None."""
+    env_id = record["env_id"]
+    if env_id is None:
+        return "The run was in an environment without an id"
+    if record["env_kwargs"] is None:
+        return f"The run was in {env_id!r} with arguments that cannot be saved"
+    module = env_id.rpartition(":")[0]
+    if module and module not in sys.modules:
+        return f"The environment {env_id!r} needs the module {module}, which is not imported"
+    return None
+
+
+def _environment(run: SavedRun) -> EnvLike:
+    reason = _cannot_be_made(run.record)
+    if reason is not None:
+        raise ConfigurationError(
+            f"{reason}. Pass the environment: agentzoo.resume({str(run.folder)!r}, env)."
+        )
+    env_id, kwargs = run.record["env_id"], run.record["env_kwargs"]
+    return functools.partial(make_env, env_id, **kwargs) if kwargs else env_id

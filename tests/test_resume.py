@@ -1,0 +1,263 @@
+"""Runs that are interrupted and resumed end as if they had never been interrupted."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import agentzoo
+from agentzoo import ConfigurationError, callbacks, checkpoint
+from agentzoo.training import Lock
+from tests.agents import CATCH, SETTINGS, arrays, make
+from tests.test_logging import points
+
+TIMES = {"time/fps", "time/time_elapsed"}
+SHORT = dict(log_interval=48, progress_bar=False)
+
+
+def log(folder):
+    """The rows of a CSV log as text, without what depends on the clock."""
+    with open(folder / "progress.csv", newline="") as file:
+        return [
+            {tag: value for tag, value in row.items() if tag not in TIMES}
+            for row in csv.DictReader(file)
+        ]
+
+
+def curves(folder):
+    return {tag: found for tag, found in points(folder).items() if tag not in TIMES}
+
+
+def assert_same_run(a, b):
+    """Check that two agents and their run folders are equal to the bit, apart from times."""
+    for x, y in zip(arrays(a), arrays(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+    assert a.session.episodes.to_json() == b.session.episodes.to_json()
+    assert a.session.predictions == b.session.predictions
+    assert log(a.run_dir) == log(b.run_dir)
+    assert curves(a.run_dir) == curves(b.run_dir)
+    texts = [checkpoint.read_manifest(folder / "model") for folder in (a.run_dir, b.run_dir)]
+    assert texts[0]["callbacks"] == texts[1]["callbacks"]
+
+
+class Failure(Exception):
+    """What the callbacks of these tests raise."""
+
+
+class Fails(callbacks.BaseCallback):
+    """Writes to the log, and raises in the first training cycle that ends at a step or later."""
+
+    def __init__(self, step=None):
+        super().__init__()
+        self.step = step
+
+    def next_step(self, step):
+        return step + 1  # in every training cycle, so that the number of calls is always the same
+
+    def _on_step(self):
+        self.logger.record_mean("mine/calls", self.num_timesteps)
+        if self.step is not None and self.num_timesteps >= self.step:
+            raise Failure
+
+
+def watching(step=None, env=CATCH):
+    """Callbacks that count, remember, and write to the log, and one that may fail."""
+    evaluation = callbacks.EvalCallback(
+        env,
+        eval_freq=64,
+        n_eval_episodes=1,
+        verbose=0,
+        callback_after_eval=callbacks.StopTrainingOnNoModelImprovement(100),
+    )
+    stop = callbacks.StopTrainingOnMaxEpisodes(1_000)
+    return [evaluation, callbacks.LogEveryNTimesteps(32), Fails(step), stop]
+
+
+def interrupted(agent, total, step):
+    with pytest.raises(Failure):
+        agent.learn(total, watching(step), **SHORT)
+    return agent
+
+
+# every agent
+
+
+@pytest.mark.parametrize("algorithm", SETTINGS)
+def test_an_interrupted_run_ends_as_if_it_had_not_been(algorithm, tmp_path):
+    options = dict(runner="device")
+    whole = make(algorithm, CATCH, run_dir=tmp_path / "whole", **options)
+    whole.learn(320, watching(), **SHORT)
+    interrupted(make(algorithm, CATCH, run_dir=tmp_path / "cut", **options), 320, 100)
+    with pytest.raises(Failure):  # a second time, and in the cycle that was not finished
+        agentzoo.resume(tmp_path / "cut", callback=watching(90))
+    with pytest.raises(Failure):
+        agentzoo.resume(tmp_path / "cut", callback=watching(250))
+    resumed = agentzoo.resume(tmp_path / "cut", callback=watching())
+    assert resumed.num_timesteps == whole.num_timesteps and type(resumed) is type(whole)
+    assert_same_run(whole, resumed)
+
+
+# where a run goes on
+
+
+@pytest.fixture
+def cut(tmp_path):
+    """The folder of a run of 320 steps that was interrupted after about 100."""
+    interrupted(make("DQN", CATCH, run_dir=tmp_path / "cut"), 320, 100)
+    return tmp_path / "cut"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    return make("DQN", CATCH, run_dir=folder).learn(320, watching(), **SHORT)
+
+
+def test_rows_that_the_checkpoint_does_not_know_are_cut(cut, whole):
+    """As after a crash: the log has gone on, and a column was added."""
+    with open(cut / "progress.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    with open(cut / "progress.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[0], "new"])
+        writer.writeheader()
+        writer.writerows([*rows, *({**rows[-1], "time/total_timesteps": 10**6, "new": 1},) * 3])
+        file.write("17,torn")
+    (events,) = cut.glob("events*")
+    with open(events, "ab") as file:
+        file.write(events.read_bytes() + b"torn")
+    (cut / f"{events.name}.later").write_bytes(events.read_bytes())
+    assert_same_run(whole, agentzoo.resume(cut, callback=watching()))
+
+
+def test_a_crash_after_the_checkpoint_changes_nothing(cut, whole):
+    """The model of an interrupted run may be lost, or be older or newer than the checkpoint."""
+    (cut / "model.safetensors").unlink()
+    (cut / "checkpoints" / ".step.0123abcd").touch()
+    assert_same_run(whole, agentzoo.resume(cut, callback=watching()))
+
+
+def test_the_model_stands_in_for_lost_checkpoints(cut, whole):
+    for path in (cut / "checkpoints").iterdir():
+        path.unlink()
+    assert_same_run(whole, agentzoo.resume(cut, callback=watching()))
+
+
+def test_a_run_without_a_state_starts_anew(cut, whole):
+    for path in [*(cut / "checkpoints").iterdir(), cut / "model.safetensors"]:
+        path.unlink()
+    assert_same_run(whole, agentzoo.resume(cut, callback=watching()))
+
+
+def test_checkpoints_change_nothing(whole, tmp_path):
+    a = make("DQN", CATCH, run_dir=tmp_path / "run")
+    a.learn(320, watching(), checkpoint_freq=10, keep=3, **SHORT)
+    assert_same_run(whole, a)
+    kept = sorted((tmp_path / "run" / "checkpoints").glob("*.safetensors"))
+    assert 3 <= len(kept) <= 4 and kept[-1].name == "step_000000320.safetensors"
+
+
+def test_a_finished_run_is_loaded(whole, capsys):
+    loaded = agentzoo.resume(whole.run_dir)
+    assert "already finished" in capsys.readouterr().err
+    for x, y in zip(arrays(whole), arrays(loaded), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_a_run_that_a_callback_ended_has_finished(tmp_path, capsys):
+    stop = callbacks.StopTrainingOnMaxEpisodes(3)
+    a = make("DQN", CATCH, run_dir=tmp_path / "run").learn(10_000, stop, **SHORT)
+    assert agentzoo.resume(tmp_path / "run").num_timesteps == a.num_timesteps < 100
+    assert "already finished" in capsys.readouterr().err
+
+
+def test_limits_of_callbacks_apply_to_the_whole_run(tmp_path):
+    def limited(step=None):
+        return [callbacks.StopTrainingOnMaxEpisodes(20), Fails(step)]
+
+    whole = make("DQN", CATCH, run_dir=tmp_path / "whole").learn(10_000, limited(), **SHORT)
+    with pytest.raises(Failure):
+        make("DQN", CATCH, run_dir=tmp_path / "cut").learn(10_000, limited(100), **SHORT)
+    assert_same_run(whole, agentzoo.resume(tmp_path / "cut", callback=limited()))
+
+
+def test_other_callbacks_begin_anew_with_a_warning(cut):
+    with pytest.warns(RuntimeWarning, match="goes on with .Fails.. Those that differ begin anew"):
+        agentzoo.resume(cut, callback=[Fails()])
+
+
+def test_a_state_that_is_no_json_is_refused_at_once(tmp_path):
+    class Odd(callbacks.BaseCallback):
+        def state(self):
+            return {"odd": object()}
+
+    with pytest.raises(ConfigurationError, match="not plain JSON"):
+        make("DQN", CATCH, run_dir=tmp_path / "run").learn(64, Odd(), **SHORT)
+
+
+# folders
+
+
+def test_a_folder_that_holds_a_run_is_refused(whole):
+    with pytest.raises(ConfigurationError, match=r"holds a run already.*agentzoo\.resume"):
+        make("DQN", CATCH, run_dir=whole.run_dir).learn(64, **SHORT)
+    with pytest.raises(ConfigurationError, match="are both given"):
+        make("DQN", CATCH, run_dir="a", log_dir="b")
+    with pytest.raises(FileNotFoundError, match="There is no run in the folder nowhere"):
+        agentzoo.resume("nowhere")
+
+
+def test_only_one_agent_trains_in_a_folder(cut):
+    code = "import sys; from pathlib import Path; from agentzoo.training import Lock\n"
+    code += "lock = Lock(Path(sys.argv[1])); print('locked', flush=True); sys.stdin.read()"
+    environment = {**os.environ, "PYTHONPATH": str(Path(agentzoo.__file__).parents[1])}
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    with subprocess.Popen([sys.executable, "-c", code, str(cut)], **pipes) as process:
+        assert process.stdout.readline() == "locked\n"
+        with pytest.raises(ConfigurationError, match="Another agent is training in"):
+            agentzoo.resume(cut)
+        process.kill()
+    lock = Lock(cut)
+    with pytest.raises(ConfigurationError, match="Another agent is training in"):
+        agentzoo.resume(cut)
+    lock.release()
+    agentzoo.resume(cut, callback=watching())
+
+
+def test_links_out_of_the_folder_are_not_followed(cut, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    for name in ("progress.csv", "config.json", "model.safetensors"):
+        kept = (cut / name).read_bytes()
+        (cut / name).unlink()
+        (cut / name).symlink_to(secret)
+        with pytest.raises(ConfigurationError, match="is a symbolic link"):
+            agentzoo.resume(cut)
+        (cut / name).unlink()
+        (cut / name).write_bytes(kept)
+    assert secret.read_text() == "secret"
+
+
+def test_nothing_is_imported_because_a_file_says_so(cut):
+    path = cut / "config.json"
+    for file in [*(cut / "checkpoints").iterdir(), cut / "model.safetensors"]:
+        file.unlink()
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "env_id": "antigravity:Catch-v0"}))
+    with pytest.raises(ConfigurationError, match="needs the module antigravity"):
+        agentzoo.resume(cut)
+    assert "antigravity" not in sys.modules
+    path.write_text(json.dumps({**record, "algorithm": "antigravity:Catch", "module": None}))
+    with pytest.raises(ConfigurationError, match="no class, but of 'antigravity:Catch'"):
+        agentzoo.resume(cut)
+    assert "antigravity" not in sys.modules
+    path.write_text(json.dumps({**record, "env_id": None}))
+    with pytest.raises(ConfigurationError, match=r"without an id\. Pass the environment"):
+        agentzoo.resume(cut)
+    path.write_text("{")
+    with pytest.raises(ConfigurationError, match="no run that can be continued"):
+        agentzoo.resume(cut)
