@@ -6,7 +6,7 @@ only in numbers share the same programs.
 
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -49,14 +49,25 @@ class InPlace:
         # JAX executes Python code to make a NamedTuple or a key, and an exception may arrive there.
         unpack: list[Callable[[list[Array]], Any]] = []
 
-        def call(numbers: Array, params: PyTree, rest: Any, *arguments: Any) -> list[Array]:
-            packed, unpack[:] = _pack(function(numbers, rest._replace(params=params), *arguments))
+        def call(
+            numbers: Array,
+            params: PyTree,
+            arrays: list[Array],
+            keys: list[Array],
+            layout: _Layout,
+            *arguments: Any,
+        ) -> list[Array]:
+            rest, *others = layout.join(arrays, keys)
+            results = function(numbers, rest._replace(params=params), *others, *arguments)
+            packed, unpack[:] = _pack(results)
             return packed
 
         # The name of the program in JAX's logs and profiles.
         call.__name__ = getattr(function, "__name__", "call")
-        self.compiled = jax.jit(call, donate_argnums=tuple(range(2, 3 + overwritten)))
+        self.compiled = jax.jit(call, static_argnums=4, donate_argnums=2)
         self.is_warm = False
+        self._overwritten = overwritten
+        self._layouts: dict[Any, _Layout] = {}
         self._unpack = unpack
         self._numbers: Any = None
 
@@ -68,7 +79,14 @@ class InPlace:
 
     def arguments(self, state: Any, *arguments: Any) -> tuple[Any, ...]:
         """Return the arguments of `compiled` for a state and the arguments after it."""
-        return self._numbers, state.params, state._replace(params=None), *arguments
+        others, kept = arguments[: self._overwritten], arguments[self._overwritten :]
+        leaves, structure = jax.tree.flatten((state._replace(params=None), *others))
+        layout = self._layouts.get(structure)
+        if layout is None:
+            layout = self._layouts[structure] = _Layout(structure, _places_of_keys(leaves))
+        # Keys are not overwritten: they come back as plain arrays, which JAX takes for other types.
+        keys = [leaves.pop(place) for place in reversed(layout.keys)]
+        return self._numbers, state.params, leaves, keys, layout, *kept
 
     def results(self, output: list[Array]) -> Any:
         """Return the results of the function, given what `compiled` has returned."""
@@ -83,16 +101,39 @@ class InPlace:
         return self.compiled.lower(*self.arguments(state, *arguments))
 
 
+class _Layout(NamedTuple):
+    """How a tree is divided into arrays and random keys.
+
+    Attributes:
+      structure: the structure of the tree.
+      keys: the places of the keys among the leaves, in ascending order.
+    """
+
+    structure: Any
+    keys: tuple[int, ...]
+
+    def join(self, arrays: Sequence[Array], keys: Sequence[Array]) -> PyTree:
+        """Return the tree, given its arrays, and its keys in descending order of their places."""
+        leaves = list(arrays)
+        for place, key in zip(self.keys, reversed(keys), strict=True):
+            leaves.insert(place, key)
+        return jax.tree.unflatten(self.structure, leaves)
+
+
+def _places_of_keys(leaves: Sequence[Any]) -> tuple[int, ...]:
+    is_key = [jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves]
+    return tuple(place for place, key in enumerate(is_key) if key)
+
+
 def _pack(tree: PyTree) -> tuple[list[Array], list[Callable[[list[Array]], Any]]]:
     """Return the leaves of a tree, with keys as plain arrays, and a function that undoes this."""
     leaves, structure = jax.tree.flatten(tree)
-    is_key = [jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves]
-    keys = {i: jax.random.key_impl(leaves[i]) for i, key in enumerate(is_key) if key}
+    keys = {place: jax.random.key_impl(leaves[place]) for place in _places_of_keys(leaves)}
 
     def unpack(arrays: list[Array]) -> PyTree:
         arrays = list(arrays)
-        for i, implementation in keys.items():
-            arrays[i] = jax.random.wrap_key_data(arrays[i], impl=implementation)
+        for place, implementation in keys.items():
+            arrays[place] = jax.random.wrap_key_data(arrays[place], impl=implementation)
         return jax.tree.unflatten(structure, arrays)
 
     packed = [jax.random.key_data(x) if i in keys else x for i, x in enumerate(leaves)]
