@@ -20,6 +20,7 @@ _HOMES = {
     **ALGORITHMS,
     "Algorithm": "agentzoo.algos.base",
     "ConfigurationError": "agentzoo.types",
+    "check_env": "agentzoo.check",
     "EnvError": "agentzoo.types",
     "Linear": "agentzoo.config",
     "evaluate_policy": "agentzoo.evaluation",

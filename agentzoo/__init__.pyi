@@ -23,6 +23,7 @@ from agentzoo.algos.ppo import PPO as _PPO
 from agentzoo.algos.qrdqn import QRDQN as _QRDQN
 from agentzoo.algos.resuming import resume as resume
 from agentzoo.algos.sac import SAC as _SAC
+from agentzoo.check import check_env as check_env
 from agentzoo.compilation import use_compilation_cache as use_compilation_cache
 from agentzoo.config import Linear as Linear
 from agentzoo.envs import make_env as make_env
@@ -36,7 +37,7 @@ from agentzoo.runners import RunnerName
 from agentzoo.types import PyTree
 
 __version__: str
-__all__ = ['Algorithm', 'ConfigurationError', 'DQN', 'EnvError', 'IMPALA', 'Linear', 'MPO', 'PPO', 'QRDQN', 'SAC', 'evaluate_policy', 'learn_together', 'load', 'make_env', 'register', 'resume', 'use_compilation_cache']
+__all__ = ['Algorithm', 'ConfigurationError', 'DQN', 'EnvError', 'IMPALA', 'Linear', 'MPO', 'PPO', 'QRDQN', 'SAC', 'check_env', 'evaluate_policy', 'learn_together', 'load', 'make_env', 'register', 'resume', 'use_compilation_cache']
 
 class DQN(_DQN):
     """Deep Q-Networks for Discrete actions. `agentzoo.algos.dqn` describes the method.

@@ -69,6 +69,7 @@ MAY_IMPORT = {
         *("jax", "numpy", "callbacks", "checkpoint", "config", "envs", "logging", "progress"),
         *("process", "runners", "sharding", "types", "training"),
     },
+    "check": {"algos.loading", "config", "envs", "types"},
     "evaluation": {"gymnasium", "numpy", "envs", "types"},
     "progress": {"tqdm"},
     "callbacks": {"numpy", "tqdm", "envs", "evaluation", "progress", "types", "callbacks"},

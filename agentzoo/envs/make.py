@@ -85,7 +85,7 @@ def make_envs(
     if isinstance(env, str):
         return _make_from_id(env, n_envs, guard)
     env = adapt(env)
-    if _is_functional(env):
+    if is_functional(env):
         return _make_functional(cast(FunctionalEnv, env), n_envs)
     if callable(env):
         return _make_from_factory(env, n_envs, exact, guard)
@@ -116,7 +116,7 @@ def _make_from_factory(factory: Callable[[], Any], n_envs: int, exact: bool, gua
         if exact and n_envs not in (1, first.num_envs):
             return make_envs(first, n_envs)  # raises
         return VectorEnvs(first, factory, guard)
-    if _is_functional(first):
+    if is_functional(first):
         return _make_functional(cast(FunctionalEnv, first), n_envs)
     made = [first, *(adapt(factory()) for _ in range(n_envs - 1))]
     for env in made:
@@ -139,7 +139,7 @@ def find_native(envs: Envs) -> FunctionalEnv | None:
     return found[0] if all(env == found[0] for env in found) else None
 
 
-def _is_functional(env: Any) -> bool:
+def is_functional(env: Any) -> bool:
     """Return whether an object with spaces is neither a class nor a `gym.Env`."""
     found = [getattr(env, name, None) for name in ("observation_space", "action_space")]
     has_spaces = all(isinstance(space, gym.Space) for space in found)
