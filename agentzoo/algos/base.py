@@ -522,7 +522,8 @@ class Algorithm(Generic[Config]):
     def save(self, path: str | os.PathLike[str], exclude: str | Sequence[str] = ()) -> Path:
         """Save the agent as one safetensors file, all or nothing.
 
-        The file contains the state of compiled environments. If another thread trains the agent,
+        The file contains the state of compiled environments, and the actions of the running
+        episodes of other environments. If another thread trains the agent,
         that thread saves it at the end of the training cycle.
 
         Args:
@@ -560,8 +561,10 @@ class Algorithm(Generic[Config]):
     ) -> Self:
         """Load an agent. Without an environment, it can predict but not learn.
 
-        In the compiled environment in which it was saved, training resumes exactly where it
-        stopped. In other environments, it begins new episodes.
+        In the environment in which it was saved, training resumes exactly where it stopped, with
+        `learn(..., reset_num_timesteps=False)`. A Python environment is reset with the same seed,
+        and the actions of the running episode are repeated. In environments that cannot repeat an
+        episode, and in other environments, training begins new episodes.
 
         Args:
           path: the file that `save` wrote, a run folder, or the folder in which `EvalCallback`

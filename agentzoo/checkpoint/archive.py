@@ -219,6 +219,7 @@ def load(
     template: PyTree,
     missing: tuple[str, ...] = (),
     surplus: str = "nothing",
+    any_length: tuple[str, ...] = (),
 ) -> PyTree:
     """Load a pytree. Where the template has an array of NumPy, the result has one, too.
 
@@ -229,6 +230,7 @@ def load(
         taken from the template.
       surplus: the beginning of a name. Arrays of the file with such names may be absent from the
         template, and are then ignored.
+      any_length: names of arrays whose first axis may have another length than in the template.
 
     Raises:
       FileNotFoundError: if there is no such file.
@@ -238,7 +240,8 @@ def load(
     saved = read_header(path)
     expected = leaves.named_leaves(template)
     wanted = _names_in_file(saved, expected)
-    _compare(saved, {name: expected[today] for name, today in wanted.items()}, missing, surplus)
+    leaves_wanted = {name: expected[today] for name, today in wanted.items()}
+    _compare(saved, leaves_wanted, missing, surplus, any_length)
     found = {today: expected[today] for name, today in wanted.items() if name not in saved.entries}
     for name, array in _arrays(saved):
         if name in wanted:
@@ -302,7 +305,13 @@ def _names_in_file(saved: Saved, expected: Iterable[str]) -> dict[str, str]:
     return {names.get(name, name): name for name in expected}
 
 
-def _compare(saved: Saved, wanted: dict[str, Any], missing: tuple[str, ...], surplus: str) -> None:
+def _compare(
+    saved: Saved,
+    wanted: dict[str, Any],
+    missing: tuple[str, ...],
+    surplus: str,
+    any_length: tuple[str, ...],
+) -> None:
     """Raise `ConfigurationError` unless the leaves of a file are the ones that are wanted."""
     path = saved.path
     for name, leaf in wanted.items():
@@ -314,6 +323,8 @@ def _compare(saved: Saved, wanted: dict[str, Any], missing: tuple[str, ...], sur
                 f"options, so pass the same ones."
             )
         found, expected = saved.describe(name), leaves.describe(leaf)
+        if name in any_length:
+            expected = expected._replace(shape=(*found.shape[:1], *expected.shape[1:]))
         if found != expected:
             raise ConfigurationError(
                 f"{path} holds {name} as {found.dtype}{list(found.shape)}, but this agent has "

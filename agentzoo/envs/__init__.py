@@ -32,7 +32,7 @@ from agentzoo.envs.gym_envs import GymEnvs
 from agentzoo.envs.infos import number
 from agentzoo.envs.joint import as_vector_env
 from agentzoo.envs.make import EnvLike, check_saved_id, find_native, make_env, make_envs
-from agentzoo.envs.records import class_name, identify
+from agentzoo.envs.records import class_name, identify, name_of
 from agentzoo.envs.shares import DistantEnvs, SharedEnvs, has_dummy_steps, make_shared_envs
 from agentzoo.envs.use import TrainingEnv, parts_of
 from agentzoo.envs.vector_envs import VectorEnvs
@@ -77,6 +77,7 @@ __all__ = [
     "make_envs",
     "make_shared_envs",
     "make_trajectory",
+    "name_of",
     "number",
     "parts_of",
     "stack_rows",

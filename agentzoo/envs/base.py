@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from agentzoo.envs import spaces
+from agentzoo.envs.episodes import Resumed, Running, Start
 from agentzoo.envs.infos import Info
 from agentzoo.types import EnvSpec, PyTree, Trajectory
 
@@ -60,6 +61,25 @@ class Envs(Protocol):
         ...
 
     @property
+    def replayable(self) -> str | None:
+        """Why running episodes cannot be resumed in new environments, as a sentence.
+
+        None if they can. They can if an episode that begins with the same seed, and in which the
+        same actions are taken, is the same episode.
+        """
+        ...
+
+    @property
+    def starts(self) -> tuple[Start, ...]:
+        """How the running episode of each environment began."""
+        ...
+
+    @property
+    def own_state(self) -> PyTree:
+        """The state of the environments, if they can give it; `()` otherwise."""
+        ...
+
+    @property
     def disturbed(self) -> bool:
         """Whether another user has reset or stepped the environments since `reset`."""
         ...
@@ -76,17 +96,40 @@ class Envs(Protocol):
         """
         ...
 
-    def reset(self, seed: int | None = None) -> PyTree:
+    def reset(self, seed: int | None = None, first: int = 0) -> PyTree:
         """Begin new episodes, and return the first observations `[N, ...]`.
 
         Args:
-          seed: environment i is seeded with `seed + i`. Without a seed, the random numbers of the
-            environments go on.
+          seed: the seed of the run. Environment i is seeded with `seed + first + i`, and its later
+            episodes have seeds that follow from the three numbers. Without a seed, the random
+            numbers of the environments go on.
+          first: the index of the first of these environments among those of all actors.
 
         Raises:
           InvalidStep: if an observation does not belong to the observation space.
           ConfigurationError: if actors in threads are stepping one of the environments.
         """
+        ...
+
+    def resume(
+        self, seed: int, first: int, running: Sequence[Running], own_state: PyTree
+    ) -> Resumed:
+        """Bring each environment back to where its episode stood, or else begin a new episode.
+
+        Args:
+          seed: the seed of the run.
+          first: as in `reset`.
+          running: the N episodes.
+          own_state: what `own_state` was.
+
+        Raises:
+          InvalidStep: as `reset` does.
+          ConfigurationError: as `reset` does.
+        """
+        ...
+
+    def own_state_template(self) -> PyTree:
+        """Return a tree with the structure, shapes and dtypes of `own_state`."""
         ...
 
     def step(self, actions: np.ndarray) -> EnvStep:

@@ -9,15 +9,22 @@ import numpy as np
 
 from agentzoo.envs import checking, frame_stacks, spaces
 from agentzoo.envs.base import EnvStep
-from agentzoo.envs.guard import CORRECT, UNGUARDED, Guard
+from agentzoo.envs.episodes import Resumed, Running, Start, extend_checksum
+from agentzoo.envs.guard import CORRECT, UNGUARDED, Guard, NoAnswer
 from agentzoo.envs.infos import Info, plain
 from agentzoo.envs.restarts import Restarts
+from agentzoo.envs.seeding import Differs, Starts, describe_error, find_obstacle
 from agentzoo.envs.use import Used
 from agentzoo.types import ConfigurationError, EnvError, EnvSpec, PyTree
+
+_REPLAYED_AT_ONCE = 256  # steps
 
 
 class GymEnvs(Used):
     """Steps ordinary environments, and resets each one as soon as its episode ends.
+
+    If `reset` was given a seed, every episode is begun with a seed of its own, so that it can be
+    begun again.
 
     Args:
       envs: the environments, which have the same spaces.
@@ -51,19 +58,98 @@ class GymEnvs(Used):
         self._call = self._guarded.call if guard.timeout else None
         self._action_spaces = [env.action_space for env in self.envs]
         self._steps = 0  # of each environment
+        self._starts = Starts.of(self.envs)
+        self.replayable = next(filter(None, map(find_obstacle, self.envs)), None)
+        self.own_state = ()
 
     @property
     def restarts(self) -> int:
         """How often an environment was made again after it failed."""
         return self._guarded.count
 
-    def reset(self, seed: int | None = None) -> PyTree:
-        """Begin new episodes; environment i is seeded with `seed + i`."""
+    @property
+    def starts(self) -> tuple[Start, ...]:
+        """How the running episode of each environment began."""
+        return self._starts.current
+
+    def own_state_template(self) -> PyTree:
+        """Return `()`, because these environments do not give their state."""
+        return ()
+
+    def reset(self, seed: int | None = None, first: int = 0) -> PyTree:
+        """Begin new episodes; environment i is seeded with `seed + first + i`."""
         self._guarded.renew_lost(self.envs, self._use_new)
         self._claim(self.envs)
-        seeds = [None if seed is None else seed + i for i in range(len(self.envs))]
-        first = [self._begin(n, seed=seeds[n]) for n in range(len(self.envs))]
-        return spaces.stack(self.spec.observation_space, first)
+        if seed is not None:
+            self._starts.seed(seed, first)
+        obs = [self._begin_next(n, after_others=True) for n in range(len(self.envs))]
+        return spaces.stack(self.spec.observation_space, obs)
+
+    def resume(
+        self, seed: int, first: int, running: Sequence[Running], own_state: PyTree = ()
+    ) -> Resumed:
+        """Reset each environment as its episode began, and take the same actions; see `Envs`."""
+        self._guarded.renew_lost(self.envs, self._use_new)
+        self._claim(self.envs)
+        self._starts.resume(seed, first, [one.start for one in running])
+        elements, problems = [], {}
+        begun = np.zeros(len(self.envs), bool)
+        for n, one in enumerate(running):
+            try:
+                elements.append(self._replay(n, one))
+            except Exception as error:
+                begun[n] = True
+                reason = describe_error(error, one)
+                problems |= {n: reason} if reason else {}
+                stuck = error if isinstance(error, NoAnswer) else None
+                elements.append(self._begin_next(n, after_others=True, failed=stuck))
+        return Resumed(spaces.stack(self.spec.observation_space, elements), begun, problems)
+
+    def _replay(self, n: int, episode: Running) -> Any:
+        """Bring environment n to where an episode stood, and return its newest observation.
+
+        Raises:
+          Differs: if the environment arrives somewhere else, or if there is no such episode.
+        """
+        if episode.steps < 0:
+            raise Differs
+        obs = self._reset_one(n, **self._starts.again(n))
+        env, call, checksum = self.envs[n], self._call, 0
+        for begin in range(0, episode.steps, _REPLAYED_AT_ONCE):
+            part = episode.actions[begin : begin + _REPLAYED_AT_ONCE]
+            space = self.spec.action_space
+            seen = spaces.make_empty(self.spec.observation_space, len(part))()
+            rewards = np.empty(len(part), np.float32)
+            for t, action in enumerate(spaces.split(space, spaces.to_elements(space, part))):
+                self._write(seen, t, obs)
+                result = call(env.step, action) if call else env.step(action)
+                step = checking.read_step(result, self._check)
+                obs, rewards[t], terminated, truncated, self._infos[n] = step
+                if terminated or truncated:
+                    raise Differs
+            checksum = extend_checksum(checksum, seen, rewards)
+        newest = spaces.stack(self.spec.observation_space, [obs])
+        if checksum != episode.checksum or not spaces.identical(newest, episode.obs):
+            raise Differs
+        return obs
+
+    def _begin_next(
+        self, n: int, after_others: bool = False, failed: Exception | None = None
+    ) -> Any:
+        """Begin the next episode of environment n, and return its first observation.
+
+        Args:
+          n: the index of the environment.
+          after_others: whether others may have used the environment since the last episode began.
+          failed: the error that the environment raised in a step, so that it is made again.
+        """
+        arguments = self._starts.next(n, after_others)
+        if failed is None:
+            obs = self._begin(n, **arguments)
+        else:
+            obs = self._restart(n, failed, in_reset=False, **arguments)
+        self._starts.begun(n, self._starts.current[n].number + 1, self.envs[n])
+        return obs
 
     def _begin(self, n: int, **arguments: Any) -> Any:
         """Reset environment n, and return its first observation."""
@@ -109,7 +195,7 @@ class GymEnvs(Used):
                 element, r, terminated, truncated, info = checking.read_step(result, self._check)
             except Exception as error:
                 # The step did not happen, so that a dummy step takes its place.
-                element, r = self._restart(n, error, in_reset=False), 0.0
+                element, r = self._begin_next(n, after_others=True, failed=error), 0.0
                 terminated, truncated, info = False, False, {}
                 restarted.append(n)
             reward[n] = r
@@ -121,7 +207,7 @@ class GymEnvs(Used):
                     discount, last = self._ones.copy(), self._none.copy()
                 discount[n], last[n] = not terminated, True
                 final_infos[n] = plain(info)
-                element = self._begin(n)
+                element = self._begin_next(n)
             if obs is not successor:
                 write(obs, n, element)
         first, mask = last, self._mask  # an episode begins where one ended

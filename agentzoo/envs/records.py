@@ -55,6 +55,15 @@ def identify(env: EnvLike, envs: Envs) -> tuple[str | None, dict[str, Any] | Non
     return env_id, _differing(_arguments(spec), usual)
 
 
+def name_of(envs: Envs) -> str:
+    """Return a name that is equal for environments of the same kind with the same arguments."""
+    env: Any = getattr(envs, "env", None)
+    if isinstance(env, FunctionalVectorEnv):
+        return repr(env.env)
+    env_id, kwargs = identify(env, envs)
+    return f"{env_id or class_name(envs)}{kwargs or ''}"
+
+
 def _arguments(spec: EnvSpec) -> dict[str, Any]:
     """Return the arguments for `gymnasium.make`, where -1 means no time limit."""
     return {"max_episode_steps": spec.max_episode_steps or -1, **spec.kwargs}

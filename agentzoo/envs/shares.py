@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from agentzoo.envs.base import Envs, EnvStep
+from agentzoo.envs.episodes import Resumed, Running, Start
 from agentzoo.envs.guard import UNGUARDED, Guard
 from agentzoo.envs.infos import Info
 from agentzoo.envs.make import EnvLike, make_envs
@@ -68,13 +69,47 @@ class SharedEnvs:
         """Return the `info` of each environment's newest step."""
         return [info for share in self.shares for info in share.infos()]
 
-    def reset(self, seed: int | None = None) -> PyTree:
-        """Begin new episodes; environment i is seeded with `seed + i`."""
+    @property
+    def replayable(self) -> str | None:
+        """Why running episodes cannot be resumed in new environments; see `Envs`."""
+        return next(filter(None, (share.replayable for share in self.shares)), None)
+
+    @property
+    def starts(self) -> tuple[Start, ...]:
+        """How the running episode of each environment began."""
+        return tuple(start for share in self.shares for start in share.starts)
+
+    @property
+    def own_state(self) -> PyTree:
+        """The state of the environments, if they can give it."""
+        return _joined([share.own_state for share in self.shares])
+
+    def own_state_template(self) -> PyTree:
+        """Return a tree with the structure, shapes and dtypes of `own_state`."""
+        return _joined([share.own_state_template() for share in self.shares])
+
+    def reset(self, seed: int | None = None, first: int = 0) -> PyTree:
+        """Begin new episodes; environment i is seeded with `seed + first + i`."""
         num = self.shares[0].spec.num_envs
         # Share i holds the environments i * num to (i + 1) * num - 1.
-        seeds = [None if seed is None else seed + i * num for i in range(len(self.shares))]
-        obs = [share.reset(seed) for share, seed in zip(self.shares, seeds, strict=True)]
-        return jax.tree.map(lambda *x: np.concatenate(x), *obs)
+        obs = [share.reset(seed, first + i * num) for i, share in enumerate(self.shares)]
+        return _joined(obs)
+
+    def resume(
+        self, seed: int, first: int, running: Sequence[Running], own_state: PyTree
+    ) -> Resumed:
+        """Bring each environment back to where its episode stood; see `Envs`."""
+        num = self.shares[0].spec.num_envs
+        parts = []
+        problems: dict[int, str] = {}
+        for i, share in enumerate(self.shares):
+            own = slice(i * num, (i + 1) * num)
+            state = jax.tree.map(lambda x, own=own: x[own], own_state)
+            part = share.resume(seed, first + own.start, running[own], state)
+            problems |= {own.start + n: problem for n, problem in part.problems.items()}
+            parts.append(part)
+        begun = np.concatenate([part.begun for part in parts])
+        return Resumed(_joined([part.obs for part in parts]), begun, problems)
 
     def step(self, actions: np.ndarray) -> EnvStep:
         """Take one action in each environment; see `Envs.step`."""
@@ -86,7 +121,7 @@ class SharedEnvs:
             step = share.step(actions[i * num : (i + 1) * num])
             final_infos |= {i * num + n: info for n, info in step.final_infos.items()}
             steps.append(step._replace(final_infos={}))
-        joined = jax.tree.map(lambda *x: np.concatenate(x), *steps)
+        joined = _joined(steps)
         return joined._replace(final_infos=final_infos)
 
     def render(self) -> None:
@@ -98,6 +133,11 @@ class SharedEnvs:
         """Close the environments."""
         for share in self.shares:
             share.close()
+
+
+def _joined(trees: Sequence[PyTree]) -> PyTree:
+    """Concatenate the arrays of the shares."""
+    return jax.tree.map(lambda *x: np.concatenate(x), *trees)
 
 
 class DistantEnvs(SharedEnvs):
@@ -122,6 +162,14 @@ class DistantEnvs(SharedEnvs):
         self.make = functools.partial(make_envs, env, n_envs // n_actors, guard=guard)
         self.shares = [self.make()] * n_actors
         self.spec = self.shares[0].spec._replace(num_envs=n_envs)
+
+    @property
+    def replayable(self) -> str | None:
+        """Why running episodes cannot be resumed in new environments."""
+        return (
+            'Training with runner="ray" does not resume exactly, because the episodes of actors '
+            "in other processes are not saved. New episodes begin instead."
+        )
 
 
 def make_shared_envs(

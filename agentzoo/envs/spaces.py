@@ -172,6 +172,14 @@ def write(arrays: PyTree, index: Any, element: Any) -> None:
         write(part, index, element[key])
 
 
+def identical(one: PyTree, other: PyTree) -> bool:
+    """Return whether two trees of NumPy arrays have the same structure, dtypes and bits."""
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return jax.tree.structure(one) == jax.tree.structure(other) and all(
+        x.dtype == y.dtype and x.tobytes() == y.tobytes() for x, y in pairs
+    )
+
+
 def is_batched(space: spaces.Space, element: Any) -> bool:
     """Return whether an observation has a leading batch axis.
 

@@ -4,18 +4,23 @@ A vector environment in NEXT_STEP mode begins each episode with a dummy step. Th
 it, and nothing is learned from it.
 """
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
+import jax
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from agentzoo.envs import checking, frame_stacks, spaces, workers
 from agentzoo.envs.base import EnvStep
+from agentzoo.envs.episodes import Resumed, Running, Start, extend_checksum
+from agentzoo.envs.functional import FunctionalVectorEnv
 from agentzoo.envs.guard import UNGUARDED, Caller, Guard, NoAnswer, cause_of
 from agentzoo.envs.infos import Info, of_one, plain
 from agentzoo.envs.restarts import CANNOT_RESTART
+from agentzoo.envs.seeding import Differs, Starts, describe_error, find_vector_obstacle
 from agentzoo.envs.use import Used
 from agentzoo.types import ConfigurationError, EnvError, EnvSpec, InvalidStep, PyTree
 
@@ -58,19 +63,131 @@ class VectorEnvs(Used):
         self._check_one = checking.make_check(observation_space, "info['final_obs']")
         self._watch = checking.BufferWatch()
         self._info: Info = {}
+        self.replayable = find_vector_obstacle(env)
+        self._starts = Starts(self.spec.num_envs)
+        # Whether each episode is begun with a seed of its own.
+        self._seeds = self.mode == AutoresetMode.DISABLED and self.replayable is None
 
-    def reset(self, seed: int | None = None) -> PyTree:
+    @property
+    def starts(self) -> tuple[Start, ...]:
+        """How the running episode of each environment began."""
+        return self._starts.current
+
+    @property
+    def own_state(self) -> PyTree:
+        """The state of functional environments; `()` for others."""
+        return self.env.env_states if isinstance(self.env, FunctionalVectorEnv) else ()
+
+    def own_state_template(self) -> PyTree:
+        """Return a tree with the structure, shapes and dtypes of `own_state`."""
+        return self.env.example_states() if isinstance(self.env, FunctionalVectorEnv) else ()
+
+    def reset(self, seed: int | None = None, first: int = 0) -> PyTree:
         """Begin new episodes in all environments.
 
         Raises:
           ConfigurationError: if the vector environment failed before, and cannot be used again.
           EnvError: if an environment fails.
         """
+        self._use_anew()
+        if seed is not None:
+            self._starts.seed(seed, first)
+        if self._seeds:
+            return self._begin_next(np.ones(self.spec.num_envs, bool))
+        for n in range(self.spec.num_envs):
+            self._starts.begun(n, 0)
+        return self._begin(seed=None if seed is None else seed + first)
+
+    def _use_anew(self) -> None:
         self._renew()
         self._claim([self.env])
         self._ended = np.zeros(self.spec.num_envs, bool)
         self._watch = checking.BufferWatch()
-        return self._begin(seed=seed)
+
+    def resume(
+        self, seed: int, first: int, running: Sequence[Running], own_state: PyTree = ()
+    ) -> Resumed:
+        """Bring each environment back to where its episode stood; see `Envs`."""
+        self._use_anew()
+        self._starts.resume(seed, first, [one.start for one in running])
+        newest = jax.tree.map(lambda *x: np.concatenate(x), *(one.obs for one in running))
+        begun = np.array([one.steps < 0 for one in running])
+        if isinstance(self.env, FunctionalVectorEnv):
+            self.env.env_states = own_state
+            return Resumed(self._begin() if begun.any() else newest, begun, {})
+        problems: dict[int, str] = {}
+        try:
+            obs, begun = self._replay(running)
+            error: Exception = Differs()
+        except Exception as raised:
+            obs, begun, error = None, np.ones_like(begun), raised
+            self._renew()
+        for n in np.flatnonzero(begun).tolist():
+            reason = describe_error(error, running[n])
+            problems |= {n: reason} if reason else {}
+        return Resumed(self._begin_next(begun) if begun.any() else obs, begun, problems)
+
+    def _replay(self, running: Sequence[Running]) -> tuple[PyTree, np.ndarray]:
+        """Begin all episodes again, so that they arrive where they stood at the same time.
+
+        Environments whose episodes are shorter than the longest one wait. They take any actions
+        until it is their turn.
+
+        Returns:
+          The newest observations, and bool `[N]`, which environments are somewhere else.
+        """
+        space = copy.deepcopy(self.spec.action_space)  # its random numbers are the user's
+        space.seed(0)
+        waiting = space.sample()
+        lengths = np.array([max(one.steps, 0) for one in running])
+        differs = np.array([one.steps < 0 for one in running])
+        elements = [spaces.to_elements(space, one.actions) for one in running]
+        seeds = [self._starts.again(n)["seed"] for n in range(len(running))]
+        checksums = [0] * len(running)
+        obs = self._begin(seed=seeds)
+        for left in range(lengths.max(), 0, -1):  # steps that are left
+            active = lengths >= left
+            actions = np.stack(
+                [
+                    each[length - left] if length >= left else waiting
+                    for each, length in zip(elements, lengths, strict=True)
+                ]
+            )
+            before, (obs, reward, ended) = obs, self._try(actions)
+            for n in np.flatnonzero(active).tolist():
+                one = jax.tree.map(lambda x, n=n: x[n : n + 1], before)
+                checksums[n] = extend_checksum(checksums[n], one, reward[n : n + 1])
+            differs |= ended & active
+            again = ended | (lengths == left - 1)
+            if again.any():
+                obs = self._begin_some(again, seeds)
+        for n, one in enumerate(running):
+            own = jax.tree.map(lambda x, n=n: x[n : n + 1], obs)
+            differs[n] |= checksums[n] != one.checksum or not spaces.identical(own, one.obs)
+        return obs, differs
+
+    def _try(self, actions: np.ndarray) -> tuple[PyTree, np.ndarray, np.ndarray]:
+        """Take actions, and return observations, rewards, and whether episodes ended."""
+        num_envs = self.spec.num_envs
+        obs, reward, terminated, truncated, self._info = checking.unpack_step(
+            self._call("step", actions)
+        )
+        self._check(obs)
+        terminated = checking.flags_of(terminated, num_envs, "terminated")
+        ended = checking.flags_of(truncated, num_envs, "truncated") | terminated
+        return self._copy(obs), checking.rewards_of(reward, num_envs).astype(np.float32), ended
+
+    def _begin_next(self, mask: np.ndarray) -> PyTree:
+        """Begin the next episode of the environments that are chosen by `mask`."""
+        seeds: list[Any] = [None] * self.spec.num_envs
+        for n in np.flatnonzero(mask).tolist():
+            seeds[n] = self._starts.next(n, after_others=True).get("seed")
+            self._starts.begun(n, self._starts.current[n].number + 1)
+        return self._begin(seed=seeds) if mask.all() else self._begin_some(mask, seeds)
+
+    def _begin_some(self, mask: np.ndarray, seeds: Sequence[Any]) -> PyTree:
+        chosen = [seed if begins else None for seed, begins in zip(seeds, mask, strict=True)]
+        return self._begin(seed=chosen, options={"reset_mask": mask})
 
     def _begin(self, **arguments: Any) -> PyTree:
         """Reset the environments, and return a copy of their observations."""
@@ -149,7 +266,9 @@ class VectorEnvs(Used):
         if any_ended and self.mode == AutoresetMode.SAME_STEP:
             successor = self._with_final_obs(obs, info, last)
         elif any_ended and self.mode == AutoresetMode.DISABLED:
-            new_obs = self._begin(options={"reset_mask": last})
+            new_obs = (
+                self._begin_next(last) if self._seeds else self._begin(options={"reset_mask": last})
+            )
         return EnvStep(new_obs, first, successor, reward, discount, last, mask, final_infos)
 
     def _with_final_obs(self, obs: Any, info: Info, last: np.ndarray) -> PyTree:

@@ -4,9 +4,10 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-from agentzoo.envs import Envs, EnvStep, make_trajectory, spaces, stack_rows
+from agentzoo.envs import Envs, EnvStep, episodes, make_trajectory, spaces, stack_rows
 from agentzoo.runners.base import Episode
 from agentzoo.runners.counters import ActCounters
 from agentzoo.runners.faults import LIKELY_CAUSES
@@ -25,18 +26,73 @@ LONG = 100_000
 """An episode of more steps than this is reported, because it may never end."""
 
 
+class Position(NamedTuple):
+    """Where an actor stands between two rollouts. It is never changed, only replaced.
+
+    Attributes:
+      obs: `[N, ...]`, the observations to act on next.
+      first: bool `[N]`, whether these observations begin an episode.
+      memory: `[N, ...]`, the agent's recurrent state.
+      rewards: `[N]`, the sum of the rewards of each running episode.
+      lengths: `[N]`, the number of steps of each running episode.
+      journal: the actions of the running episodes.
+      own_state: the state of the environments, if they can give it.
+    """
+
+    obs: PyTree
+    first: np.ndarray
+    memory: PyTree
+    rewards: np.ndarray
+    lengths: np.ndarray
+    journal: episodes.Journal
+    own_state: PyTree
+
+
+class ActorState(NamedTuple):
+    """A position as arrays that can be saved. The names of the fields are part of saved files.
+
+    Attributes:
+      obs: as in `Position`.
+      first: as in `Position`.
+      memory: as in `Position`.
+      rewards: as in `Position`.
+      lengths: as in `Position`.
+      episodes: the running episodes.
+      own_state: as in `Position`.
+      seed: the seed of the run, as a single uint64.
+    """
+
+    obs: PyTree
+    first: np.ndarray
+    memory: PyTree
+    rewards: np.ndarray
+    lengths: np.ndarray
+    episodes: episodes.EpisodesState
+    own_state: PyTree
+    seed: np.ndarray
+
+    def without_episodes(self) -> "ActorState":
+        """Return the same state if all running episodes are broken off."""
+        steps = np.full_like(self.episodes.steps, episodes.BROKEN_OFF)
+        return self._replace(
+            episodes=self.episodes._replace(steps=steps, actions=self.episodes.actions[:0])
+        )
+
+
 class Rollout(NamedTuple):
-    """A trajectory, and the episodes that ended in it.
+    """A trajectory, the episodes that ended in it, and where the actor stands after it.
 
     Attributes:
       trajectory: the trajectory `[T, N]`.
       episodes: the episodes.
       restarts: how often the actor's environments were made again so far.
+      position: where the actor stands; None if it is in another process.
     """
 
     trajectory: Trajectory
     episodes: list[Episode]
     restarts: int = 0
+    position: Position | None = None
 
 
 class Actor:
@@ -48,6 +104,9 @@ class Actor:
       envs: the environments, or this actor's share of them.
       index: which of the actors this is.
       n_actors: how many actors there are, all with the same number of environments.
+
+    Attributes:
+      position: where the actor stood after the last rollout, or None.
     """
 
     def __init__(
@@ -59,7 +118,14 @@ class Actor:
         self.index = index
         self.n_actors = n_actors
         self._action_dtype = spaces.dtype(envs.spec.action_space)
-        self._obs: Any = None
+        self.position: Position | None = None
+        self._seed = 0
+        # Whether the environments are where the position says.
+        self._stands = False
+        # Whether an environment failed, so that its episode must not be tried again.
+        self._failed = False
+        # Environments that give their state need no journal, and others cannot use one.
+        self._has_journal = envs.replayable is None and envs.own_state == ()
         self._numbers = np.zeros(self.num_envs, int)  # of the running episodes, from 1 on
         self._warned = False  # about an episode that may never end
 
@@ -71,20 +137,107 @@ class Actor:
     @property
     def continues(self) -> bool:
         """Whether the environments are where the last rollout left them."""
-        return self._obs is not None and not self.envs.disturbed
+        return self._stands and not self.envs.disturbed
 
     def reset(self, seed: int | None = None) -> None:
         """Begin new episodes. The seed is the one of all actors together."""
-        own_seed = None if seed is None else seed + self.index * self.num_envs
+        self._stands = False
+        self._seed = self._seed if seed is None else seed
         self._numbers = self._numbers + 1
-        self._rewards = np.zeros(self.num_envs)
-        self._lengths = np.zeros(self.num_envs, int)
         try:
-            self._obs = self.envs.reset(own_seed)
+            obs = self.envs.reset(seed, self.index * self.num_envs)
         except (EnvError, InvalidStep) as error:
             raise self._locate(error, []) from error.__cause__
-        self._first = np.ones(self.num_envs, bool)
-        self._memory = self.agent.initial_memory(self.num_envs)
+        num = self.num_envs
+        self._stand_at(
+            Position(
+                obs=obs,
+                first=np.ones(num, bool),
+                memory=self.agent.initial_memory(num),
+                rewards=np.zeros(num),
+                lengths=np.zeros(num, int),
+                journal=episodes.Journal.begin(self.envs.starts),
+                own_state=self.envs.own_state,
+            )
+        )
+
+    def _stand_at(self, position: Position) -> None:
+        self.position = position
+        self._stands, self._failed = True, False
+
+    def return_to(self, position: Position | None) -> dict[int, str]:
+        """Bring the environments to where they were after an earlier rollout.
+
+        New episodes begin in environments that cannot be brought there, and in all environments if
+        another user has stepped them, or if one of them has failed.
+
+        Returns:
+          Why episodes could not be resumed that should have been, by index of the environment.
+        """
+        if self.continues and self.position is position:
+            return {}
+        lost = self._failed or self.envs.disturbed or self.envs.replayable is not None
+        if position is None or lost:
+            self.reset()
+            return {}
+        return self.restore(self.to_state(position))
+
+    def to_state(self, position: Position) -> ActorState:
+        """Return a position as arrays."""
+        journal = position.journal
+        if self._failed or self.envs.disturbed:
+            journal = journal.break_off()
+        shape = spaces.shape(self.envs.spec.action_space)
+        return ActorState(
+            obs=position.obs,
+            first=position.first,
+            memory=jax.device_get(position.memory),
+            rewards=position.rewards,
+            lengths=position.lengths,
+            episodes=journal.to_arrays(np.empty((0, *shape), self._action_dtype)),
+            own_state=position.own_state,
+            seed=np.array(self._seed, np.uint64),
+        )
+
+    def state_template(self) -> ActorState:
+        """Return an `ActorState` with the shapes and dtypes of this actor's, apart from actions."""
+        num = self.num_envs
+        starts = [episodes.Start(0, 0)] * num
+        position = Position(
+            obs=spaces.make_empty(self.envs.spec.observation_space, num)(),
+            first=np.ones(num, bool),
+            memory=self.agent.initial_memory(num),
+            rewards=np.zeros(num),
+            lengths=np.zeros(num, int),
+            journal=episodes.Journal.begin(starts),
+            own_state=self.envs.own_state_template(),
+        )
+        return self.to_state(position)
+
+    def restore(self, state: ActorState) -> dict[int, str]:
+        """Bring the environments to where a state says; see `return_to`."""
+        self._stands = False
+        self._seed = int(state.seed)
+        running = episodes.read(state.episodes, state.obs)
+        first = self.index * self.num_envs
+        try:
+            resumed = self.envs.resume(self._seed, first, running, state.own_state)
+        except (EnvError, InvalidStep) as error:
+            raise self._locate(error, []) from error.__cause__
+        begun = resumed.begun
+        self._numbers = np.array([start.number + 1 for start in self.envs.starts])
+        self._stand_at(
+            Position(
+                obs=resumed.obs,
+                first=state.first | begun,
+                memory=state.memory,  # `act` resets it where an episode begins
+                rewards=np.where(begun, 0.0, state.rewards),
+                lengths=np.where(begun, 0, state.lengths),
+                journal=episodes.Journal.from_running(running, self.envs.starts),
+                own_state=self.envs.own_state,
+            )
+        )
+        return {first + n: problem for n, problem in resumed.problems.items()}
 
     def rollout(self, params: PyTree, key: Array, step: int, act_calls: int, total: int) -> Rollout:
         """Take T steps in each environment.
@@ -101,18 +254,31 @@ class Actor:
           EnvError: if an environment fails.
           TrainingError: if the policy's actions are not finite.
         """
-        trajectory, env_steps = self._act(params, key, step, act_calls, total)
-        episodes = self._finished_episodes(trajectory, env_steps)
-        return Rollout(trajectory, episodes, self.envs.restarts)
+        assert self.position is not None
+        before = self.position
+        self._stands = False  # until the rollout is complete
+        trajectory, env_steps, memory = self._act(before, params, key, step, act_calls, total)
+        ended, rewards, lengths = self._finished_episodes(before, trajectory, env_steps)
+        journal = before.journal
+        if self._has_journal:
+            journal = journal.add(trajectory, self.envs.starts)
+        newest = env_steps[-1]
+        self._stand_at(
+            Position(
+                newest.obs, newest.first, memory, rewards, lengths, journal, self.envs.own_state
+            )
+        )
+        return Rollout(trajectory, ended, self.envs.restarts, self.position)
 
     def _act(
-        self, params: PyTree, key: Array, step: int, act_calls: int, total: int
-    ) -> tuple[Trajectory, list[EnvStep]]:
-        """Act for T steps, and return the trajectory and what the environments returned."""
-        first_obs, first_flags = self._obs, self._first
-        obs, first = first_obs, first_flags
-        # If an environment fails, the next rollout begins new episodes.
-        self._obs = None
+        self, before: Position, params: PyTree, key: Array, step: int, act_calls: int, total: int
+    ) -> tuple[Trajectory, list[EnvStep], PyTree]:
+        """Act for T steps.
+
+        Returns:
+          The trajectory, what the environments returned, and the agent's recurrent state.
+        """
+        obs, first, last_memory = before.obs, before.first, before.memory
         first_memory: Any = None
         actions, env_steps, extras = [], [], []
         for t in range(self.agent.unroll_length):
@@ -122,8 +288,8 @@ class Actor:
                 total,
                 act_calls + t * self.n_actors + self.index,
             )
-            memory, action, self._memory, extra = self.programs.act(
-                params, self._memory, obs, first, key, counters.pack()
+            memory, action, last_memory, extra = self.programs.act(
+                params, last_memory, obs, first, key, counters.pack()
             )
             first_memory = memory if t == 0 else first_memory
             # A copy, so that JAX can use the memory of its array again.
@@ -133,9 +299,9 @@ class Actor:
             env_steps.append(env_step)
             extras.append(extra)
             obs, first = env_step.obs, env_step.first
-        self._obs, self._first = obs, first
-        trajectory = make_trajectory(first_obs, first_flags, actions, env_steps)
-        return trajectory._replace(extras=stack_rows(extras), memory=first_memory), env_steps
+        trajectory = make_trajectory(before.obs, before.first, actions, env_steps)
+        trajectory = trajectory._replace(extras=stack_rows(extras), memory=first_memory)
+        return trajectory, env_steps, last_memory
 
     def _step(self, actions: np.ndarray, step: int, before: list[EnvStep]) -> EnvStep:
         """Step the environments with the agent's actions, or raise an error that explains more.
@@ -148,6 +314,7 @@ class Actor:
         try:
             return self.envs.step(spaces.to_elements(self.envs.spec.action_space, actions))
         except Exception as error:
+            self._failed = True
             is_float = actions.dtype.kind == "f"
             if not (np.isfinite(actions).all() if is_float else (actions >= 0).all()):
                 raise TrainingError(
@@ -176,7 +343,9 @@ class Actor:
             return error if step is None else error.at(first_env, step)
         error.step, n = step, error.env
         if n is not None:
-            number, length = int(self._numbers[n]), int(self._lengths[n])
+            position = self.position if step is not None else None  # None outside of a rollout
+            number = int(self._numbers[n])
+            length = int(position.lengths[n]) if position is not None else 0
             for one in before:
                 length += int(one.mask[n])
                 if one.last[n] or (length and not one.mask[n]):  # the end, or a restart
@@ -187,38 +356,39 @@ class Actor:
             error.episode_step = length + 1
         return error
 
-    def _finished_episodes(self, trajectory: Trajectory, env_steps: list[EnvStep]) -> list[Episode]:
-        """Add up rewards and lengths, and return the episodes that ended."""
+    def _finished_episodes(
+        self, before: Position, trajectory: Trajectory, env_steps: list[EnvStep]
+    ) -> tuple[list[Episode], np.ndarray, np.ndarray]:
+        """Return the episodes that ended, and the rewards and lengths of those that go on."""
         counted = trajectory.r_t * trajectory.mask
         over = trajectory.last_t | ~trajectory.mask  # [T, N]
         if not over.any():  # the usual case, which is fast
-            self._rewards = self._rewards + counted.sum(axis=0, dtype=float)
-            self._lengths = self._lengths + trajectory.mask.sum(axis=0)
-            if self._lengths.max() > LONG:
-                self._warn_of_long_episode()
-            return []
-        rewards = self._rewards + counted.cumsum(axis=0, dtype=float)  # [T, N]
-        lengths = self._lengths + trajectory.mask.cumsum(axis=0)  # [T, N]
-        episodes = []
+            rewards = before.rewards + counted.sum(axis=0, dtype=float)
+            lengths = before.lengths + trajectory.mask.sum(axis=0)
+            if lengths.max() > LONG:
+                self._warn_of_long_episode(int(lengths.argmax()))
+            return [], rewards, lengths
+        rewards = before.rewards + counted.cumsum(axis=0, dtype=float)  # [T, N]
+        lengths = before.lengths + trajectory.mask.cumsum(axis=0)  # [T, N]
+        ended = []
         for t, n in np.argwhere(over).tolist():
             env = self.index * self.num_envs + n
             reward, length = float(rewards[t, n]), int(lengths[t, n])
             if trajectory.last_t[t, n]:
-                episodes.append(Episode(reward, length, env_steps[t].final_infos[n], env))
+                ended.append(Episode(reward, length, env_steps[t].final_infos[n], env))
             # A step that never happened follows the end of an episode, or breaks an episode off.
             self._numbers[n] += bool(length)
             # The next episode of this environment counts from here.
             rewards[t:, n] -= rewards[t, n].copy()
             lengths[t:, n] -= lengths[t, n].copy()
-        self._rewards, self._lengths = rewards[-1], lengths[-1]
-        return episodes
+        return ended, rewards[-1], lengths[-1]
 
-    def _warn_of_long_episode(self) -> None:
-        """Warn once that an episode may never end."""
+    def _warn_of_long_episode(self, n: int) -> None:
+        """Warn once that an episode of environment n may never end."""
         if self._warned:
             return
         self._warned = True
-        env = self.index * self.num_envs + int(self._lengths.argmax())
+        env = self.index * self.num_envs + n
         warnings.warn(
             f"An episode of environment {env} has more than {LONG:,} steps. If its episodes never "
             "end by themselves, limit them with gymnasium.wrappers.TimeLimit; otherwise no return "

@@ -62,15 +62,20 @@ class Runner(Protocol):
     A runner keeps the environments' episodes between calls of `run`.
 
     Attributes:
-      rollout_state: the state of the environments and of their episodes, if it can be saved. With
-        a `RunState`, it is all that a run continues from. None if it cannot be saved.
+      compiled: whether the environments are compiled.
+      rollout_state: the state of the environments and of their episodes after the last training
+        cycle, if it can be saved. With a `RunState`, it is all that a run continues from. None if
+        it cannot be saved.
       name: identifies environments whose `rollout_state` is interchangeable; None if the state
         cannot be saved.
+      resumed: why episodes were not resumed that should have been, as a sentence; None if all were.
       busy: whether actors in other threads are stepping the environments at this moment.
     """
 
+    compiled: bool = False
     rollout_state: Any = None
     name: str | None = None
+    resumed: str | None = None
     busy: bool = False
 
     def finished(self) -> Cycle | None:
@@ -83,6 +88,13 @@ class Runner(Protocol):
     def reset(self, seed: int | None = None) -> None:
         """Begin new episodes. Without a seed, the environments' random numbers continue."""
         ...
+
+    def resume(self) -> None:
+        """Bring the environments to where `rollout_state` says, and set `resumed`."""
+
+    def state_template(self) -> Any:
+        """Return a tree with the structure, shapes and dtypes of `rollout_state`."""
+        return None
 
     def run(
         self, run: RunState, total: int, next_stop: Callable[[int], float]

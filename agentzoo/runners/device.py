@@ -48,6 +48,8 @@ class DeviceRunner(Runner):
       env: the functional environment of which there are several.
     """
 
+    compiled = True
+
     def __init__(self, agent: Agent, programs: Programs, envs: Envs, env: FunctionalEnv):
         self.env = env
         self.num_envs = envs.spec.num_envs
@@ -75,6 +77,12 @@ class DeviceRunner(Runner):
             keys = self.rollout_state.envs.key
         begin = compile_begin(self.chunk_spec(self._most))
         self.rollout_state = shard(begin(self.programs.numbers, keys), self.mesh)
+
+    def state_template(self) -> Any:
+        """Return a tree with the structure, shapes and dtypes of `rollout_state`."""
+        if self.rollout_state is None:
+            self.reset(0)
+        return self.rollout_state
 
     def run(
         self, run: RunState, total: int, next_stop: Callable[[int], float]

@@ -5,17 +5,21 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from agentzoo.envs import Envs
-from agentzoo.runners.actor import Actor, Rollout, count_restarts
+from agentzoo.runners.actor import Actor, ActorState, Position, Rollout, count_restarts
 from agentzoo.runners.base import Cycle, Runner, RunState
 from agentzoo.runners.counters import LearnCounters
 from agentzoo.runners.faults import describe_fault
 from agentzoo.runners.handover import Handover
+from agentzoo.runners.positions import describe_problems, name_envs
 from agentzoo.runners.programs import Programs, compile_ahead
 from agentzoo.types import Agent
 
 
 class HostRunner(Runner):
-    """Trains an agent in Gymnasium environments, whose state cannot be saved.
+    """Trains an agent in Gymnasium environments.
+
+    Most environments cannot give their state. So the actions of running episodes are saved in its
+    place, and repeated when a run is resumed.
 
     Args:
       agent: the agent.
@@ -28,11 +32,44 @@ class HostRunner(Runner):
         self.programs = programs
         self.envs = envs
         self.actor = Actor(agent, programs, envs)
+        self.name = name_envs([envs])
+        # Where the actor stood after the last training cycle.
+        self._position: Position | None = None
+        self._loaded: ActorState | None = None  # to be resumed
         self._handover: Handover | None = None
+
+    @property
+    def rollout_state(self) -> ActorState | None:
+        """The state of the environments and of their episodes after the last training cycle."""
+        if self.name is None or self._position is None:
+            return self._loaded
+        return self._loaded or self.actor.to_state(self._position)
+
+    @rollout_state.setter
+    def rollout_state(self, state: ActorState | None) -> None:
+        self._loaded = state
+
+    def state_template(self) -> ActorState:
+        """Return a state with the shapes and dtypes of `rollout_state`, apart from actions."""
+        return self.actor.state_template()
 
     def reset(self, seed: int | None = None) -> None:
         """Begin new episodes."""
-        self.actor.reset(seed)
+        if seed is None and self._loaded is not None:
+            self.actor.restore(self._loaded.without_episodes())
+        else:
+            self.actor.reset(seed)
+        self._loaded, self._position = None, self.actor.position
+        self._handover = None  # the cycle before, after which the actor stood elsewhere
+
+    def resume(self) -> None:
+        """Bring the environments to where `rollout_state` says, and set `resumed`."""
+        if self._loaded is not None:
+            problems = self.actor.restore(self._loaded)
+        else:
+            problems = self.actor.return_to(self._position)
+        self._loaded, self._position = None, self.actor.position
+        self.resumed = describe_problems(problems)
 
     def infos(self) -> list[dict[str, Any]]:
         """Return the newest `info` of each environment."""
@@ -46,8 +83,7 @@ class HostRunner(Runner):
         Yields after every training cycle.
         """
         self._handover = None
-        if not self.actor.continues:
-            self.reset()
+        self.resume()
         # `learn` is compiled in a thread, while the first trajectory is collected.
         compiling = compile_ahead(self.agent, self.programs, run, self.envs.spec)
         while run.step < total:
@@ -75,6 +111,7 @@ class HostRunner(Runner):
         run = RunState(state, before.key, counters.step, act_calls)
         fault = None if finite else describe_fault(state.params, metrics, run.step)
         metrics = {**metrics, **count_restarts([rollout.restarts])}
+        self._position = rollout.position
         return Cycle(run, rollout.episodes, metrics, fault)
 
     def finished(self) -> Cycle | None:

@@ -85,7 +85,7 @@ class ParallelActor(Protocol):
 class ParallelRunner(Runner):
     """Trains an agent with actors that act while the learner learns.
 
-    The environments' episodes continue from run to run, unless one is broken off.
+    The environments' episodes continue from run to run.
 
     Args:
       agent: the agent.
@@ -136,6 +136,14 @@ class ParallelRunner(Runner):
             actor.reset(seed)
         self._continues = True
 
+    def resume(self) -> None:
+        """Let the actors continue their episodes, or begin new ones if they lost them."""
+        if not (self._continues and all(actor.continues for actor in self.actors)):
+            self.reset()
+
+    def keep(self, deliveries: Sequence[Delivery]) -> None:
+        """Take note of where the actors stood after the trajectories that were learned from."""
+
     def run(
         self, run: RunState, total: int, next_stop: Callable[[int], float]
     ) -> Generator[Cycle, None, None]:
@@ -144,8 +152,7 @@ class ParallelRunner(Runner):
         Yields after every training cycle. What an actor raises is raised here, as soon as the
         trajectories before have been learned from.
         """
-        if not (self._continues and all(actor.continues for actor in self.actors)):
-            self.reset()
+        self.resume()
         self._continues = False
         self._handover = None
         self._changed = threading.Condition()
@@ -203,6 +210,7 @@ class ParallelRunner(Runner):
             run = RunState(state, before.key, counters.step, act_calls)
             metrics = {**metrics, **entries}
             fault = None if finite else describe_fault(state.params, metrics, run.step)
+            self.keep(deliveries)
             return Cycle(run, episodes, metrics, fault)
 
         self._handover = Handover(complete)

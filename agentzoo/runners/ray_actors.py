@@ -90,7 +90,8 @@ class Worker:
             raise self._failure
         typed_key = jax.random.wrap_key_data(jnp.asarray(key))
         rollout = self.actor.rollout(jax.device_put(params), typed_key, step, act_calls, total)
-        return rollout._replace(trajectory=jax.device_get(rollout.trajectory))
+        trajectory = jax.device_get(rollout.trajectory)
+        return rollout._replace(trajectory=trajectory, position=None)
 
 
 class Standby:

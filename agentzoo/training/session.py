@@ -19,11 +19,12 @@ from agentzoo.runners import Episode, RunState
 from agentzoo.training.recipe import spec_from_json
 from agentzoo.types import ConfigurationError, EnvSpec
 
-REVISION = 3
+REVISION = 4
 """What the arrays of a saved agent mean.
 
 Files of revision 1 hold the Box actions of PPO and IMPALA in the environment's units. Files of
-revision 2 have other names for the parts of a session.
+revision 2 have other names for the parts of a session. Files of revision 3 hold no episodes of
+Python environments.
 """
 
 _OLD_NAMES = {"learner_state": "agent", "act_calls": "moves", "rollout_state": "worlds"}
@@ -38,6 +39,7 @@ _CAUSED_BY_VALUES = (
 _SMALL = 2**20  # Observations with fewer numbers than this are possible in any file.
 _FEW = 4_096  # environments that are possible in any file
 _JSON = ("plan", "log", "callbacks", "unfinished")  # fields that are plain JSON
+_ANY_LENGTH = ("['rollout_state'].episodes.actions",)
 _WINDOW = 100  # episodes over which statistics are averaged
 
 
@@ -121,9 +123,10 @@ class Session(NamedTuple):
       run: the learner's state, the random key of acting, and the counters.
       episodes: statistics of the last training episodes.
       predictions: calls of `predict` that drew random numbers.
-      env_name: identifies the compiled environments to which `rollout_state` belongs; None if the
-        environments' state cannot be saved.
-      rollout_state: the state of compiled environments and of their episodes, or None.
+      env_name: identifies the environments to which `rollout_state` belongs; None if their
+        episodes cannot be resumed.
+      rollout_state: the state of the environments and of their episodes, or None. Python
+        environments are represented by the actions of their running episodes.
       plan: how the run was begun, and whether it has ended; see `Trainer.begin`. It holds the step
         at which the run ends, on which schedules depend.
       log: where the log of the run ends; see `RunLog.state`.
@@ -321,7 +324,9 @@ def load_session(
         parts["rollout_state"] = template.rollout_state
     tree = {names.get(name, name): part for name, part in parts.items()}
     rollout_name = names.get("rollout_state", "rollout_state")
-    loaded = checkpoint.load(path, tree, _missing(manifest), surplus=f"['{rollout_name}']")
+    loaded = checkpoint.load(
+        path, tree, _missing(manifest), surplus=f"['{rollout_name}']", any_length=_ANY_LENGTH
+    )
     parts = {name: loaded[names.get(name, name)] for name in parts}
     parts["learner_state"] = type(state)(**parts["learner_state"])
     rollout_state = parts.pop("rollout_state", template.rollout_state)

@@ -286,6 +286,8 @@ class Trainer:
         if new or self.seed_next_reset:
             self.runner.reset(self.recipe.seed if self.seed_next_reset else None)
             self.seed_next_reset = False
+        else:
+            self.runner.resume()
         if new:
             self.run = self.run._replace(step=0)
             self._session = self._session._replace(episodes=EpisodeWindow())
@@ -474,7 +476,7 @@ class Trainer:
     ) -> None:
         """Replace the session by a saved one.
 
-        If the saved session was in the same compiled environments, they continue where they were.
+        If the saved session was in the same environments, they continue where they were.
 
         Args:
           path: the file.
@@ -484,12 +486,12 @@ class Trainer:
         Raises:
           ConfigurationError: if the file is damaged, or does not fit the agent.
         """
-        mesh, template = self.placement.mesh, self.session
-        name = template.env_name
-        if self.runner is not None and name is not None and name == manifest["env_name"]:
-            self.runner.reset(self.recipe.seed)
-            template = self.session
-            self.seed_next_reset = False
+        mesh, runner, template = self.placement.mesh, self.runner, self._session
+        goes_on = False
+        if runner is not None:
+            goes_on = runner.name is not None and runner.name == manifest["env_name"]
+            state = runner.state_template() if goes_on else None
+            template = template._replace(env_name=runner.name, rollout_state=state)
         session = load_session(path, manifest, template)
         state = session.run.learner_state
         if manifest["revision"] < 2:
@@ -497,10 +499,30 @@ class Trainer:
         run = session.run._replace(
             learner_state=replicate(state, mesh), key=replicate(session.run.key, mesh)
         )
-        if self.runner is not None:
-            self.runner.rollout_state = shard(session.rollout_state, mesh)
+        if runner is not None and goes_on:
+            rollout_state = session.rollout_state
+            runner.rollout_state = shard(rollout_state, mesh) if runner.compiled else rollout_state
+            self.seed_next_reset = False
+        elif runner is not None:
+            runner.resumed = self._why_not_resumed(manifest["env_name"])
         self._session = session._replace(run=run, rollout_state=None)
         self.log.skip(run.step)
+
+    def _why_not_resumed(self, saved: str | None) -> str:
+        """Return why the episodes of a saved session, whose `env_name` is given, cannot go on."""
+        assert self.envs is not None and self.runner is not None
+        name = self.runner.name
+        if self.envs.replayable is not None and not self.runner.compiled:
+            return self.envs.replayable
+        if saved is None:
+            return (
+                "Training does not resume exactly, because the file holds no episodes. New "
+                "episodes begin instead."
+            )
+        return (
+            f"Training does not resume exactly, because the agent was saved in other environments "
+            f"({saved}) than it is loaded in ({name}). New episodes begin instead."
+        )
 
     def use_envs(self, made: MadeEnvs) -> None:
         """Train in these environments from now on; change nothing if that is impossible.
@@ -530,7 +552,7 @@ class Trainer:
     def _make_runner(self, regrouped: "_Regrouped", envs: Envs) -> Runner:
         name, max_lag = self.placement.runner, self.placement.max_lag
         runner = make_runner(name, regrouped.agent, regrouped.programs, envs, max_lag)
-        if self.info_keywords and runner.name is not None:
+        if self.info_keywords and runner.compiled:
             raise ConfigurationError(
                 f"info_keywords={tuple(self.info_keywords)}, but environments that are compiled "
                 f"have no info, and this one is compiled; leave it out."

@@ -29,6 +29,7 @@ class FunctionalGymEnv(gym.Env):
 
     Attributes:
       env_state: the state of the environment, or None before the first `reset`.
+      key: the random key with which the episode began.
 
     Raises:
       ValueError: if the environment does not support the render mode.
@@ -39,17 +40,23 @@ class FunctionalGymEnv(gym.Env):
         self.env, self.render_mode = env, render_mode
         self.observation_space, self.action_space = env.observation_space, env.action_space
         self.env_state: EnvState | None = None
+        self.key: Array | None = None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[PyTree, dict[str, Any]]:
-        """Begin an episode. Without a seed, the random numbers go on."""
+        """Begin an episode. Without a seed, the random numbers go on.
+
+        The entry "key" of `options` is a random key to begin with, instead of a seed.
+        """
         super().reset(seed=seed, options=options)
-        if seed is not None or self.env_state is None:
-            key = draw_key(self.np_random)
+        if options and "key" in options:
+            self.key = options["key"]
+        elif seed is not None or self.env_state is None:
+            self.key = draw_key(self.np_random)
         else:
-            key = self.env_state.key
-        self.env_state, obs = _begin(self.env, key)
+            self.key = self.env_state.key
+        self.env_state, obs = _begin(self.env, self.key)
         return _element(self.observation_space, obs), {}
 
     def step(self, action: Any) -> tuple[PyTree, float, bool, bool, dict[str, Any]]:
@@ -92,6 +99,10 @@ class FunctionalVectorEnv(gym.vector.VectorEnv):
         self.observation_space = batch_space(env.observation_space, num_envs)
         self.action_space = batch_space(env.action_space, num_envs)
         self.env_states: EnvState | None = None
+
+    def example_states(self) -> EnvState:
+        """Return states with the structure, shapes and dtypes of `env_states`."""
+        return _begin_all(self.env, draw_keys(0, self.num_envs))[0]
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
