@@ -310,7 +310,7 @@ def _compare(
     wanted: dict[str, Any],
     missing: tuple[str, ...],
     surplus: str,
-    any_length: tuple[str, ...],
+    any_length: tuple[str, ...] = (),
 ) -> None:
     """Raise `ConfigurationError` unless the leaves of a file are the ones that are wanted."""
     path = saved.path

@@ -15,6 +15,7 @@ from agentzoo.runners.programs import Programs
 from agentzoo.types import (
     Agent,
     Array,
+    ConfigurationError,
     EnvError,
     InvalidStep,
     PyTree,
@@ -70,6 +71,16 @@ class ActorState(NamedTuple):
     episodes: episodes.EpisodesState
     own_state: PyTree
     seed: np.ndarray
+
+    def check(self) -> None:
+        """Raise `ConfigurationError` if no actor can have been in this state."""
+        steps, number = self.episodes.steps, self.episodes.number
+        possible = (number >= 0).all() and (steps <= episodes.MAX_STEPS).all()
+        if not possible or np.maximum(steps, 0).sum() != len(self.episodes.actions):
+            raise ConfigurationError(
+                f"The saved episodes are damaged: they have {steps.tolist()} steps, but "
+                f"{len(self.episodes.actions)} actions. Use an earlier checkpoint."
+            )
 
     def without_episodes(self) -> "ActorState":
         """Return the same state if all running episodes are broken off."""

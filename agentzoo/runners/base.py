@@ -68,7 +68,8 @@ class Runner(Protocol):
         it cannot be saved.
       name: identifies environments whose `rollout_state` is interchangeable; None if the state
         cannot be saved.
-      resumed: why episodes were not resumed that should have been, as a sentence; None if all were.
+      resumed: why episodes were not resumed that should have been, as a sentence; None if all
+        were. A trainer sets it if it has no `rollout_state` to resume.
       busy: whether actors in other threads are stepping the environments at this moment.
     """
 

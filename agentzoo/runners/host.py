@@ -47,6 +47,8 @@ class HostRunner(Runner):
 
     @rollout_state.setter
     def rollout_state(self, state: ActorState | None) -> None:
+        if state is not None:
+            state.check()
         self._loaded = state
 
     def state_template(self) -> ActorState:

@@ -69,6 +69,8 @@ class ThreadsRunner(ParallelRunner):
 
     @rollout_state.setter
     def rollout_state(self, state: ActorState | None) -> None:
+        if state is not None:
+            state.check()
         self._loaded = state
 
     def state_template(self) -> ActorState:

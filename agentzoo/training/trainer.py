@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -283,11 +284,17 @@ class Trainer:
         begun = None if plan is None else self._describe(plan)
         record = {**self.recipe.to_json(), "plan": begun}
         self.log.begin(0 if new else self.run.step, new, record, env_name, host)
-        if new or self.seed_next_reset:
-            self.runner.reset(self.recipe.seed if self.seed_next_reset else None)
+        seeded = self.seed_next_reset
+        if new or seeded:
+            self.runner.reset(self.recipe.seed if seeded else None)
             self.seed_next_reset = False
         else:
             self.runner.resume()
+        if not new and self.runner.resumed is not None:
+            self.log.logger.record("run/resumed", self.runner.resumed)
+            # There is no need to warn of environments that the user has changed.
+            if self.runner.name is None or not seeded:
+                warnings.warn(self.runner.resumed, stacklevel=2)
         if new:
             self.run = self.run._replace(step=0)
             self._session = self._session._replace(episodes=EpisodeWindow())
