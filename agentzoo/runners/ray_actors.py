@@ -3,22 +3,28 @@
 Each actor is a process anywhere in the cluster, with its own environments and a copy of `act`.
 `agentzoo.runners.parallel` describes how actors and learner work together. In the learner's
 process, a thread stands for each actor and waits for its trajectories. Each version of the
-parameters is put into Ray's object store once, and actors get a reference to it. Trajectories come
-back through the object store.
+parameters is put into Ray's object store once, and actors get a reference to it.
+
+The learner's process never calls the object store itself, because Ray ends a process that does so
+after Ray's local process has died. What is sent between the processes is cut into pieces that Ray
+keeps in its messages. A process beside the learner, the `Publisher`, puts parameters into the
+store.
 
 If the process or the node of an actor dies, a standby worker replaces it, and a new standby worker
-is created. The new worker begins new episodes and collects the trajectory that was lost. The run
-only ends if an actor fails for `PATIENCE` seconds. If an environment raises an error, the run ends
-at once.
+is created. The new worker begins new episodes and collects the trajectory that was lost. A worker
+that hangs is killed and replaced, too. The run ends if the same trajectory fails `MOST_FAILURES`
+times, or if there is no worker for `PATIENCE` seconds. If an environment raises an error, or if
+Ray's own processes die, the run ends at once. Every end is an exception, so the agent can be saved.
 
 Ray: https://arxiv.org/abs/1712.05889.
 """
 
 import os
+import pickle
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import jax
@@ -28,12 +34,24 @@ import numpy as np
 from agentzoo.envs import Envs
 from agentzoo.process import tune_process
 from agentzoo.runners.actor import Actor, Rollout
+from agentzoo.runners.base import Cycle, RunState
 from agentzoo.runners.parallel import ParallelRunner, Stop
 from agentzoo.runners.programs import MakeAgent, Programs, compile_agent
+from agentzoo.runners.ray_link import Link
 from agentzoo.types import Agent, Array, ConfigurationError, PyTree, TrainingError
 
 PATIENCE = 300.0
-"""Seconds for which an actor may fail before the run ends."""
+"""Seconds for which an actor may be without a worker before the run ends."""
+
+STEP_PATIENCE = 10.0
+"""Seconds that a step may take, on average, before a worker is taken to hang."""
+
+MOST_FAILURES = 5
+"""How often in a row a trajectory may fail before the run ends."""
+
+# Ray sends up to 100 KiB of an argument or result, and 10 MiB of a call, without its object store.
+_PIECE = 90_000
+_MOST_PIECES = 100
 
 
 class Worker:
@@ -83,15 +101,59 @@ class Worker:
         self.actor.reset()
 
     def rollout(
-        self, params: PyTree, key: np.ndarray, step: int, act_calls: int, total: int
-    ) -> Rollout:
-        """Take T steps in each environment; see `Actor.rollout`. The key is given as its data."""
+        self, params: bytes, key: np.ndarray, step: int, act_calls: int, total: int
+    ) -> bytes | int:
+        """Take T steps in each environment; see `Actor.rollout`.
+
+        The parameters are given as `pack` returns them, and the key as its data.
+
+        Returns:
+          The packed rollout, or the number of pieces in which `take` returns it.
+        """
         if self._failure is not None:
             raise self._failure
         typed_key = jax.random.wrap_key_data(jnp.asarray(key))
-        rollout = self.actor.rollout(jax.device_put(params), typed_key, step, act_calls, total)
+        on_device = jax.device_put(pickle.loads(params))
+        rollout = self.actor.rollout(on_device, typed_key, step, act_calls, total)
         trajectory = jax.device_get(rollout.trajectory)
-        return rollout._replace(trajectory=trajectory, position=None)
+        packed = pack(rollout._replace(trajectory=trajectory, position=None))
+        self._pieces = cut(packed)
+        return packed if len(self._pieces) == 1 else len(self._pieces)
+
+    def take(self, start: int, stop: int) -> Any:
+        """Return some pieces of the last rollout, as separate results."""
+        pieces = self._pieces[start:stop]
+        return pieces[0] if len(pieces) == 1 else pieces
+
+
+class Publisher:
+    """What runs in a process on the learner's machine, which puts parameters into the store."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+
+    def add(self, *pieces: bytes) -> None:
+        """Take over some pieces of packed parameters."""
+        self._pieces.extend(pieces)
+
+    def publish(self) -> bytes:
+        """Return the packed parameters whose pieces were added. Ray puts them into its store."""
+        packed = b"".join(self._pieces)
+        self._pieces = []
+        return packed
+
+
+def pack(tree: Any) -> bytes:
+    """Return a tree of arrays and other objects as bytes, which `pickle` can load."""
+    import ray
+
+    # It also packs objects of classes that cannot be imported.
+    return ray.cloudpickle.dumps(tree, protocol=5)
+
+
+def cut(packed: bytes) -> list[bytes]:
+    """Return bytes in pieces that Ray sends without its object store."""
+    return [packed[i : i + _PIECE] for i in range(0, len(packed), _PIECE)]
 
 
 class Standby:
@@ -127,27 +189,40 @@ class RemoteActor:
       worker: the worker.
       standby: provides another worker if this one dies.
       stopped: whether the run is over.
+      link: tells whether Ray can be called.
+      seconds: how long a rollout may take before the worker is taken to hang.
 
     Attributes:
-      replaced: how often the worker was replaced or failed.
+      replaced: how many trajectories had to be requested again.
     """
 
     # Actors in other processes begin new episodes themselves if they lose theirs.
     continues = True
 
-    def __init__(self, index: int, worker: Any, standby: Standby, stopped: Callable[[], bool]):
+    def __init__(
+        self,
+        index: int,
+        worker: Any,
+        standby: Standby,
+        stopped: Callable[[], bool],
+        link: Link,
+        seconds: float,
+    ):
         self.index = index
         self.worker = worker
         self.replaced = 0
         self._standby = standby
         self._stopped = stopped
+        self._link = link
+        self._seconds = seconds
 
     def reset(self, seed: int | None = None) -> None:
         """Ask the worker to begin new episodes before its next trajectory, without waiting."""
+        self._link.check()
         self.worker.reset.remote(seed)
 
     def rollout(self, params: Any, key: Array, step: int, act_calls: int, total: int) -> Rollout:
-        """Wait for the next rollout. If the worker dies, another one collects it.
+        """Wait for the next rollout. If the worker dies or hangs, another one collects it.
 
         Raises:
           Stop: if the run ended meanwhile.
@@ -155,51 +230,91 @@ class RemoteActor:
           InvalidStep: if an environment returns a wrong value.
           ray.exceptions.RayTaskError: if something else raised an error. The exception is also an
             instance of that error.
-          ray.exceptions.RayError: if there was no trajectory for `PATIENCE` seconds, or the worker
-            cannot be created.
+          TrainingError: if the trajectory failed `MOST_FAILURES` times, if there was no worker, or
+            if Ray cannot be called any more.
         """
-        import ray
         from ray.exceptions import RayError, RayTaskError
 
         arguments = params, np.asarray(jax.random.key_data(key)), step, act_calls, total
-        began = time.monotonic()
-        failed = False
+        began, failures = time.monotonic(), 0
         while True:
             try:
-                waiting = [self.worker.rollout.remote(*arguments)]
-                while not ray.wait(waiting, timeout=0.2)[0]:
-                    if self._stopped():
-                        raise Stop
-                return ray.get(waiting[0])
+                return self._request(arguments)
             except RayTaskError as error:
                 if isinstance(error.cause, ConfigurationError | TrainingError):
                     # Without the worker's traceback, and from the error of the environment.
                     raise error.cause from (error.cause.__cause__ or error)
                 raise
-            except RayError as error:
-                self._recover(error, time.monotonic() - began)
-                self.replaced += not failed
-                failed = True
+            except (RayError, TimeoutError) as error:
+                self._link.check()
+                if self._stopped():
+                    raise Stop from error
+                failures += 1
+                self._recover(error, failures, time.monotonic() - began)
+                self.replaced += failures == 1
 
-    def _recover(self, error: Exception, seconds: float) -> None:
-        """Replace a dead worker, or wait a moment after another failure."""
+    def _request(self, arguments: tuple[Any, ...]) -> Rollout:
+        """Return the rollout of the current worker."""
+        self._link.check()
+        deadline = time.monotonic() + self._seconds
+        [packed] = self._wait([self.worker.rollout.remote(*arguments)], deadline)
+        if isinstance(packed, int):
+            pieces = []
+            for start in range(0, packed, _MOST_PIECES):
+                stop = min(start + _MOST_PIECES, packed)
+                take = self.worker.take.options(num_returns=stop - start)
+                taken = take.remote(start, stop)
+                pieces += self._wait(taken if stop - start > 1 else [taken], deadline)
+            packed = b"".join(pieces)
+        return pickle.loads(packed)
+
+    def _wait(self, results: list[Any], deadline: float) -> list[Any]:
+        """Wait for results that Ray sends without its object store."""
+        import ray
+
+        # `fetch_local=False` keeps Ray from asking its local process, which may be dead.
+        while ray.wait(results, num_returns=len(results), timeout=0.2, fetch_local=False)[1]:
+            self._link.check()
+            if self._stopped():
+                raise Stop
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"there was no trajectory for {self._seconds:g} seconds")
+        return ray.get(results)
+
+    def _recover(self, error: Exception, failures: int, seconds: float) -> None:
+        """Replace a dead or hanging worker, wait a moment after another failure, or give up."""
+        import ray
         from ray.exceptions import ActorDiedError
 
         died = isinstance(error, ActorDiedError)
-        if self._stopped():
-            raise Stop from error
-        if seconds > PATIENCE or (died and "creation task" in str(error)):
-            raise error
-        if died:
+        hangs = isinstance(error, TimeoutError)
+        if died and "creation task" in str(error):
+            raise self._error("cannot be created", error) from error
+        if failures >= MOST_FAILURES or (not died and seconds > max(PATIENCE, self._seconds)):
+            times = "once" if failures == 1 else f"{failures} times in a row"
+            raise self._error(f"failed {times}", error) from error
+        if hangs:
+            ray.kill(self.worker)
+        if died or hangs:
             self.worker = self._standby.take(self.index)
         else:
             time.sleep(0.2)
+
+    def _error(self, what: str, error: Exception) -> TrainingError:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        # A traceback ends with the exception; the first line says what Ray thinks of it.
+        reason = lines[-1] if "Traceback" in str(error) else lines[0]
+        return TrainingError(
+            f"Training ended because actor {self.index} {what}: {reason.rstrip('.')}. Look into "
+            f"Ray's log files for the worker's output, and correct the environment or the cluster."
+        )
 
 
 class RayRunner(ParallelRunner):
     """Trains an agent with actors on a Ray cluster.
 
-    The cluster is the one that Ray is connected to, or a new one on this machine alone.
+    The cluster is the one that Ray is connected to, or a new one on this machine alone. If Ray
+    dies, a run ends, and the next run connects to Ray again.
 
     Args:
       agent: the agent.
@@ -219,37 +334,92 @@ class RayRunner(ParallelRunner):
         make_envs: Callable[[], Envs],
         max_lag: int = 1,
     ):
+        num_envs = sum(envs.spec.num_envs for envs in parts)
+        spec = parts[0].spec._replace(num_envs=num_envs)
+        self.agent = agent
+        self.programs = programs
+        self._make_envs = make_envs
+        self._n_actors = len(parts)
+        self._connect()
+        super().__init__(agent, programs, spec, self.actors, max_lag)
+
+    def _connect(self) -> None:
+        """Connect to Ray, and create the actors."""
         connect()
         import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         # An actor uses at most one core, and leaves accelerators to the learner.
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
         environment = {"env_vars": {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}}
         options: dict[str, Any] = {"max_restarts": 0, "scheduling_strategy": "SPREAD"}
         remote = ray.remote(runtime_env=environment, **options)(Worker).remote
-        numbers = np.asarray(programs.numbers)
+        numbers = np.asarray(self.programs.numbers)
 
         def make_worker(index: int) -> Any:
-            return remote(programs.make_agent, numbers, make_envs, index, len(parts))
+            return remote(self.programs.make_agent, numbers, self._make_envs, index, self._n_actors)
 
-        workers = [make_worker(index) for index in range(len(parts))]
+        self._link = link = Link()
+        beside = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        publisher: Any = ray.remote(num_cpus=0, scheduling_strategy=beside)(Publisher)
+        self._publisher = publisher.remote()
+        workers = [make_worker(index) for index in range(self._n_actors)]
         standby = Standby(make_worker)
+        seconds = PATIENCE + self.agent.unroll_length * STEP_PATIENCE
         self.actors: list[RemoteActor] = [
-            RemoteActor(index, worker, standby, lambda: self.stopped.is_set())
+            RemoteActor(index, worker, standby, lambda: self.stopped.is_set(), link, seconds)
             for index, worker in enumerate(workers)
         ]
-        num_envs = sum(envs.spec.num_envs for envs in parts)
-        spec = parts[0].spec._replace(num_envs=num_envs)
-        super().__init__(agent, programs, spec, self.actors, max_lag)
 
-    def publish(self, params: PyTree) -> Any:
-        """Put the parameters into Ray's object store, and return a reference."""
+    def reset(self, seed: int | None = None) -> None:
+        """Begin new episodes, after connecting to Ray again if necessary."""
+        if self._link.problem() is not None:
+            self._disconnect()
+            self._connect()
+        super().reset(seed)
+
+    def run(
+        self, run: RunState, total: int, next_stop: Callable[[int], float]
+    ) -> Generator[Cycle, None, None]:
+        """Act and learn at the same time; see `ParallelRunner.run`.
+
+        Raises:
+          TrainingError: if Ray's processes have died. Then the process no longer uses Ray.
+        """
+        if self._link.problem() is not None:
+            self._continues = False  # so that `reset` connects again
+        try:
+            yield from super().run(run, total, next_stop)
+        finally:
+            if self._link.problem() is not None:
+                self._disconnect()
+
+    def _disconnect(self) -> None:
+        """Leave Ray, which would otherwise end this process later on."""
         import ray
 
-        return ray.put(jax.device_get(params))
+        self._link.close()
+        self.actors = []
+        self._publisher: Any = None
+        ray.shutdown()
+
+    def publish(self, params: PyTree) -> Any:
+        """Return packed parameters, or a reference to them in Ray's object store.
+
+        Raises:
+          TrainingError: if Ray cannot be called any more.
+        """
+        packed = pack(jax.device_get(params))
+        pieces = cut(packed)
+        if len(pieces) == 1:
+            return packed
+        self._link.check()
+        for start in range(0, len(pieces), _MOST_PIECES):
+            self._publisher.add.remote(*pieces[start : start + _MOST_PIECES])
+        return self._publisher.publish.remote()
 
     def measure(self) -> dict[str, float]:
-        """Return how many workers were replaced."""
+        """Return how many trajectories had to be requested again."""
         return {"ray/replaced_actors": float(sum(actor.replaced for actor in self.actors))}
 
 
