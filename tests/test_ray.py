@@ -1,9 +1,11 @@
 """Actors on a Ray cluster learn as in threads, also when their processes die."""
 
 import os
+import pathlib
 import signal
 import subprocess
 import sys
+import time
 
 import gymnasium as gym
 import jax
@@ -158,3 +160,129 @@ def test_a_node_that_dies():
         timeout=300,
     )
     assert "went on" in done.stdout, done.stderr[-3000:]
+
+
+FAULTS = """
+import os, signal, sys, threading, time
+
+import gymnasium as gym
+import numpy as np
+
+from agentzoo import IMPALA
+from agentzoo.runners import ray_actors, ray_link
+from agentzoo.types import TrainingError
+
+ray_link.HEAD_PATIENCE, ray_actors.MOST_FAILURES = 2.0, 2
+ray_actors.PATIENCE, ray_actors.STEP_PATIENCE = 30.0, 0.0
+
+
+class Faulty(gym.Env):
+    observation_space, action_space = gym.spaces.Box(-1, 1, (2,)), gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        if os.path.exists("fault"):
+            os.kill(os.getpid(), int(open("fault").read()))
+        return np.zeros(2, np.float32), 0.0, False, False, {}
+
+
+def pid_of(name):
+    (pid,) = (int(pid) for pid in os.listdir("/proc") if pid.isdigit() and is_ours(pid, name))
+    return pid
+
+
+def is_ours(pid, name):
+    try:
+        status = open(f"/proc/{pid}/status").read()
+        mark = os.environ["FAULTS_OF"].encode() in open(f"/proc/{pid}/environ", "rb").read()
+    except OSError:
+        return False
+    return mark and status.split()[1] == name
+
+
+folder = os.getcwd()
+
+
+def make():
+    os.chdir(folder)
+    return Faulty()
+
+
+options = dict(runner="ray", n_actors=2, n_envs=2, n_steps=10, net_arch=(16,))
+agent = IMPALA(make, **options)
+
+
+def expect(text, begin):
+    began = []
+
+    def callback(agent):
+        if len(began) == 5:
+            begin()
+        began.append(agent.num_timesteps)
+
+    try:
+        agent.learn(1e9, callback, progress_bar=False)
+    except TrainingError as error:
+        assert text in str(error), error
+        print(error)
+    else:
+        raise AssertionError("it went on")
+    assert agent.num_timesteps >= began[-1]
+    agent.save("saved")  # the agent has survived, and can be saved
+    if os.path.exists("fault"):
+        os.remove("fault")
+
+
+def fault(number):
+    with open("fault", "w") as file:
+        file.write(str(int(number)))
+
+
+expect("failed 2 times in a row", lambda: fault(signal.SIGKILL))
+expect("the raylet) has ended", lambda: os.kill(pid_of("raylet"), signal.SIGKILL))
+expect("the head of the Ray cluster", lambda: os.kill(pid_of("gcs_server"), signal.SIGKILL))
+
+
+def hang(agent):
+    if agent.num_timesteps == 100:
+        for actor in agent.trainer.runner.actors:
+            actor._seconds = 5.0
+        fault(signal.SIGSTOP)
+        threading.Timer(1.0, os.remove, ["fault"]).start()
+    return not agent.metrics["ray/replaced_actors"]
+
+
+agent.learn(1e9, hang, progress_bar=False)
+print("all faults")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/proc/self/environ"), reason="looks for processes")
+def test_whatever_dies_training_ends_with_a_sentence(tmp_path):
+    """The agent survives workers that always die or hang, Ray's local process, and the head."""
+    mark = f"faults-{os.getpid()}"
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "FAULTS_OF": mark},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0 and "all faults" in done.stdout, done.stdout + done.stderr[-3000:]
+    for _ in range(50):
+        left = [one for one in pathlib.Path("/proc").glob("[0-9]*/environ") if marked(one, mark)]
+        if not left:
+            return
+        time.sleep(0.2)
+    names = [one.with_name("cmdline").read_text() for one in left]
+    raise AssertionError(f"processes are left behind: {names}")
+
+
+def marked(environment, mark):
+    try:
+        return mark.encode() in environment.read_bytes()
+    except OSError:
+        return False

@@ -11,6 +11,7 @@ from agentzoo.envs import FunctionalEnv, spaces
 from agentzoo.envs.functional import EnvState, advance_all, begin_all
 from agentzoo.runners.counters import LIMIT, ActCounters, ChunkCounters, LearnCounters
 from agentzoo.runners.faults import Faults, find_fault, no_fault
+from agentzoo.runners.kept import kept
 from agentzoo.runners.programs import InPlace, MakeAgent, act, learn, reset_memory, with_precision
 from agentzoo.sharding import Mesh
 from agentzoo.types import Agent, Array, PyTree, Trajectory
@@ -76,7 +77,7 @@ class ChunkSpec(NamedTuple):
     mesh: Mesh | None
 
 
-@functools.lru_cache(maxsize=16)
+@kept
 def compile_begin(spec: ChunkSpec) -> Callable[..., RolloutState]:
     """Compile the function `(numbers, keys) -> rollout_state` that begins episodes."""
 
@@ -89,13 +90,13 @@ def compile_begin(spec: ChunkSpec) -> Callable[..., RolloutState]:
     return jax.jit(begin)
 
 
-@functools.lru_cache(maxsize=16)
+@kept
 def compile_chunk(spec: ChunkSpec) -> InPlace:
     """Compile the function of `make_chunk`."""
     return InPlace(with_precision(make_chunk(spec)), overwritten=1)
 
 
-@functools.lru_cache(maxsize=16)
+@kept
 def compile_group_chunk(spec: ChunkSpec) -> InPlace:
     """Compile the function of `make_chunk` for several agents, with a leading axis of agents.
 

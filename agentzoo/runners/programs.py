@@ -17,6 +17,7 @@ from agentzoo.envs import trajectory_shapes
 from agentzoo.runners.base import RunState
 from agentzoo.runners.counters import ActCounters, LearnCounters
 from agentzoo.runners.faults import is_finite
+from agentzoo.runners.kept import kept
 from agentzoo.sharding import Mesh, replicate, use_mesh
 from agentzoo.types import Agent, Array, EnvSpec, PyTree
 
@@ -269,7 +270,7 @@ def compile_agent(
     )
 
 
-@functools.lru_cache(maxsize=16)
+@kept
 def _compile(make_agent: MakeAgent, queries: tuple[str, ...], mesh: Mesh | None) -> Programs:
     """Compile the functions of all agents that differ only in their numbers."""
 

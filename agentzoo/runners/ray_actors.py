@@ -145,10 +145,9 @@ class Publisher:
 
 def pack(tree: Any) -> bytes:
     """Return a tree of arrays and other objects as bytes, which `pickle` can load."""
-    import ray
+    from ray.cloudpickle import cloudpickle  # it also packs objects of classes of a script
 
-    # It also packs objects of classes that cannot be imported.
-    return ray.cloudpickle.dumps(tree, protocol=5)
+    return cloudpickle.dumps(tree, protocol=5)
 
 
 def cut(packed: bytes) -> list[bytes]:
@@ -233,10 +232,10 @@ class RemoteActor:
           TrainingError: if the trajectory failed `MOST_FAILURES` times, if there was no worker, or
             if Ray cannot be called any more.
         """
-        from ray.exceptions import RayError, RayTaskError
+        from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
         arguments = params, np.asarray(jax.random.key_data(key)), step, act_calls, total
-        began, failures = time.monotonic(), 0
+        began, failed, failures = time.monotonic(), False, 0
         while True:
             try:
                 return self._request(arguments)
@@ -249,9 +248,10 @@ class RemoteActor:
                 self._link.check()
                 if self._stopped():
                     raise Stop from error
-                failures += 1
+                failures += isinstance(error, ActorDiedError | TimeoutError)
                 self._recover(error, failures, time.monotonic() - began)
-                self.replaced += failures == 1
+                self.replaced += not failed
+                failed = True
 
     def _request(self, arguments: tuple[Any, ...]) -> Rollout:
         """Return the rollout of the current worker."""
@@ -290,9 +290,10 @@ class RemoteActor:
         hangs = isinstance(error, TimeoutError)
         if died and "creation task" in str(error):
             raise self._error("cannot be created", error) from error
-        if failures >= MOST_FAILURES or (not died and seconds > max(PATIENCE, self._seconds)):
-            times = "once" if failures == 1 else f"{failures} times in a row"
-            raise self._error(f"failed {times}", error) from error
+        if failures >= MOST_FAILURES:
+            raise self._error(f"failed {failures} times in a row", error) from error
+        if seconds > (1.5 * self._seconds if hangs else PATIENCE) and not died:
+            raise self._error(f"has been without a worker for {seconds:.0f} s", error) from error
         if hangs:
             ray.kill(self.worker)
         if died or hangs:
@@ -345,7 +346,7 @@ class RayRunner(ParallelRunner):
 
     def _connect(self) -> None:
         """Connect to Ray, and create the actors."""
-        connect()
+        is_ours = connect()
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -359,10 +360,10 @@ class RayRunner(ParallelRunner):
         def make_worker(index: int) -> Any:
             return remote(self.programs.make_agent, numbers, self._make_envs, index, self._n_actors)
 
-        self._link = link = Link()
+        self._link = link = Link(is_ours)
         beside = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        publisher: Any = ray.remote(num_cpus=0, scheduling_strategy=beside)(Publisher)
-        self._publisher = publisher.remote()
+        publisher: Any = ray.remote(num_cpus=0)(Publisher)
+        self._publisher = publisher.options(scheduling_strategy=beside).remote()
         workers = [make_worker(index) for index in range(self._n_actors)]
         standby = Standby(make_worker)
         seconds = PATIENCE + self.agent.unroll_length * STEP_PATIENCE
@@ -402,6 +403,7 @@ class RayRunner(ParallelRunner):
         self.actors = []
         self._publisher: Any = None
         ray.shutdown()
+        self._link.clean_up()
 
     def publish(self, params: PyTree) -> Any:
         """Return packed parameters, or a reference to them in Ray's object store.
@@ -423,21 +425,25 @@ class RayRunner(ParallelRunner):
         return {"ray/replaced_actors": float(sum(actor.replaced for actor in self.actors))}
 
 
-def connect() -> None:
+def connect() -> bool:
     """Connect to a Ray cluster, once per process.
 
     The cluster is the one that `RAY_ADDRESS` names. Without it, a new one starts on this machine,
     which other machines cannot reach.
+
+    Returns:
+      Whether the cluster has been started here.
     """
     # Without this, Ray also listens on other network interfaces than the loopback interface.
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
 
     if ray.is_initialized():
-        return
+        return False
     address = os.environ.get("RAY_ADDRESS", "local")
     options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     with warnings.catch_warnings():
         # JAX warns about every fork, but what Ray forks becomes another program at once.
         warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
         ray.init(address=address, log_to_driver=False, **options)
+    return address == "local"

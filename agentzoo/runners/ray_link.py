@@ -7,6 +7,8 @@ ends with an exception, and the agent can be saved.
 """
 
 import contextlib
+import os
+import signal
 import socket
 import struct
 import threading
@@ -27,9 +29,12 @@ class Link:
 
     A thread connects to the head every two seconds. The local process is looked after by the
     threads that are about to call it.
+
+    Args:
+      is_ours: whether this process has started the cluster.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_ours: bool) -> None:
         import ray
 
         context = ray.get_runtime_context()
@@ -41,6 +46,8 @@ class Link:
         self._head = host.strip("[]"), int(port)
         self._socket = _connect(node["ObjectStoreSocketName"])
         self._pid = _peer(self._socket)
+        # Ray's processes of this machine form a group, and the workers have groups of their own.
+        self._group = os.getpgid(self._pid) if is_ours and self._pid else 0
         self._closed = threading.Event()
         threading.Thread(target=self._watch, name="ray link", daemon=True).start()
 
@@ -71,6 +78,19 @@ class Link:
         if self._socket is not None:
             with contextlib.suppress(OSError):  # it may be gone already
                 self._socket.shutdown(socket.SHUT_RDWR)
+
+    def clean_up(self) -> None:
+        """End what Ray's local process has left behind, if this process has started the cluster.
+
+        The processes would end by themselves, but only minutes later.
+        """
+        if not self._group or self._group == os.getpgid(0):
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._group, signal.SIGKILL)
+        for worker in _workers_of(self._pid):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(worker, signal.SIGKILL)
 
     def _has_ended(self) -> bool:
         """Whether the local process has closed its end of the socket."""
@@ -127,6 +147,16 @@ def _is_ending(pid: int) -> bool:
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     pending = [int(fields.get(name, "0"), 16) for name in ("SigPnd", "ShdPnd")]
     return fields.get("State", "")[:1] in ("Z", "X") or any(one & _KILLED for one in pending)
+
+
+def _workers_of(pid: int) -> list[int]:
+    """Return the processes that a local process of Ray has started as workers."""
+    found, mark = [], f"RAY_RAYLET_PID={pid}".encode()
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            if mark in environment.read_bytes().split(b"\0"):
+                found.append(int(environment.parent.name))
+    return found
 
 
 def _answers(address: tuple[str, int]) -> bool:

@@ -1,0 +1,107 @@
+"""What a process holds does not grow with the number of agents, runs, and saved files."""
+
+import gc
+import os
+import threading
+import weakref
+from pathlib import Path
+
+import pytest
+
+import agentzoo
+from agentzoo import PPO, ConfigurationError
+from agentzoo.runners import kept
+from tests import agents
+from tests.agents import CATCH
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/maps").exists(), reason="reads what Linux says about the process"
+)
+TINY = dict(n_steps=4, batch_size=4, n_epochs=1)
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept(monkeypatch):
+    monkeypatch.setattr(kept, "_kept", type(kept._kept)())
+
+
+def train(width, runner):
+    return PPO(CATCH, runner=runner, net_arch=(width,), **TINY).learn(8, progress_bar=False)
+
+
+@pytest.mark.parametrize("runner", ["host", "device"])
+def test_programs_of_agents_that_are_gone_are_freed(runner, monkeypatch):
+    monkeypatch.setattr(kept, "MOST", 1)
+    agent = train(8, runner)
+    programs = [weakref.ref(agent.trainer.programs.learn.compiled)]
+    programs.append(weakref.ref(agent.trainer.programs.act.func))
+    if runner == "device":
+        programs.append(weakref.ref(agent.trainer.runner._chunk.compiled))
+    del agent
+    gc.collect()
+    assert all(program() is not None for program in programs)  # they are kept for another agent
+    train(9, runner)
+    gc.collect()
+    assert all(program() is None for program in programs)
+
+
+@pytest.mark.slow
+def test_many_structures_take_no_more_mappings_than_a_few(monkeypatch):
+    monkeypatch.setattr(kept, "MOST", 2)
+    used = []
+    for width in range(8, 20):
+        for runner in ("host", "device"):
+            train(width, runner)
+        gc.collect()
+        used.append(kept.mappings())
+    assert used[1] > used[0] + 100  # programs take mappings
+    assert max(used[7:]) < 1.05 * max(used[2:7])
+
+
+def test_the_oldest_programs_make_room_if_mappings_run_out(monkeypatch):
+    calls = []
+    function = kept.kept(lambda x: calls.append(x) or [x])
+    most = 1_000
+    monkeypatch.setattr(kept, "most_mappings", lambda: most)
+    # Each result that is kept takes 40 mappings, as far as this test goes.
+    monkeypatch.setattr(kept, "mappings", lambda: 40 * len(kept._kept))
+    assert [function(x) for x in range(20)] == [[x] for x in range(20)]
+    assert 40 * len(kept._kept) <= most / 2 + 40
+    function(19)
+    assert calls == list(range(20))
+    function(0)
+    assert calls[-1] == 0  # it was the oldest
+
+
+def test_a_process_that_is_full_says_so(monkeypatch):
+    monkeypatch.setattr(kept, "mappings", lambda: 60_000)
+    monkeypatch.setattr(kept, "most_mappings", lambda: 65_530)
+    with pytest.raises(
+        ConfigurationError,
+        match=r"has 60,000 memory mappings, and the system allows 65,530\. .*; delete agents",
+    ):
+        train(8, "host")
+
+
+def holdings():
+    gc.collect()
+    return len(os.listdir("/proc/self/fd")), threading.active_count()
+
+
+@pytest.mark.parametrize("runner", ["host", "device", "threads"])
+def test_many_agents_runs_and_files_leave_nothing_behind(runner, tmp_path):
+    def once():
+        agent = agents.make("DQN", CATCH, runner=runner, log_dir=tmp_path)
+        for _ in range(2):
+            agent.learn(32, progress_bar=False)
+        agentzoo.load(agent.save(tmp_path / "saved"), CATCH, runner=runner).learn(
+            32, progress_bar=False
+        )
+        return weakref.ref(agent.trainer)
+
+    once()
+    before, mappings = holdings(), kept.mappings()
+    trainers = [once() for _ in range(8)]
+    assert holdings() == before
+    assert kept.mappings() < mappings + 100
+    assert not any(trainer() is not None for trainer in trainers)
