@@ -173,7 +173,7 @@ from agentzoo.runners import ray_actors, ray_link
 from agentzoo.types import TrainingError
 
 ray_link.HEAD_PATIENCE, ray_actors.MOST_FAILURES = 2.0, 2
-ray_actors.PATIENCE, ray_actors.STEP_PATIENCE = 30.0, 0.0
+ray_actors.PATIENCE = 120.0
 
 
 class Faulty(gym.Env):

@@ -159,6 +159,7 @@ class DistantEnvs(SharedEnvs):
         n_actors: int,
         guard: Guard = UNGUARDED,
     ):
+        self.guard = guard
         self.make = functools.partial(make_envs, env, n_envs // n_actors, guard=guard)
         self.shares = [self.make()] * n_actors
         self.spec = self.shares[0].spec._replace(num_envs=n_envs)

@@ -72,7 +72,7 @@ def make_runner(
             'with Python environments, let one host learn and the others act: runner="ray".'
         )
     if isinstance(envs, DistantEnvs):
-        return RayRunner(agent, programs, envs.shares, envs.make, max_lag)
+        return RayRunner(agent, programs, envs.shares, envs.make, max_lag, envs.guard.timeout)
     if name == "threads":
         return ThreadsRunner(agent, programs, getattr(envs, "shares", [envs]), max_lag)
     if env is not None:

@@ -323,6 +323,8 @@ class RayRunner(ParallelRunner):
       parts: examples of the environments of each actor, all with the same number of environments.
       make_envs: makes an actor's environments, in the process that calls it.
       max_lag: how many trajectories an actor may be ahead of the learner.
+      env_timeout: seconds that a step of an environment may take; None for `STEP_PATIENCE` on
+        average.
     """
 
     tag = "ray"
@@ -334,6 +336,7 @@ class RayRunner(ParallelRunner):
         parts: Sequence[Envs],
         make_envs: Callable[[], Envs],
         max_lag: int = 1,
+        env_timeout: float | None = None,
     ):
         num_envs = sum(envs.spec.num_envs for envs in parts)
         spec = parts[0].spec._replace(num_envs=num_envs)
@@ -341,6 +344,8 @@ class RayRunner(ParallelRunner):
         self.programs = programs
         self._make_envs = make_envs
         self._n_actors = len(parts)
+        steps = agent.unroll_length * parts[0].spec.num_envs
+        self._seconds = PATIENCE + steps * (STEP_PATIENCE if env_timeout is None else env_timeout)
         self._connect()
         super().__init__(agent, programs, spec, self.actors, max_lag)
 
@@ -366,9 +371,8 @@ class RayRunner(ParallelRunner):
         self._publisher = publisher.options(scheduling_strategy=beside).remote()
         workers = [make_worker(index) for index in range(self._n_actors)]
         standby = Standby(make_worker)
-        seconds = PATIENCE + self.agent.unroll_length * STEP_PATIENCE
         self.actors: list[RemoteActor] = [
-            RemoteActor(index, worker, standby, lambda: self.stopped.is_set(), link, seconds)
+            RemoteActor(index, worker, standby, lambda: self.stopped.is_set(), link, self._seconds)
             for index, worker in enumerate(workers)
         ]
 
