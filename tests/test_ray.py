@@ -167,6 +167,7 @@ import os, signal, sys, threading, time
 
 import gymnasium as gym
 import numpy as np
+import ray
 
 from agentzoo import IMPALA
 from agentzoo.runners import ray_actors, ray_link
@@ -210,7 +211,7 @@ def make():
     return Faulty()
 
 
-options = dict(runner="ray", n_actors=2, n_envs=2, n_steps=10, net_arch=(16,))
+options = dict(runner="ray", n_actors=1, n_envs=1, n_steps=10, net_arch=(16,))
 agent = IMPALA(make, **options)
 
 
@@ -245,10 +246,15 @@ expect("the raylet) has ended", lambda: os.kill(pid_of("raylet"), signal.SIGKILL
 expect("the head of the Ray cluster", lambda: os.kill(pid_of("gcs_server"), signal.SIGKILL))
 
 
+agent.learn(200, progress_bar=False)
+actors = agent.trainer.runner.actors
+ray.get(actors[0]._standby._worker.stand_by.remote())  # it is ready
+for actor in actors:
+    actor._seconds = 10.0
+
+
 def hang(agent):
     if agent.num_timesteps == 100:
-        for actor in agent.trainer.runner.actors:
-            actor._seconds = 5.0
         fault(signal.SIGSTOP)
         threading.Timer(1.0, os.remove, ["fault"]).start()
     return not agent.metrics["ray/replaced_actors"]
