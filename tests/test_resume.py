@@ -3,8 +3,10 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 
 import agentzoo
 from agentzoo import ConfigurationError, callbacks, checkpoint
+from agentzoo.cli import main
 from agentzoo.training import Lock
 from tests.agents import CATCH, SETTINGS, arrays, make
 from tests.test_logging import points
@@ -265,3 +268,115 @@ def test_nothing_is_imported_because_a_file_says_so(cut):
     path.write_text("{")
     with pytest.raises(ConfigurationError, match="no run that can be continued"):
         agentzoo.resume(cut)
+
+
+def test_an_interrupted_run_is_loaded_from_its_newest_checkpoint(cut):
+    (cut / "model.safetensors").unlink()
+    assert (
+        agentzoo.load(cut).num_timesteps == agentzoo.load(cut / "checkpoints").num_timesteps >= 100
+    )
+
+
+# the command line
+
+COMMAND = "train dqn --env agentzoo/Catch-v0 --eval-episodes 0 --net-arch 16 --batch-size 8"
+COMMAND += " --buffer-size 1000 --learning-starts 24 --run-dir run --resume --checkpoint-freq 500"
+
+
+def start(*more, **options):
+    """A process that runs the command."""
+    root = str(Path(agentzoo.__file__).parents[1])
+    return subprocess.Popen(
+        [sys.executable, "-m", "agentzoo", *COMMAND.split(), *more],
+        env={**os.environ, "PYTHONPATH": root},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def steps_of(folder):
+    return [int(path.stem[5:]) for path in (folder / "checkpoints").glob("step_*.safetensors")]
+
+
+@pytest.mark.slow
+def test_the_same_command_again_and_again(tmp_path, capsys):
+    """The process is killed, then terminated, and the third one comes to the end."""
+    folder = tmp_path / "run"
+    for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 143)):
+        before = max(steps_of(folder), default=0)
+        with start("--steps", "20000") as process:
+            deadline = time.monotonic() + 120
+            while max(steps_of(folder), default=0) <= before and time.monotonic() < deadline:
+                time.sleep(0.01)
+            process.send_signal(number)
+            sent = time.monotonic()
+            _, error = process.communicate(timeout=60)
+        assert process.returncode == code and time.monotonic() - sent < 5, error
+    assert "the agent is saved in run" in error
+    main([*COMMAND.split(), "--steps", "20000"])
+    resumed = agentzoo.load(folder)
+    main([*COMMAND.replace("run-dir run", "run-dir whole").split(), "--steps", "20000"])
+    whole = agentzoo.load("whole")
+    for x, y in zip(arrays(whole), arrays(resumed), strict=True):
+        np.testing.assert_array_equal(x, y)
+    assert log(Path("whole")) == log(folder) and curves(Path("whole")) == curves(folder)
+
+
+def test_what_the_command_line_refuses(capsys):
+    short = [*COMMAND.split(), "--steps", "64"]
+    main(short)
+    main(short)
+    out = capsys.readouterr()
+    assert "already finished" in out.err and out.out.count("Saved in run") == 2
+    for arguments, message in [
+        ([*short, "--gamma", "0.9"], "was begun with --gamma 0.99 (now 0.9). Give the same"),
+        ([*short, "--n-envs", "2"], "--n-envs 1 (now 2)"),
+        ([*short[:-1], "128"], "--steps 64 (now 128)"),
+        ([part for part in short if part != "--resume"], "run_dir='run' holds a run already"),
+        ([part for part in short if part not in ("--run-dir", "run")], "Name it with --run-dir."),
+    ]:
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        error = capsys.readouterr().err
+        assert stop.value.code == 2 and message in error and error.count("\n") == 1
+
+
+# disks
+
+
+@pytest.mark.parametrize("algorithm", ["DQN", "PPO"])
+def test_a_run_goes_on_where_nothing_can_be_written(algorithm, tmp_path):
+    """As on a full disk: everything under the run folder fails, and works again later."""
+
+    class Unplug(callbacks.BaseCallback):
+        def next_step(self, step):
+            return step + 1
+
+        def _on_step(self):
+            if self.num_timesteps >= 100 and not (tmp_path / "away").exists():
+                (tmp_path / "run").rename(tmp_path / "away")
+                (tmp_path / "run").touch()
+
+    whole = make(algorithm, CATCH, runner="device").learn(320, **SHORT)
+    a = make(algorithm, CATCH, runner="device", run_dir=tmp_path / "run")
+    evaluation = callbacks.EvalCallback(
+        CATCH, eval_freq=64, n_eval_episodes=1, verbose=0, best_model_save_path=tmp_path / "run",
+        log_path=tmp_path / "run",
+    )  # fmt: skip
+    save = callbacks.CheckpointCallback(64, tmp_path / "run")
+    with pytest.warns(RuntimeWarning) as warned:
+        a.learn(320, [Unplug(), evaluation, save], checkpoint_freq=48, **SHORT)
+    messages = [str(one.message) for one in warned]
+    assert len(messages) == 2 and "Training goes on" in messages[0]
+    for name in ("progress.csv", "checkpoints", "model.safetensors", "evaluations.npz"):
+        assert name in messages[1]
+    for x, y in zip(arrays(whole), arrays(a), strict=True):
+        np.testing.assert_array_equal(x, y)
+    (tmp_path / "run").unlink()
+    (tmp_path / "away").rename(tmp_path / "run")
+    with pytest.warns(RuntimeWarning, match="begin anew"):  # the callbacks
+        resumed = agentzoo.resume(tmp_path / "run")  # from the last good checkpoint
+    for x, y in zip(arrays(whole), arrays(resumed), strict=True):
+        np.testing.assert_array_equal(x, y)

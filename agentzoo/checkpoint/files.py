@@ -25,7 +25,8 @@ def find(path: str | os.PathLike[str]) -> Path:
 
     The path may name a file, with or without its suffix, or a folder. In a folder, the file is
     `model.safetensors`, which is written at the end of a run, otherwise `best_model.safetensors`,
-    which `EvalCallback` writes, and otherwise the only file with the suffix.
+    which `EvalCallback` writes, otherwise the newest checkpoint of an interrupted run, and
+    otherwise the only file with the suffix.
 
     Raises:
       FileNotFoundError: if there is no such file.
@@ -44,6 +45,14 @@ def find(path: str | os.PathLike[str]) -> Path:
     for name in ("model", "best_model"):
         if (given / f"{name}{SUFFIX}").is_file():
             return given / f"{name}{SUFFIX}"
+    steps = {
+        int(match[1]): file
+        for folder in (given, given / "checkpoints")
+        for file in folder.glob(f"step_*{SUFFIX}")
+        if (match := re.fullmatch(r"step_(\d+)", file.stem))
+    }
+    if steps:
+        return steps[max(steps)]
     # Files whose names begin with a dot remain from a process that died while it wrote them.
     found = sorted(file for file in given.glob(f"*{SUFFIX}") if not file.name.startswith("."))
     if len(found) > 1:
