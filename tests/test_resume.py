@@ -94,9 +94,10 @@ SLOW = {"QRDQN", "SAC", "MPO", "IMPALA"}
 EACH = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in SETTINGS]
 
 
+@pytest.mark.parametrize("runner", ["host", "device"])
 @pytest.mark.parametrize("algorithm", EACH)
-def test_an_interrupted_run_ends_as_if_it_had_not_been(algorithm, tmp_path):
-    options = dict(runner="device", n_envs=2)
+def test_an_interrupted_run_ends_as_if_it_had_not_been(algorithm, runner, tmp_path):
+    options = dict(runner=runner, n_envs=2)
     whole = make(algorithm, CATCH, run_dir=tmp_path / "whole", **options)
     whole.learn(320, watching(), **SHORT)
     interrupted(make(algorithm, CATCH, run_dir=tmp_path / "cut", **options), 320, 100)
