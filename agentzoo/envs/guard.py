@@ -6,6 +6,7 @@ environment is made again, and `describe` says what an environment raised and wh
 
 import contextlib
 import queue
+import sys
 import threading
 import traceback
 from collections import deque
@@ -76,13 +77,23 @@ UNGUARDED = Guard()
 class NoAnswer(Exception):
     """A call took longer than its time limit.
 
-    Args:
+    Attributes:
       env: index of the environment, if it is known.
+      place: the line of the user's code that is being run, or "".
+      loops: the value of the variable `i` in each method of an object that is being run, by the id
+        of the object. In the methods of a `SyncVectorEnv`, it is the index of an environment.
     """
 
-    def __init__(self, env: int | None = None):
+    def __init__(self, env: int | None = None, frame: Any = None):
         super().__init__(env)
         self.env = env
+        stack = [] if frame is None else list(traceback.walk_stack(frame))  # innermost first
+        self.place = _place(traceback.StackSummary.extract(reversed(stack)))
+        self.loops = {
+            id(one.f_locals["self"]): one.f_locals["i"]
+            for one, _ in stack
+            if isinstance(one.f_locals.get("i"), int) and "self" in one.f_locals
+        }
 
 
 class Caller:
@@ -110,16 +121,18 @@ class Caller:
             return function(*args, **kwargs)
         if self._calls is None:
             self._calls, self._results = queue.SimpleQueue(), queue.SimpleQueue()
-            threading.Thread(
+            self._thread = threading.Thread(
                 target=_serve, args=(self._calls, self._results), name="environment", daemon=True
-            ).start()
+            )
+            self._thread.start()
         self._calls.put((function, args, kwargs))
         try:
             result, error = self._results.get(timeout=self.timeout)
         except BaseException as reason:  # also an interrupt, after which the result would be late
             self.close()
             if isinstance(reason, queue.Empty):
-                raise NoAnswer from None
+                frame = sys._current_frames().get(self._thread.ident or 0)
+                raise NoAnswer(frame=frame) from None
             raise
         if error is not None:
             raise error
@@ -176,7 +189,8 @@ def explain(error: Exception, guard: Guard, env: int | None, in_reset: bool) -> 
         return error
     call = "reset" if in_reset else "step"
     if isinstance(error, NoAnswer):
-        problem = f"{call} has not answered for {guard.timeout:g} s."
+        where = f" ({error.place})" if error.place else ""
+        problem = f"{call} has not answered for {guard.timeout:g} s{where}."
         advice = LONGER if guard.restarts else f"{LONGER} {RESTART}"
     else:
         problem = f"{call} raised {describe(error)}."
@@ -195,17 +209,13 @@ def describe(error: BaseException) -> str:
     """Return the type of an error, the first line of its text, and where it was raised."""
     lines = str(error).strip().splitlines()
     text = f": {lines[0].rstrip('. ')}" if lines else ""
-    place = _place(error)
+    place = _place(traceback.extract_tb(error.__traceback__))
     return f"{type(error).__name__}{text}{f' ({place})' if place else ''}"
 
 
-def _place(error: BaseException) -> str:
-    """Return the innermost line of the user's code that raised an error, or ""."""
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(_OURS)
-    ]
+def _place(stack: traceback.StackSummary) -> str:
+    """Return the innermost line of the user's code in a stack, or ""."""
+    frames = [frame for frame in stack if not frame.filename.startswith(_OURS)]
     users = [frame for frame in frames if not frame.filename.startswith(_LIBRARIES)]
     for frame in reversed(users or frames):
         path = Path(frame.filename)

@@ -85,8 +85,10 @@ def explain(env: gym.vector.VectorEnv, error: Exception, guard: Guard, in_reset:
             problem = f"its worker process ended in {call} {ended}."
             return EnvError(problem, CORRECT, index, in_reset)
         index = error.env if isinstance(error, NoAnswer) else None
+    elif isinstance(error, NoAnswer):
+        index = error.loops.get(id(env.unwrapped))
     else:
-        index = None if silent else _index_in_loop(env.unwrapped, error)
+        index = _index_in_loop(env.unwrapped, error)
     failure = explain_error(error, guard, index, in_reset)
     if isinstance(failure, EnvError):  # a restart is impossible here
         failure.advice = LONGER if silent else CORRECT
