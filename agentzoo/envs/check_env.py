@@ -20,6 +20,7 @@ from agentzoo.envs.findings import Report
 from agentzoo.envs.functional import FunctionalGymEnv, FunctionalVectorEnv, adapt, find_functional
 from agentzoo.envs.guard import describe
 from agentzoo.envs.make import EnvLike, is_functional, make_env
+from agentzoo.envs.seeding import find_obstacle, find_vector_obstacle
 from agentzoo.envs.vector_envs import VectorEnvs
 from agentzoo.types import ConfigurationError, EnvError, InvalidStep
 
@@ -38,28 +39,6 @@ THREADS_FROM = 2e-4
 """Seconds of waiting per step from which a runner with threads is worth its costs."""
 
 Make = Callable[[], Any]
-
-
-def find_obstacle(env: Any) -> str | None:
-    """Return why an environment cannot resume an episode."""
-    while isinstance(env, gym.Wrapper):
-        if type(env).__name__ in ("NormalizeObservation", "NormalizeReward"):
-            return (
-                f"Training does not resume exactly, because the wrapper {type(env).__name__} keeps "
-                "statistics that are not saved. Use the agent's normalize_obs or normalize_reward."
-            )
-        env = env.env
-    return None
-
-
-def find_vector_obstacle(env: VectorEnv) -> str | None:
-    """Return why a vector environment cannot resume episodes."""
-    if isinstance(env, FunctionalVectorEnv):
-        return None
-    return (
-        f"Training in {type(env.unwrapped).__name__} does not resume exactly, because it begins "
-        "its episodes itself. Pass the id or a factory, and n_envs, instead."
-    )
 
 
 class Rollout(NamedTuple):
