@@ -6,6 +6,7 @@ keeps the actions of each running episode, and a checksum of everything that was
 """
 
 import functools
+import math
 import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -123,11 +124,13 @@ class Journal(NamedTuple):
       pending: the newest trajectory, the starts of the episodes that ran after it, and the ones
         before, as `(before, trajectory, starts)`; None if there is no trajectory.
       count: the number of trajectories that wait.
+      most: the number of trajectories that may wait.
     """
 
     records: tuple[Record, ...]
     pending: Any = None
     count: int = 0
+    most: int = 0
 
     @classmethod
     def begin(cls, starts: Sequence[Start]) -> "Journal":
@@ -141,12 +144,9 @@ class Journal(NamedTuple):
           trajectory: `[T, N]` NumPy arrays.
           starts: how the episodes began that run after the trajectory.
         """
-        pending, count = (self.pending, trajectory, starts), self.count + 1
-        journal = Journal(self.records, pending, count)
-        rows = count * len(trajectory.last_t)
-        if rows < _PENDING_ROWS and count * _size(trajectory) < _PENDING_BYTES:
-            return journal
-        return journal.complete()
+        count, most = self.count + 1, self.most or _how_many(trajectory)
+        journal = Journal(self.records, (self.pending, trajectory, starts), count, most)
+        return journal if count < most else journal.complete()
 
     def complete(self) -> "Journal":
         """Return the same journal, without trajectories that wait."""
@@ -161,7 +161,7 @@ class Journal(NamedTuple):
         # A dummy step without an end stands for an environment that was made again.
         last = np.concatenate([each.last_t | ~each.mask for each in trajectories])  # [R, N]
         actions = np.concatenate([each.a_tm1 for each in trajectories])  # [R, N, ...]
-        seen = np.concatenate([_bytes_of(each.obs_tm1, each.r_t) for each in trajectories])
+        seen = _bytes_of([each.obs_tm1 for each in trajectories], [x.r_t for x in trajectories])
         seen = np.ascontiguousarray(seen.swapaxes(0, 1))  # [N, R, bytes]
         ended: Any = last.any(axis=0)
         records = []
@@ -261,7 +261,7 @@ def extend_checksum(checksum: int, obs: PyTree, rewards: np.ndarray) -> int:
       obs: `[R, ...]`, the observations before each of the steps.
       rewards: float32 `[R]`, the rewards of the steps.
     """
-    seen = _bytes_of(jax.tree.map(lambda x: x[:, None], obs), rewards[:, None])
+    seen = _bytes_of([jax.tree.map(lambda x: x[:, None], obs)], [rewards[:, None]])
     return zlib.crc32(np.ascontiguousarray(seen).data, checksum)
 
 
@@ -280,21 +280,35 @@ def _extended(record: Record, actions: np.ndarray, seen: np.ndarray) -> Record:
     return Record(record.start, steps, zlib.crc32(seen.data, record.checksum), chunks)
 
 
-def _bytes_of(obs: PyTree, rewards: np.ndarray) -> np.ndarray:
-    """Return `[R, N, bytes]`, what is compared of R steps in N environments."""
-    return np.concatenate([_sample(x) for x in (*jax.tree.leaves(obs), rewards)], axis=-1)
+def _bytes_of(obs: Sequence[PyTree], rewards: Sequence[np.ndarray]) -> np.ndarray:
+    """Return `[R, N, bytes]`, what is compared of R steps in N environments.
+
+    Args:
+      obs: the observations before the steps, in parts `[*, N, ...]` along the first axis.
+      rewards: the rewards of the steps, in parts.
+    """
+    columns = zip(*(jax.tree.leaves(part) for part in obs), strict=True)  # one for each leaf
+    return np.concatenate([_sample(parts) for parts in (*columns, rewards)], axis=-1)
 
 
-def _sample(x: np.ndarray) -> np.ndarray:
+def _sample(parts: Sequence[np.ndarray]) -> np.ndarray:
     """Return numbers of each element of an array `[R, N, ...]` as bytes `[R, N, bytes]`."""
-    flat = x.reshape(*x.shape[:2], -1)
+    first = parts[0]
+    size = math.prod(first.shape[2:])
     # An odd stride goes through all columns and channels of an image.
-    stride = flat.shape[-1] // _SAMPLE | 1
-    return np.ascontiguousarray(flat[..., ::stride]).view(np.uint8)
+    stride = size // _SAMPLE | 1
+    if stride == 1:
+        joined = np.concatenate(parts).reshape(-1, first.shape[1], size)
+    else:
+        flat = [x.reshape(len(x), first.shape[1], size)[..., ::stride] for x in parts]
+        joined = np.concatenate(flat)
+    return np.ascontiguousarray(joined).view(np.uint8)
 
 
-def _size(trajectory: Trajectory) -> int:
-    return sum(x.nbytes for x in jax.tree.leaves(trajectory.obs_tm1))
+def _how_many(trajectory: Trajectory) -> int:
+    """Return how many trajectories like this one may wait."""
+    size = sum(x.nbytes for x in jax.tree.leaves(trajectory.obs_tm1))
+    return max(1, min(_PENDING_ROWS // len(trajectory.last_t), _PENDING_BYTES // max(size, 1)))
 
 
 def _words(token: Any) -> list[int]:
