@@ -9,6 +9,7 @@ import pytest
 
 import agentzoo
 from tests.agents import SETTINGS, arrays, make
+from tests.test_resume import SHORT, Failure, assert_same_run, watching
 
 CONTINUOUS = ("SAC", "MPO")
 SIX = tuple(SETTINGS)
@@ -348,3 +349,22 @@ def rescaled():
     return gym.wrappers.TransformObservation(
         gym.make("CartPole-v1"), lambda obs: obs / 2, normalized().observation_space
     )
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        name if name in ("DQN", "PPO") else pytest.param(name, marks=pytest.mark.slow)
+        for name in SIX
+    ],
+)
+def test_interrupted_runs_end_as_if_they_had_not_been(algorithm, tmp_path):
+    env = env_of(algorithm)
+    whole = make(algorithm, env, run_dir=tmp_path / "whole")
+    whole.learn(320, watching(env=env), **SHORT)
+    with pytest.raises(Failure):
+        make(algorithm, env, run_dir=tmp_path / "cut").learn(320, watching(100, env), **SHORT)
+    with pytest.raises(Failure):
+        agentzoo.resume(tmp_path / "cut", callback=watching(250, env))
+    resumed = agentzoo.resume(tmp_path / "cut", callback=watching(env=env))
+    assert_same_run(whole, resumed)
