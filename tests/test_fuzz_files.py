@@ -106,10 +106,11 @@ WRONG = {
     "episodes": [None, [], {"rewards": [], "lengths": []}],
     "env_name": [1, []],
     "versions": [None, [], {"jax": 1}],
-    "total": [-1, 0.5, "x"],
+    "step": [-1, 0.5, "x"],
     "log": [1, []],
-    "callbacks": [1, "x"],
-    "plan": [1, []],
+    "callbacks": [1, "x", []],
+    "plan": [1, [], {}, {"finished": 1}],
+    "unfinished": [1, [], {}],
 }
 
 

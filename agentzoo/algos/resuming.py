@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from agentzoo.algos import loading
 from agentzoo.algos.base import Algorithm
 from agentzoo.callbacks import CallbackLike
 from agentzoo.checkpoint import CheckpointStore, schema
-from agentzoo.envs import EnvLike, make_env
+from agentzoo.envs import EnvLike, make_env, needs_import
 from agentzoo.training import Lock, RunPlan, named, read_manifest
 from agentzoo.training.folder import CHECKPOINTS, MODEL, holds_run
 from agentzoo.types import ConfigurationError
@@ -204,9 +203,8 @@ def _cannot_be_made(record: dict[str, Any]) -> str | None:
         return "The run was in an environment without an id"
     if record["env_kwargs"] is None:
         return f"The run was in {env_id!r} with arguments that cannot be saved"
-    module = env_id.rpartition(":")[0]
-    if module and module not in sys.modules:
-        return f"The environment {env_id!r} needs the module {module}, which is not imported"
+    if needs_import(env_id):
+        return f"The environment {env_id!r} needs a module that has not been imported"
     return None
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium as gym
 
 from agentzoo.cli.options import Eval, Video
-from agentzoo.envs import check_saved_id, make_env
+from agentzoo.envs import make_env, needs_import
 from agentzoo.types import ConfigurationError
 
 
@@ -63,9 +63,13 @@ def environment_of(agent: Any, options: Eval | Video) -> tuple[str, dict[str, An
             f"Name an environment with --env, and its arguments with --env-kwargs."
         )
     saved = {**agent.env_kwargs, **given}
-    pairs = [shlex.quote(f"{key}:{value}") for key, value in saved.items()]
-    kwargs = f" --env-kwargs {' '.join(pairs)}" if pairs else ""
-    check_saved_id(agent.env_id, f"add --env {shlex.quote(agent.env_id)}{kwargs}")
+    if needs_import(agent.env_id):
+        pairs = [shlex.quote(f"{key}:{value}") for key, value in saved.items()]
+        kwargs = f" --env-kwargs {' '.join(pairs)}" if pairs else ""
+        raise ConfigurationError(
+            f"The agent was trained in {agent.env_id!r}, and a file cannot make agentzoo import a "
+            f"module. If you trust the module, add --env {shlex.quote(agent.env_id)}{kwargs}."
+        )
     return agent.env_id, saved
 
 

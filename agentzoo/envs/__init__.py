@@ -31,7 +31,7 @@ from agentzoo.envs.guard import Guard, OnError
 from agentzoo.envs.gym_envs import GymEnvs
 from agentzoo.envs.infos import number
 from agentzoo.envs.joint import as_vector_env
-from agentzoo.envs.make import EnvLike, check_saved_id, find_native, make_env, make_envs
+from agentzoo.envs.make import EnvLike, find_native, make_env, make_envs, needs_import
 from agentzoo.envs.records import class_name, identify, name_of
 from agentzoo.envs.shares import DistantEnvs, SharedEnvs, has_dummy_steps, make_shared_envs
 from agentzoo.envs.use import TrainingEnv, parts_of
@@ -68,7 +68,6 @@ __all__ = [
     "TrainingEnv",
     "VectorEnvs",
     "as_vector_env",
-    "check_saved_id",
     "class_name",
     "find_native",
     "has_dummy_steps",
@@ -78,6 +77,7 @@ __all__ = [
     "make_shared_envs",
     "make_trajectory",
     "name_of",
+    "needs_import",
     "number",
     "parts_of",
     "stack_rows",

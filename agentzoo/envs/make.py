@@ -171,27 +171,16 @@ def make_env(env_id: str, **kwargs: Any) -> gym.Env:
         return (atari.make if atari.is_atari(name, kwargs) else gym.make)(name, **kwargs)
 
 
-def check_saved_id(env_id: str, advice: str) -> None:
-    """Check that an environment that a saved file names can be made without an import.
+def needs_import(env_id: str) -> bool:
+    """Return whether making an environment would import a module that its id or arguments name.
 
-    A file may come from someone else, and importing a module runs the code of that module. So only
-    the user names modules.
-
-    Args:
-      env_id: the id in the file.
-      advice: how the user names the environment.
-
-    Raises:
-      ConfigurationError: if a module is named that has not been imported yet.
+    A saved file may come from someone else, and importing a module runs the code of that module. So
+    an environment that only a file names is not made if this function returns True.
     """
     module, _, name = env_id.rpartition(":")
     # These environments of Gymnasium import what their arguments name.
     indirect = name.startswith(("GymV21Environment", "GymV26Environment"))
-    if indirect or (module and module not in sys.modules):
-        raise ConfigurationError(
-            f"The agent was trained in {env_id!r}, and a file cannot make agentzoo import a "
-            f"module. If you trust the module, {advice}."
-        )
+    return indirect or bool(module and module not in sys.modules)
 
 
 @contextlib.contextmanager
