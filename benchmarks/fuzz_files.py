@@ -1,8 +1,8 @@
 """Load damaged and malicious files, and count how that ends.
 
-Each file has to end in an agent, or in an error of our own, within 5 seconds and with little memory.
-Compiling an agent may take longer. After most mutations, the checksum is computed anew, because otherwise it would refuse every
-file.
+Each file has to end in an agent, or in an error of our own, within 5 seconds and with little
+memory. Compiling an agent may take longer. After most mutations, the checksum is computed anew,
+because otherwise it would refuse every file.
 
     python benchmarks/fuzz_files.py --files 10000 --processes 2
 """
