@@ -141,6 +141,11 @@ def _check(about: Hyperparameter, value: Any) -> None:
         ):
             raise ConfigurationError(f"{given} is unknown. {_advice(about, value)}")
         raise ConfigurationError(f"{given} has the wrong type. Choose {about.expected}.")
+    if type(value).__hash__ is None and _is_option(value, Callable[..., Any]):
+        raise ConfigurationError(
+            f"{given} has no hash, but compiled programs are found by the hash of the function. "
+            f"Pass a plain function, or give the class of the object a __hash__."
+        )
     if isinstance(value, Linear):
         # The end may be an open bound: a learning rate may fall to 0.
         ends = dataclasses.replace(about.range, open_low=False)

@@ -940,3 +940,11 @@ def masked(**parts):
 def test_bad_input_is_refused_before_training(make, message):
     with pytest.raises(ConfigurationError, match=message):
         make()
+
+
+@pytest.mark.parametrize("cls", [PPO, IMPALA])
+def test_the_deviation_of_box_actions_changes_no_other_policy(cls):
+    plain, dependent = (
+        cls("CartPole-v1", net_arch=(8,), state_dependent_std=std) for std in (False, True)
+    )
+    jax.tree.map(np.testing.assert_array_equal, plain.params, dependent.params)

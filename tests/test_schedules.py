@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agentzoo import Linear
+from agentzoo import DQN, ConfigurationError, Linear
 from agentzoo.callbacks import EveryNTimesteps
 from agentzoo.types import Clock
 from tests.agents import CATCH, SETTINGS, make
@@ -55,3 +55,15 @@ def test_the_clock():
     assert (acting.began, learning.began) == (30, 20)
     assert (acting.remaining, learning.remaining) == (0.25, 0.5)
     assert Clock(*jnp.int32([60, 10, 40])).remaining == 0
+
+
+def test_a_schedule_without_a_hash_is_refused():
+    class Schedule:
+        def __call__(self, remaining):
+            return 1e-3 * remaining
+
+        def __eq__(self, other):
+            return self is other
+
+    with pytest.raises(ConfigurationError, match=r"^learning_rate=.* has no hash, .* __hash__"):
+        DQN(CATCH, learning_rate=Schedule())

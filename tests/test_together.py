@@ -112,3 +112,13 @@ def test_all_seeds_learn():
     ]
     learn_together(agents, 20_000, progress_bar=False)
     assert all(evaluate_policy(agent, CATCH, 30, seed=7)[0] > 0.9 for agent in agents)
+
+
+def test_agents_may_come_from_a_generator():
+    made = []
+    curves = learn_together(
+        (made.append(agent) or agent for agent in (make("DQN", CATCH, seed=i) for i in range(2))),
+        32,
+        progress_bar=False,
+    )
+    assert [agent.num_timesteps for agent in made] == [32, 32] and len(curves) == 2

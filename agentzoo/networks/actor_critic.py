@@ -222,7 +222,8 @@ def _unroll(arch: Options, x: Array, first: Array, state: PyTree) -> tuple[Array
 
 def _heads(arch: Options, space: spaces.Space, features: list[Array]) -> tuple[Array, Array]:
     """Return the outputs of the policy's head `[N * T, K]` and the values `[N * T, 1]`."""
-    num_outputs = sum(choices(space)) * (1 + arch.state_dependent_std)
+    has_std = arch.state_dependent_std and isinstance(space, spaces.Box)
+    num_outputs = sum(choices(space)) * (1 + has_std)
     with _initialised(arch, 0.01):
         outputs = hk.Linear(num_outputs, name="policy_head")(features[0])
     with _initialised(arch, 1.0):

@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -48,7 +48,7 @@ class Plan(NamedTuple):
 
 
 def learn_together(
-    agents: Sequence[Any],
+    agents: Iterable[Any],
     total_timesteps: float,
     log_interval: int = 1_000,
     progress_bar: bool = True,
@@ -75,6 +75,7 @@ def learn_together(
       ConfigurationError: if an argument is out of range, an agent appears twice, or an agent was
         loaded without an environment.
     """
+    agents = list(agents)  # it may be a generator
     if len({id(agent) for agent in agents}) < len(agents):
         raise ConfigurationError("An agent appears twice; create a separate agent for each entry.")
     plan = Plan(total_timesteps, log_interval, reset_num_timesteps)
