@@ -49,8 +49,8 @@ PLACES = ("host", "threads", "sync", "async")
 ANYWHERE = {
     "raise": r"step raised OSError: the simulator is gone \(.*, line \d+\)",
     "reset": r"(step|reset) raised OSError: the simulator is gone \(.*, line \d+\)",
-    "hang": r"step has not answered for 0\.3 s",
-    "hang in reset": r"(step|reset) has not answered for 0\.3 s",
+    "hang": r"step has not answered for 1 s",
+    "hang in reset": r"(step|reset) has not answered for 1 s",
     "nan": r"holds nan",
     "close": r"raised AttributeError: ",
 }
@@ -147,7 +147,7 @@ def make_agent(algorithm, place, kind, at, restart, folder):
     return getattr(agentzoo, algorithm)(
         several if place in ("sync", "async") else single,
         n_envs=2,
-        env_timeout=0.3 if kind.startswith("hang") else None,
+        env_timeout=1.0 if kind.startswith("hang") else None,
         on_env_error="restart" if restart else "raise",
         log_dir=folder,
         **options,
