@@ -35,6 +35,9 @@ STUCK = 60.0  # seconds of the clock, after which a load is interrupted
 MEMORY_LIMIT = 3 * 2**30  # bytes of address space beyond those of the first load
 EXTRA_MEMORY = 128 * 2**20  # bytes that a load may take beyond twice the file and the agent
 
+HOST = "host"
+"""The name of a file that is loaded with its environment, too."""
+
 TRAP = "fuzz_trap"
 """A module that files name. Importing it leaves a trace."""
 
@@ -360,6 +363,9 @@ def make_originals(folder):
         "impala": agentzoo.IMPALA(catch, n_steps=8, net_arch=(8,), recurrent="gru"),
         "parts": agentzoo.PPO(Parts, n_steps=8, batch_size=8, net_arch=(8,)),
     }
+    # This file holds Python environments in the middle of an episode.
+    agents[HOST] = agentzoo.DQN("CartPole-v1", **replay, n_envs=2)
+    agents[HOST].learn(24, progress_bar=False)
     for name, agent in agents.items():
         agent.save(folder / name)
     agents["dqn"].save(folder / "dqn_without_replay", exclude="replay")
@@ -418,7 +424,7 @@ def resident():
     return tuple(int(lines[name].split()[0]) * 1024 for name in ("VmHWM", "VmRSS"))
 
 
-def load(path, folder):
+def load(path, folder, env=None):
     """Load a file, or the newest checkpoint of a folder. Return how that ended."""
     import agentzoo
     from agentzoo.checkpoint import CheckpointStore
@@ -428,7 +434,7 @@ def load(path, folder):
             path = CheckpointStore(folder).latest()
             if path is None:
                 return "refused", ""
-        return "loaded", repr(type(agentzoo.load(path)))
+        return "loaded", repr(type(agentzoo.load(path, env)))
     except (agentzoo.ConfigurationError, FileNotFoundError) as error:
         return "refused", str(error)
     except StuckError:
@@ -440,7 +446,7 @@ def load(path, folder):
 def run_case(number, originals, checkpoints, scratch):
     """Mutate and load one file. Return what it was, how it ended, and what it cost."""
     rng = random.Random(number)
-    folder = None
+    folder = env = None
     if number % 10 == 9:
         folder = scratch / "checkpoints"
         shutil.rmtree(folder, ignore_errors=True)
@@ -456,10 +462,11 @@ def run_case(number, originals, checkpoints, scratch):
         path, size = scratch / "agent.safetensors", len(content)
         path.write_bytes(content)
         what = f"{name} {mutate.__name__}"
+        env = "CartPole-v1" if name == HOST and number % 2 else None
     _, before = resident()
     began = time.process_time()
     signal.setitimer(signal.ITIMER_REAL, STUCK)
-    outcome, message = load(path, folder)
+    outcome, message = load(path, folder, env)
     signal.setitimer(signal.ITIMER_REAL, 0)
     seconds = time.process_time() - began
     peak, _ = resident()
