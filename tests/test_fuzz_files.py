@@ -45,6 +45,7 @@ def box(shape, **entries):
 DISCRETE = {"type": "Discrete", "dtype": "int64", "n": 3, "start": 0}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_files_with_random_damage(tmp_path, monkeypatch):
     monkeypatch.setenv("FUZZ_TRACE", str(tmp_path / "trace"))

@@ -265,6 +265,7 @@ for step in range(1, 10_000):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kills a process")
 def test_a_kill_at_any_moment_leaves_a_checkpoint(tmp_path):
     template = {"x": np.zeros((24, 2**17)), "n": 0}
