@@ -47,7 +47,7 @@ def train(
             with parts.part():
                 _run(trainer, model, plan, callback, new, watched, arrived)
             with parts.part():
-                trainer.end()
+                trainer.end(hurry=isinstance(parts.error, SystemExit))
         parts.raise_it()
 
 

@@ -54,6 +54,8 @@ from agentzoo.types import (
     resolve_metrics,
 )
 
+_LARGE = 2**26  # bytes of a learner's state that takes noticeable time to save
+
 
 class MadeEnvs(NamedTuple):
     """Environments, and what the user gave to make them."""
@@ -443,14 +445,21 @@ class Trainer:
         """Make the entry of the log for this step."""
         self.log.dump(self.run.step, self.episodes)
 
-    def end(self) -> None:
-        """Save what a run has learned, unless that is not finite, and close the log."""
+    def end(self, hurry: bool = False) -> None:
+        """Save what a run has learned, unless that is not finite, and close the log.
+
+        Args:
+          hurry: whether little time is left, as after SIGTERM. Then a large replay buffer is only
+            in the last checkpoint.
+        """
         if self._session.plan is not None:
             self._session = self._session._replace(plan=self._plan())
         try:
             if self.log.folder is not None and self._session.is_finite:
                 with self.log.logger.tolerate("model.safetensors"):
-                    self.save(self.log.folder / "model")
+                    large = sum(x.nbytes for x in jax.tree.leaves(self.run.learner_state)) > _LARGE
+                    exclude = ("replay",) if hurry and large and self.checkpoints else ()
+                    self.save(self.log.folder / "model", exclude)
             if self.checkpoints is not None:
                 self.checkpoints.close()
         finally:
