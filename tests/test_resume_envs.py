@@ -60,7 +60,7 @@ def check(agent, path, env, steps=(50, 60), **options):
     return loaded
 
 
-@pytest.mark.parametrize("n_envs", [1, 3])
+@pytest.mark.parametrize("n_envs", [pytest.param(1, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize("algorithm", SIX)
 def test_a_loaded_agent_goes_on_exactly(algorithm, n_envs, tmp_path):
     env = env_of(algorithm)
