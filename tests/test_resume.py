@@ -383,3 +383,23 @@ def test_a_run_goes_on_where_nothing_can_be_written(algorithm, tmp_path):
         resumed = agentzoo.resume(tmp_path / "run")
     for x, y in zip(arrays(whole), arrays(resumed), strict=True):
         np.testing.assert_array_equal(x, y)
+
+
+def test_a_run_whose_states_are_all_damaged_is_not_begun_anew(tmp_path):
+    folder = tmp_path / "run"
+    agent = make("DQN", CATCH, runner="device", run_dir=folder)
+    with pytest.raises(Failure):
+        agent.learn(480, Fails(240), checkpoint_freq=96, **SHORT)
+    saved = [folder / "model.safetensors", *(folder / "checkpoints").glob("*.safetensors")]
+    assert len(saved) > 1
+    for path in saved:
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+    rows = (folder / "progress.csv").read_text()
+    with (
+        pytest.warns(RuntimeWarning, match="is damaged"),
+        pytest.raises(ConfigurationError, match="No saved state of the run"),
+    ):
+        agentzoo.resume(folder)
+    assert (folder / "progress.csv").read_text() == rows

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from agentzoo import checkpoint, progress
 from agentzoo import config as configs
-from agentzoo import progress
 from agentzoo.algos import loading
 from agentzoo.algos.base import Algorithm
 from agentzoo.callbacks import CallbackLike
@@ -139,14 +139,18 @@ def read_run(folder: Path) -> SavedRun:
       ConfigurationError: if the folder holds no run that can be continued.
     """
     states: list[tuple[tuple[int, bool], Path, dict[str, Any]]] = []
+    damaged = False
     latest = CheckpointStore(folder / CHECKPOINTS).latest()
     for path in (folder / MODEL, latest):
         if path is None or not path.is_file():
             continue
         try:
             manifest = read_manifest(path)
+            if path != latest:  # `latest` has verified its own file
+                checkpoint.verify_file(path)
         except ConfigurationError as error:
             progress.write(f"{error} It is left out.")
+            damaged = True
             continue
         plan = manifest.get("plan")
         if plan and not manifest["excluded"]:
@@ -158,6 +162,12 @@ def read_run(folder: Path) -> SavedRun:
     if states:
         _, path, manifest = max(states, key=lambda state: state[0])
         return SavedRun(folder, path, manifest)
+    if damaged or any((folder / CHECKPOINTS).glob("step_*.safetensors")):
+        # To begin anew would overwrite what may still be repaired.
+        raise ConfigurationError(
+            f"No saved state of the run in {folder} is whole, so the run cannot be continued. "
+            f"Restore a file from a backup, or begin the run in another folder."
+        )
     return SavedRun(folder, None, read_config(folder))
 
 

@@ -10,6 +10,7 @@ from agentzoo.checkpoint.archive import (
     load,
     read_manifest,
     save,
+    verify_file,
 )
 from agentzoo.checkpoint.files import SUFFIX, exists, find
 from agentzoo.checkpoint.leaves import all_finite
@@ -27,4 +28,5 @@ __all__ = [
     "load",
     "read_manifest",
     "save",
+    "verify_file",
 ]

@@ -425,6 +425,16 @@ def _check_header(saved: Saved) -> None:
         )
 
 
+def verify_file(path: str | os.PathLike[str]) -> None:
+    """Check that a file and the blocks that belong to it are whole.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ConfigurationError: if they are damaged.
+    """
+    verify(read_header(path))
+
+
 def verify(saved: Saved) -> None:
     """Check that a file and the blocks that belong to it are whole.
 
