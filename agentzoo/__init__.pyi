@@ -67,14 +67,15 @@ class DQN(_DQN):
       env_timeout: seconds that an environment's `reset` or `step` may take before it counts as
         failed; None for no limit. The calls then happen in another thread.
       on_env_error: what happens if an environment raises an error, does not answer in time, or
-        returns a wrong value. "raise" ends the run with a message. "restart" makes the environment
-        again from its id or function and begins a new episode; the run ends if an environment
-        fails 10 times within 1,000 of its steps. The log counts restarts as `env/restarts`.
+        returns a wrong value. "raise" ends the run with a message. "restart" creates the
+        environment again from its id or function and begins a new episode; the run ends if an
+        environment fails 10 times within 1,000 of its steps. The log counts restarts as
+        `env/restarts`.
       log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with
         TensorBoard and CSV logs, the hyperparameters, checkpoints, and the trained agent. None
         writes nothing.
-      run_dir: folder of the run itself, instead of a folder in `log_dir`. A folder that holds a run
-        is refused; `agentzoo.resume` continues that run.
+      run_dir: folder of the run itself, instead of a folder in `log_dir`. A folder that already
+        holds a run is refused; `agentzoo.resume` resumes the run.
       network: a Haiku function from a batch of observations to features `[N, F]`, which replaces
         our layers; see "Networks" in the documentation.
       info_keywords: names of entries of the environments' `info` to log as `rollout/<name>_mean`,
@@ -255,14 +256,15 @@ class IMPALA(_IMPALA):
       env_timeout: seconds that an environment's `reset` or `step` may take before it counts as
         failed; None for no limit. The calls then happen in another thread.
       on_env_error: what happens if an environment raises an error, does not answer in time, or
-        returns a wrong value. "raise" ends the run with a message. "restart" makes the environment
-        again from its id or function and begins a new episode; the run ends if an environment
-        fails 10 times within 1,000 of its steps. The log counts restarts as `env/restarts`.
+        returns a wrong value. "raise" ends the run with a message. "restart" creates the
+        environment again from its id or function and begins a new episode; the run ends if an
+        environment fails 10 times within 1,000 of its steps. The log counts restarts as
+        `env/restarts`.
       log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with
         TensorBoard and CSV logs, the hyperparameters, checkpoints, and the trained agent. None
         writes nothing.
-      run_dir: folder of the run itself, instead of a folder in `log_dir`. A folder that holds a run
-        is refused; `agentzoo.resume` continues that run.
+      run_dir: folder of the run itself, instead of a folder in `log_dir`. A folder that already
+        holds a run is refused; `agentzoo.resume` resumes the run.
       network: a Haiku function from a batch of observations to features `[N, F]`, which replaces
         our layers; see "Networks" in the documentation.
       info_keywords: names of entries of the environments' `info` to log as `rollout/<name>_mean`,
@@ -433,14 +435,15 @@ class MPO(_MPO):
       env_timeout: seconds that an environment's `reset` or `step` may take before it counts as
         failed; None for no limit. The calls then happen in another thread.
       on_env_error: what happens if an environment raises an error, does not answer in time, or
-        returns a wrong value. "raise" ends the run with a message. "restart" makes the environment
-        again from its id or function and begins a new episode; the run ends if an environment
-        fails 10 times within 1,000 of its steps. The log counts restarts as `env/restarts`.
+        returns a wrong value. "raise" ends the run with a message. "restart" creates the
+        environment again from its id or function and begins a new episode; the run ends if an
+        environment fails 10 times within 1,000 of its steps. The log counts restarts as
+        `env/restarts`.
       log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with
         TensorBoard and CSV logs, the hyperparameters, checkpoints, and the trained agent. None
         writes nothing.
-      run_dir: folder of the run itself, instead of a folder in `log_dir`. A folder that holds a run
-        is refused; `agentzoo.resume` continues that run.
+      run_dir: folder of the run itself, instead of a folder in `log_dir`. A folder that already
+        holds a run is refused; `agentzoo.resume` resumes the run.
       network: a Haiku function from a batch of observations to features `[N, F]`, which replaces
         our layers; see "Networks" in the documentation.
       info_keywords: names of entries of the environments' `info` to log as `rollout/<name>_mean`,
@@ -641,14 +644,15 @@ class PPO(_PPO):
       env_timeout: seconds that an environment's `reset` or `step` may take before it counts as
         failed; None for no limit. The calls then happen in another thread.
       on_env_error: what happens if an environment raises an error, does not answer in time, or
-        returns a wrong value. "raise" ends the run with a message. "restart" makes the environment
-        again from its id or function and begins a new episode; the run ends if an environment
-        fails 10 times within 1,000 of its steps. The log counts restarts as `env/restarts`.
+        returns a wrong value. "raise" ends the run with a message. "restart" creates the
+        environment again from its id or function and begins a new episode; the run ends if an
+        environment fails 10 times within 1,000 of its steps. The log counts restarts as
+        `env/restarts`.
       log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with
         TensorBoard and CSV logs, the hyperparameters, checkpoints, and the trained agent. None
         writes nothing.
-      run_dir: folder of the run itself, instead of a folder in `log_dir`. A folder that holds a run
-        is refused; `agentzoo.resume` continues that run.
+      run_dir: folder of the run itself, instead of a folder in `log_dir`. A folder that already
+        holds a run is refused; `agentzoo.resume` resumes the run.
       network: a Haiku function from a batch of observations to features `[N, F]`, which replaces
         our layers; see "Networks" in the documentation.
       info_keywords: names of entries of the environments' `info` to log as `rollout/<name>_mean`,
@@ -836,14 +840,15 @@ class QRDQN(_QRDQN):
       env_timeout: seconds that an environment's `reset` or `step` may take before it counts as
         failed; None for no limit. The calls then happen in another thread.
       on_env_error: what happens if an environment raises an error, does not answer in time, or
-        returns a wrong value. "raise" ends the run with a message. "restart" makes the environment
-        again from its id or function and begins a new episode; the run ends if an environment
-        fails 10 times within 1,000 of its steps. The log counts restarts as `env/restarts`.
+        returns a wrong value. "raise" ends the run with a message. "restart" creates the
+        environment again from its id or function and begins a new episode; the run ends if an
+        environment fails 10 times within 1,000 of its steps. The log counts restarts as
+        `env/restarts`.
       log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with
         TensorBoard and CSV logs, the hyperparameters, checkpoints, and the trained agent. None
         writes nothing.
-      run_dir: folder of the run itself, instead of a folder in `log_dir`. A folder that holds a run
-        is refused; `agentzoo.resume` continues that run.
+      run_dir: folder of the run itself, instead of a folder in `log_dir`. A folder that already
+        holds a run is refused; `agentzoo.resume` resumes the run.
       network: a Haiku function from a batch of observations to features `[N, F]`, which replaces
         our layers; see "Networks" in the documentation.
       info_keywords: names of entries of the environments' `info` to log as `rollout/<name>_mean`,
@@ -1036,14 +1041,15 @@ class SAC(_SAC):
       env_timeout: seconds that an environment's `reset` or `step` may take before it counts as
         failed; None for no limit. The calls then happen in another thread.
       on_env_error: what happens if an environment raises an error, does not answer in time, or
-        returns a wrong value. "raise" ends the run with a message. "restart" makes the environment
-        again from its id or function and begins a new episode; the run ends if an environment
-        fails 10 times within 1,000 of its steps. The log counts restarts as `env/restarts`.
+        returns a wrong value. "raise" ends the run with a message. "restart" creates the
+        environment again from its id or function and begins a new episode; the run ends if an
+        environment fails 10 times within 1,000 of its steps. The log counts restarts as
+        `env/restarts`.
       log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with
         TensorBoard and CSV logs, the hyperparameters, checkpoints, and the trained agent. None
         writes nothing.
-      run_dir: folder of the run itself, instead of a folder in `log_dir`. A folder that holds a run
-        is refused; `agentzoo.resume` continues that run.
+      run_dir: folder of the run itself, instead of a folder in `log_dir`. A folder that already
+        holds a run is refused; `agentzoo.resume` resumes the run.
       network: a Haiku function from a batch of observations to features `[N, F]`, which replaces
         our layers; see "Networks" in the documentation.
       info_keywords: names of entries of the environments' `info` to log as `rollout/<name>_mean`,

@@ -1,4 +1,4 @@
-"""`agentzoo.check_env`: says before training what will not work or will be slow."""
+"""`agentzoo.check_env`: report before training what will not work or will be slow."""
 
 import warnings
 
@@ -22,8 +22,8 @@ def check_env(
 
     The check takes random actions, and compares rollouts with the same seed. It takes a few
     seconds. An environment or a vector environment that is given as an object is reset and stepped.
-    An id or a function is better, because it shows whether an episode in a used environment is the
-    same as in a new one.
+    Pass an id or a function rather than an object: the check can then compare an episode in a used
+    environment with the same episode in a new one.
 
     Args:
       env: what agents accept: a Gymnasium id, an environment, a function that makes one, a vector

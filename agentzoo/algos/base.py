@@ -69,14 +69,15 @@ class Algorithm(Generic[Config]):
       env_timeout: seconds that an environment's `reset` or `step` may take before it counts as
         failed; None for no limit. The calls then happen in another thread.
       on_env_error: what happens if an environment raises an error, does not answer in time, or
-        returns a wrong value. "raise" ends the run with a message. "restart" makes the environment
-        again from its id or function and begins a new episode; the run ends if an environment
-        fails 10 times within 1,000 of its steps. The log counts restarts as `env/restarts`.
+        returns a wrong value. "raise" ends the run with a message. "restart" creates the
+        environment again from its id or function and begins a new episode; the run ends if an
+        environment fails 10 times within 1,000 of its steps. The log counts restarts as
+        `env/restarts`.
       log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with
         TensorBoard and CSV logs, the hyperparameters, checkpoints, and the trained agent. None
         writes nothing.
-      run_dir: folder of the run itself, instead of a folder in `log_dir`. A folder that holds a run
-        is refused; `agentzoo.resume` continues that run.
+      run_dir: folder of the run itself, instead of a folder in `log_dir`. A folder that already
+        holds a run is refused; `agentzoo.resume` resumes the run.
       network: a Haiku function from a batch of observations to features `[N, F]`, which replaces
         our layers; see "Networks" in the documentation.
       info_keywords: names of entries of the environments' `info` to log as `rollout/<name>_mean`,
@@ -273,7 +274,7 @@ class Algorithm(Generic[Config]):
 
     @property
     def session(self) -> Session:
-        """Everything that decides how the run goes on.
+        """Everything that decides how the run continues.
 
         The next training cycle overwrites its arrays, so copy what you want to keep.
         """
@@ -326,8 +327,7 @@ class Algorithm(Generic[Config]):
 
         A run ends with the training cycle in which the budget is used up. Ctrl-C ends it after the
         current cycle, and a second Ctrl-C at once. SIGTERM ends it at once with `SystemExit` if
-        there is a run folder. Whatever exception ends a run, the agent keeps the last finished
-        cycle.
+        there is a run folder. After any exception, the agent keeps the last finished cycle.
 
         Args:
           total_timesteps: environment steps to take, over all environments together. `1e5` is fine.
@@ -367,13 +367,13 @@ class Algorithm(Generic[Config]):
         train(self.trainer, self, plan, callbacks, users, new, watched=callback is not None)
 
     def carry_on(self, folder: Path, plan: RunPlan, callback: CallbackLike, anew: bool) -> None:
-        """Go on with the run in a folder to its end. `agentzoo.resume` calls this.
+        """Resume the run in a folder and train until its end. `agentzoo.resume` calls this.
 
         Args:
           folder: the run folder.
           plan: the plan of the run.
           callback: as for `learn`.
-          anew: whether the run begins again, because it has no checkpoint. Otherwise the agent was
+          anew: whether the run starts again, because it has no checkpoint. Otherwise the agent was
             loaded from its newest state.
         """
         log, session = self.trainer.log, self.session

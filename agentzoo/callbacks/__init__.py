@@ -17,9 +17,9 @@ starts with `n_calls` equal to 0 and without a best evaluation. The limits of
 `StopTrainingOnMaxEpisodes` and `StopTrainingOnNoModelImprovement` apply to each call of `learn`, as
 `total_timesteps` does.
 
-A callback that counts or remembers something says so by `state`, which returns plain JSON, and
-`set_state`, which takes it back. Checkpoints hold these states, and `agentzoo.resume` goes on from
-them: a limit then applies to the whole run. A callback of your own does the same with a few lines::
+A callback with its own counters implements `state`, which returns them as plain JSON, and
+`set_state`, which restores them. Checkpoints store these states, and `agentzoo.resume` restores
+them, so that limits apply to the whole run. Your own callback does the same with a few lines::
 
     class StopAfterTenRecords(BaseCallback):
         def __init__(self):

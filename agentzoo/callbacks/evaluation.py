@@ -122,7 +122,7 @@ class EvalCallback(EventCallback):
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Restore what `state` returned."""
         super().set_state(state)
         self._period.finished = state["periods"]
         best, last = state["best_mean_reward"], state["last_mean_reward"]

@@ -71,7 +71,7 @@ class EveryNTimesteps(EventCallback):
         return {**super().state(), "periods": self._period.finished}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Restore what `state` returned."""
         super().set_state(state)
         self._period.finished = state["periods"]
 
@@ -133,7 +133,7 @@ class CheckpointCallback(BaseCallback):
         return {**super().state(), "periods": self._period.finished}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Restore what `state` returned."""
         super().set_state(state)
         self._period.finished = state["periods"]
 

@@ -62,7 +62,7 @@ class StopTrainingOnRewardThreshold(_AfterEvaluation):
 class StopTrainingOnNoModelImprovement(_AfterEvaluation):
     """A callback that ends the training after too many evaluations without a new best.
 
-    Use it as `callback_after_eval` of an `EvalCallback`. Each call of `learn` counts anew.
+    Use it as `callback_after_eval` of an `EvalCallback`. Each call of `learn` counts from 0.
 
     Args:
       max_no_improvement_evals: the training ends when more evaluations than this bring no new best.
@@ -78,12 +78,12 @@ class StopTrainingOnNoModelImprovement(_AfterEvaluation):
         self._best = -np.inf
 
     def state(self) -> dict[str, Any]:
-        """Return how many evaluations brought no new best, and the best one."""
+        """Return the number of evaluations without improvement, and the best result."""
         best = None if self._best == -np.inf else self._best
         return {**super().state(), "no_improvement_evals": self.no_improvement_evals, "best": best}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Restore what `state` returned."""
         super().set_state(state)
         self.no_improvement_evals = state["no_improvement_evals"]
         self._best = -np.inf if state["best"] is None else state["best"]
@@ -110,7 +110,7 @@ class StopTrainingOnMaxEpisodes(BaseCallback):
     """A callback that ends the training after `max_episodes` episodes per environment.
 
     The episodes of all environments are counted together, so that the training ends after
-    `max_episodes * n_envs` episodes. Each call of `learn` counts anew.
+    `max_episodes * n_envs` episodes. Each call of `learn` counts from 0.
 
     Args:
       max_episodes: the number of episodes per environment.
@@ -127,11 +127,11 @@ class StopTrainingOnMaxEpisodes(BaseCallback):
         return step + max(1, self.max_episodes * self.model.n_envs - self.n_episodes)
 
     def state(self) -> dict[str, Any]:
-        """Return how many episodes are over."""
+        """Return the number of finished episodes."""
         return {**super().state(), "n_episodes": self.n_episodes}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Restore what `state` returned."""
         super().set_state(state)
         self.n_episodes = state["n_episodes"]
 

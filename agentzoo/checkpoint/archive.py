@@ -28,7 +28,7 @@ FORMAT = 3
 """The newest format.
 
 Files of format 1 have all rows. Files of format 2 leave out rows of zeros. In files of format 3,
-the bytes of large arrays stand in other files.
+the bytes of large arrays are stored in other files.
 """
 
 DTYPES = {
@@ -100,10 +100,10 @@ class Contents:
     """What a file is to hold, apart from the manifest.
 
     Attributes:
-      parts: the arrays that stand in the file itself.
+      parts: the arrays that are stored in the file itself.
       tags: what each array stands for.
       sparse: the rows that are written of arrays with many zeros.
-      blocks: the arrays whose bytes stand in other files.
+      blocks: the arrays whose bytes are stored in other files.
     """
 
     def __init__(self) -> None:
@@ -256,7 +256,7 @@ class Entry(NamedTuple):
     Attributes:
       shape: the shape, without rows that were left out.
       dtype: the dtype.
-      start: where the array begins in the file. Arrays in blocks do not stand in the file.
+      start: where the array begins in the file. Arrays in blocks are not stored in the file.
     """
 
     shape: tuple[int, ...]

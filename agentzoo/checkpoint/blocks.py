@@ -1,9 +1,9 @@
 """Large arrays in blocks of 1 MiB, which the checkpoints of one folder share.
 
-A checkpoint lists the blocks of each large array. The bytes of a block stand in a segment: a file
+A checkpoint lists the blocks of each large array. The bytes of a block are in a segment: a file
 beside the checkpoint that holds blocks one after another, and nothing else. A block that has not
 changed since the last checkpoint is not written again. The new checkpoint lists the segment of an
-earlier one instead. Blocks of zeros stand in no segment.
+earlier one instead. Blocks of zeros are stored in no segment.
 """
 
 import errno
@@ -27,7 +27,7 @@ _NAME = re.compile(r"step_\d{9,}(_\d+)?\.blocks")
 
 
 class Block(NamedTuple):
-    """Where the bytes of a block stand.
+    """Where the bytes of a block are stored.
 
     Attributes:
       segment: the name of the segment.

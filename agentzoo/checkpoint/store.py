@@ -1,4 +1,4 @@
-"""Checkpoints of a run in one folder, written while training goes on."""
+"""Checkpoints of a run in one folder, written while training continues."""
 
 import contextlib
 import errno
@@ -33,8 +33,8 @@ class CheckpointStore:
 
     Arrays of 1 MiB or more are divided into blocks, and a checkpoint only writes the blocks that
     have changed since the last one. `write` copies these blocks, and a thread writes them to the
-    disk. Each checkpoint is complete on the disk before its name appears, and it stays so until a
-    later one is complete, whatever happens to the process.
+    disk. Each checkpoint is complete on the disk before its name appears. It stays until a later
+    checkpoint is complete, even if the process dies.
 
     A folder belongs to one store at a time. If the folder holds checkpoints already, the store
     continues from the newest one.
@@ -77,8 +77,8 @@ class CheckpointStore:
           wait: return when the checkpoint is on the disk.
 
         Returns:
-          Whether the checkpoint is being written. It is not while the last one still is, unless
-          `wait` is true.
+          Whether the checkpoint is being written. It is skipped if the last checkpoint is still
+          being written, unless `wait` is true.
         """
         if self._thread is not None and self._thread.is_alive() and not wait:
             return False
@@ -194,7 +194,7 @@ class CheckpointStore:
             job.drain()
 
     def _write(self, job: "_Job") -> None:
-        # A parent that has vanished, such as a disk that is no longer there, is not made again.
+        # A parent that has vanished, such as a disk that is no longer there, is not created again.
         self.folder.mkdir(parents=not self._made, exist_ok=True)
         self._made = True
         with _Segment(self.folder, job.step) as segment:
@@ -244,7 +244,7 @@ class CheckpointStore:
 
 
 class _Known(NamedTuple):
-    """What is known of a checkpoint.
+    """The header of a checkpoint.
 
     Attributes:
       path: its file.

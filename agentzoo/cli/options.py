@@ -50,17 +50,17 @@ class Train:
     env_timeout: float | None = None
     """Seconds that a step or a reset of an environment may take; None for no limit."""
     on_env_error: OnError = "raise"
-    """What happens if an environment fails: raise ends the run, and restart makes the environment
-    again."""
+    """What happens if an environment fails: raise ends the run, and restart creates the
+    environment again."""
     seed: int = 0
     """Seed of the networks, the exploration and the environments."""
     log_dir: Path = Path("runs")
     """Folder in which the run gets its own folder."""
     run_dir: Path | None = None
-    """Folder of the run itself, in place of a folder in --log-dir."""
+    """Folder of the run itself, instead of a numbered folder in --log-dir."""
     resume: bool = False
-    """Go on with the run in --run-dir where it stands, or begin it if there is none. The same
-    command can be given again and again, until the run has finished."""
+    """Resume the run in --run-dir, or start it if there is none. The same command can be repeated
+    until the run has finished."""
     checkpoint_freq: float | None = None
     """Environment steps between two checkpoints. None writes one every five minutes."""
     keep: int = 2
@@ -76,7 +76,7 @@ class Eval:
     """Evaluate a trained agent in fresh episodes."""
 
     run: tyro.conf.Positional[Path]
-    """A run folder or a saved agent. No module is imported because the file names it."""
+    """A run folder or a saved agent. A module that the file names is not imported."""
     episodes: int = 100
     """Number of evaluation episodes."""
     seed: int = 1_000_000
@@ -97,7 +97,7 @@ class Video:
     """Record a trained agent as an MP4 file per episode."""
 
     run: tyro.conf.Positional[Path]
-    """A run folder or a saved agent. No module is imported because the file names it."""
+    """A run folder or a saved agent. A module that the file names is not imported."""
     episodes: int = 1
     """Number of episodes."""
     seed: int = 1_000_000

@@ -30,8 +30,8 @@ class EnvStep(NamedTuple):
       discount: float32, 0 where the episode terminated and 1 elsewhere.
       last: bool, whether the episode ended, by termination or truncation.
       mask: bool, False for a dummy step, with which a NEXT_STEP vector environment begins an
-        episode, and in which an environment that failed is made again. Nothing may count or learn
-        from such a step.
+        episode, and in which an environment that failed is created again. Nothing may count or
+        learn from such a step.
       final_infos: by index of the environment, the `info` of each step that ended an episode,
         reduced to plain entries (see `agentzoo.envs.infos.plain`).
     """
@@ -57,15 +57,15 @@ class Envs(Protocol):
 
     @property
     def restarts(self) -> int:
-        """How often an environment was made again after it failed."""
+        """How often an environment was created again after it failed."""
         ...
 
     @property
     def replayable(self) -> str | None:
         """Why running episodes cannot be resumed in new environments, as a sentence.
 
-        None if they can. They can if an episode that begins with the same seed, and in which the
-        same actions are taken, is the same episode.
+        None if they can, which requires that the same seed and the same actions lead to the same
+        episode.
         """
         ...
 
@@ -102,7 +102,7 @@ class Envs(Protocol):
         Args:
           seed: the seed of the run. Environment i is seeded with `seed + first + i`, and its later
             episodes have seeds that follow from the three numbers. Without a seed, the random
-            numbers of the environments go on.
+            number generators of the environments continue.
           first: the index of the first of these environments among those of all actors.
 
         Raises:

@@ -1,7 +1,7 @@
-"""Episodes that can be begun again: their seeds, and a journal of the actions taken in them.
+"""Episodes that can be repeated: their seeds, and a journal of the actions taken in them.
 
-The state of a Python environment cannot be saved in general. But if an episode is begun with the
-same seed, and the same actions are taken, most environments end up in the same state. The journal
+The state of a Python environment cannot be saved in general. But with the same seed and
+the same actions, most environments reach the same state. The journal
 keeps the actions of each running episode, and a checksum of everything that was observed.
 """
 
@@ -134,7 +134,7 @@ class Journal(NamedTuple):
 
     @classmethod
     def begin(cls, starts: Sequence[Start]) -> "Journal":
-        """Return the journal of episodes that have just begun."""
+        """Return the journal of new episodes."""
         return cls(tuple(_begun(start) for start in starts))
 
     def add(self, trajectory: Trajectory, starts: Sequence[Start]) -> "Journal":
@@ -158,7 +158,7 @@ class Journal(NamedTuple):
             pending, trajectory, _ = pending
             trajectories.append(trajectory)
         trajectories.reverse()
-        # A dummy step without an end stands for an environment that was made again.
+        # A dummy step without an end stands for an environment that was created again.
         last = np.concatenate([each.last_t | ~each.mask for each in trajectories])  # [R, N]
         actions = np.concatenate([each.a_tm1 for each in trajectories])  # [R, N, ...]
         seen = _bytes_of([each.obs_tm1 for each in trajectories], [x.r_t for x in trajectories])

@@ -1,7 +1,7 @@
 """What happens when an environment raises an error or does not answer.
 
 `Guard` holds the user's choice. `Caller` limits the time of a call, `Failures` decides how often an
-environment is made again, and `describe` says what an environment raised and where.
+environment is created again, and `describe` says what an environment raised and where.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import numpy as np
 from agentzoo.types import ConfigurationError, EnvError, InvalidStep, TrainingError
 
 MAX_FAILURES = 10
-"""So many failures of an environment within `WINDOW` of its steps end the run."""
+"""Number of failures of an environment within `WINDOW` of its steps that ends the run."""
 WINDOW = 1_000
 """Number of steps of an environment in which its failures are counted."""
 
@@ -38,7 +38,7 @@ class Guard(NamedTuple):
 
     Attributes:
       timeout: seconds that a `reset` or a `step` may take; None for any time.
-      on_error: "raise" ends the run. "restart" makes the environment again, and begins a new
+      on_error: "raise" ends the run. "restart" creates the environment again, and begins a new
         episode in it.
     """
 
@@ -47,7 +47,7 @@ class Guard(NamedTuple):
 
     @property
     def restarts(self) -> bool:
-        """Whether environments that fail are made again."""
+        """Whether environments that fail are created again."""
         return self.on_error == "restart"
 
     @classmethod

@@ -23,8 +23,7 @@ _REPLAYED_AT_ONCE = 256  # steps
 class GymEnvs(Used):
     """Steps ordinary environments, and resets each one as soon as its episode ends.
 
-    If `reset` was given a seed, every episode is begun with a seed of its own, so that it can be
-    begun again.
+    If `reset` was given a seed, every episode has its own seed, so that it can be repeated.
 
     Args:
       envs: the environments, which have the same spaces.
@@ -64,7 +63,7 @@ class GymEnvs(Used):
 
     @property
     def restarts(self) -> int:
-        """How often an environment was made again after it failed."""
+        """How often an environment was created again after it failed."""
         return self._guarded.count
 
     @property
@@ -141,7 +140,7 @@ class GymEnvs(Used):
         Args:
           n: the index of the environment.
           after_others: whether others may have used the environment since the last episode began.
-          failed: the error that the environment raised in a step, so that it is made again.
+          failed: the error that the environment raised in a step; it is then created again.
         """
         arguments = self._starts.next(n, after_others)
         if failed is None:

@@ -1,4 +1,4 @@
-"""Records of environments in saved agents and run folders, from which they are made again."""
+"""Records of environments in saved agents and run folders, from which they are created again."""
 
 import functools
 import json

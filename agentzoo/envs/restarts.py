@@ -1,4 +1,4 @@
-"""Environments that are made again after they failed."""
+"""Environments that are created again after they failed."""
 
 import contextlib
 from collections.abc import Callable
@@ -27,19 +27,19 @@ CANNOT_RESTART = (
 
 
 class Restarts:
-    """Calls N environments, and makes the ones that fail again.
+    """Calls N environments, and creates those that fail again.
 
     Args:
       num_envs: N.
-      make: makes another environment; None if that is impossible.
+      make: makes a new environment; None if that is impossible.
       guard: what is done about environments that fail.
 
     Attributes:
       call: calls a function of an environment, within the time limit.
-      count: how often an environment was made again.
+      count: how often an environment was created again.
 
     Raises:
-      ConfigurationError: if environments have to be made again, and cannot be.
+      ConfigurationError: if environments have to be created again, but cannot be.
     """
 
     def __init__(self, num_envs: int, make: Callable[[], gym.Env] | None, guard: Guard):
@@ -72,7 +72,7 @@ class Restarts:
           begin: takes a new environment in its place, and returns the first observation.
 
         Raises:
-          EnvError: if the environment must not be made again, or failed too often.
+          EnvError: if the environment must not be created again, or failed too often.
           InvalidStep: in place of `EnvError`, if the environment returned a wrong value.
         """
         while True:
@@ -85,7 +85,7 @@ class Restarts:
                 error, in_reset = next_error, True
 
     def _judge(self, n: int, error: Exception, in_reset: bool, steps: int) -> None:
-        """Raise the error that a user sees, unless the environment is to be made again."""
+        """Raise the error that a user sees, unless the environment is to be created again."""
         if isinstance(error, NoAnswer):
             self._lost.add(n)
         clear = explain(error, self._guard, n, in_reset)

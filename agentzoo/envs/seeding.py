@@ -1,4 +1,4 @@
-"""The seeds of episodes, and what keeps an episode from being the same if it is begun again."""
+"""The seeds of episodes, and obstacles to repeating an episode exactly."""
 
 from collections.abc import Container, Sequence
 from typing import Any
@@ -27,12 +27,13 @@ _INSTEAD = {
 }
 """Gymnasium's wrappers with a state that outlives episodes, and what agents offer instead.
 
-The other wrappers of Gymnasium begin each episode anew, or do not change what agents see.
+The other wrappers of Gymnasium start each episode without earlier state, or do not change what
+agents see.
 """
 
 
 class Differs(Exception):
-    """Raised where an episode that was begun again is another one."""
+    """Raised if a repeated episode differs from the first one."""
 
 
 class Starts:
@@ -86,7 +87,7 @@ class Starts:
             return {}
         if number == 0 or n not in self._keyed:
             return {"seed": episode_seed(self._seed, self._first + n, number)}
-        # The environment goes on with this key by itself if it is where it was.
+        # The environment continues with this key by itself if its state has not changed.
         return {"options": {"key": jax.random.split(token)[1]}} if after_others else {}
 
     def again(self, n: int) -> dict[str, Any]:

@@ -52,7 +52,7 @@ class SharedEnvs:
 
     @property
     def restarts(self) -> int:
-        """How often an environment was made again after it failed."""
+        """How often an environment was created again after it failed."""
         return sum(share.restarts for share in self.shares)
 
     def occupy(self, busy: bool) -> None:

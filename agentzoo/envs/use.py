@@ -38,7 +38,7 @@ class Used:
 
     @property
     def restarts(self) -> int:
-        """How often an environment was made again after it failed."""
+        """How often an environment was created again after it failed."""
         return 0
 
     @property

@@ -35,7 +35,7 @@ class VectorEnvs(Used):
 
     Raises:
       ConfigurationError: if the autoreset mode is unknown, if agents do not support the spaces, or
-        if environments that fail have to be made again.
+        if environments that fail have to be created again.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class VectorEnvs(Used):
         self._info: Info = {}
         self.replayable = find_vector_obstacle(env)
         self._starts = Starts(self.spec.num_envs)
-        # Whether each episode is begun with a seed of its own.
+        # Whether each episode has its own seed.
         self._seeds = self.mode == AutoresetMode.DISABLED and self.replayable is None
 
     @property

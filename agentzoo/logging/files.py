@@ -1,7 +1,7 @@
-"""The files of a log. What cannot be written stays in memory until it can.
+"""The files of a log. Entries that cannot be written stay in memory until they can.
 
-The files are never opened through a symbolic link, so that a folder from somebody else cannot make
-a run write elsewhere.
+The files are never opened through a symbolic link, so a folder from somebody else cannot make a
+run write elsewhere.
 """
 
 import base64
@@ -170,7 +170,7 @@ class Table:
         return {"columns": self.columns, "rows": done, "latest": latest, "unwritten": unwritten}
 
     def cut(self, state: Mapping[str, Any]) -> None:
-        """Remove all rows that came after a state, and go on from there."""
+        """Remove all rows that were added after a state, and continue from there."""
         self.columns = list(state["columns"])
         unwritten: list[dict[str, Any]] = [dict(row) for row in state["unwritten"]]
         rows = self._rows(state["rows"] - len(unwritten))

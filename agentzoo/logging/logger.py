@@ -50,12 +50,12 @@ class Logger:
     """A log of scalars and texts by tag, in TensorBoard and CSV files.
 
     All values that are dumped at one environment step form one entry of the log. If the files
-    cannot be written, training goes on, and entries stay in memory until they can be written.
+    cannot be written, training continues, and entries stay in memory until they can be written.
 
     Attributes:
       folder: the folder of the files, or None to write no files.
       values: the scalars and texts of the latest entry.
-      unwritten: what could not be written the last time, by name, and why.
+      unwritten: the error of each file that could not be written the last time, by name.
     """
 
     def __init__(self, folder: Path | None = None):
@@ -170,10 +170,10 @@ class Logger:
 
     @contextlib.contextmanager
     def tolerate(self, name: str) -> Iterator[None]:
-        """Let training go on where a file cannot be written.
+        """Let training continue if a file cannot be written.
 
-        The first such error of a run is a warning. `unwritten` has the files that could not be
-        written the last time.
+        The first such error of a run causes a warning. `unwritten` lists the files that could not
+        be written the last time.
 
         Args:
           name: what is written.
@@ -228,7 +228,7 @@ class Logger:
             self._is_open = False
 
     def mark(self) -> LogMark:
-        """Return where the log ends now. It costs little, and stays as it is."""
+        """Return where the log ends now. The call is cheap, and the result never changes."""
         return LogMark(
             self._step,
             self.values,
@@ -261,7 +261,7 @@ class Logger:
         return state
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on where a log ended. What the files hold beyond that is removed.
+        """Resume a log where it ended. Later entries are removed from the files.
 
         Args:
           state: what `state` returned.
@@ -284,7 +284,7 @@ class Logger:
             self.open()
 
     def erase(self) -> None:
-        """Remove all that the files hold."""
+        """Remove all entries from the files."""
         empty = Logger()
         table = {"columns": [], "rows": 0, "latest": None, "unwritten": []}
         self.restore({**empty.state(), "table": table, "events": {"sizes": {}, "unwritten": ""}})

@@ -28,7 +28,7 @@ LONG = 100_000
 
 
 class Position(NamedTuple):
-    """Where an actor stands between two rollouts. It is never changed, only replaced.
+    """The state of an actor between two rollouts. It is never changed, only replaced.
 
     Attributes:
       obs: `[N, ...]`, the observations to act on next.
@@ -96,7 +96,7 @@ class Rollout(NamedTuple):
     Attributes:
       trajectory: the trajectory `[T, N]`.
       episodes: the episodes.
-      restarts: how often the actor's environments were made again so far.
+      restarts: how often the actor's environments were created again so far.
       position: where the actor stands; None if it is in another process.
     """
 
@@ -370,7 +370,7 @@ class Actor:
     def _finished_episodes(
         self, before: Position, trajectory: Trajectory, env_steps: list[EnvStep]
     ) -> tuple[list[Episode], np.ndarray, np.ndarray]:
-        """Return the episodes that ended, and the rewards and lengths of those that go on."""
+        """Return the episodes that ended, and the rewards and lengths of running episodes."""
         counted = trajectory.r_t * trajectory.mask
         over = trajectory.last_t | ~trajectory.mask  # [T, N]
         if not over.any():  # the usual case, which is fast

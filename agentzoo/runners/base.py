@@ -47,7 +47,7 @@ class Cycle(NamedTuple):
       run: the state of the run.
       episodes: the episodes that ended in these cycles.
       metrics: the metrics of the last cycle, or of the one that went wrong.
-      fault: a message that says why training cannot go on; None if it can.
+      fault: a message that says why training cannot continue; None if it can.
     """
 
     run: RunState

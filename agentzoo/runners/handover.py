@@ -6,8 +6,8 @@ thread. If one arrived between the end of a program and the assignment of its re
 of the state would be gone.
 
 A `Handover` therefore calls the program and stores its results without executing an instruction of
-Python in between. Everything else about the training cycle is known before, so the cycle can be
-completed later, whatever was interrupted.
+Python in between. Everything else about the training cycle is known before. So the cycle can be
+completed later, even after an interruption.
 """
 
 import contextlib

@@ -96,7 +96,7 @@ class ParallelRunner(Runner):
 
     Attributes:
       tag: what the names of the runner's entries in the log begin with.
-      stopped: set while no run is going on.
+      stopped: set while no run is active.
     """
 
     tag: str

@@ -1,4 +1,4 @@
-"""The states of several actors together, and what is said about episodes that were not resumed."""
+"""The joint state of several actors, and messages about episodes that were not resumed."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

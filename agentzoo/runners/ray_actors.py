@@ -192,7 +192,7 @@ class RemoteActor:
       seconds: how long a rollout may take before the worker is taken to hang.
 
     Attributes:
-      replaced: how many trajectories had to be requested again.
+      replaced: number of trajectories that had to be requested again after a failure.
     """
 
     # Actors in other processes begin new episodes themselves if they lose theirs.

@@ -1,9 +1,9 @@
 """This process's link to Ray, watched from outside of Ray.
 
-Ray ends a process, without an exception, if the process calls Ray's local process, the raylet,
-after that has died. It also does so 60 seconds after the head of the cluster has died. So a `Link`
-looks after both, and the learner asks it before each call of Ray. If one of them is gone, training
-ends with an exception, and the agent can be saved.
+If a process calls Ray's local process, the raylet, after the raylet has died, Ray ends the process
+without an exception. Ray also ends the process 60 seconds after the head of the cluster has died.
+So a `Link` monitors both, and the learner asks the link before each call of Ray. If one of them is
+gone, training ends with an exception, and the agent can be saved.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from typing import Any
 from agentzoo.types import TrainingError
 
 HEAD_PATIENCE = 20.0
-"""Seconds for which the head of the cluster may be away. Ray ends the process after 60 seconds."""
+"""Seconds for which the cluster head may be unreachable. Ray ends the process after 60 seconds."""
 
 _KILLED = 1 << 8  # the bit of SIGKILL, signal 9, in a set of pending signals
 
@@ -27,8 +27,8 @@ _KILLED = 1 << 8  # the bit of SIGKILL, signal 9, in a set of pending signals
 class Link:
     """Tells whether Ray's local process and the head of the cluster are alive.
 
-    A thread connects to the head every two seconds. The local process is looked after by the
-    threads that are about to call it.
+    A thread connects to the head every two seconds. The threads that are about to call the local
+    process check it.
 
     Args:
       is_ours: whether this process has started the cluster.

@@ -1,4 +1,4 @@
-"""A training run: what it is, how it goes on, and how it is kept. No algorithm is known here."""
+"""A training run: how it is described, trained and saved. Nothing here depends on an algorithm."""
 
 from agentzoo.runners import RunnerName
 from agentzoo.training.folder import Lock

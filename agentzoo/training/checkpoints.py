@@ -16,15 +16,15 @@ _SECONDS = 300.0  # between two checkpoints, unless the user has chosen a number
 
 
 class Checkpoints:
-    """Writes the checkpoints of a run while it goes on.
+    """Writes the checkpoints of a run during training.
 
-    Where a checkpoint is written makes no difference to what is learned or logged.
+    How often checkpoints are written does not change what is learned or logged.
 
     Args:
       folder: the run folder.
       plan: says how often a checkpoint is written, and how many are kept.
-      step: the step at which the run begins or goes on.
-      logger: the log, which takes note of checkpoints that cannot be written.
+      step: the step at which the run starts or is resumed.
+      logger: the log, which records which checkpoints cannot be written.
     """
 
     def __init__(self, folder: Path, plan: RunPlan, step: int, logger: Logger):
@@ -45,7 +45,7 @@ class Checkpoints:
         return step // self._freq > self._last_step // self._freq
 
     def write(self, session: Session, recipe: Mapping[str, Any], wait: bool = False) -> None:
-        """Write a checkpoint while training goes on.
+        """Write a checkpoint while training continues.
 
         Args:
           session: the session.

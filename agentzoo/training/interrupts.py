@@ -1,6 +1,6 @@
 """Ctrl-C and SIGTERM while an agent learns, and errors that follow another error.
 
-Whatever exception arrives at whatever moment, the agent keeps the last finished training cycle; see
+After any exception, at any moment, the agent keeps the last finished training cycle; see
 `agentzoo.runners.handover`.
 """
 
@@ -101,7 +101,7 @@ def insist(function: Callable[[], Result]) -> Result:
 
 
 class FirstError:
-    """Runs parts of which each has to run, whatever happens in the others.
+    """Runs several parts. Each part runs even if another part raises an error.
 
     The first error is raised at the end. Later errors become notes of the first one.
 

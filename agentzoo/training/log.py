@@ -148,7 +148,7 @@ class RunLog:
         }
 
     def restore(self, folder: Path, state: Mapping[str, Any]) -> None:
-        """Go on with the log in a folder where it ended. What came after that is removed.
+        """Resume the log in a folder where it ended. Later entries are removed.
 
         Args:
           folder: the run folder.
@@ -163,7 +163,7 @@ class RunLog:
         self._is_prepared = True
 
     def restart(self, folder: Path) -> None:
-        """Begin the log in a folder anew. What it held is removed."""
+        """Start the log in a folder again. Its earlier entries are removed."""
         self.folder = folder
         self.logger = Logger(folder)
         self.logger.erase()

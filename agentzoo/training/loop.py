@@ -33,7 +33,7 @@ def train(
       callback: all callbacks in one.
       user_callback: those of the user, whose state is kept.
       new: whether the run is a new one.
-      watched: whether any callback is the user's. Only those need all entries of `locals`.
+      watched: whether any callback is the user's. Only these callbacks need all of `locals`.
 
     Raises:
       TrainingError: if what was learned is not finite, or if an environment fails (`EnvError`).

@@ -1,4 +1,4 @@
-"""A session: everything that decides how a run goes on, and how it is saved and loaded."""
+"""A session: everything that decides how a run continues, and how it is saved and loaded."""
 
 import contextlib
 import math
@@ -117,7 +117,7 @@ class EpisodeWindow:
 
 
 class Session(NamedTuple):
-    """Everything that decides how a run goes on: arrays, and what plain JSON can hold.
+    """Everything that decides how a run continues: arrays, and what plain JSON can hold.
 
     Attributes:
       run: the learner's state, the random key of acting, and the counters.
@@ -127,9 +127,9 @@ class Session(NamedTuple):
         episodes cannot be resumed.
       rollout_state: the state of the environments and of their episodes, or None. Python
         environments are represented by the actions of their running episodes.
-      plan: how the run was begun, and whether it has ended; see `Trainer.begin`. It holds the step
-        at which the run ends, on which schedules depend.
-      log: where the log of the run ends; see `RunLog.state`.
+      plan: how the run was started, and whether it has ended; see `Trainer.begin`. It holds the
+        step at which the run ends, on which schedules depend.
+      log: the end of the run's log; see `RunLog.state`.
       callbacks: the state of the callbacks; see `BaseCallback.state`.
       unfinished: the last training cycle, if callbacks and log have not seen it yet.
     """

@@ -194,9 +194,9 @@ class Trainer:
         self.pending: Cycle | None = None
         self.has_stopped = self.has_finished = False
         self._watched: BaseCallback | None = None  # the callbacks whose state is kept
-        self._mark: _Mark | None = None  # None if no run is going on, or it has no folder
+        self._mark: _Mark | None = None  # None if no run is active, or it has no folder
         self.last: Cycle | None = None
-        self._goes_on = False  # whether the next run goes on with a loaded one
+        self._goes_on = False  # whether the next run resumes a loaded one
         self._vector_env: TrainingEnv | None = None
         self._restarts = 0  # of environments, when `_vector_env` was made
 
@@ -315,13 +315,13 @@ class Trainer:
             self.checkpoints = Checkpoints(self.log.folder, plan, step, self.log.logger)
 
     def _describe(self, plan: RunPlan) -> dict[str, Any]:
-        """Return as plain JSON what `agentzoo.resume` has to know of a run besides the recipe."""
+        """Return as plain JSON what `agentzoo.resume` needs besides the recipe."""
         placement = {**self.placement.to_json(), "info_keywords": list(self.info_keywords)}
         ended = {"stopped": False, "finished": False}
         return {**plan.to_json(), "placement": placement, **ended}
 
     def go_on(self) -> None:
-        """Let the next run go on with the loaded one, exactly where that was interrupted."""
+        """Let the next run resume the loaded run exactly where it was interrupted."""
         self._goes_on = True
 
     def _pending(self) -> Cycle | None:
@@ -338,7 +338,7 @@ class Trainer:
         return self.run.step if log is None else log["step"]
 
     def restore_callbacks(self) -> None:
-        """Let the callbacks of a resumed run go on from their states, and begin to keep states.
+        """Restore the callbacks of a resumed run from their states, and begin to keep states.
 
         Raises:
           ConfigurationError: if the state of a callback is not plain JSON, or is not what the
@@ -357,7 +357,7 @@ class Trainer:
             _plain_json(self._mark.callbacks)
 
     def finish_cycle(self) -> None:
-        """Take note that callbacks and log have seen everything up to now.
+        """Record that callbacks and log have seen everything up to now.
 
         If an exception comes later, checkpoints hold this state of callbacks and log. If a
         checkpoint is due, it is written.
@@ -525,7 +525,7 @@ class Trainer:
         self.log.skip(run.step)
 
     def _why_not_resumed(self, saved: str | None) -> str:
-        """Return why the episodes of a saved session, whose `env_name` is given, cannot go on."""
+        """Return why the episodes of a session saved with this `env_name` cannot be resumed."""
         assert self.envs is not None and self.runner is not None
         name = self.runner.name
         if self.envs.replayable is not None and not self.runner.compiled:

@@ -45,7 +45,7 @@ class FunctionalGymEnv(gym.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[PyTree, dict[str, Any]]:
-        """Begin an episode. Without a seed, the random numbers go on.
+        """Begin an episode. Without a seed, the random numbers continue.
 
         The entry "key" of `options` is a random key to begin with, instead of a seed.
         """
@@ -109,7 +109,7 @@ class FunctionalVectorEnv(gym.vector.VectorEnv):
     ) -> tuple[PyTree, dict[str, Any]]:
         """Begin episodes; environment i is seeded with `seed + i`, or `seed[i]`.
 
-        Without a seed, the random numbers go on.
+        Without a seed, the random numbers continue.
         """
         if seed is not None or self.env_states is None:
             keys = draw_keys(seed, self.num_envs)
