@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -403,3 +404,112 @@ def test_a_run_whose_states_are_all_damaged_is_not_begun_anew(tmp_path):
     ):
         agentzoo.resume(folder)
     assert (folder / "progress.csv").read_text() == rows
+
+
+def broken_off(folder, step, **options):
+    """Train a DQN in a folder until a callback raises at a step, and return the agent."""
+    agent = make("DQN", CATCH, runner="device", run_dir=folder)
+    with pytest.raises(Failure):
+        agent.learn(480, Fails(step), checkpoint_freq=96, **{**SHORT, **options})
+    return agent
+
+
+def test_links_in_the_folder_of_checkpoints_are_replaced(tmp_path):
+    broken_off(tmp_path / "run", 240)
+    victim = tmp_path / "victim.txt"
+    victim.write_text("precious")
+    for step in range(241, 500):
+        for name in (f"step_{step:09d}.safetensors", f"step_{step:09d}.blocks"):
+            path = tmp_path / "run" / "checkpoints" / name
+            if not path.exists():
+                path.symlink_to(victim)
+    (tmp_path / "run" / "model.safetensors").unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        agentzoo.resume(tmp_path / "run", callback=Fails())
+    assert victim.read_text() == "precious"
+
+
+def test_a_checkpoint_that_is_newer_than_the_model_is_loaded(tmp_path):
+    folder = tmp_path / "run"
+    broken_off(folder, 240)
+    before = (folder / "model.safetensors").read_bytes()
+    with pytest.raises(Failure):
+        agentzoo.resume(folder, callback=Fails(400))
+    (folder / "model.safetensors").write_bytes(before)  # as if the process had been killed
+    assert agentzoo.load(folder).num_timesteps >= 384
+
+
+def test_a_state_that_is_no_json_later_is_left_out_with_a_warning(tmp_path):
+    class Changes(Fails):
+        def state(self):
+            late = self.num_timesteps >= 192
+            return {**super().state(), "best": np.float32(1), "other": object() if late else 1}
+
+    folder = tmp_path / "run"
+    agent = make("DQN", CATCH, runner="device", run_dir=folder)
+    with pytest.raises(Failure), pytest.warns(UserWarning, match="without it"):
+        agent.learn(480, Changes(400), checkpoint_freq=96, **SHORT)
+    rows = log(folder)
+    agentzoo.resume(folder)
+    assert log(folder)[: len(rows) - 1] == rows[:-1]
+
+
+def test_a_continuation_that_fails_at_once_keeps_the_log(tmp_path):
+    class Refuses(callbacks.BaseCallback):
+        def _on_training_start(self):
+            raise Failure
+
+    folder = tmp_path / "run"
+    agent = make("DQN", CATCH, runner="device", run_dir=folder).learn(240, **SHORT)
+    rows = log(folder)
+    with pytest.raises(Failure):
+        agent.learn(240, Refuses(), reset_num_timesteps=False, **SHORT)
+    assert agentzoo.resume(folder).num_timesteps == 480
+    assert log(folder)[: len(rows)] == rows and len(log(folder)) == 2 * len(rows)
+
+
+def test_event_files_of_others_stay(tmp_path):
+    folder = tmp_path / "run"
+    broken_off(folder, 240)
+    other = folder / "events.out.tfevents.1700000000.host.1.0"
+    other.write_bytes(b"not ours")
+    agentzoo.resume(folder, callback=Fails())
+    assert other.read_bytes() == b"not ours"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("n_envs", 200_000), ("log_dir", "/anywhere"), ("learning_rate", 0.7), ("info_keywords", 5)],
+)
+def test_a_placement_in_a_file_holds_nothing_else(key, value, cut):
+    path = cut / "config.json"
+    record = json.loads(path.read_text())
+    record["plan"]["placement"][key] = value
+    path.write_text(json.dumps(record))
+    (cut / "model.safetensors").unlink(missing_ok=True)
+    shutil.rmtree(cut / "checkpoints")
+    with pytest.raises(ConfigurationError, match=key):
+        agentzoo.resume(cut)
+
+
+def test_a_table_that_cannot_be_read_is_refused(cut):
+    (cut / "progress.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        agentzoo.resume(cut)
+
+
+def test_sigterm_waits_while_the_agent_is_saved(tmp_path, monkeypatch):
+    save = agentzoo.training.Trainer._save
+
+    def terminated(self, *arguments):
+        signal.raise_signal(signal.SIGTERM)
+        return save(self, *arguments)
+
+    monkeypatch.setattr(agentzoo.training.Trainer, "_save", terminated)
+    folder = tmp_path / "run"
+    agent = make("DQN", CATCH, runner="device", run_dir=folder)
+    with pytest.raises(SystemExit) as stop:
+        agent.learn(240, **SHORT)
+    assert stop.value.code == 143
+    assert agentzoo.load(folder).num_timesteps == 240

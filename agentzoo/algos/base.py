@@ -377,8 +377,10 @@ class Algorithm(Generic[Config]):
             loaded from its newest state.
         """
         log, session = self.trainer.log, self.session
-        if anew or session.log is None:
+        if anew:
             log.restart(folder)
+        elif session.log is None:
+            log.rejoin(folder)
         else:
             log.restore(folder, session.log)
             self.trainer.go_on()

@@ -95,10 +95,10 @@ class OpenRun(NamedTuple):
         if self.saved.is_finished:
             progress.write(f"The run in {folder} has already finished, so its agent is loaded.")
             return self.agent
-        plan = RunPlan.from_json(self.saved.record["plan"])
-        if progress_bar is not None:
-            plan = plan._replace(progress_bar=progress_bar)
         try:
+            plan = RunPlan.from_json(self.saved.record["plan"])
+            if progress_bar is not None:
+                plan = plan._replace(progress_bar=progress_bar)
             self.agent.carry_on(folder, plan, callback, anew=self.saved.path is None)
         finally:
             self.agent.trainer.log.release()
@@ -153,6 +153,7 @@ def read_run(folder: Path) -> SavedRun:
             damaged = True
             continue
         plan = manifest.get("plan")
+        damaged |= bool(plan and manifest["excluded"])  # a part of the state is missing
         if plan and not manifest["excluded"]:
             # At the same step, the model comes last if the run has ended, and the checkpoint if it
             # was interrupted.

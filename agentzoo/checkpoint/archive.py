@@ -144,7 +144,8 @@ def write(
     if about is not None:
         content["checkpoint"] = about
     text = json.dumps({**content, "tags": contents.tags, "manifest": manifest})
-    with replacing(path) as file:
+    # A link in a folder of checkpoints is not ours, so what it names is not replaced.
+    with replacing(path, follow_links=about is None) as file:
         checksum = _checksum(text, contents.parts)
         _write(file, contents.parts, {"agentzoo": text, "sha256": checksum})
 

@@ -1,6 +1,7 @@
 """Finding saved files, and replacing a file all or nothing."""
 
 import contextlib
+import math
 import os
 import re
 import secrets
@@ -24,9 +25,10 @@ def find(path: str | os.PathLike[str]) -> Path:
     """Return the file that a path means.
 
     The path may name a file, with or without its suffix, or a folder. In a folder, the file is
-    `model.safetensors`, which is written at the end of a run, otherwise `best_model.safetensors`,
-    which `EvalCallback` writes, otherwise the newest checkpoint of an interrupted run, and
-    otherwise the only file with the suffix.
+    `model.safetensors`, which is written at the end of a run, unless the run was resumed since and
+    has newer checkpoints. Otherwise it is `best_model.safetensors`, which `EvalCallback` writes,
+    otherwise the newest checkpoint of an interrupted run, and otherwise the only file with the
+    suffix.
 
     Raises:
       FileNotFoundError: if there is no such file.
@@ -42,15 +44,18 @@ def find(path: str | os.PathLike[str]) -> Path:
             f"There is no saved agent at {path}. Pass a file that save() wrote, or the folder of "
             f"a run."
         )
-    for name in ("model", "best_model"):
-        if (given / f"{name}{SUFFIX}").is_file():
-            return given / f"{name}{SUFFIX}"
     steps = {
         int(match[1]): file
         for folder in (given, given / "checkpoints")
         for file in folder.glob(f"step_*{SUFFIX}")
         if (match := re.fullmatch(r"step_(\d+)", file.stem))
     }
+    model, best = given / f"model{SUFFIX}", given / f"best_model{SUFFIX}"
+    # A run that was resumed and interrupted has checkpoints that are newer than its model.
+    if model.is_file() and not (steps and _step_of(model) < max(steps)):
+        return model
+    if best.is_file():
+        return best
     if steps:
         return steps[max(steps)]
     # Files whose names begin with a dot remain from a process that died while it wrote them.
@@ -68,6 +73,18 @@ def find(path: str | os.PathLike[str]) -> Path:
         else "Pass a file that save() wrote, or the folder of a run."
     )
     raise FileNotFoundError(f"There is no saved agent in the folder {path}. {advice}")
+
+
+def _step_of(path: Path) -> float:
+    """Return the step of the run at which a file was saved; 0 if it is damaged."""
+    from agentzoo.checkpoint import archive  # which imports this module
+
+    try:
+        manifest = archive.read_manifest(path)
+    except (ConfigurationError, OSError):
+        return 0
+    # Files of earlier versions say no step, and their runs have no checkpoints.
+    return manifest.get("step", math.inf)
 
 
 def _names_of(paths: list[Path]) -> str:
@@ -88,18 +105,23 @@ def with_suffix(path: str | os.PathLike[str]) -> Path:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Generator[BinaryIO, None, None]:
+def replacing(path: Path, follow_links: bool = True) -> Generator[BinaryIO, None, None]:
     """Open a new file that replaces the file at `path` when the context ends without an error.
 
     The new file gets the permissions of the old one.
+
+    Args:
+      path: the file.
+      follow_links: whether a symbolic link stays, and the file that it names is replaced. Otherwise
+        the link itself is replaced.
     """
-    target = Path(os.path.realpath(path))  # A link stays a link.
+    target = Path(os.path.realpath(path)) if follow_links else path
     remove_leftovers(target.parent, re.compile(re.escape(f".{target.name}.") + "[0-9a-f]{8}"))
     temporary, file = _open_temporary(target)
     try:
         with file:
             yield file
-            if target.exists():
+            if target.exists() and not target.is_symlink():
                 os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
             file.flush()
             os.fsync(file.fileno())

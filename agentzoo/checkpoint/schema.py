@@ -76,6 +76,21 @@ _HYPERPARAMETER = {
 _NUMBERS_BY_NAME = {"type": "object", "additionalProperties": {"type": "number"}}
 
 # What `RunPlan`, `Placement` and `Trainer` write, and `agentzoo.resume` reads.
+# How a run is placed; see `Placement.to_json`. Nothing else may become an argument of `load`.
+_PLACEMENT = {
+    "type": "object",
+    "properties": {
+        "runner": {"enum": ["auto", "host", "device", "threads", "ray"]},
+        "n_actors": {"type": "integer", "minimum": 1, "maximum": 100_000},
+        "max_lag": _COUNT,
+        "n_devices": {"type": "integer", "minimum": 1},
+        "env_timeout": {"type": ["number", "null"]},
+        "on_env_error": {"enum": ["raise", "restart"]},
+        "on_nan": {"enum": ["stop", "skip"]},
+        "info_keywords": {"type": "array", "items": _TEXT},
+    },
+    "additionalProperties": False,
+}
 _PLAN = {
     "type": "object",
     "properties": {
@@ -84,7 +99,7 @@ _PLAN = {
         "checkpoint_freq": {"type": ["integer", "null"]},
         "keep": _COUNT,
         "progress_bar": {"type": "boolean"},
-        "placement": {"type": "object"},
+        "placement": _PLACEMENT,
         "stopped": {"type": "boolean"},
         "finished": {"type": "boolean"},
     },

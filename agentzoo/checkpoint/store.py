@@ -377,7 +377,7 @@ class _Segment:
         self._stack = contextlib.ExitStack()
         self._file: BinaryIO | None = None
         name, number = f"step_{step:09d}{blocks.SUFFIX}", 0
-        while (folder / name).exists():
+        while os.path.lexists(folder / name):
             number += 1
             name = f"step_{step:09d}_{number}{blocks.SUFFIX}"
         self.name = name
@@ -392,7 +392,7 @@ class _Segment:
     def append(self, data: bytes | memoryview, digest: str) -> Block:
         """Write a block, and return where it stands."""
         if self._file is None:
-            self._file = self._stack.enter_context(replacing(self._path))
+            self._file = self._stack.enter_context(replacing(self._path, False))
         offset = self._file.tell()
         self._file.write(data)
         return Block(self.name, offset, digest)

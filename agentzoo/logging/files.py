@@ -20,6 +20,7 @@ from agentzoo.types import ConfigurationError
 
 _FLAGS: int = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _EVENTS = re.compile(r"events\.out\.tfevents\.(\d+)\..*")
+_OURS = ".agentzoo"  # the end of the names of event files that are written here
 
 
 def refuse_link(path: Path) -> None:
@@ -104,8 +105,14 @@ class Table:
         self._begin: int | None = None  # the byte at which the latest row begins
         self._unwritten: list[dict[str, Any]] = []  # rows that are not in the file
         if path.exists():
-            with open(path, newline="") as file:
-                rows = list(csv.reader(file))
+            try:
+                with open(path, newline="") as file:
+                    rows = list(csv.reader(file))
+            except (OSError, UnicodeDecodeError, csv.Error) as error:
+                raise ConfigurationError(
+                    f"{path} cannot be read ({error}), so the log cannot be continued. Move the "
+                    f"file away, or choose another folder."
+                ) from error
             self.columns = rows[0] if rows else []
             self._done = max(len(rows) - 1, 0)
             self._file.size = path.stat().st_size
@@ -245,7 +252,7 @@ class Events:
         """
         found = [int(match[1]) for name in self._names() if (match := _EVENTS.fullmatch(name))]
         second = max([int(time.time()), *(number + 1 for number in found)])
-        return f"events.out.tfevents.{second}.{socket.gethostname()}.{os.getpid()}"
+        return f"events.out.tfevents.{second}.{socket.gethostname()}.{os.getpid()}{_OURS}"
 
     def _names(self) -> list[str]:
         names = [path.name for path in self._folder.iterdir()] if self._folder.is_dir() else []
@@ -304,7 +311,8 @@ class Events:
         """Remove all events that came after a state."""
         self._sizes = {}
         for path in self._folder.iterdir():
-            if not _EVENTS.fullmatch(path.name) or path.is_symlink():
+            ours = _EVENTS.fullmatch(path.name) and path.name.endswith(_OURS)
+            if not ours or path.is_symlink():
                 continue
             size = state["sizes"].get(path.name, 0)
             if size:

@@ -60,6 +60,11 @@ class Checkpoints:
         )
         self._note_error()
 
+    @property
+    def is_written(self) -> bool:
+        """Whether the last checkpoint is on the disk. `close` waits for it."""
+        return self._store.error is None
+
     def close(self) -> None:
         """Wait until the last checkpoint is on the disk."""
         self._store.wait()

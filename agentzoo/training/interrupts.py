@@ -16,17 +16,48 @@ TERMINATED = 128 + signal.SIGTERM
 """The exit code of a process that SIGTERM has ended."""
 
 
+class FirstError:
+    """Runs several parts. Each part runs even if another part raises an error.
+
+    The first error is raised at the end. Later errors become notes of the first one.
+
+    Attributes:
+      error: the first error, or None.
+    """
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+
+    @contextlib.contextmanager
+    def part(self) -> Iterator[None]:
+        """Return a context that keeps the error that is raised in it."""
+        try:
+            yield
+        except BaseException as error:
+            if self.error is None:
+                self.error = error
+            elif error is not self.error:
+                self.error.add_note(f"After this, {type(error).__name__} was raised: {error}")
+
+    def raise_it(self) -> None:
+        """Raise the first error if there was one."""
+        if self.error is not None:
+            raise self.error
+
+
 class Interrupts:
     """Which signals have arrived.
 
     Attributes:
       pressed: whether Ctrl-C was pressed.
       terminated: whether SIGTERM was received.
+      must_wait: whether SIGTERM has to wait, because the agent is being saved.
     """
 
     def __init__(self) -> None:
         self.pressed = False
         self.terminated = False
+        self.must_wait = False
 
     def check(self) -> None:
         """Raise the exception of a signal that has arrived.
@@ -39,6 +70,16 @@ class Interrupts:
             raise SystemExit(TERMINATED)
         if self.pressed:
             raise KeyboardInterrupt
+
+    def conclude(self, parts: FirstError) -> None:
+        """Raise the error with which a run has ended, if there is one.
+
+        A signal that arrived at the end of the run is one. SIGTERM has priority over other errors,
+        because the process has to end.
+        """
+        if parts.error is None or (self.terminated and not isinstance(parts.error, SystemExit)):
+            self.check()
+        parts.raise_it()
 
 
 @contextlib.contextmanager
@@ -65,10 +106,9 @@ def interrupts(on_termination: bool) -> Iterator[Interrupts]:
         signal.signal(signal.SIGINT, previous)
 
     def terminate(*_: Any) -> None:
-        # A second SIGTERM must not break off the saving.
-        if not arrived.terminated:
-            # The loop checks this, too, because some code swallows every exception.
-            arrived.terminated = True
+        # The loop checks this, too, because some code swallows every exception.
+        first, arrived.terminated = not arrived.terminated, True
+        if first and not arrived.must_wait:
             raise SystemExit(TERMINATED)
 
     with contextlib.ExitStack() as handlers:
@@ -98,32 +138,3 @@ def insist(function: Callable[[], Result]) -> Result:
         except BaseException:
             continue
     return function()
-
-
-class FirstError:
-    """Runs several parts. Each part runs even if another part raises an error.
-
-    The first error is raised at the end. Later errors become notes of the first one.
-
-    Attributes:
-      error: the first error, or None.
-    """
-
-    def __init__(self) -> None:
-        self.error: BaseException | None = None
-
-    @contextlib.contextmanager
-    def part(self) -> Iterator[None]:
-        """Return a context that keeps the error that is raised in it."""
-        try:
-            yield
-        except BaseException as error:
-            if self.error is None:
-                self.error = error
-            elif error is not self.error:
-                self.error.add_note(f"After this, {type(error).__name__} was raised: {error}")
-
-    def raise_it(self) -> None:
-        """Raise the first error if there was one."""
-        if self.error is not None:
-            raise self.error

@@ -156,10 +156,25 @@ class RunLog:
         """
         self.folder = folder
         self.logger = Logger(folder)
-        self.logger.restore(state["logger"])
+        try:
+            self.logger.restore(state["logger"])
+        except ConfigurationError:
+            raise
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"The log in {folder} cannot be continued, because the saved agent says that it "
+                f"ends where it cannot end ({type(error).__name__}: {error}). Use an earlier "
+                f"checkpoint."
+            ) from error
         self.metrics = dict(state["metrics"])
         self._began = time.perf_counter() - state["seconds"]
         self._first_step, self._recorded_step = state["first_step"], state["recorded_step"]
+        self._is_prepared = True
+
+    def rejoin(self, folder: Path) -> None:
+        """Add to the log in a folder, of which the saved agent says nothing."""
+        self.folder = folder
+        self.logger = Logger(folder)
         self._is_prepared = True
 
     def restart(self, folder: Path) -> None:

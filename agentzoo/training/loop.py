@@ -47,8 +47,8 @@ def train(
             with parts.part():
                 _run(trainer, model, plan, callback, new, watched, arrived)
             with parts.part():
-                trainer.end(hurry=isinstance(parts.error, SystemExit))
-        parts.raise_it()
+                trainer.end(hurry=arrived.terminated)
+        arrived.conclude(parts)
 
 
 @contextlib.contextmanager
@@ -118,6 +118,7 @@ def _run(
                     break
                 callback.on_rollout_start()
         trainer.has_finished = True
+    arrived.must_wait = True
     with parts.part():
         trainer.recover()
     with parts.part():

@@ -208,10 +208,11 @@ def _learn_as_one(group: Sequence[Any], plan: Plan, move: Move) -> list[Curve]:
                     move(group, cycle.run.step, due)
                     together.serve()
                     arrived.check()
+            arrived.must_wait = True
             with parts.part():
                 together.recover()
             together.end(parts)
-        parts.raise_it()
+        arrived.conclude(parts)
     return [_curve(own) for own in points]
 
 

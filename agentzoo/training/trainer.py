@@ -196,6 +196,7 @@ class Trainer:
         self._watched: BaseCallback | None = None  # the callbacks whose state is kept
         self._mark: _Mark | None = None  # None if no run is active, or it has no folder
         self.last: Cycle | None = None
+        self._has_warned = False  # of callbacks whose state cannot be saved
         self._goes_on = False  # whether the next run resumes a loaded one
         self._vector_env: TrainingEnv | None = None
         self._restarts = 0  # of environments, when `_vector_env` was made
@@ -222,9 +223,19 @@ class Trainer:
             "predictions": mark.predictions,
             "plan": self._plan(),
             "log": self.log.state(mark.log),
-            "callbacks": _plain_json(mark.callbacks),
+            "callbacks": self._callbacks_at(mark),
             "unfinished": unfinished,
         }
+
+    def _callbacks_at(self, mark: "_Mark") -> dict[str, Any] | None:
+        """Return the state of the callbacks; None if it is no longer plain JSON."""
+        try:
+            return None if mark.callbacks is None else _plain_json(mark.callbacks)
+        except ConfigurationError as error:
+            if not self._has_warned:
+                self._has_warned = True
+                warnings.warn(f"{error} Checkpoints are written without it.", stacklevel=2)
+            return None
 
     def _plan(self) -> dict[str, Any]:
         ended = {"stopped": self.has_stopped, "finished": self.has_finished}
@@ -313,6 +324,12 @@ class Trainer:
         if plan is not None and self.log.folder is not None:
             step = self.run.step
             self.checkpoints = Checkpoints(self.log.folder, plan, step, self.log.logger)
+            if not goes_on:
+                # If an exception comes before the first cycle, the log ends here.
+                log, predictions = self.log.mark(step), self._session.predictions
+                self._mark = _Mark(self.run.act_calls, predictions, log, None)
+                if not new:
+                    self._write_checkpoint()  # of the new plan
 
     def _describe(self, plan: RunPlan) -> dict[str, Any]:
         """Return as plain JSON what `agentzoo.resume` needs besides the recipe."""
@@ -353,7 +370,7 @@ class Trainer:
                     f"Resume with the same callbacks that the run had."
                 ) from error
         self._take_mark()
-        if self._mark is not None:
+        if self._mark is not None and self._mark.callbacks is not None:
             _plain_json(self._mark.callbacks)
 
     def finish_cycle(self) -> None:
@@ -409,7 +426,7 @@ class Trainer:
         # Each way out of here assigns once, so no exception leaves half of a cycle behind.
         try:
             episodes = session.episodes.extended(cycle.episodes, self.info_keywords)
-        except ConfigurationError:
+        except Exception:
             self._session = session._replace(run=run)
             raise
         self._session = session._replace(run=run, episodes=episodes)
@@ -458,7 +475,8 @@ class Trainer:
             if self.log.folder is not None and self._session.is_finite:
                 with self.log.logger.tolerate("model.safetensors"):
                     large = sum(x.nbytes for x in jax.tree.leaves(self.run.learner_state)) > _LARGE
-                    exclude = ("replay",) if hurry and large and self.checkpoints else ()
+                    is_kept = self.checkpoints is not None and self.checkpoints.is_written
+                    exclude = ("replay",) if hurry and large and is_kept else ()
                     self.save(self.log.folder / "model", exclude)
             if self.checkpoints is not None:
                 self.checkpoints.close()
@@ -626,13 +644,13 @@ class _Mark(NamedTuple):
       act_calls: calls of `act` up to then.
       predictions: calls of `predict` up to then that drew random numbers.
       log: where the log ended.
-      callbacks: the state of the callbacks.
+      callbacks: the state of the callbacks, or None.
     """
 
     act_calls: int
     predictions: int
     log: RunMark
-    callbacks: dict[str, Any]
+    callbacks: dict[str, Any] | None
 
 
 def _episode_to_json(episode: Episode) -> dict[str, Any]:
@@ -646,6 +664,13 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, bool | int | float | str) else number(value)
 
 
+def _plain_number(value: Any) -> Any:
+    """Return an array or a number of NumPy or JAX as JSON can hold it."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is neither a number nor a text")
+
+
 def _plain_json(state: dict[str, Any]) -> dict[str, Any]:
     """Return a copy of the state of callbacks.
 
@@ -653,7 +678,7 @@ def _plain_json(state: dict[str, Any]) -> dict[str, Any]:
       ConfigurationError: if it is not plain JSON.
     """
     try:
-        return json.loads(json.dumps(state))
+        return json.loads(json.dumps(state, default=_plain_number))
     except (TypeError, ValueError) as error:
         raise ConfigurationError(
             f"The state of a callback is not plain JSON: {error}. Return numbers, texts, lists and "
