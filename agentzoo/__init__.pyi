@@ -33,7 +33,7 @@ from agentzoo.types import ConfigurationError as ConfigurationError
 from agentzoo.types import EnvError as EnvError
 from agentzoo.config import Schedule
 from agentzoo.envs import EnvLike, OnError
-from agentzoo.runners import RunnerName
+from agentzoo.runners import OnNan, RunnerName
 from agentzoo.types import PyTree
 
 __version__: str
@@ -71,6 +71,11 @@ class DQN(_DQN):
         environment again from its id or function and begins a new episode; the run ends if an
         environment fails 10 times within 1,000 of its steps. The log counts restarts as
         `env/restarts`.
+      on_nan: what happens if a loss or a parameter is not finite after a training cycle. "stop"
+        ends the run with a message. "skip" drops the update: the agent goes on as it was before,
+        with a replay buffer that keeps the new transitions, and the log counts such cycles as
+        `train/skipped_updates` and leaves out their losses. The run ends after 100 of them in a
+        row. Rewards and observations that are not finite always end the run.
       log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with
         TensorBoard and CSV logs, the hyperparameters, checkpoints, and the trained agent. None
         writes nothing.
@@ -147,6 +152,7 @@ class DQN(_DQN):
         n_devices: int | Literal['all']=1,
         env_timeout: float | None=None,
         on_env_error: OnError='raise',
+        on_nan: OnNan='stop',
         log_dir: str | os.PathLike[str] | None=None,
         run_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
@@ -194,6 +200,7 @@ class DQN(_DQN):
         n_devices: int | Literal['all']=1,
         env_timeout: float | None=None,
         on_env_error: OnError='raise',
+        on_nan: OnNan='stop',
         log_dir: str | os.PathLike[str] | None=None,
         run_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
@@ -260,6 +267,11 @@ class IMPALA(_IMPALA):
         environment again from its id or function and begins a new episode; the run ends if an
         environment fails 10 times within 1,000 of its steps. The log counts restarts as
         `env/restarts`.
+      on_nan: what happens if a loss or a parameter is not finite after a training cycle. "stop"
+        ends the run with a message. "skip" drops the update: the agent goes on as it was before,
+        with a replay buffer that keeps the new transitions, and the log counts such cycles as
+        `train/skipped_updates` and leaves out their losses. The run ends after 100 of them in a
+        row. Rewards and observations that are not finite always end the run.
       log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with
         TensorBoard and CSV logs, the hyperparameters, checkpoints, and the trained agent. None
         writes nothing.
@@ -330,6 +342,7 @@ class IMPALA(_IMPALA):
         n_devices: int | Literal['all']=1,
         env_timeout: float | None=None,
         on_env_error: OnError='raise',
+        on_nan: OnNan='stop',
         log_dir: str | os.PathLike[str] | None=None,
         run_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
@@ -375,6 +388,7 @@ class IMPALA(_IMPALA):
         n_devices: int | Literal['all']=1,
         env_timeout: float | None=None,
         on_env_error: OnError='raise',
+        on_nan: OnNan='stop',
         log_dir: str | os.PathLike[str] | None=None,
         run_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
@@ -439,6 +453,11 @@ class MPO(_MPO):
         environment again from its id or function and begins a new episode; the run ends if an
         environment fails 10 times within 1,000 of its steps. The log counts restarts as
         `env/restarts`.
+      on_nan: what happens if a loss or a parameter is not finite after a training cycle. "stop"
+        ends the run with a message. "skip" drops the update: the agent goes on as it was before,
+        with a replay buffer that keeps the new transitions, and the log counts such cycles as
+        `train/skipped_updates` and leaves out their losses. The run ends after 100 of them in a
+        row. Rewards and observations that are not finite always end the run.
       log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with
         TensorBoard and CSV logs, the hyperparameters, checkpoints, and the trained agent. None
         writes nothing.
@@ -527,6 +546,7 @@ class MPO(_MPO):
         n_devices: int | Literal['all']=1,
         env_timeout: float | None=None,
         on_env_error: OnError='raise',
+        on_nan: OnNan='stop',
         log_dir: str | os.PathLike[str] | None=None,
         run_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
@@ -578,6 +598,7 @@ class MPO(_MPO):
         n_devices: int | Literal['all']=1,
         env_timeout: float | None=None,
         on_env_error: OnError='raise',
+        on_nan: OnNan='stop',
         log_dir: str | os.PathLike[str] | None=None,
         run_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
@@ -648,6 +669,11 @@ class PPO(_PPO):
         environment again from its id or function and begins a new episode; the run ends if an
         environment fails 10 times within 1,000 of its steps. The log counts restarts as
         `env/restarts`.
+      on_nan: what happens if a loss or a parameter is not finite after a training cycle. "stop"
+        ends the run with a message. "skip" drops the update: the agent goes on as it was before,
+        with a replay buffer that keeps the new transitions, and the log counts such cycles as
+        `train/skipped_updates` and leaves out their losses. The run ends after 100 of them in a
+        row. Rewards and observations that are not finite always end the run.
       log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with
         TensorBoard and CSV logs, the hyperparameters, checkpoints, and the trained agent. None
         writes nothing.
@@ -727,6 +753,7 @@ class PPO(_PPO):
         n_devices: int | Literal['all']=1,
         env_timeout: float | None=None,
         on_env_error: OnError='raise',
+        on_nan: OnNan='stop',
         log_dir: str | os.PathLike[str] | None=None,
         run_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
@@ -776,6 +803,7 @@ class PPO(_PPO):
         n_devices: int | Literal['all']=1,
         env_timeout: float | None=None,
         on_env_error: OnError='raise',
+        on_nan: OnNan='stop',
         log_dir: str | os.PathLike[str] | None=None,
         run_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
@@ -844,6 +872,11 @@ class QRDQN(_QRDQN):
         environment again from its id or function and begins a new episode; the run ends if an
         environment fails 10 times within 1,000 of its steps. The log counts restarts as
         `env/restarts`.
+      on_nan: what happens if a loss or a parameter is not finite after a training cycle. "stop"
+        ends the run with a message. "skip" drops the update: the agent goes on as it was before,
+        with a replay buffer that keeps the new transitions, and the log counts such cycles as
+        `train/skipped_updates` and leaves out their losses. The run ends after 100 of them in a
+        row. Rewards and observations that are not finite always end the run.
       log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with
         TensorBoard and CSV logs, the hyperparameters, checkpoints, and the trained agent. None
         writes nothing.
@@ -926,6 +959,7 @@ class QRDQN(_QRDQN):
         n_devices: int | Literal['all']=1,
         env_timeout: float | None=None,
         on_env_error: OnError='raise',
+        on_nan: OnNan='stop',
         log_dir: str | os.PathLike[str] | None=None,
         run_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
@@ -976,6 +1010,7 @@ class QRDQN(_QRDQN):
         n_devices: int | Literal['all']=1,
         env_timeout: float | None=None,
         on_env_error: OnError='raise',
+        on_nan: OnNan='stop',
         log_dir: str | os.PathLike[str] | None=None,
         run_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
@@ -1045,6 +1080,11 @@ class SAC(_SAC):
         environment again from its id or function and begins a new episode; the run ends if an
         environment fails 10 times within 1,000 of its steps. The log counts restarts as
         `env/restarts`.
+      on_nan: what happens if a loss or a parameter is not finite after a training cycle. "stop"
+        ends the run with a message. "skip" drops the update: the agent goes on as it was before,
+        with a replay buffer that keeps the new transitions, and the log counts such cycles as
+        `train/skipped_updates` and leaves out their losses. The run ends after 100 of them in a
+        row. Rewards and observations that are not finite always end the run.
       log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with
         TensorBoard and CSV logs, the hyperparameters, checkpoints, and the trained agent. None
         writes nothing.
@@ -1125,6 +1165,7 @@ class SAC(_SAC):
         n_devices: int | Literal['all']=1,
         env_timeout: float | None=None,
         on_env_error: OnError='raise',
+        on_nan: OnNan='stop',
         log_dir: str | os.PathLike[str] | None=None,
         run_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
@@ -1170,6 +1211,7 @@ class SAC(_SAC):
         n_devices: int | Literal['all']=1,
         env_timeout: float | None=None,
         on_env_error: OnError='raise',
+        on_nan: OnNan='stop',
         log_dir: str | os.PathLike[str] | None=None,
         run_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,

@@ -41,7 +41,7 @@ def content() -> str:
     lines += [
         "from agentzoo.config import Schedule",
         "from agentzoo.envs import EnvLike, OnError",
-        "from agentzoo.runners import RunnerName",
+        "from agentzoo.runners import OnNan, RunnerName",
         "from agentzoo.types import PyTree",
         "",
         "__version__: str",

@@ -20,6 +20,7 @@ from agentzoo.envs import EnvLike, Envs, OnError, TrainingEnv, spaces
 from agentzoo.logging import Logger
 from agentzoo.process import tune_process
 from agentzoo.training import (
+    OnNan,
     Placement,
     Recipe,
     RunLog,
@@ -73,6 +74,11 @@ class Algorithm(Generic[Config]):
         environment again from its id or function and begins a new episode; the run ends if an
         environment fails 10 times within 1,000 of its steps. The log counts restarts as
         `env/restarts`.
+      on_nan: what happens if a loss or a parameter is not finite after a training cycle. "stop"
+        ends the run with a message. "skip" drops the update: the agent goes on as it was before,
+        with a replay buffer that keeps the new transitions, and the log counts such cycles as
+        `train/skipped_updates` and leaves out their losses. The run ends after 100 of them in a
+        row. Rewards and observations that are not finite always end the run.
       log_dir: folder in which each run gets a folder of its own (`DQN_CartPole-v1_1`, ...) with
         TensorBoard and CSV logs, the hyperparameters, checkpoints, and the trained agent. None
         writes nothing.
@@ -116,6 +122,7 @@ class Algorithm(Generic[Config]):
         n_devices: int | Literal["all"] = 1,
         env_timeout: float | None = None,
         on_env_error: OnError = "raise",
+        on_nan: OnNan = "stop",
         log_dir: str | os.PathLike[str] | None = None,
         run_dir: str | os.PathLike[str] | None = None,
         network: Callable[[PyTree], Any] | None = None,
@@ -127,7 +134,9 @@ class Algorithm(Generic[Config]):
         if misplaced:
             raise ConfigurationError(keywords.policy_first(name, env, misplaced[0]))
         tune_process()
-        placement = Placement.make(runner, n_actors, max_lag, n_devices, env_timeout, on_env_error)
+        placement = Placement.make(
+            runner, n_actors, max_lag, n_devices, env_timeout, on_env_error, on_nan
+        )
         if preset is not None and preset not in self.presets:
             choices = ", ".join(self.presets) or "none"
             raise ConfigurationError(f"{name} has no preset {preset!r}; choose from {choices}.")
@@ -555,6 +564,7 @@ class Algorithm(Generic[Config]):
         n_devices: int | Literal["all"] = 1,
         env_timeout: float | None = None,
         on_env_error: OnError = "raise",
+        on_nan: OnNan = "stop",
         log_dir: str | os.PathLike[str] | None = None,
         run_dir: str | os.PathLike[str] | None = None,
         network: Callable[[PyTree], Any] | None = None,
@@ -579,6 +589,7 @@ class Algorithm(Generic[Config]):
           n_devices: as for a new agent.
           env_timeout: as for a new agent.
           on_env_error: as for a new agent.
+          on_nan: as for a new agent.
           log_dir: as for a new agent.
           run_dir: as for a new agent.
           network: the network that the agent was made with, if it was a user's.
@@ -593,7 +604,9 @@ class Algorithm(Generic[Config]):
         tune_process()
         manifest = read_manifest(path)
         cls._check_manifest(path, manifest, network)
-        placement = Placement.make(runner, n_actors, max_lag, n_devices, env_timeout, on_env_error)
+        placement = Placement.make(
+            runner, n_actors, max_lag, n_devices, env_timeout, on_env_error, on_nan
+        )
         saved = manifest["hyperparameters"]
         with named(path):
             config = configs.from_json(

@@ -195,7 +195,10 @@ def describe(path: str | os.PathLike[str]) -> Description:
 
 
 def check_shapes(
-    path: str | os.PathLike[str], template: PyTree, missing: tuple[str, ...], surplus: str
+    path: str | os.PathLike[str],
+    template: PyTree,
+    missing: tuple[str, ...],
+    surplus: str | tuple[str, ...],
 ) -> None:
     """Check that a file holds the leaves of a template, without reading its arrays.
 
@@ -219,7 +222,7 @@ def load(
     path: str | os.PathLike[str],
     template: PyTree,
     missing: tuple[str, ...] = (),
-    surplus: str = "nothing",
+    surplus: str | tuple[str, ...] = (),
     any_length: tuple[str, ...] = (),
 ) -> PyTree:
     """Load a pytree. Where the template has an array of NumPy, the result has one, too.
@@ -229,8 +232,8 @@ def load(
       template: a pytree with the structure, the shapes and the dtypes to load.
       missing: beginnings of names. Leaves with such names may be absent from the file, and are then
         taken from the template.
-      surplus: the beginning of a name. Arrays of the file with such names may be absent from the
-        template, and are then ignored.
+      surplus: the beginning of a name, or several. Arrays of the file with such names may be
+        absent from the template, and are then ignored.
       any_length: names of arrays whose first axis may have another length than in the template.
 
     Raises:
@@ -310,7 +313,7 @@ def _compare(
     saved: Saved,
     wanted: dict[str, Any],
     missing: tuple[str, ...],
-    surplus: str,
+    surplus: str | tuple[str, ...],
     any_length: tuple[str, ...] = (),
 ) -> None:
     """Raise `ConfigurationError` unless the leaves of a file are the ones that are wanted."""

@@ -10,7 +10,7 @@ from agentzoo import config as configs
 from agentzoo.config import Hyperparameter, Linear, Schedule
 from agentzoo.envs import OnError
 from agentzoo.hyperparameters import descriptions
-from agentzoo.runners import RunnerName
+from agentzoo.runners import OnNan, RunnerName
 from agentzoo.types import ConfigurationError
 
 Class = TypeVar("Class")
@@ -52,6 +52,9 @@ class Train:
     on_env_error: OnError = "raise"
     """What happens if an environment fails: raise ends the run, and restart creates the
     environment again."""
+    on_nan: OnNan = "stop"
+    """What happens if a loss or a parameter is not finite: stop ends the run, and skip drops the
+    update."""
     seed: int = 0
     """Seed of the networks, the exploration and the environments."""
     log_dir: Path = Path("runs")

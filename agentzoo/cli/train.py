@@ -74,7 +74,10 @@ def _begin(algorithm: Any, env: Any, options: Train, hyperparameters: dict[str, 
 
 def _placement(options: Train) -> dict[str, Any]:
     """Return the arguments of an agent that say where and how it trains."""
-    names = ("runner", "n_actors", "max_lag", "n_devices", "env_timeout", "on_env_error")
+    names = (
+        *("runner", "n_actors", "max_lag", "n_devices", "env_timeout", "on_env_error"),
+        "on_nan",
+    )
     return {name: getattr(options, name) for name in names}
 
 

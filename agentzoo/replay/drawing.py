@@ -152,10 +152,16 @@ def sample_sequences(
 
 
 def update(layout: Layout, replay: Replay, slot: Array, error: Array) -> Replay:
-    """Set the priorities of slots `[B]` by errors `[B]`, if replay is prioritised."""
+    """Set the priorities of slots `[B]` by errors `[B]`, if replay is prioritised.
+
+    A slot keeps its priority if its error is not finite, because one NaN would spoil the sums of
+    the whole tree.
+    """
     if layout.prioritisation is None:
         return replay
     priority = (jnp.abs(error) + layout.prioritisation.eps) ** layout.prioritisation.alpha
+    finite = jnp.isfinite(priority)
+    priority = jnp.where(finite, priority, sum_tree.get(replay.priorities, slot))
     return replay._replace(
         priorities=sum_tree.update(replay.priorities, slot, priority),
         max_priority=jnp.maximum(replay.max_priority, priority.max()),

@@ -10,6 +10,7 @@ from agentzoo.runners.group import GroupRunner, stack, unstack
 from agentzoo.runners.host import HostRunner
 from agentzoo.runners.programs import Programs, compile_agent, describe_device
 from agentzoo.runners.ray_actors import RayRunner
+from agentzoo.runners.skipping import OnNan, skipping
 from agentzoo.runners.threads import ThreadsRunner
 from agentzoo.types import Agent, ConfigurationError
 
@@ -23,6 +24,7 @@ __all__ = [
     "Episode",
     "GroupRunner",
     "HostRunner",
+    "OnNan",
     "Programs",
     "RayRunner",
     "RunState",
@@ -33,6 +35,7 @@ __all__ = [
     "compile_agent",
     "describe_device",
     "make_runner",
+    "skipping",
     "stack",
     "unstack",
 ]

@@ -15,21 +15,33 @@ LIKELY_CAUSES = (
     "own that divides by zero."
 )
 
+SKIPPED, IN_A_ROW = "train/skipped_updates", "train/skipped_in_a_row"
+"""Metrics of agents that drop updates which are not finite; see `agentzoo.runners.skipping`."""
+MOST_SKIPPED = 100
+"""After so many training cycles in a row whose updates were dropped, training ends."""
+
 
 def is_finite(params: PyTree, metrics: dict[str, Any]) -> Array:
     """Return whether parameters and losses are free of NaN and infinity.
 
-    Losses are the metrics whose tags end in "loss".
+    Losses are the metrics whose tags end in "loss". The result is also False if too many updates
+    have been dropped because they were not finite.
     """
     losses = {tag: value for tag, value in metrics.items() if tag.endswith("loss")}
     leaves = jax.tree.leaves((params, losses))
     leaves = [x for x in leaves if jnp.issubdtype(x.dtype, jnp.floating)]
-    return jnp.stack([jnp.isfinite(x).all() for x in leaves]).all() if leaves else jnp.bool_(True)
+    finite = jnp.stack([jnp.isfinite(x).all() for x in leaves]).all() if leaves else jnp.bool_(True)
+    return finite & (metrics[IN_A_ROW] < MOST_SKIPPED) if IN_A_ROW in metrics else finite
 
 
 def describe_fault(params: PyTree, metrics: dict[str, Any], step: int) -> str:
     """Return a message that names the numbers for which `is_finite` is False after a cycle."""
     values = resolve_metrics(metrics)
+    if values.get(IN_A_ROW, 0) >= MOST_SKIPPED:
+        return (
+            f"Training ended at step {step} because the updates of {MOST_SKIPPED} training cycles "
+            f"in a row were not finite and were skipped. {LIKELY_CAUSES}"
+        )
     bad = [f"{tag} is {value}" for tag, value in values.items() if not np.isfinite(value)]
     if not bad:
         named = jax.tree_util.tree_leaves_with_path(jax.device_get(params))

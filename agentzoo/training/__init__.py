@@ -1,6 +1,6 @@
 """A training run: how it is described, trained and saved. Nothing here depends on an algorithm."""
 
-from agentzoo.runners import RunnerName
+from agentzoo.runners import OnNan, RunnerName
 from agentzoo.training.folder import Lock
 from agentzoo.training.log import RunLog
 from agentzoo.training.loop import train
@@ -19,6 +19,7 @@ from agentzoo.training.trainer import Placement, Trainer
 __all__ = [
     "EpisodeWindow",
     "Lock",
+    "OnNan",
     "Placement",
     "Recipe",
     "RunLog",

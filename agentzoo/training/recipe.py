@@ -10,7 +10,7 @@ import jax
 
 from agentzoo import config as configs
 from agentzoo.envs import spaces
-from agentzoo.runners import Programs, compile_agent
+from agentzoo.runners import Programs, compile_agent, skipping
 from agentzoo.sharding import Mesh
 from agentzoo.types import Agent, Array, EnvSpec
 
@@ -25,6 +25,7 @@ class Maker:
       make_agent: the algorithm's function of config, spec and network.
       structure: the hyperparameters without their numbers; see `config.structure_of`.
       network: the user's network, or None.
+      skips: whether the agent drops updates that are not finite.
       spec_text: the environments' spaces and number as text. Spaces have no hash, but text has.
       spec: the same as an `EnvSpec`.
     """
@@ -32,13 +33,15 @@ class Maker:
     make_agent: Callable[..., Agent]
     structure: Any
     network: Callable[..., Any] | None
+    skips: bool
     spec_text: str
     spec: EnvSpec = field(compare=False)
 
     def __call__(self, numbers: Array) -> Agent:
         """Return the agent with these numbers, int32 `[P]`."""
         config = configs.with_numbers(self.structure, numbers)
-        return self.make_agent(config, self.spec, self.network)
+        agent = self.make_agent(config, self.spec, self.network)
+        return skipping(agent) if self.skips else agent
 
 
 @dataclass(frozen=True)
@@ -83,16 +86,22 @@ class Recipe:
 
         return jax.eval_shape(init, jax.random.key(0))
 
-    def build(self, mesh: Mesh | None) -> tuple[Agent, Programs]:
+    def build(self, mesh: Mesh | None, skips: bool) -> tuple[Agent, Programs]:
         """Return the agent's functions, plain and compiled.
+
+        Args:
+          mesh: the devices that learn together; None for one device.
+          skips: whether the agent drops updates that are not finite.
 
         Raises:
           ConfigurationError: if the hyperparameters do not fit together or the environments.
         """
         agent = self.make_agent(self.config, self.spec, self.network)
+        if skips:
+            agent = skipping(agent)
         structure, numbers = configs.structure_of(self.config), configs.numbers_of(self.config)
         text = json.dumps(spec_to_json(self.spec))
-        maker = Maker(self.make_agent, structure, self.network, text, self.spec)
+        maker = Maker(self.make_agent, structure, self.network, skips, text, self.spec)
         return agent, compile_agent(agent, maker, numbers, mesh)
 
     def to_json(self) -> dict[str, Any]:

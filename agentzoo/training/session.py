@@ -297,9 +297,18 @@ def _names(manifest: Mapping[str, Any]) -> Mapping[str, str]:
 
 
 def _missing(manifest: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the beginnings of the names of leaves that were left out of the file."""
+    """Return the beginnings of the names of leaves that may be absent from the file.
+
+    Those are what was left out, and the counts of an agent that was loaded with `on_nan="skip"`.
+    """
+    excluded = (_part(manifest, part) for part in manifest["excluded"])
+    return (*excluded, _part(manifest, "skipped"))
+
+
+def _part(manifest: Mapping[str, Any], part: str) -> str:
+    """Return how the names of a part of the learner's state begin in the file."""
     name = _names(manifest).get("learner_state", "learner_state")
-    return tuple(f"['{name}']['{part}']" for part in manifest["excluded"])
+    return f"['{name}']['{part}']"
 
 
 def load_session(
@@ -324,8 +333,9 @@ def load_session(
         parts["rollout_state"] = template.rollout_state
     tree = {names.get(name, name): part for name, part in parts.items()}
     rollout_name = names.get("rollout_state", "rollout_state")
+    surplus = (f"['{rollout_name}']", _part(manifest, "skipped"))
     loaded = checkpoint.load(
-        path, tree, _missing(manifest), surplus=f"['{rollout_name}']", any_length=_ANY_LENGTH
+        path, tree, _missing(manifest), surplus=surplus, any_length=_ANY_LENGTH
     )
     parts = {name: loaded[names.get(name, name)] for name in parts}
     parts["learner_state"] = type(state)(**parts["learner_state"])

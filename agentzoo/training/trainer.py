@@ -31,6 +31,7 @@ from agentzoo.progress import Budget
 from agentzoo.runners import (
     Cycle,
     Episode,
+    OnNan,
     Runner,
     RunnerName,
     RunState,
@@ -73,6 +74,7 @@ class Placement(NamedTuple):
       max_lag: how many trajectories each of them may be ahead of the learner.
       mesh: the devices that learn together; None for one device.
       guard: what is done about environments that fail.
+      skips: whether updates that are not finite are dropped.
     """
 
     runner: RunnerName
@@ -80,6 +82,7 @@ class Placement(NamedTuple):
     max_lag: int
     mesh: Mesh | None
     guard: Guard
+    skips: bool
 
     @classmethod
     def make(
@@ -90,6 +93,7 @@ class Placement(NamedTuple):
         n_devices: Any,
         env_timeout: Any = None,
         on_env_error: Any = "raise",
+        on_nan: Any = "stop",
     ) -> "Placement":
         """Check the arguments of a new agent, and find the devices.
 
@@ -101,7 +105,8 @@ class Placement(NamedTuple):
         max_lag = configs.integer("max_lag", max_lag)
         check_runner(runner, n_actors)
         guard = Guard.make(env_timeout, on_env_error)
-        return cls(runner, n_actors, max_lag, make_mesh(n_devices), guard)
+        skips = configs.choice("on_nan", on_nan, OnNan) == "skip"
+        return cls(runner, n_actors, max_lag, make_mesh(n_devices), guard, skips)
 
     def to_json(self) -> dict[str, Any]:
         """Return the arguments of `make` as plain JSON."""
@@ -112,6 +117,7 @@ class Placement(NamedTuple):
             "n_devices": 1 if self.mesh is None else self.mesh.size,
             "env_timeout": self.guard.timeout,
             "on_env_error": self.guard.on_error,
+            "on_nan": "skip" if self.skips else "stop",
         }
 
     def make_envs(self, env: EnvLike, n_envs: int) -> MadeEnvs:
@@ -179,7 +185,7 @@ class Trainer:
         self.placement = placement
         self.log = log
         self.info_keywords = info_keywords
-        self.agent, self.programs = recipe.build(placement.mesh)
+        self.agent, self.programs = recipe.build(placement.mesh, placement.skips)
         init_key, act_key, predict_key = jax.random.split(jax.random.key(recipe.seed), 3)
         self._predict_key = predict_key
         self.policy = Policy(self.agent, self.programs, recipe.spec, predict_key)
@@ -608,7 +614,7 @@ class Trainer:
         old_num = self.recipe.spec.num_envs
         spec = self.recipe.spec._replace(num_envs=num_envs)
         recipe = dataclasses.replace(self.recipe, spec=spec)
-        agent, programs = recipe.build(self.placement.mesh)
+        agent, programs = recipe.build(self.placement.mesh, self.placement.skips)
         parts = programs.init(jax.random.key(0))._asdict()
         for name, part in parts.items():
             before = getattr(old, name)
