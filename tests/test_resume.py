@@ -11,6 +11,7 @@ import time
 import warnings
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -513,3 +514,34 @@ def test_sigterm_waits_while_the_agent_is_saved(tmp_path, monkeypatch):
         agent.learn(240, **SHORT)
     assert stop.value.code == 143
     assert agentzoo.load(folder).num_timesteps == 240
+
+
+class Breaks(gym.Wrapper):
+    """Raises in the ninth step of episodes that begin far to the right."""
+
+    def reset(self, **arguments):
+        obs, info = super().reset(**arguments)
+        self.steps, self.is_bad = 0, obs[0] > 0.008
+        return obs, info
+
+    def step(self, action):
+        self.steps += 1
+        if self.is_bad and self.steps == 9:
+            raise OSError("no connection")
+        return super().step(action)
+
+
+def test_restarts_of_environments_are_counted_across_interruptions(tmp_path):
+    def env():
+        return Breaks(gym.make("CartPole-v1"))
+
+    whole, cut = (
+        make("DQN", env, on_env_error="restart", run_dir=tmp_path / name) for name in "ab"
+    )
+    whole.learn(480, [Fails()], **SHORT)
+    with pytest.raises(Failure):
+        cut.learn(480, [Fails(300)], **SHORT)
+    agentzoo.resume(tmp_path / "b", env, [Fails()])
+    assert float(log(tmp_path / "a")[-1]["env/restarts"]) > 1
+    counts = [[row["env/restarts"] for row in log(tmp_path / name)] for name in "ab"]
+    assert counts[0] == counts[1]

@@ -55,6 +55,7 @@ from agentzoo.types import (
     resolve_metrics,
 )
 
+_RESTARTS = "env/restarts"  # the tag of how often an environment was created again
 _LARGE = 2**26  # bytes of a learner's state that takes noticeable time to save
 
 
@@ -206,6 +207,7 @@ class Trainer:
         self._goes_on = False  # whether the next run resumes a loaded one
         self._vector_env: TrainingEnv | None = None
         self._restarts = 0  # of environments, when `_vector_env` was made
+        self._earlier_restarts = 0.0  # of environments, before the run was interrupted
 
     @property
     def session(self) -> Session:
@@ -315,6 +317,7 @@ class Trainer:
             if self.runner.name is None or not seeded:
                 warnings.warn(self.runner.resumed, stacklevel=2)
         if new:
+            self._earlier_restarts = 0.0
             self.run = self.run._replace(step=0)
             self._session = self._session._replace(episodes=EpisodeWindow())
         goes_on, self._goes_on = self._goes_on, False
@@ -346,6 +349,8 @@ class Trainer:
     def go_on(self) -> None:
         """Let the next run resume the loaded run exactly where it was interrupted."""
         self._goes_on = True
+        metrics = (self._session.log or {}).get("metrics", {})
+        self._earlier_restarts = metrics.get(_RESTARTS, 0.0)
 
     def _pending(self) -> Cycle | None:
         unfinished = self._session.unfinished
@@ -426,6 +431,9 @@ class Trainer:
         session, run = self._session, cycle.run
         if run.act_calls == session.run.act_calls:
             return
+        if self._earlier_restarts:
+            restarts = self._earlier_restarts + cycle.metrics.get(_RESTARTS, 0.0)
+            cycle = cycle._replace(metrics={**cycle.metrics, _RESTARTS: restarts})
         if cycle.fault is not None:
             run = run._replace(learner_state=run.learner_state._replace(params=self.params))
         self.last, self.log.metrics = cycle, cycle.metrics
