@@ -199,15 +199,17 @@ def to_json(config: Any) -> dict[str, Any]:
 
     A function cannot be written: only its name is, and `from_json` asks for the function.
     """
+    return {
+        field.name: _to_plain(getattr(config, field.name)) for field in dataclasses.fields(config)
+    }
 
-    def plain(value: Any) -> Any:
-        if isinstance(value, Linear):
-            return {"linear": [value.start, value.end]}
-        if callable(value):
-            return {"function": getattr(value, "__name__", type(value).__name__)}
-        return value
 
-    return {field.name: plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+def _to_plain(value: Any) -> Any:
+    if isinstance(value, Linear):
+        return {"linear": [value.start, value.end]}
+    if callable(value):
+        return {"function": getattr(value, "__name__", type(value).__name__)}
+    return value
 
 
 def is_function(value: Any) -> bool:

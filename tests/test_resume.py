@@ -1,8 +1,10 @@
 """Runs that are interrupted and resumed end as if they had never been interrupted."""
 
 import csv
+import functools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +20,7 @@ import pytest
 import agentzoo
 from agentzoo import ConfigurationError, callbacks, checkpoint
 from agentzoo.cli import main
+from agentzoo.envs import is_custom, make_env
 from agentzoo.training import Lock
 from tests.agents import CATCH, SETTINGS, arrays, make
 from tests.test_logging import points
@@ -197,8 +200,9 @@ def test_limits_of_callbacks_apply_to_the_whole_run(tmp_path):
 
 
 def test_other_callbacks_begin_anew_with_a_warning(cut):
-    with pytest.warns(RuntimeWarning, match="goes on with .Fails.. Those that differ begin anew"):
-        agentzoo.resume(cut, callback=[Fails()])
+    with pytest.warns(RuntimeWarning, match="but .Fails. were passed. Pass the same") as caught:
+        agentzoo.resume(cut, callback=Fails())
+    assert caught[0].filename == __file__
 
 
 def test_a_state_that_is_no_json_is_refused_at_once(tmp_path):
@@ -281,6 +285,107 @@ def test_an_interrupted_run_is_loaded_from_its_newest_checkpoint(cut):
     )
 
 
+# arguments of `resume`
+
+
+def test_an_environment_that_the_user_made_is_passed_again(tmp_path):
+    class Scaled(gym.RewardWrapper):
+        def reward(self, reward):
+            return 2.0 * reward
+
+    def custom():
+        return Scaled(gym.make(CATCH))
+
+    for number, (env, is_users) in enumerate(
+        [(custom, True), (custom(), True), (gym.make(CATCH), False), (CATCH, False)]
+    ):
+        folder = tmp_path / str(number)
+        with pytest.raises(Failure):
+            make("DQN", env, run_dir=folder).learn(160, Fails(60), **SHORT)
+        if is_users:
+            with pytest.raises(ConfigurationError, match="you made yourself"):
+                agentzoo.resume(folder)
+        again = custom() if is_users else None
+        agent = agentzoo.resume(folder, again, Fails())
+        assert agent.num_timesteps == 160 and max(agent.session.episodes.rewards) == 1 + is_users
+
+
+def test_the_environments_that_can_be_made_from_a_record():
+    def wrapped():
+        return gym.wrappers.TimeLimit(gym.make("CartPole-v1"), 10)
+
+    vector = gym.make_vec("CartPole-v1", 2)
+    for env in (wrapped, wrapped(), vector, lambda: gym.make(CATCH), gym.make):
+        assert is_custom(env)
+    cart_pole = gym.make("CartPole-v1", max_episode_steps=10, disable_env_checker=True)
+    for env in ("CartPole-v1", cart_pole, functools.partial(make_env, "CartPole-v1")):
+        assert not is_custom(env)
+
+
+def test_hyperparameters_of_a_run_cannot_be_changed(cut):
+    for changes, message in [
+        (dict(batch_size=16), "batch_size=16 differs from the run's batch_size=8. Leave it out"),
+        (dict(net_arch=(32,)), r"differs from the run's net_arch=\(16,\)\. Leave it out"),
+        (dict(total_timesteps=9), "resume has no argument 'total_timesteps'. Its arguments are"),
+    ]:
+        with pytest.raises(ConfigurationError, match=message):
+            agentzoo.resume(cut, **changes)
+    agentzoo.resume(cut, callback=watching(), batch_size=8, net_arch=(16,))
+
+
+@pytest.mark.parametrize("is_list", [False, True])
+def test_a_callback_is_a_list_of_one(is_list, tmp_path):
+    whole, first, second = Fails(), Fails(60), Fails()
+    make("DQN", CATCH).learn(160, whole, **SHORT)
+    with pytest.raises(Failure):
+        callback = [first] if is_list else first
+        make("DQN", CATCH, run_dir=tmp_path / "run").learn(160, callback, **SHORT)
+    agentzoo.resume(tmp_path / "run", callback=second if is_list else [second])
+    assert second.n_calls == whole.n_calls
+
+
+def test_what_makes_no_difference_to_learning_can_change(cut, whole):
+    changes = dict(env_timeout=5, on_env_error="restart", checkpoint_freq=10, keep=5)
+    resumed = agentzoo.resume(cut, callback=watching(), **changes)
+    for x, y in zip(arrays(whole), arrays(resumed), strict=True):
+        np.testing.assert_array_equal(x, y)
+    assert len(steps_of(cut)) >= 5
+    plan = checkpoint.read_manifest(cut)["plan"]
+    placement = plan.pop("placement")
+    assert {**plan, **placement}.items() >= changes.items()
+
+
+def test_a_finished_run_is_trained_longer_in_its_folder(tmp_path):
+    def begin(name):
+        return make("DQN", CATCH, run_dir=tmp_path / name).learn(160, Fails(), **SHORT)
+
+    longer = dict(reset_num_timesteps=False, **SHORT)
+    a = begin("a").learn(160, Fails(), **longer)
+    begin("b")
+    b = agentzoo.resume(tmp_path / "b")
+    rows = log(tmp_path / "b")
+    assert b.run_dir == tmp_path / "b" and rows == log(b.run_dir)
+    b.learn(160, Fails(), **longer)
+    assert_same_run(a, b)
+    assert b.num_timesteps == 320 and len(log(b.run_dir)) > len(rows)
+    assert agentzoo.resume(tmp_path / "b").learn(48, **SHORT).run_dir is None  # a new run
+
+
+def test_what_is_said_about_a_resumed_run(cut, capsys):
+    with pytest.raises(Failure):
+        agentzoo.resume(cut, callback=watching(200))
+    assert re.search(r"Resuming the run in .*cut at step \d+ of 320\.", capsys.readouterr().err)
+    for path in [*(cut / "checkpoints").iterdir(), cut / "model.safetensors"]:
+        path.unlink()
+    for load in (agentzoo.load, lambda path: main(["eval", str(path)])):
+        with pytest.raises((FileNotFoundError, SystemExit)) as error:
+            load(cut)
+        text = str(error.value) if load is agentzoo.load else capsys.readouterr().err
+        assert "has no checkpoint yet. Resume it with agentzoo.resume(" in text
+    agentzoo.resume(cut, callback=watching())
+    assert "has no checkpoint yet, so it starts again from step 0." in capsys.readouterr().err
+
+
 # the command line
 
 COMMAND = "train dqn --env agentzoo/Catch-v0 --eval-episodes 0 --net-arch 16 --batch-size 8"
@@ -318,7 +423,7 @@ def test_the_same_command_again_and_again(tmp_path, capsys):
             sent = time.monotonic()
             _, error = process.communicate(timeout=60)
         assert process.returncode == code and time.monotonic() - sent < 5, error
-    assert "the agent is saved in run" in error
+    assert "the agent is saved in run; resume it with --run-dir run --resume." in error
     main([*COMMAND.split(), "--steps", "20000"])
     resumed = agentzoo.load(folder)
     main([*COMMAND.replace("run-dir run", "run-dir whole").split(), "--steps", "20000"])
@@ -330,15 +435,18 @@ def test_the_same_command_again_and_again(tmp_path, capsys):
 
 def test_what_the_command_line_refuses(capsys):
     short = [*COMMAND.split(), "--steps", "64"]
+    Path("run").mkdir()  # an empty folder holds no run
     main(short)
-    main(short)
+    main([*short, "--on-env-error", "restart", "--env-timeout", "5", "--keep", "1"])
     out = capsys.readouterr()
     assert "already finished" in out.err and out.out.count("Saved in run") == 2
     for arguments, message in [
-        ([*short, "--gamma", "0.9"], "was begun with --gamma 0.99 (now 0.9). Give the same"),
-        ([*short, "--n-envs", "2"], "--n-envs 1 (now 2)"),
-        ([*short[:-1], "128"], "--steps 64 (now 128)"),
-        ([part for part in short if part != "--resume"], "run_dir='run' holds a run already"),
+        ([*short, "--gamma", "0.9"], "was started with --gamma 0.99, not --gamma 0.9. Give"),
+        ([*short, "--n-envs", "2"], "--n-envs 1, not --n-envs 2."),
+        ([*short[:-1], "128"], "--steps 64, not --steps 128."),
+        ([*short, "--learning-rate", "linear:1.0,0.0"], "not --learning-rate linear:1.0,0.0."),
+        ([short[0], "qrdqn", *short[2:]], "is one of DQN, not of QRDQN. Give the same"),
+        ([part for part in short if part != "--resume"], "Add --resume to resume the run, or"),
         ([part for part in short if part not in ("--run-dir", "run")], "Name it with --run-dir."),
     ]:
         with pytest.raises(SystemExit) as stop:
@@ -381,7 +489,7 @@ def test_a_run_goes_on_where_nothing_can_be_written(algorithm, tmp_path):
     (tmp_path / "run").unlink()
     (tmp_path / "away").rename(tmp_path / "run")
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*begin anew")  # the callbacks, after a checkpoint
+        warnings.filterwarnings("ignore", ".*start without their state")
         resumed = agentzoo.resume(tmp_path / "run")
     for x, y in zip(arrays(whole), arrays(resumed), strict=True):
         np.testing.assert_array_equal(x, y)

@@ -369,6 +369,8 @@ class Algorithm(Generic[Config]):
 
     def _train(self, plan: RunPlan, callback: CallbackLike, new: bool) -> None:
         users = make_callback(callback)
+        # The state of a single callback is saved as that of a list of one.
+        users = users if isinstance(users, CallbackList) else CallbackList([users])
         callbacks = CallbackList([users])
         if plan.progress_bar:
             callbacks.callbacks.append(ProgressBarCallback())
@@ -394,6 +396,12 @@ class Algorithm(Generic[Config]):
             log.restore(folder, session.log)
             self.trainer.go_on()
         self._train(plan, callback, new=anew)
+
+    def attach(self, folder: Path) -> None:
+        """Let `learn(..., reset_num_timesteps=False)` go on in the folder of a finished run."""
+        session = self.session
+        if session.log is not None:
+            self.trainer.log.attach(folder, session.log, session.episodes)
 
     def check_run(
         self, total_timesteps: float, log_interval: int, reset_num_timesteps: bool
@@ -625,7 +633,9 @@ class Algorithm(Generic[Config]):
         with named(path):
             first = _as_saved(cls.Config, saved, hyperparameters) if regrouped else config
             recipe = cls._make_recipe(first, spec, network, manifest["seed"])
-            recipe = recipe.with_env(manifest["env_id"], manifest["env_kwargs"])
+            recipe = recipe.with_env(
+                manifest["env_id"], manifest["env_kwargs"], manifest.get("custom_env", False)
+            )
             check_learner_state(path, manifest, recipe.shapes())
         agent = cls.__new__(cls)
         agent.trainer = Trainer(

@@ -2,8 +2,10 @@
 
 import dataclasses
 import functools
+import inspect
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +15,7 @@ from agentzoo.algos import loading
 from agentzoo.algos.base import Algorithm
 from agentzoo.callbacks import CallbackLike
 from agentzoo.checkpoint import CheckpointStore, schema
-from agentzoo.envs import EnvLike, make_env, needs_import
+from agentzoo.envs import EnvLike, OnError, make_env, needs_import
 from agentzoo.training import Lock, RunPlan, named, read_manifest
 from agentzoo.training.folder import CHECKPOINTS, MODEL, holds_run
 from agentzoo.types import ConfigurationError
@@ -50,6 +52,10 @@ def resume(
     *,
     network: Callable[..., Any] | None = None,
     progress_bar: bool | None = None,
+    env_timeout: float | None = None,
+    on_env_error: OnError | None = None,
+    checkpoint_freq: float | None = None,
+    keep: int | None = None,
     **functions: Any,
 ) -> Algorithm:
     """Go on with an interrupted run to its end, as if it had never been interrupted.
@@ -61,10 +67,15 @@ def resume(
     Args:
       run_dir: the folder of the run.
       env: the environment to train in. None makes it from the id in the folder. An environment
-        without an id, and one whose id names a module that has not been imported, must be passed.
+        without an id, one that you made yourself, by a function or with a wrapper, and one whose id
+        names a module that has not been imported must be passed.
       callback: the same callbacks that the run had, as for `learn`.
       network: the network that the agent was made with, if it was a user's.
       progress_bar: as for `learn`; None for what the run had.
+      env_timeout: as for a new agent; None for what the run had.
+      on_env_error: as for a new agent; None for what the run had.
+      checkpoint_freq: as for `learn`; None for what the run had.
+      keep: as for `learn`; None for what the run had.
       **functions: the hyperparameters that were functions.
 
     Returns:
@@ -73,9 +84,17 @@ def resume(
     Raises:
       FileNotFoundError: if the folder holds no run.
       ConfigurationError: if another process trains in the folder, the run cannot be continued, or
-        an argument is missing.
+        an argument is missing, unknown, or differs from the run's.
     """
-    return open_run(run_dir, env, network, **functions).train(callback, progress_bar)
+    given = {
+        "env_timeout": env_timeout,
+        "on_env_error": on_env_error,
+        "checkpoint_freq": checkpoint_freq,
+        "keep": keep,
+        "progress_bar": progress_bar,
+    }
+    changes = {name: value for name, value in given.items() if value is not None}
+    return open_run(run_dir, env, network, changes, **functions).train(callback)
 
 
 class OpenRun(NamedTuple):
@@ -84,21 +103,28 @@ class OpenRun(NamedTuple):
     Attributes:
       agent: the agent as the folder holds it.
       saved: what else the folder holds.
+      plan: how the run goes on.
     """
 
     agent: Algorithm
     saved: SavedRun
+    plan: RunPlan
 
-    def train(self, callback: CallbackLike = None, progress_bar: bool | None = None) -> Algorithm:
+    def train(self, callback: CallbackLike = None) -> Algorithm:
         """Train to the end of the run, and return the agent; see `resume`."""
-        folder = self.saved.folder
+        folder, plan = self.saved.folder, self.plan
         if self.saved.is_finished:
             progress.write(f"The run in {folder} has already finished, so its agent is loaded.")
+            self.agent.attach(folder)
             return self.agent
+        if self.saved.path is None:
+            progress.write(
+                f"The run in {folder} has no checkpoint yet, so it starts again from step 0."
+            )
+        else:
+            step, total = self.agent.num_timesteps, plan.total
+            progress.write(f"Resuming the run in {folder} at step {step:,} of {total:,}.")
         try:
-            plan = RunPlan.from_json(self.saved.record["plan"])
-            if progress_bar is not None:
-                plan = plan._replace(progress_bar=progress_bar)
             self.agent.carry_on(folder, plan, callback, anew=self.saved.path is None)
         finally:
             self.agent.trainer.log.release()
@@ -109,9 +135,18 @@ def open_run(
     run_dir: str | os.PathLike[str],
     env: EnvLike | None = None,
     network: Callable[..., Any] | None = None,
+    changes: Mapping[str, Any] | None = None,
     **functions: Any,
 ) -> OpenRun:
-    """Return the run in a folder, ready to go on. Arguments and errors are those of `resume`."""
+    """Return the run in a folder, ready to go on. Errors are those of `resume`.
+
+    Args:
+      run_dir: as for `resume`.
+      env: as for `resume`.
+      network: as for `resume`.
+      changes: other arguments of `resume`, by name, that replace those of the run.
+      **functions: as for `resume`.
+    """
     folder = Path(run_dir)
     if not (folder.is_dir() and holds_run(folder)):
         raise FileNotFoundError(
@@ -121,7 +156,9 @@ def open_run(
     lock = Lock(folder)
     try:
         run = read_run(folder)
-        opened = OpenRun(_make_agent(run, env, network, functions), run)
+        plan = _with_changes(run.record["plan"], changes or {})
+        agent = _make_agent(run, plan["placement"], env, network, functions)
+        opened = OpenRun(agent, run, RunPlan.from_json(plan))
     except BaseException:
         lock.release()
         raise
@@ -190,14 +227,27 @@ def read_config(folder: Path) -> dict[str, Any]:
     return record
 
 
+def _with_changes(plan: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the plan of a run with other values of what makes no difference to learning."""
+    new: dict[str, Any] = {**plan, "placement": {**plan["placement"]}}
+    for name, value in changes.items():
+        (new if name in plan else new["placement"])[name] = value
+    return new
+
+
 def _make_agent(
-    run: SavedRun, env: EnvLike | None, network: Any, functions: dict[str, Any]
+    run: SavedRun,
+    placement: dict[str, Any],
+    env: EnvLike | None,
+    network: Any,
+    functions: dict[str, Any],
 ) -> Algorithm:
     record = run.record
+    cls = loading.find_recorded(record, run.folder)
+    _check_functions(cls, record["hyperparameters"], functions)
     if env is None and not (run.is_finished and _cannot_be_made(record)):
         env = _environment(run)
-    cls = loading.find_recorded(record, run.folder)
-    options: dict[str, Any] = {**record["plan"]["placement"], "network": network}
+    options: dict[str, Any] = {**placement, "network": network}
     if run.path is not None:
         return cls.load(run.path, env, **options, **functions)
     assert env is not None
@@ -207,6 +257,34 @@ def _make_agent(
         return cls(env, n_envs=record["spec"][2], seed=record["seed"], **options, **values)
 
 
+def _check_functions(
+    cls: type[Algorithm], saved: Mapping[str, Any], given: Mapping[str, Any]
+) -> None:
+    """Refuse arguments that are no hyperparameters, and other values than those of the run.
+
+    Raises:
+      ConfigurationError: if there is such an argument.
+    """
+    known = {name: value for name, value in saved.items() if not configs.is_function(value)}
+    for name, value in given.items():
+        if name not in saved:
+            names = ", ".join([*inspect.signature(resume).parameters][1:-1])
+            raise ConfigurationError(
+                f"resume has no argument {name!r}. Its arguments are {names}, and those "
+                f"hyperparameters of the run that are functions."
+            )
+        if name not in known:
+            continue
+        config = configs.from_json(cls.Config, known, {name: value})
+        now = json.loads(json.dumps(configs.to_json(config)[name]))  # tuples are lists there
+        if now != saved[name]:
+            before = getattr(configs.from_json(cls.Config, known, {}), name)
+            raise ConfigurationError(
+                f"{name}={value!r} differs from the run's {name}={before!r}. Leave it out; only "
+                f"hyperparameters that are functions have to be passed."
+            )
+
+
 def _cannot_be_made(record: dict[str, Any]) -> str | None:
     """Return why the environment cannot be made from what the folder holds, or None."""
     env_id = record["env_id"]
@@ -214,6 +292,8 @@ def _cannot_be_made(record: dict[str, Any]) -> str | None:
         return "The run was in an environment without an id"
     if record["env_kwargs"] is None:
         return f"The run was in {env_id!r} with arguments that cannot be saved"
+    if record.get("custom_env"):
+        return "The run trained in an environment that you made yourself"
     if needs_import(env_id):
         return f"The environment {env_id!r} needs a module that has not been imported"
     return None

@@ -1,6 +1,7 @@
 """The interface of callbacks, and callbacks that call others."""
 
 import inspect
+import itertools
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -169,21 +170,29 @@ def states_of(callbacks: Sequence[BaseCallback]) -> list[dict[str, Any]]:
 def set_states(callbacks: Sequence[BaseCallback], states: Sequence[Mapping[str, Any]]) -> None:
     """Let callbacks go on from what `states_of` returned.
 
-    A callback in the place of one of another class begins anew, with a warning.
+    A callback in the place of one of another class starts without a state, with a warning.
     """
     names = [type(callback).__name__ for callback in callbacks]
     saved = [state["name"] for state in states]
     if names != saved:
         warnings.warn(
-            f"The run had the callbacks [{', '.join(saved)}], but goes on with "
-            f"[{', '.join(names)}]. Those that differ begin anew; pass the same ones to go on "
-            f"exactly.",
+            f"The run had the callbacks [{', '.join(saved)}], but [{', '.join(names)}] were "
+            f"passed. Pass the same callbacks in the same order; the others start without their "
+            f"state.",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=_level_of_user(),
         )
     for callback, name, state in zip(callbacks, names, states, strict=False):
         if name == state["name"]:
             callback.set_state(state["state"])
+
+
+def _level_of_user() -> int:
+    """Return the `stacklevel` with which the caller warns about the code that calls agentzoo."""
+    frames = inspect.stack(0)[1:]
+    names = [one.frame.f_globals.get("__name__", "") for one in frames]
+    ours = itertools.takewhile(lambda name: name.startswith("agentzoo."), names)
+    return 1 + len(list(ours))
 
 
 class ConvertCallback(BaseCallback):

@@ -66,6 +66,11 @@ def find(path: str | os.PathLike[str]) -> Path:
         )
     if found:
         return found[0]
+    if (given / "config.json").is_file():
+        raise FileNotFoundError(
+            f"The run in {path} has no checkpoint yet. Resume it with "
+            f"agentzoo.resume({str(path)!r})."
+        )
     within = sorted({file.parent for file in given.glob(f"*/*{SUFFIX}")})
     advice = (
         f"Choose a folder in it: {_names_of(within)}."

@@ -166,6 +166,7 @@ MANIFEST: dict[str, Any] = {
         "module": _TEXT_OR_NULL,
         "env_id": _TEXT_OR_NULL,
         "env_kwargs": {"type": ["object", "null"]},
+        "custom_env": {"type": "boolean"},
         "seed": _COUNT,
         "hyperparameters": {"type": "object", "additionalProperties": _HYPERPARAMETER},
         "network": _TEXT_OR_NULL,

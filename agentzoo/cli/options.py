@@ -61,7 +61,7 @@ class Train:
     """Folder in which the run gets its own folder."""
     run_dir: Path | None = None
     """Folder of the run itself, instead of a numbered folder in --log-dir."""
-    resume: bool = False
+    resume: tyro.conf.FlagCreatePairsOff[bool] = False
     """Resume the run in --run-dir, or start it if there is none. The same command can be repeated
     until the run has finished."""
     checkpoint_freq: float | None = None

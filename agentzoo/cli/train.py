@@ -5,7 +5,7 @@ import json
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,11 @@ def train(algorithm: Any, options: Train, hyperparameters: dict[str, Any]) -> No
 
 def _begin(algorithm: Any, env: Any, options: Train, hyperparameters: dict[str, Any]) -> Any:
     """Train a new agent."""
+    if options.run_dir is not None and holds_run(options.run_dir):
+        raise ConfigurationError(
+            f"--run-dir {options.run_dir} holds a run already. Add --resume to resume the run, or "
+            f"choose another --run-dir."
+        )
     place = (
         {"log_dir": options.log_dir} if options.run_dir is None else {"run_dir": options.run_dir}
     )
@@ -58,7 +63,7 @@ def _begin(algorithm: Any, env: Any, options: Train, hyperparameters: dict[str, 
             env,
             n_envs=options.n_envs,
             seed=options.seed,
-            **_placement(options),
+            **_values(options, _PLACEMENT + _GUARD),
             **place,
             **hyperparameters,
         )
@@ -72,12 +77,11 @@ def _begin(algorithm: Any, env: Any, options: Train, hyperparameters: dict[str, 
     return agent
 
 
-def _placement(options: Train) -> dict[str, Any]:
-    """Return the arguments of an agent that say where and how it trains."""
-    names = (
-        *("runner", "n_actors", "max_lag", "n_devices", "env_timeout", "on_env_error"),
-        "on_nan",
-    )
+_PLACEMENT = ("runner", "n_actors", "max_lag", "n_devices", "on_nan")
+_GUARD = ("env_timeout", "on_env_error")  # which may change when a run is resumed
+
+
+def _values(options: Train, names: Sequence[str]) -> dict[str, Any]:
     return {name: getattr(options, name) for name in names}
 
 
@@ -85,7 +89,8 @@ def _resume(algorithm: Any, env: Any, options: Train, hyperparameters: dict[str,
     """Go on with the run in the folder, after checking that it is the one that is asked for."""
     assert options.run_dir is not None
     _check_same(options.run_dir, algorithm, options, hyperparameters)
-    opened = open_run(options.run_dir, env)
+    changes = _values(options, (*_GUARD, "checkpoint_freq", "keep"))
+    opened = open_run(options.run_dir, env, changes=changes)
     _learn(opened.agent, options.steps, opened.train)
     return opened.agent
 
@@ -99,26 +104,25 @@ def _check_same(
       ConfigurationError: if an option differs. The message has the values of both.
     """
     record = read_config(folder)
+    _check_kind(folder, algorithm, record)
     plan = record["plan"]
     before = {
-        "algorithm": record["algorithm"],
         "--env": record["env_id"],
         "--env-kwargs": record["env_kwargs"],
         "--steps": plan["total"],
         "--n-envs": record["spec"][2],
         "--seed": record["seed"],
-        **{_option(name): plan["placement"].get(name) for name in _placement(options)},
+        **{_option(name): plan["placement"].get(name) for name in _PLACEMENT},
         **{_option(name): value for name, value in record["hyperparameters"].items()},
     }
     config = configs.make_config(algorithm.Config, hyperparameters)
     now = {
-        "algorithm": algorithm.__name__,
         "--env": options.env,
         "--env-kwargs": parse_keywords(options.env_kwargs),
         "--steps": int(options.steps),
         "--n-envs": options.n_envs,
         "--seed": options.seed,
-        **{_option(name): value for name, value in _placement(options).items()},
+        **{_option(name): value for name, value in _values(options, _PLACEMENT).items()},
         **{_option(name): value for name, value in configs.to_json(config).items()},
     }
     if options.n_devices == "all":  # a saved run has their number
@@ -126,11 +130,41 @@ def _check_same(
     plain = json.loads(json.dumps(now))  # tuples are lists in a saved run
     differing = [name for name in plain if before.get(name) != plain[name]]
     if differing:
-        each = ", ".join(f"{name} {before.get(name)} (now {plain[name]})" for name in differing)
+        each = [
+            f"{name} {_text(before.get(name))}, not {name} {_text(plain[name])}"
+            for name in differing
+        ]
         raise ConfigurationError(
-            f"The run in {folder} was begun with {each}. Give the same options to resume it, "
-            f"or choose another --run-dir."
+            f"The run in {folder} was started with {'; '.join(each)}. Give the same options to "
+            f"resume it, or choose another --run-dir."
         )
+
+
+def _check_kind(folder: Path, algorithm: Any, record: Mapping[str, Any]) -> None:
+    """Refuse a run of another algorithm, and one in an environment that no option can name."""
+    if record["algorithm"] != algorithm.__name__:
+        raise ConfigurationError(
+            f"The run in {folder} is one of {record['algorithm']}, not of {algorithm.__name__}. "
+            f"Give the same algorithm to resume it, or choose another --run-dir."
+        )
+    if record.get("custom_env"):
+        raise ConfigurationError(
+            f"The run in {folder} trained in an environment that was made in Python. Resume it "
+            f"there with agentzoo.resume({str(folder)!r}, env)."
+        )
+
+
+def _text(value: Any) -> str:
+    """Return a value of a run's record as it is written on the command line."""
+    match value:
+        case {"linear": [start, end]}:
+            return f"linear:{start},{end}"
+        case list():
+            return " ".join(map(str, value))
+        case dict():
+            return " ".join(f"{key}:{each}" for key, each in value.items()) or "None"
+        case _:
+            return str(value)
 
 
 def _option(name: str) -> str:
@@ -146,6 +180,8 @@ def _learn(agent: Any, steps: float, learn: Callable[[], Any]) -> None:
     except (KeyboardInterrupt, SystemExit) as error:
         saved = agent.run_dir is not None and (agent.run_dir / "model.safetensors").is_file()
         where = f"the agent is saved in {agent.run_dir}" if saved else "nothing was saved"
+        if agent.run_dir is not None and holds_run(agent.run_dir):
+            where += f"; resume it with --run-dir {shlex.quote(str(agent.run_dir))} --resume"
         sentence = f"interrupted after {agent.num_timesteps:,} of {steps:,.0f} steps; {where}."
         if isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(sentence) from None

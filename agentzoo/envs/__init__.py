@@ -32,7 +32,7 @@ from agentzoo.envs.gym_envs import GymEnvs
 from agentzoo.envs.infos import number
 from agentzoo.envs.joint import as_vector_env
 from agentzoo.envs.make import EnvLike, find_native, make_env, make_envs, needs_import
-from agentzoo.envs.records import class_name, identify, name_of
+from agentzoo.envs.records import class_name, identify, is_custom, name_of
 from agentzoo.envs.shares import DistantEnvs, SharedEnvs, has_dummy_steps, make_shared_envs
 from agentzoo.envs.use import TrainingEnv, parts_of
 from agentzoo.envs.vector_envs import VectorEnvs
@@ -72,6 +72,7 @@ __all__ = [
     "find_native",
     "has_dummy_steps",
     "identify",
+    "is_custom",
     "make_env",
     "make_envs",
     "make_shared_envs",

@@ -6,6 +6,7 @@ Each function below looks at one side of the environment, and adds what it finds
 import contextlib
 import copy
 import time
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, cast
@@ -459,7 +460,8 @@ def _check_after_the_end(env: gym.Env, report: Report, seed: int, steps: int) ->
             break
     else:
         return
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Gymnasium warns of such a step
         result = env.step(_sample(actions, obs))
         if not (result[2] or result[3]):
             report.add(

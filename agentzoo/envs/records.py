@@ -6,6 +6,8 @@ from typing import Any
 
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker
+from gymnasium.wrappers import TimeLimit as GymTimeLimit
 
 from agentzoo.envs import atari
 from agentzoo.envs.base import Envs
@@ -18,6 +20,9 @@ from agentzoo.envs.functional import (
     TimeLimit,
 )
 from agentzoo.envs.make import EnvLike, make_env
+
+# What `gymnasium.make` puts around an environment, from the inside to the outside.
+_USUAL_WRAPPERS = (PassiveEnvChecker, OrderEnforcing, GymTimeLimit)
 
 # Arguments of `make` and `make_vec` about rendering and the number of environments.
 _NOT_RECORDED = {"render_mode", "num_envs", "vectorization_mode", "vector_kwargs", "wrappers"}
@@ -53,6 +58,34 @@ def identify(env: EnvLike, envs: Envs) -> tuple[str | None, dict[str, Any] | Non
     if atari.is_atari(spec.id, {}):
         usual["frameskip"] = spec.kwargs.get("frameskip")  # `make_env` sets it
     return env_id, _differing(_arguments(spec), usual)
+
+
+def is_custom(env: EnvLike) -> bool:
+    """Return whether environments may differ from those that their id and arguments make.
+
+    Args:
+      env: what the user passed. The result of a function of the user's is not known, and the
+        worker processes of a vector environment may hold anything.
+    """
+    if isinstance(env, str):
+        return False
+    if isinstance(env, functools.partial) and env.func in (make_env, gym.make):
+        # `make_env` adds the preprocessing of Atari games.
+        return len(env.args) != 1 or (env.func is gym.make and atari.is_atari(env.args[0], {}))
+    if not isinstance(env, gym.Env) or env.spec is None or atari.is_atari(env.spec.id, {}):
+        return True
+    registered = gym.registry.get(env.spec.id)
+    wrappers: list[Any] = []
+    inner: gym.Env = env
+    while isinstance(inner, gym.Wrapper):
+        wrappers.insert(0, type(inner))
+        inner = inner.env
+    usual = [wrapper for wrapper in _USUAL_WRAPPERS if wrapper in wrappers]
+    return (
+        registered is None
+        or env.spec.additional_wrappers != registered.additional_wrappers
+        or (wrappers != usual and not registered.additional_wrappers)
+    )
 
 
 def name_of(envs: Envs) -> str:

@@ -33,6 +33,13 @@ class RunMark(NamedTuple):
     logger: LogMark
 
 
+class _FinishedLog(NamedTuple):
+    """The log of a finished run that may go on."""
+
+    state: Mapping[str, Any]
+    episodes: EpisodeWindow
+
+
 class RunLog:
     """Writes the log of a run.
 
@@ -69,6 +76,7 @@ class RunLog:
         self._recorded_step = 0  # the step up to which the agent's own values are in the log
         self.lock: Lock | None = None
         self._is_prepared = False  # whether the folder and the logger are those of the next run
+        self._finished: _FinishedLog | None = None
 
     @property
     def seconds(self) -> float:
@@ -94,6 +102,15 @@ class RunLog:
         Raises:
           ConfigurationError: if the folder cannot be made.
         """
+        finished, self._finished = self._finished, None
+        if finished is not None and not new:
+            assert self.folder is not None
+            self._keep_others_out()
+            self.restore(self.folder, finished.state)
+            self.logger.open()
+            # The entry that ends a run comes after its last mark.
+            self.dump(step, finished.episodes)
+            self._is_prepared = False  # the folder describes the longer run from now on
         if not self._is_prepared and (new or self.folder is None):
             self.folder = self._make_folder(recipe["algorithm"], env_name, host)
             self._keep_others_out()
@@ -176,6 +193,16 @@ class RunLog:
         self.folder = folder
         self.logger = Logger(folder)
         self._is_prepared = True
+
+    def attach(self, folder: Path, state: Mapping[str, Any], episodes: EpisodeWindow) -> None:
+        """Let a continuation of a finished run go on with its log. Until then, nothing changes.
+
+        Args:
+          folder: the run folder.
+          state: what `state` returned.
+          episodes: statistics of the last training episodes at its end.
+        """
+        self.folder, self._finished = folder, _FinishedLog(state, episodes)
 
     def restart(self, folder: Path) -> None:
         """Start the log in a folder again. Its earlier entries are removed."""

@@ -58,6 +58,7 @@ class Recipe:
       env_id: the Gymnasium id of the environments, or None.
       env_kwargs: the arguments with which the environments were made; None if they cannot be saved.
       module: the module of the algorithm's class.
+      custom_env: whether the environments may differ from those that id and arguments make.
     """
 
     algorithm: str
@@ -69,10 +70,13 @@ class Recipe:
     env_id: str | None = None
     env_kwargs: Mapping[str, Any] | None = None
     module: str | None = None
+    custom_env: bool = False
 
-    def with_env(self, env_id: str | None, env_kwargs: Mapping[str, Any] | None) -> "Recipe":
-        """Return the recipe with another name of the environments."""
-        return dataclasses.replace(self, env_id=env_id, env_kwargs=env_kwargs)
+    def with_env(
+        self, env_id: str | None, env_kwargs: Mapping[str, Any] | None, custom: bool
+    ) -> "Recipe":
+        """Return the recipe with other environments."""
+        return dataclasses.replace(self, env_id=env_id, env_kwargs=env_kwargs, custom_env=custom)
 
     def shapes(self) -> Any:
         """Return the shapes of the learner's state, without any of its memory.
@@ -111,6 +115,7 @@ class Recipe:
             "module": self.module,
             "env_id": self.env_id,
             "env_kwargs": self.env_kwargs,
+            "custom_env": self.custom_env,
             "seed": self.seed,
             "hyperparameters": configs.to_json(self.config),
             "network": None if self.network is None else name_of(self.network),

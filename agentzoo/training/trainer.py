@@ -22,6 +22,7 @@ from agentzoo.envs import (
     class_name,
     has_dummy_steps,
     identify,
+    is_custom,
     make_shared_envs,
     number,
     parts_of,
@@ -586,7 +587,8 @@ class Trainer:
         self.runner = runner
         self.seed_next_reset = True
         self._vector_env = None
-        self.recipe = self.recipe.with_env(*identify(made.given, made.envs))
+        env_id, env_kwargs = identify(made.given, made.envs)
+        self.recipe = self.recipe.with_env(env_id, env_kwargs, is_custom(made.given))
 
     def change(self, config: Any, num_envs: int) -> None:
         """Change the hyperparameters and the number of environments of a loaded agent.
