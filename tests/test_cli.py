@@ -467,7 +467,8 @@ def test_an_interrupt_says_where_the_agent_is(number, code):
     assert process.returncode == code and "Traceback" not in error and out == ""
     sentence, folder = error.splitlines()[-1], run_folder()
     assert sentence.startswith("agentzoo: interrupted after ")
-    assert sentence.endswith(f"of 100,000,000 steps; the agent is saved in {folder}.")
+    saved = f"the agent is saved in {folder}; resume it with --run-dir {folder} --resume."
+    assert sentence.endswith(f"of 100,000,000 steps; {saved}")
     assert agentzoo.load(folder).num_timesteps > 0
 
 
