@@ -144,7 +144,7 @@ def test_rows_that_the_checkpoint_does_not_know_are_cut(cut, whole):
     (events,) = cut.glob("events*")
     with open(events, "ab") as file:
         file.write(events.read_bytes() + b"torn")
-    (cut / f"{events.name}.later").write_bytes(events.read_bytes())
+    (cut / f"{events.stem}.later{events.suffix}").write_bytes(events.read_bytes())
     assert_same_run(whole, agentzoo.resume(cut, callback=watching()))
 
 
