@@ -188,6 +188,15 @@ def test_a_step_after_the_end():
 
     assert any("after the end" in info.text for info in check_env(GoesOn).infos)
 
+    class Warns(GoesOn):
+        def step(self, action):
+            if self.t >= 10:
+                warnings.warn("step() after the end", stacklevel=1)
+            return super().step(action)
+
+    # A warning is an error in these tests, with which the step would not work.
+    assert any("after the end" in info.text for info in check_env(Warns).infos)
+
 
 @pytest.mark.parametrize("mode", AutoresetMode)
 def test_vector_environments(mode):

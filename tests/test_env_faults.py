@@ -313,11 +313,12 @@ def test_restarts_end_after_too_many_failures():
         agent.learn(400, progress_bar=False)
 
 
-def test_rare_failures_do_not_end_a_run(monkeypatch):
+def test_rare_failures_do_not_end_a_run(monkeypatch, capsys):
     monkeypatch.setattr("agentzoo.envs.guard.WINDOW", 100)
     agent = DQN(lambda: Failing(at=20), on_env_error="restart", **FAST)
     agent.learn(600, progress_bar=False)
     assert agent.metrics["env/restarts"] > 2 * MAX_FAILURES
+    assert capsys.readouterr().err.count("An environment failed and is created again") == 1
 
 
 def test_a_reset_that_fails_is_repeated_in_a_new_environment():

@@ -1,6 +1,7 @@
 """Environments that are created again after they failed."""
 
 import contextlib
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from agentzoo.envs.guard import (
     Guard,
     NoAnswer,
     cause_of,
+    describe,
     explain,
 )
 from agentzoo.types import ConfigurationError, EnvError, InvalidStep, TrainingError
@@ -50,6 +52,7 @@ class Restarts:
         self.call = self._caller.call
         self._failures = [Failures() for _ in range(num_envs)]
         self._lost: set[int] = set()  # environments in which a call has not returned
+        self._reported: set[int] = set()  # environments of which a failure was printed
         self.count = 0
 
     def restart(
@@ -96,6 +99,7 @@ class Restarts:
         ends = ends and not isinstance(clear, EnvError | InvalidStep)
         if self._guard.restarts and not ends:
             if not self._failures[n].too_many(steps):
+                self._report(n, clear)
                 return
             if isinstance(clear, EnvError):
                 clear.advice = (
@@ -103,6 +107,18 @@ class Restarts:
                     f"{WINDOW:,} of its steps. {CORRECT}"
                 )
         raise clear from cause_of(error)
+
+    def _report(self, n: int, error: Exception) -> None:
+        """Print the first failure of an environment, which no exception shows."""
+        if n in self._reported or sys.stderr is None:
+            return
+        self._reported.add(n)
+        problem = error.problem if isinstance(error, EnvError | InvalidStep) else describe(error)
+        print(
+            f"An environment failed and is created again: {problem} The log counts all restarts as "
+            f"env/restarts.",
+            file=sys.stderr,
+        )
 
     def renew_lost(self, envs: list[gym.Env], use: Callable[[int, gym.Env], None]) -> None:
         """Make the environments again in which a call has not returned.
