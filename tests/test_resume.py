@@ -333,6 +333,18 @@ def test_hyperparameters_of_a_run_cannot_be_changed(cut):
     agentzoo.resume(cut, callback=watching(), batch_size=8, net_arch=(16,))
 
 
+def test_functions_of_a_run_are_passed_again(tmp_path):
+    def schedule(remaining):
+        return 1e-3 * remaining
+
+    with pytest.raises(Failure):
+        agent = make("DQN", CATCH, run_dir=tmp_path / "run", learning_rate=schedule)
+        agent.learn(160, Fails(60), **SHORT)
+    with pytest.raises(ConfigurationError, match=r"Pass it: agentzoo\.resume\(.*, learning_rate="):
+        agentzoo.resume(tmp_path / "run")
+    agentzoo.resume(tmp_path / "run", callback=Fails(), learning_rate=schedule)
+
+
 @pytest.mark.parametrize("is_list", [False, True])
 def test_a_callback_is_a_list_of_one(is_list, tmp_path):
     whole, first, second = Fails(), Fails(60), Fails()

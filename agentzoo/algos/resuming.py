@@ -244,7 +244,7 @@ def _make_agent(
 ) -> Algorithm:
     record = run.record
     cls = loading.find_recorded(record, run.folder)
-    _check_functions(cls, record["hyperparameters"], functions)
+    _check_functions(cls, run, functions)
     if env is None and not (run.is_finished and _cannot_be_made(record)):
         env = _environment(run)
     options: dict[str, Any] = {**placement, "network": network}
@@ -257,15 +257,19 @@ def _make_agent(
         return cls(env, n_envs=record["spec"][2], seed=record["seed"], **options, **values)
 
 
-def _check_functions(
-    cls: type[Algorithm], saved: Mapping[str, Any], given: Mapping[str, Any]
-) -> None:
-    """Refuse arguments that are no hyperparameters, and other values than those of the run.
+def _check_functions(cls: type[Algorithm], run: SavedRun, given: Mapping[str, Any]) -> None:
+    """Check that the given hyperparameters are the functions of the run, or have its values.
 
     Raises:
-      ConfigurationError: if there is such an argument.
+      ConfigurationError: if one is unknown, missing, or has another value.
     """
+    saved = run.record["hyperparameters"]
     known = {name: value for name, value in saved.items() if not configs.is_function(value)}
+    for name in saved.keys() - known.keys() - given.keys():
+        raise ConfigurationError(
+            f"The hyperparameter {name!r} was your function {saved[name].get('function')!r}, which "
+            f"the folder does not hold. Pass it: agentzoo.resume({str(run.folder)!r}, {name}=...)."
+        )
     for name, value in given.items():
         if name not in saved:
             names = ", ".join([*inspect.signature(resume).parameters][1:-1])
