@@ -66,18 +66,23 @@ def find(path: str | os.PathLike[str]) -> Path:
         )
     if found:
         return found[0]
-    if (given / "config.json").is_file():
-        raise FileNotFoundError(
-            f"The run in {path} has no checkpoint yet. Resume it with "
-            f"agentzoo.resume({str(path)!r})."
+    raise FileNotFoundError(_without_agents(given))
+
+
+def _without_agents(folder: Path) -> str:
+    """Return what to say of a folder without saved agents."""
+    if (folder / "config.json").is_file():
+        return (
+            f"The run in {folder} has no checkpoint yet. Resume it with "
+            f"agentzoo.resume({str(folder)!r})."
         )
-    within = sorted({file.parent for file in given.glob(f"*/*{SUFFIX}")})
+    within = sorted({file.parent for file in folder.glob(f"*/*{SUFFIX}")})
     advice = (
         f"Choose a folder in it: {_names_of(within)}."
         if within
         else "Pass a file that save() wrote, or the folder of a run."
     )
-    raise FileNotFoundError(f"There is no saved agent in the folder {path}. {advice}")
+    return f"There is no saved agent in the folder {folder}. {advice}"
 
 
 def _step_of(path: Path) -> float:
