@@ -5,6 +5,7 @@ Each function below looks at one side of the environment, and adds what it finds
 
 import contextlib
 import copy
+import functools
 import time
 import warnings
 import zlib
@@ -62,6 +63,11 @@ class Rollout(NamedTuple):
     reset_seconds: list[float]
 
 
+def _make_by(factory: Callable[[], Any]) -> Any:
+    """Return an environment that a user's function has made, as a Gymnasium environment."""
+    return _as_gymnasium(adapt(factory()))
+
+
 def examine(env: EnvLike, steps: int, seed: int) -> Report:
     """Return what was found about an environment.
 
@@ -73,15 +79,13 @@ def examine(env: EnvLike, steps: int, seed: int) -> Report:
     """
     make: Make | None = None
     if isinstance(env, str):
-        make = lambda: make_env(env)  # noqa: E731
+        make = functools.partial(make_env, env)
     elif not isinstance(env, gym.Env | VectorEnv):
         env = adapt(env)
         if is_functional(env):
-            functional = cast(Any, env)
-            make = lambda: FunctionalGymEnv(functional)  # noqa: E731
+            make = functools.partial(FunctionalGymEnv, cast(Any, env))
         elif callable(env):
-            factory = env
-            make = lambda: _as_gymnasium(adapt(factory()))  # noqa: E731
+            make = functools.partial(_make_by, env)
         else:
             raise ConfigurationError(
                 f"env is a {type(env).__name__}. Pass what agents accept: a Gymnasium id, an "

@@ -119,14 +119,10 @@ def _run(
                 callback.on_rollout_start()
         trainer.has_finished = True
     arrived.must_wait = True
-    with parts.part():
-        trainer.recover()
-    with parts.part():
-        trainer.stop()
-    with parts.part():
-        trainer.dump_logs()
-    with parts.part():
-        callback.on_training_end()
+    # The last cycle is taken over before it is saved, and saved before callbacks can fail.
+    for end in (trainer.recover, trainer.stop, trainer.dump_logs, callback.on_training_end):
+        with parts.part():
+            end()
     parts.raise_it()
 
 
