@@ -144,7 +144,8 @@ def test_equal_runs_are_evaluated_equally(env, tmp_path):
         half = len(begun) // 2
         assert begun[:half] == begun[half:]
         seeds = [one[0] for one in begun[1:half] if one[0] is not None]
-        assert len(set(seeds)) == len(seeds) == {"CartPole-v1": 8, "vector": 4, "object": 2}[env]
+        # A vector environment of the user's begins all episodes but the first ones by itself.
+        assert len(set(seeds)) == len(seeds) >= (4 if env == "vector" else 8)
         assert min(seeds) > 100 and max(seeds) < 2**31
 
 
@@ -381,10 +382,10 @@ def test_what_nobody_used_goes_on_where_it_was():
     a.get_env()
     evaluate_policy(a, probes.Counter(), 2)
     np.testing.assert_array_equal(
-        a.trainer.runner.actor._obs, [[1, 1]]
+        a.trainer.runner.actor.position.obs, [[1, 1]]
     )  # the second episode, after 4 steps
     a.learn(4, progress_bar=False, reset_num_timesteps=False)
-    np.testing.assert_array_equal(a.trainer.runner.actor._obs, [[2, 2]])
+    np.testing.assert_array_equal(a.trainer.runner.actor.position.obs, [[2, 2]])
 
 
 def test_compiled_training_does_not_notice():

@@ -12,6 +12,7 @@ import time
 import gymnasium as gym
 import jax
 import pytest
+from gymnasium.vector import AsyncVectorEnv
 
 import agentzoo
 from agentzoo.callbacks import BaseCallback
@@ -32,14 +33,14 @@ class Break(BaseException):
 
 
 @contextlib.contextmanager
-def alarm(seconds):
-    """Raise `Break` from the handler of a signal after some seconds."""
+def alarm(seconds, interval=0.0):
+    """Raise `Break` from the handler of a signal after some seconds, and then at an interval."""
 
     def ring(*_):
         raise Break
 
     previous = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, interval)
     try:
         yield
     finally:
@@ -127,6 +128,42 @@ def test_training_in_python_survives_exceptions(algorithm, how, runner):
     agent.learn(32, progress_bar=False)
 
 
+class Slow(gym.Wrapper):
+    """Waits in each step, and fails if two threads step it at the same time."""
+
+    inside = False
+
+    def step(self, action):
+        if self.inside:
+            raise AssertionError("Two threads step the environment.")
+        self.inside = True
+        time.sleep(0.3)
+        self.inside = False
+        return super().step(action)
+
+
+def slow():
+    return Slow(gym.make("CartPole-v1"))
+
+
+# A second exception interrupts the end of a run, which waits for its threads.
+@pytest.mark.parametrize("interval", [0.0, 0.1])
+@pytest.mark.parametrize(
+    "options", [{"runner": "threads"}, {"runner": "host", "env_timeout": 10}, {"runner": "host"}]
+)
+def test_what_the_run_before_has_begun_is_awaited(options, interval):
+    if len(options) == 1 and options["runner"] == "host":
+        env = AsyncVectorEnv([slow, slow])
+    else:
+        env = slow()
+    agent = make("DQN", env, **options)
+    agent.learn(8, progress_bar=False)
+    with pytest.raises(Break), alarm(0.1, interval):
+        go_on(agent)
+    go_on(agent, StopAt(agent.num_timesteps + 8))
+    env.close()
+
+
 def test_groups_survive_exceptions():
     agents, others = ([make("DQN", CATCH, seed=i) for i in range(3)] for _ in range(2))
     for group in (agents, others):
@@ -173,6 +210,34 @@ def test_an_error_at_the_end_of_a_run_does_not_hide_the_first_one():
         agent.learn(64, Bad(), progress_bar=False)
     assert caught.value.__notes__ == ["After this, KeyError was raised: 'second'"]
     agent.learn(64, progress_bar=False)
+
+
+WITH_WORKERS = """
+import os, signal, threading, time
+import gymnasium as gym
+from gymnasium.vector import AsyncVectorEnv
+from tests.agents import make
+agent = make("DQN", lambda: AsyncVectorEnv([lambda: gym.make("CartPole-v1")] * 2))
+agent.learn(64, progress_bar=False)
+threading.Timer(0.3, os.killpg, (0, signal.SIGINT)).start()
+try:
+    agent.learn(1e8, progress_bar=False)
+except KeyboardInterrupt:
+    time.sleep(1.0)  # the workers end
+    agent.learn(64, progress_bar=False, reset_num_timesteps=False)
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_in_a_terminal_also_interrupts_workers():
+    done = subprocess.run(
+        [sys.executable, "-c", WITH_WORKERS],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        start_new_session=True,  # a group of processes, as in a terminal
+    )
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
 
 
 SCRIPT = """

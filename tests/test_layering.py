@@ -63,7 +63,11 @@ MAY_IMPORT = {
         "types",
         "envs",
     },
-    "runners": {"jax", "numpy", "ray", "envs", "process", "sharding", "types", "runners"},
+    "runners": {
+        *("jax", "numpy", "ray"),
+        *("background", "envs", "process", "sharding", "types", "runners"),
+    },
+    "background": set(),
     "process": {"jax"},
     "training": {
         *("jax", "numpy", "callbacks", "checkpoint", "config", "envs", "logging", "progress"),
@@ -75,7 +79,7 @@ MAY_IMPORT = {
     "callbacks": {"numpy", "tqdm", "envs", "evaluation", "progress", "types", "callbacks"},
     "checkpoint": {
         *("jax", "jsonschema", "numpy", "ml_dtypes", "safetensors"),
-        *("elements", "types", "checkpoint"),
+        *("background", "elements", "types", "checkpoint"),
     },
     "logging": {"numpy", "tensorboardX", "types", "logging"},
     "compilation": {"jax"},

@@ -230,7 +230,10 @@ def test_sequences_against_a_buffer_of_whole_stacks(kind, num_envs, length, rows
                     getattr(drawn, name)[t, b]
                     for name in ("a_tm1", "discount_t", "last_t", "first_tm1")
                 )
-                assert found == (step.a_tm1, step.discount_t, step.last_t, step.first_tm1)
+                # An episode also ends where the next step begins another, within the sequence.
+                broken_off = t + 1 < sequence and steps[at + t + 1].first_tm1
+                last = step.last_t or broken_off
+                assert found == (step.a_tm1, step.discount_t, last, step.first_tm1)
                 np.testing.assert_allclose(drawn.r_t[t, b], step.r_t, rtol=1e-5)
             assert at + sequence <= len(steps)
 

@@ -620,8 +620,17 @@ def test_a_table_that_cannot_be_read_is_refused(cut):
         agentzoo.resume(cut)
 
 
-def test_sigterm_waits_while_the_agent_is_saved(tmp_path, monkeypatch):
+def exit_like_ray(number, frame):
+    sys.exit(number)
+
+
+exit_like_ray.__module__ = "ray._private.worker"
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_DFL, exit_like_ray])
+def test_sigterm_waits_while_the_agent_is_saved(handler, tmp_path, monkeypatch):
     save = agentzoo.training.Trainer._save
+    before = signal.signal(signal.SIGTERM, handler)
 
     def terminated(self, *arguments):
         signal.raise_signal(signal.SIGTERM)
@@ -630,8 +639,12 @@ def test_sigterm_waits_while_the_agent_is_saved(tmp_path, monkeypatch):
     monkeypatch.setattr(agentzoo.training.Trainer, "_save", terminated)
     folder = tmp_path / "run"
     agent = make("DQN", CATCH, runner="device", run_dir=folder)
-    with pytest.raises(SystemExit) as stop:
-        agent.learn(240, **SHORT)
+    try:
+        with pytest.raises(SystemExit) as stop:
+            agent.learn(240, **SHORT)
+        assert signal.getsignal(signal.SIGTERM) is handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
     assert stop.value.code == 143
     assert agentzoo.load(folder).num_timesteps == 240
 

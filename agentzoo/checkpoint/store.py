@@ -6,7 +6,6 @@ import math
 import os
 import queue
 import re
-import threading
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from agentzoo.background import Background
 from agentzoo.checkpoint import archive, blocks, leaves
 from agentzoo.checkpoint.blocks import Block, Blocks
 from agentzoo.checkpoint.files import SUFFIX, remove_leftovers, replacing
@@ -55,7 +55,7 @@ class CheckpointStore:
         self._sequence = 0
         self._damaged: set[Path] = set()
         self._made = False
-        self._thread: threading.Thread | None = None
+        self._writer: Background | None = None
 
     def write(
         self,
@@ -80,7 +80,7 @@ class CheckpointStore:
           Whether the checkpoint is being written. It is skipped if the last checkpoint is still
           being written, unless `wait` is true.
         """
-        if self._thread is not None and self._thread.is_alive() and not wait:
+        if self._writer is not None and self._writer.running and not wait:
             return False
         self.wait()
         last = self._continued()
@@ -88,10 +88,8 @@ class CheckpointStore:
         about = {"sequence": self._sequence, "step": int(step), "score": _finite(score)}
         job = _Job(int(step), manifest, about)
         try:
-            self._thread = threading.Thread(
-                target=self._run, args=(job,), name="agentzoo checkpoint", daemon=True
-            )
-            self._thread.start()
+            self._writer = Background(self._run, job, name="agentzoo checkpoint")
+            self._writer.start()
             job.collect(tree, last.blocks)
         finally:
             job.ended = True  # If the tree was not read to its end, the writer gives up.
@@ -101,9 +99,8 @@ class CheckpointStore:
 
     def wait(self) -> None:
         """Wait until the last checkpoint is on the disk, or cannot be written."""
-        # A thread that a signal kept from starting has no ident.
-        if self._thread is not None and self._thread.ident is not None:
-            self._thread.join()
+        if self._writer is not None:
+            self._writer.wait()
 
     def latest(self) -> Path | None:
         """Return the newest checkpoint that is whole, or None if there is none.

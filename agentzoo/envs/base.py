@@ -84,6 +84,11 @@ class Envs(Protocol):
         """Whether another user has reset or stepped the environments since `reset`."""
         ...
 
+    @property
+    def alive(self) -> bool:
+        """Whether the environments stand where they were left, as far as is known."""
+        ...
+
     def disturb(self) -> None:
         """Record that another user has reset or stepped the environments."""
         ...

@@ -108,8 +108,8 @@ class Caller:
 
     def __init__(self, timeout: float | None):
         self.timeout = timeout
-        self._calls: queue.SimpleQueue[Any] | None = None
-        self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._server: _Server | None = None
+        self._interrupted = False  # whether an interrupt has broken off the last call
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Return the result of a function, or raise its error.
@@ -119,45 +119,70 @@ class Caller:
         """
         if self.timeout is None:
             return function(*args, **kwargs)
-        if self._calls is None:
-            self._calls, self._results = queue.SimpleQueue(), queue.SimpleQueue()
-            self._thread = threading.Thread(
-                target=_serve, args=(self._calls, self._results), name="environment", daemon=True
-            )
-            self._thread.start()
-        self._calls.put((function, args, kwargs))
+        if self._server is None:
+            self._server, self._interrupted = _Server(), False
+            self._server.start()
+        server = self._server
         try:
-            result, error = self._results.get(timeout=self.timeout)
-        except BaseException as reason:  # also an interrupt, after which the result would be late
-            self.close()
-            if isinstance(reason, queue.Empty):
-                frame = sys._current_frames().get(self._thread.ident or 0)
-                raise NoAnswer(frame=frame) from None
+            if self._interrupted:
+                self._discard_results(server)
+            server.calls.put((function, args, kwargs))
+            result, error = server.results.get(timeout=self.timeout)
+        except queue.Empty:
+            raise self._give_up(server) from None
+        except BaseException:
+            self._interrupted = True
             raise
         if error is not None:
             raise error
         return result
 
+    def _discard_results(self, server: "_Server") -> None:
+        """Wait until the thread has done what it was asked to do, and discard the results."""
+        mark = object()
+        server.calls.put((lambda: mark, (), {}))
+        while server.results.get(timeout=self.timeout)[0] is not mark:
+            pass
+        self._interrupted = False
+
+    def _give_up(self, server: "_Server") -> NoAnswer:
+        """Leave the thread to itself, and return the error that says so."""
+        self.close()
+        return NoAnswer(frame=sys._current_frames().get(server.ident or 0))
+
     def close(self) -> None:
         """Let the thread end after its current call."""
-        if self._calls is not None:
-            self._calls.put(None)
-            self._calls = None
+        if self._server is not None:
+            self._server.calls.put(None)
+            self._server = None
 
     def __del__(self) -> None:
         self.close()
 
 
-def _serve(calls: queue.SimpleQueue, results: queue.SimpleQueue) -> None:
-    """Make the calls of one `Caller`, until it sends None."""
-    while (call := calls.get()) is not None:
-        function, args, kwargs = call
-        try:
-            results.put((function(*args, **kwargs), None))
-        except BaseException as error:
-            results.put((None, error))
-        # An idle thread must not keep environments and observations alive.
-        del call, function, args, kwargs
+class _Server(threading.Thread):
+    """A thread that makes the calls of one `Caller`, until it gets None.
+
+    Attributes:
+      calls: functions and their arguments.
+      results: results and errors of the calls.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(name="environment", daemon=True)
+        self.calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.results: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def run(self) -> None:
+        """Make the calls."""
+        while (call := self.calls.get()) is not None:
+            function, args, kwargs = call
+            try:
+                self.results.put((function(*args, **kwargs), None))
+            except BaseException as error:
+                self.results.put((None, error))
+            # An idle thread must not keep environments and observations alive.
+            del call, function, args, kwargs
 
 
 class Failures:

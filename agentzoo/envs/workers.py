@@ -24,6 +24,12 @@ def has_workers(env: gym.vector.VectorEnv) -> bool:
     return isinstance(env.unwrapped, gym.vector.AsyncVectorEnv)
 
 
+def have_ended(env: gym.vector.VectorEnv) -> bool:
+    """Return whether a worker process has ended, perhaps because of Ctrl-C in a terminal."""
+    base: Any = env.unwrapped
+    return has_workers(env) and not all(process.is_alive() for process in base.processes)
+
+
 def prepare(env: gym.vector.VectorEnv, guard: Guard) -> None:
     """Let errors say from which worker they come, and limit the time that workers may take.
 
@@ -48,6 +54,30 @@ def prepare(env: gym.vector.VectorEnv, guard: Guard) -> None:
         base._poll_pipe_envs = poll
 
 
+def settle(env: gym.vector.VectorEnv, guard: Guard) -> None:
+    """Discard the results of calls that an interrupt has broken off.
+
+    Any number of the workers may still be working, and any of their results may have been read. So
+    each worker gets a question. What it sends before the answer is discarded.
+    """
+    base: Any = env.unwrapped
+    if not has_workers(env):
+        return
+    for pipe in base.parent_pipes:
+        pipe.send(("_call", ("has_wrapper_attr", ("spec",), {})))
+    deadline = None if guard.timeout is None else time.monotonic() + guard.timeout
+    successes = []
+    for index, pipe in enumerate(base.parent_pipes):
+        result, success = None, True
+        while success and not isinstance(result, bool):  # `reset` and `step` send tuples
+            if deadline is not None and not pipe.poll(max(deadline - time.monotonic(), 0)):
+                raise NoAnswer(index)
+            result, success = pipe.recv()
+        successes.append(success)
+    base._raise_if_errors(successes)
+    base._state = gym.vector.async_vector_env.AsyncState.DEFAULT
+
+
 def _raise_error_of_worker(env: Any, successes: Any) -> None:
     """Raise the first error that a worker reported, as Gymnasium does after it has printed it."""
     failed = [i for i, success in enumerate(successes) if not success]
@@ -61,7 +91,10 @@ def _raise_error_of_worker(env: Any, successes: Any) -> None:
     try:
         error = value if isinstance(value, kind) else kind(value)
     except Exception:  # an exception with other arguments
-        error = RuntimeError(f"{kind.__name__}: {value}")
+        error = None
+    if not isinstance(error, Exception):  # KeyboardInterrupt must not end this process, too
+        time.sleep(0.1)  # If it came from a terminal, the signal reaches this process about now.
+        error = RuntimeError(f"{kind.__name__}: {value}".rstrip(": "))
     error.__dict__[_ORIGIN] = index, str(trace)
     raise error
 

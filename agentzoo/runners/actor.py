@@ -148,7 +148,7 @@ class Actor:
     @property
     def continues(self) -> bool:
         """Whether the environments are where the last rollout left them."""
-        return self._stands and not self.envs.disturbed
+        return self._stands and not self.envs.disturbed and self.envs.alive
 
     def reset(self, seed: int | None = None) -> None:
         """Begin new episodes. The seed is the one of all actors together."""

@@ -11,11 +11,10 @@ completed later, even after an interruption.
 """
 
 import contextlib
-import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
+from agentzoo.background import signals_deferred
 from agentzoo.runners.base import Cycle
 from agentzoo.runners.programs import InPlace
 
@@ -51,26 +50,3 @@ class Handover:
         if self._program is None or not self._outputs:
             return None
         return self._complete(self._program.results(self._outputs[0]))
-
-
-@contextlib.contextmanager
-def signals_deferred() -> Iterator[None]:
-    """Let the handlers of signals wait for the end of the context.
-
-    Only the main thread executes them, so the context has no effect in other threads.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    received: list[tuple[int, Any]] = []
-    handlers = {int(number): signal.getsignal(number) for number in signal.valid_signals()}
-    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
-    for number in handlers:
-        signal.signal(number, lambda *arguments: received.append(arguments))
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        for number, frame in received:
-            handlers[number](number, frame)

@@ -93,7 +93,7 @@ class HostRunner(Runner):
                 self.reset()
             params = run.learner_state.params
             rollout = self.actor.rollout(params, run.key, run.step, run.act_calls, total)
-            compiling.result()  # waits, and raises the error of the thread if there is one
+            compiling.wait()
             # The dummy steps of some vector environments do not count.
             steps = int(rollout.trajectory.mask.sum())
             counters = LearnCounters(run.step + steps, steps, total)

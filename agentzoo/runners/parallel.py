@@ -16,7 +16,7 @@ of the learner: https://arxiv.org/abs/2104.06272.
 
 import contextlib
 import itertools
-import threading
+import queue
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -25,6 +25,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
+from agentzoo.background import Background
 from agentzoo.runners.actor import Rollout, count_restarts
 from agentzoo.runners.base import Cycle, Runner, RunState
 from agentzoo.runners.counters import LearnCounters
@@ -96,7 +97,7 @@ class ParallelRunner(Runner):
 
     Attributes:
       tag: what the names of the runner's entries in the log begin with.
-      stopped: set while no run is active.
+      stopped: whether no run is active.
     """
 
     tag: str
@@ -120,7 +121,10 @@ class ParallelRunner(Runner):
         # Whether the actors stand where the last trajectory that was learned from ends.
         self._continues = False
         self._handover: Handover | None = None
-        self.stopped = threading.Event()
+        self._threads: list[Background] = []
+        # What each actor is told: what is new of the run, or None at its end.
+        self._told: list[queue.SimpleQueue[Published | None]] = []
+        self.stopped = True
 
     def publish(self, params: PyTree) -> Any:
         """Return what actors get in place of the parameters."""
@@ -132,12 +136,14 @@ class ParallelRunner(Runner):
 
     def reset(self, seed: int | None = None) -> None:
         """Begin new episodes."""
+        self.stop()
         for actor in self.actors:
             actor.reset(seed)
         self._continues = True
 
     def resume(self) -> None:
         """Let the actors continue their episodes, or begin new ones if they lost them."""
+        self.stop()
         if not (self._continues and all(actor.continues for actor in self.actors)):
             self.reset()
 
@@ -155,23 +161,25 @@ class ParallelRunner(Runner):
         self.resume()
         self._continues = False
         self._handover = None
-        self._changed = threading.Condition()
-        self.stopped.clear()
-        self._queues: list[deque[Delivery | BaseException]] = [deque() for _ in self.actors]
-        params = self.publish(run.learner_state.params)
-        self._published = Published(params, run.step, run.act_calls, 0)
+        self.stopped = False
+        self._told = [queue.SimpleQueue() for _ in self.actors]
+        # What the actors send, with the index of the actor.
+        self._sent: queue.SimpleQueue[tuple[int, Delivery | BaseException]] = queue.SimpleQueue()
+        self._received: list[deque[Delivery | BaseException]] = [deque() for _ in self.actors]
+        self._publish(run, 0)
         began = time.perf_counter()
         idle = 0.0
-        with self._threads(run, total):
+        with self._working(run, total):
             # Actors begin while `learn` is compiled.
-            compile_ahead(self.agent, self.programs, run, self.spec).result()
+            compile_ahead(self.agent, self.programs, run, self.spec).wait()
             while run.step < total:
-                queue_size = np.mean([len(queue) for queue in self._queues])
+                while not self._sent.empty():
+                    self._receive()
+                queue_size = np.mean([len(received) for received in self._received])
                 waits = time.perf_counter()
                 deliveries = self._take()
                 idle += time.perf_counter() - waits
-                version = self._published.version
-                lags = [version - delivery.version for delivery in deliveries]
+                lags = [self._version - delivery.version for delivery in deliveries]
                 entries = {
                     **self.measure(),
                     **count_restarts([delivery.rollout.restarts for delivery in deliveries]),
@@ -217,92 +225,115 @@ class ParallelRunner(Runner):
         cycle = self._handover.call(
             self.programs.learn, before.learner_state, trajectory, counters.pack()
         )
-        run, version = cycle.run, self._published.version + 1
-        params = self.publish(run.learner_state.params)
-        newest = Published(params, run.step, run.act_calls, version)
-        with self._changed:
-            self._published = newest
-            self._changed.notify_all()
+        self._publish(cycle.run, self._version + 1)
         return cycle
+
+    def _publish(self, run: RunState, version: int) -> None:
+        """Tell the actors what is new."""
+        params = self.publish(run.learner_state.params)
+        self._version = version
+        for told in self._told:
+            told.put(Published(params, run.step, run.act_calls, version))
 
     def finished(self) -> Cycle | None:
         """Return the last training cycle that was run; see `Runner`."""
         return self._handover.cycle() if self._handover is not None else None
 
     @contextlib.contextmanager
-    def _threads(self, run: RunState, total: int) -> Iterator[None]:
+    def _working(self, run: RunState, total: int) -> Iterator[None]:
         """Let the actors work in threads. On exit, wait until all threads have ended."""
-        threads = [
-            threading.Thread(
-                target=self._work, args=(index, run.key, total), name=f"actor {index}", daemon=True
-            )
-            for index in range(len(self.actors))
-        ]
         self.occupy(True)
         try:
-            for thread in threads:
+            for index in range(len(self.actors)):
+                thread = Background(self._work, index, run.key, total, name=f"actor {index}")
+                self._threads.append(thread)
                 thread.start()
             yield
         finally:
-            with self._changed:
-                self.stopped.set()
-                self._changed.notify_all()
-            for thread in threads:
-                if thread.ident is not None:  # it has been started
-                    thread.join()
-            self.occupy(False)
+            self.stop()
+
+    def stop(self) -> None:
+        """Stop the actors' threads, and wait until they have ended.
+
+        An exception may interrupt this. So it is also called before the environments are used
+        again, because two threads must never step the same ones.
+        """
+        self.stopped = True
+        for told in self._told:
+            told.put(None)
+        for thread in self._threads:
+            thread.wait()
+        self._threads = []
+        self.occupy(False)
 
     def occupy(self, busy: bool) -> None:
         """Say whether actors are stepping environments of this process."""
 
     def _take(self) -> list[Delivery]:
         """Wait for the oldest trajectory of each actor, or raise what an actor has raised."""
+        while True:
+            oldest = [received[0] for received in self._received if received]
+            for item in oldest:
+                if isinstance(item, BaseException):
+                    raise item
+            if len(oldest) == len(self._received):
+                return [received.popleft() for received in self._received]  # type: ignore[misc]
+            self._receive()
 
-        def failures() -> list[BaseException]:
-            heads = [queue[0] for queue in self._queues if queue]
-            return [head for head in heads if isinstance(head, BaseException)]
-
-        with self._changed:
-            self._changed.wait_for(lambda: all(self._queues) or failures())
-            for failure in failures():
-                raise failure
-            return [queue.popleft() for queue in self._queues]  # type: ignore[misc]
+    def _receive(self) -> None:
+        """Wait for what an actor sends."""
+        index, item = self._sent.get()
+        self._received[index].append(item)
 
     def _work(self, index: int, key: Array, total: int) -> None:
         """Run one actor until it is told to stop."""
-        queue, actor = self._queues[index], self.actors[index]
+        told, sent, actor = self._told[index], self._sent, self.actors[index]
+        known: Published | None = None
         try:
             for cycle in itertools.count():
-                known = self._begin(cycle, total)
+                known = self._await_turn(told, known, cycle, total)
                 # If dummy steps are among these cycles, there will be fewer steps.
                 ahead = cycle - known.version
                 step = known.step + ahead * self._cycle_steps
                 act_calls = known.act_calls + ahead * self._cycle_calls
                 rollout = actor.rollout(known.params, key, step, act_calls, total)
-                self._put(queue, Delivery(rollout, known.version))
+                sent.put((index, Delivery(rollout, known.version)))
         except Stop:
             pass
         except BaseException as failure:
-            self._put(queue, failure)
+            sent.put((index, failure))
 
-    def _begin(self, cycle: int, total: int) -> Published:
-        """Wait until an actor may begin its trajectory of that number."""
+    def _await_turn(
+        self,
+        told: "queue.SimpleQueue[Published | None]",
+        known: Published | None,
+        cycle: int,
+        total: int,
+    ) -> Published:
+        """Wait until an actor may begin its trajectory of that number.
 
-        def may_begin() -> bool:
-            ahead = cycle - self._published.version
-            needed = self._published.step + ahead * self._cycle_steps < total
-            return self.stopped.is_set() or (ahead <= self.max_lag and needed)
+        Args:
+          told: what the actor is told.
+          known: what the actor knows of the run.
+          cycle: the number of the trajectory.
+          total: the step at which the run ends.
 
-        with self._changed:
-            self._changed.wait_for(may_begin)
-            if self.stopped.is_set():
+        Returns:
+          The newest of what the actor knows.
+
+        Raises:
+          Stop: if the run is over.
+        """
+
+        def may_begin(known: Published) -> bool:
+            ahead = cycle - known.version
+            return ahead <= self.max_lag and known.step + ahead * self._cycle_steps < total
+
+        while known is None or not told.empty() or not may_begin(known):
+            known = told.get()
+            if known is None:
                 raise Stop
-            return self._published
-
-    def _put(self, queue: deque, item: Delivery | BaseException) -> None:
-        with self._changed:
-            queue.append(item)
-            self._changed.notify_all()
+        return known
 
 
 def side_by_side(parts: Sequence[Trajectory]) -> Trajectory:

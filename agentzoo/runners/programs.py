@@ -7,12 +7,12 @@ only in numbers share the same programs.
 import copy
 import functools
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from agentzoo.background import Background
 from agentzoo.envs import trajectory_shapes
 from agentzoo.runners.base import RunState
 from agentzoo.runners.counters import ActCounters, LearnCounters
@@ -310,15 +310,16 @@ def _compile(make_agent: MakeAgent, queries: tuple[str, ...], mesh: Mesh | None)
     )
 
 
-def compile_ahead(agent: Agent, programs: Programs, run: RunState, spec: EnvSpec) -> Future:
+def compile_ahead(agent: Agent, programs: Programs, run: RunState, spec: EnvSpec) -> Background:
     """Compile `learn` in a thread before there is a trajectory, while `act` compiles and runs.
 
     There is nothing to wait for if it has been called before.
+
+    Returns:
+      The thread.
     """
     if programs.learn.is_warm:
-        ready: Future = Future()
-        ready.set_result(None)
-        return ready
+        return Background(lambda: None, name="compile")
     length, num_envs = agent.unroll_length, spec.num_envs
     memory = agent.initial_memory(num_envs)
     shapes = trajectory_shapes(spec, length)._replace(memory=memory)
@@ -337,8 +338,7 @@ def compile_ahead(agent: Agent, programs: Programs, run: RunState, spec: EnvSpec
         trajectory = shapes._replace(extras=extras)
         programs.learn.lower(run.learner_state, trajectory, learn_counters.pack()).compile()
 
-    pool = ThreadPoolExecutor(1, "compile")
-    try:
-        return pool.submit(compile_learn)
-    finally:
-        pool.shutdown(wait=False)
+    # JAX must not be compiling when Python ends.
+    compiling = Background(compile_learn, name="compile", daemon=False)
+    compiling.start()
+    return compiling

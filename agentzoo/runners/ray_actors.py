@@ -372,12 +372,13 @@ class RayRunner(ParallelRunner):
         workers = [make_worker(index) for index in range(self._n_actors)]
         standby = Standby(make_worker)
         self.actors: list[RemoteActor] = [
-            RemoteActor(index, worker, standby, lambda: self.stopped.is_set(), link, self._seconds)
+            RemoteActor(index, worker, standby, lambda: self.stopped, link, self._seconds)
             for index, worker in enumerate(workers)
         ]
 
     def reset(self, seed: int | None = None) -> None:
         """Begin new episodes, after connecting to Ray again if necessary."""
+        self.stop()
         if self._link.problem() is not None:
             self._disconnect()
             self._connect()

@@ -40,7 +40,7 @@ class ThreadsRunner(ParallelRunner):
 
     def __init__(self, agent: Agent, programs: Programs, parts: Sequence[Envs], max_lag: int = 1):
         def act(*arguments: Any) -> Any:
-            if self.stopped.is_set():
+            if self.stopped:
                 raise Stop
             return programs.act(*arguments)
 
@@ -79,6 +79,7 @@ class ThreadsRunner(ParallelRunner):
 
     def reset(self, seed: int | None = None) -> None:
         """Begin new episodes."""
+        self.stop()
         if seed is None and self._loaded is not None:
             self._restore(self._loaded.without_episodes())
         else:
@@ -88,6 +89,7 @@ class ThreadsRunner(ParallelRunner):
 
     def resume(self) -> None:
         """Bring the environments to where `rollout_state` says, and set `resumed`."""
+        self.stop()
         problems: dict[int, str] = {}
         if self._loaded is not None:
             problems = self._restore(self._loaded)

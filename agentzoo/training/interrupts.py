@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from agentzoo.types import EnvError
+
 Result = TypeVar("Result")
 
 TERMINATED = 128 + signal.SIGTERM
@@ -75,9 +77,11 @@ class Interrupts:
         """Raise the error with which a run has ended, if there is one.
 
         A signal that arrived at the end of the run is one. SIGTERM has priority over other errors,
-        because the process has to end.
+        because the process has to end. Ctrl-C has priority over errors of environments, because in
+        a terminal it ends their worker processes, too.
         """
-        if parts.error is None or (self.terminated and not isinstance(parts.error, SystemExit)):
+        ends = self.terminated and not isinstance(parts.error, SystemExit)
+        if parts.error is None or ends or (self.pressed and isinstance(parts.error, EnvError)):
             self.check()
         parts.raise_it()
 
@@ -87,7 +91,8 @@ def interrupts(on_termination: bool) -> Iterator[Interrupts]:
     """Let Ctrl-C wait for the end of a training cycle, and let SIGTERM raise `SystemExit`.
 
     A second Ctrl-C does not wait. SIGTERM does not wait, either, because little time may be left,
-    but it only raises the exception if the process has no handler of its own.
+    but it only raises the exception if the process has no handler of its own. `ray.init` installs
+    one, which is replaced for this time.
 
     Args:
       on_termination: whether to handle SIGTERM.
@@ -115,10 +120,16 @@ def interrupts(on_termination: bool) -> Iterator[Interrupts]:
         if previous not in (signal.SIG_IGN, None):
             handlers.callback(signal.signal, signal.SIGINT, previous)
             signal.signal(signal.SIGINT, press)
-        if on_termination and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            handlers.callback(signal.signal, signal.SIGTERM, signal.SIG_DFL)
+        default = signal.getsignal(signal.SIGTERM)
+        if on_termination and (default is signal.SIG_DFL or _is_of_ray(default)):
+            handlers.callback(signal.signal, signal.SIGTERM, default)
             signal.signal(signal.SIGTERM, terminate)
         yield arrived
+
+
+def _is_of_ray(handler: Any) -> bool:
+    """Return whether Ray has installed a handler. It exits with a code that means nothing."""
+    return getattr(handler, "__module__", "").startswith("ray.")
 
 
 def insist(function: Callable[[], Result]) -> Result:

@@ -26,9 +26,9 @@ class RunPlan(NamedTuple):
 
     @classmethod
     def make(
-        cls, total: int, log_interval: int, checkpoint_freq: Any, keep: Any, progress_bar: Any
+        cls, total: int, log_interval: Any, checkpoint_freq: Any, keep: Any, progress_bar: Any
     ) -> "RunPlan":
-        """Check the arguments of `learn`.
+        """Check the arguments of `learn`, and make Python's numbers of NumPy's.
 
         Raises:
           ConfigurationError: if an argument is out of range.
@@ -36,6 +36,7 @@ class RunPlan(NamedTuple):
         if checkpoint_freq is not None:
             checkpoint_freq = configs.integer("checkpoint_freq", checkpoint_freq, 1)
         keep = configs.integer("keep", keep, 1)
+        log_interval = configs.integer("log_interval", log_interval, 1)
         return cls(total, log_interval, checkpoint_freq, keep, bool(progress_bar))
 
     def to_json(self) -> dict[str, Any]:
@@ -54,6 +55,4 @@ class RunPlan(NamedTuple):
                 "The run's plan is incomplete. Load the agent with agentzoo.load, and call learn."
             )
         total = configs.integer("total", data["total"], 1)
-        log_interval = configs.integer("log_interval", data["log_interval"], 1)
-        rest = (data[name] for name in ("checkpoint_freq", "keep", "progress_bar"))
-        return cls.make(total, log_interval, *rest)
+        return cls.make(total, *(data[name] for name in cls._fields[1:]))
