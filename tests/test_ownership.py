@@ -63,6 +63,9 @@ def test_parameters_of_agents_that_learn_together_stay_readable(algorithm):
 def while_learning(agent, task):
     """Call `task` in another thread, again and again, as long as the agent learns.
 
+    Yields:
+      A callback that ends the training when the task has run at several steps.
+
     Raises:
       AssertionError: if `task` raised anything, or did not run while the agent was learning.
     """
@@ -79,7 +82,7 @@ def while_learning(agent, task):
     thread = threading.Thread(target=repeat)
     thread.start()
     try:
-        yield
+        yield lambda agent: len(set(calls)) < 4 and not errors
     finally:
         over.set()
         thread.join()
@@ -103,8 +106,8 @@ def test_another_thread_may_predict(algorithm, runner):
         assert action.shape == (2,) and np.isfinite(ask(obs)).all()
 
     predict()  # which compiles
-    with while_learning(agent, predict):
-        agent.learn(2_000, progress_bar=False)
+    with while_learning(agent, predict) as callback:
+        agent.learn(1e6, callback, progress_bar=False)
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
@@ -117,8 +120,8 @@ def test_another_thread_may_save(algorithm, runner, tmp_path):
         path = agent.save(tmp_path / f"{len(saved)}")
         saved.append(type(agent).load(path).num_timesteps)
 
-    with while_learning(agent, save):
-        agent.learn(1_200, progress_bar=False)
+    with while_learning(agent, save) as callback:
+        agent.learn(1e6, callback, progress_bar=False)
     assert saved == sorted(saved) and 0 < max(saved) <= agent.num_timesteps
     save()
     assert saved[-1] == agent.num_timesteps
