@@ -7,6 +7,7 @@ import traceback
 from typing import Any
 
 import gymnasium as gym
+from gymnasium.vector.async_vector_env import AsyncState
 
 from agentzoo.envs.guard import CORRECT, LONGER, Guard, NoAnswer
 from agentzoo.envs.guard import explain as explain_error
@@ -75,7 +76,7 @@ def settle(env: gym.vector.VectorEnv, guard: Guard) -> None:
             result, success = pipe.recv()
         successes.append(success)
     base._raise_if_errors(successes)
-    base._state = gym.vector.async_vector_env.AsyncState.DEFAULT
+    base._state = AsyncState.DEFAULT
 
 
 def _raise_error_of_worker(env: Any, successes: Any) -> None:
