@@ -107,6 +107,7 @@ MAY_IMPORT = {
         "types",
         *("algos.base", "algos.off_policy", "algos.optimizers"),
     },
+    "lab": {"jsonschema", "logging", "types"},
     "__main__": {"cli"},
     "cli": {
         "tyro",
