@@ -15,6 +15,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+COMPILE = "agentzoo compile"
+"""The name of threads that compile a program."""
+
 _PAUSE = 0.001  # seconds between two looks at a thread
 
 

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 import warnings
 from pathlib import Path
 
@@ -470,6 +471,41 @@ def test_an_interrupt_says_where_the_agent_is(number, code):
     saved = f"the agent is saved in {folder}; resume it with --run-dir {folder} --resume."
     assert sentence.endswith(f"of 100,000,000 steps; {saved}")
     assert agentzoo.load(folder).num_timesteps > 0
+
+
+COMPILES = """
+import sys, time
+import jax
+from agentzoo.cli import main
+
+
+def compile(self):
+    print("compiling", flush=True)
+    time.sleep(60)
+
+
+jax.stages.Lowered.compile = compile
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "agentzoo/CartPole-v0"])
+def test_sigterm_does_not_wait_for_the_compiler(env):
+    words = ["train", "dqn", "--env", env, "--steps", "1e5", "--run-dir", "run"]
+    with subprocess.Popen(
+        [sys.executable, "-c", COMPILES, *words],
+        env={**os.environ, "PYTHONPATH": str(Path(agentzoo.__file__).parents[1])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == "compiling\n"
+        process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 143 and "interrupted" in error, error
+    assert time.monotonic() - began < 20  # seconds; the compiler would take three times as long
+    assert agentzoo.load("run").num_timesteps == 0
 
 
 def test_an_interrupt_before_training(monkeypatch, capsys):

@@ -111,6 +111,7 @@ MAY_IMPORT = {
     "__main__": {"cli"},
     "cli": {
         "tyro",
+        "background",
         "gymnasium",
         "algos.loading",
         "algos.resuming",

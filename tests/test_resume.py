@@ -167,6 +167,14 @@ def test_a_run_without_a_state_starts_anew(cut, whole):
     assert_same_run(whole, agentzoo.resume(cut, callback=watching()))
 
 
+def test_a_model_without_a_plan_says_so(cut, whole):
+    for path in (cut / "checkpoints").iterdir():
+        path.unlink()
+    make("DQN", CATCH).save(cut / "model")
+    with pytest.raises(ConfigurationError, match=r"does not say how its run continues.*load\("):
+        agentzoo.resume(cut)
+
+
 def test_checkpoints_change_nothing(whole, tmp_path):
     a = make("DQN", CATCH, run_dir=tmp_path / "run")
     a.learn(320, watching(), checkpoint_freq=10, keep=3, **SHORT)

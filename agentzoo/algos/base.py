@@ -377,7 +377,7 @@ class Algorithm(Generic[Config]):
         callbacks.check_agent(self)
         train(self.trainer, self, plan, callbacks, users, new, watched=callback is not None)
 
-    def carry_on(self, folder: Path, plan: RunPlan, callback: CallbackLike, anew: bool) -> None:
+    def resume_run(self, folder: Path, plan: RunPlan, callback: CallbackLike, anew: bool) -> None:
         """Resume the run in a folder and train until its end. `agentzoo.resume` calls this.
 
         Args:
@@ -394,7 +394,7 @@ class Algorithm(Generic[Config]):
             log.rejoin(folder)
         else:
             log.restore(folder, session.log)
-            self.trainer.go_on()
+            self.trainer.resume()
         self._train(plan, callback, new=anew)
 
     def attach(self, folder: Path) -> None:

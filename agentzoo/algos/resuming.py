@@ -1,4 +1,4 @@
-"""Going on with a run where it was interrupted."""
+"""Resuming a run where it was interrupted."""
 
 import dataclasses
 import functools
@@ -58,7 +58,7 @@ def resume(
     keep: int | None = None,
     **functions: Any,
 ) -> Algorithm:
-    """Go on with an interrupted run to its end, as if it had never been interrupted.
+    """Resume an interrupted run, and train to its end as if it had never been interrupted.
 
     The agent is made as it was, from the newest whole state in the folder. Hyperparameters, the
     number of environments, the runner and the end of the run are those of the run. A run that was
@@ -98,12 +98,12 @@ def resume(
 
 
 class OpenRun(NamedTuple):
-    """A run that can go on. Nobody else can train in its folder until it has ended.
+    """A run that can be resumed. Nobody else can train in its folder until it has ended.
 
     Attributes:
       agent: the agent as the folder holds it.
       saved: what else the folder holds.
-      plan: how the run goes on.
+      plan: how long it trains, and what it writes.
     """
 
     agent: Algorithm
@@ -125,7 +125,7 @@ class OpenRun(NamedTuple):
             step, total = self.agent.num_timesteps, plan.total
             progress.write(f"Resuming the run in {folder} at step {step:,} of {total:,}.")
         try:
-            self.agent.carry_on(folder, plan, callback, anew=self.saved.path is None)
+            self.agent.resume_run(folder, plan, callback, anew=self.saved.path is None)
         finally:
             self.agent.trainer.log.release()
         return self.agent
@@ -138,7 +138,7 @@ def open_run(
     changes: Mapping[str, Any] | None = None,
     **functions: Any,
 ) -> OpenRun:
-    """Return the run in a folder, ready to go on. Errors are those of `resume`.
+    """Return the run in a folder, ready to be resumed. Errors are those of `resume`.
 
     Args:
       run_dir: as for `resume`.
@@ -176,7 +176,7 @@ def read_run(folder: Path) -> SavedRun:
       ConfigurationError: if the folder holds no run that can be continued.
     """
     states: list[tuple[tuple[int, bool], Path, dict[str, Any]]] = []
-    damaged = False
+    damaged, without_plan = False, None
     latest = CheckpointStore(folder / CHECKPOINTS).latest()
     for path in (folder / MODEL, latest):
         if path is None or not path.is_file():
@@ -190,6 +190,7 @@ def read_run(folder: Path) -> SavedRun:
             damaged = True
             continue
         plan = manifest.get("plan")
+        without_plan = path if plan is None else without_plan
         damaged |= bool(plan and manifest["excluded"])  # a part of the state is missing
         if plan and not manifest["excluded"]:
             # At the same step, the model comes last if the run has ended, and the checkpoint if it
@@ -205,6 +206,12 @@ def read_run(folder: Path) -> SavedRun:
         raise ConfigurationError(
             f"No saved state of the run in {folder} is whole, so the run cannot be continued. "
             f"Restore a file from a backup, or begin the run in another folder."
+        )
+    if without_plan is not None:
+        raise ConfigurationError(
+            f"{without_plan} does not say how its run continues. An earlier version of agentzoo "
+            f"wrote it, or it was saved outside of a run. Load the agent with "
+            f"agentzoo.load({str(without_plan)!r}, env), and call learn."
         )
     return SavedRun(folder, None, read_config(folder))
 
@@ -245,6 +252,11 @@ def _make_agent(
     record = run.record
     cls = loading.find_recorded(record, run.folder)
     _check_functions(cls, run, functions)
+    if record["network"] is not None and network is None:
+        raise ConfigurationError(
+            f"The agent was made with your network {record['network']!r}, which the folder does "
+            f"not hold. Pass it: agentzoo.resume({str(run.folder)!r}, network=...)."
+        )
     if env is None and not (run.is_finished and _cannot_be_made(record)):
         env = _environment(run)
     options: dict[str, Any] = {**placement, "network": network}

@@ -15,6 +15,7 @@ from agentzoo.cli.evaluate import evaluate, video
 from agentzoo.cli.options import parse_train
 from agentzoo.cli.train import train
 from agentzoo.compilation import use_compilation_cache
+from agentzoo.training.interrupts import TERMINATED
 from agentzoo.types import ConfigurationError, TrainingError
 
 
@@ -41,6 +42,10 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt as interrupt:
         print(f"agentzoo: {str(interrupt) or 'interrupted.'}", file=sys.stderr)
         sys.exit(130)
+    except SystemExit as end:
+        if end.code == TERMINATED:
+            signals.end_if_compiling(TERMINATED)
+        raise
     except BrokenPipeError:
         if not signals.reader_is_gone():
             raise

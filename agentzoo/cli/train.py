@@ -86,7 +86,7 @@ def _values(options: Train, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _resume(algorithm: Any, env: Any, options: Train, hyperparameters: dict[str, Any]) -> Any:
-    """Go on with the run in the folder, after checking that it is the one that is asked for."""
+    """Resume the run in the folder, after checking that it is the one that is asked for."""
     assert options.run_dir is not None
     _check_same(options.run_dir, algorithm, options, hyperparameters)
     changes = _values(options, (*_GUARD, "checkpoint_freq", "keep"))
@@ -98,7 +98,7 @@ def _resume(algorithm: Any, env: Any, options: Train, hyperparameters: dict[str,
 def _check_same(
     folder: Path, algorithm: Any, options: Train, hyperparameters: dict[str, Any]
 ) -> None:
-    """Refuse to go on with a run that other options began.
+    """Refuse to resume a run that other options began.
 
     Raises:
       ConfigurationError: if an option differs. The message has the values of both.

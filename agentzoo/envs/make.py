@@ -152,7 +152,7 @@ def _make_functional(env: FunctionalEnv, n_envs: int) -> Envs:
     return VectorEnvs(FunctionalVectorEnv(env, n_envs))
 
 
-def make_env(env_id: str, **kwargs: Any) -> gym.Env:
+def make_env(env_id: str, /, **kwargs: Any) -> gym.Env:
     """Make an environment as `gymnasium.make` does, with helpful errors.
 
     Atari games get the standard preprocessing (see `agentzoo.envs.atari`).

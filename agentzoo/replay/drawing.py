@@ -117,8 +117,8 @@ def n_step_return(layout: Layout, replay: Replay, row: Array, places: Places) ->
 
     # A transition spans n steps, or fewer if its episode or the stored steps end before.
     is_stored = age[:, None] + steps < replay.size[env][:, None]  # [B, n]
-    goes_on = is_stored[:, 1:] & ~stored.last_t[:, :-1] & ~stored.first_tm1[:, 1:]  # [B, n - 1]
-    later = jnp.cumprod(goes_on.astype(jnp.int32), axis=1)
+    continues = is_stored[:, 1:] & ~stored.last_t[:, :-1] & ~stored.first_tm1[:, 1:]  # [B, n - 1]
+    later = jnp.cumprod(continues.astype(jnp.int32), axis=1)
     used = jnp.concatenate([jnp.ones_like(slots[:, :1]), later], axis=1)  # [B, n] of 1 and 0
 
     discounts = jnp.asarray(layout.gamma**steps, jnp.float32)  # [n]

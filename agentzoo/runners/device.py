@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from agentzoo.background import COMPILE, Background
 from agentzoo.envs import Envs, FunctionalEnv
 from agentzoo.envs.functional import draw_keys
 from agentzoo.runners.base import Cycle, Episode, Runner, RunState
@@ -103,8 +104,13 @@ class DeviceRunner(Runner):
             complete = functools.partial(self._complete, run, counters)
             self._handover = Handover(complete)
             if not self._chunk.is_warm:
-                # Compiled before the call, which no signal interrupts if it is the first.
-                self._lower(run, counters).compile()
+                # Compiled before the call, which no signal interrupts if it is the first. Signals
+                # are handled while another thread compiles.
+                compiling = Background(
+                    self._lower(run, counters).compile, name=COMPILE, daemon=False
+                )
+                compiling.start()
+                compiling.wait()
             start = time.perf_counter()
             cycle = self._handover.call(
                 self._chunk, run.learner_state, self.rollout_state, run.key, counters.pack()

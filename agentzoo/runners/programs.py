@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from agentzoo.background import Background
+from agentzoo.background import COMPILE, Background
 from agentzoo.envs import trajectory_shapes
 from agentzoo.runners.base import RunState
 from agentzoo.runners.counters import ActCounters, LearnCounters
@@ -319,7 +319,7 @@ def compile_ahead(agent: Agent, programs: Programs, run: RunState, spec: EnvSpec
       The thread.
     """
     if programs.learn.is_warm:
-        return Background(lambda: None, name="compile")
+        return Background(lambda: None, name=COMPILE)
     length, num_envs = agent.unroll_length, spec.num_envs
     memory = agent.initial_memory(num_envs)
     shapes = trajectory_shapes(spec, length)._replace(memory=memory)
@@ -339,6 +339,6 @@ def compile_ahead(agent: Agent, programs: Programs, run: RunState, spec: EnvSpec
         programs.learn.lower(run.learner_state, trajectory, learn_counters.pack()).compile()
 
     # JAX must not be compiling when Python ends.
-    compiling = Background(compile_learn, name="compile", daemon=False)
+    compiling = Background(compile_learn, name=COMPILE, daemon=False)
     compiling.start()
     return compiling

@@ -117,8 +117,8 @@ class RunLog:
             self.logger = Logger(self.folder)
         self._keep_others_out()
         self.logger.open()
-        goes_on, self._is_prepared = self._is_prepared and not new, False
-        if goes_on:
+        is_resumed, self._is_prepared = self._is_prepared and not new, False
+        if is_resumed:
             return
         self.logger.write_config({**recipe, **describe_device()})
         self._began = time.perf_counter()

@@ -327,9 +327,9 @@ def load_session(
     """
     names = _names(manifest)
     state = template.run.learner_state
-    goes_on = template.env_name is not None and template.env_name == manifest["env_name"]
+    same_envs = template.env_name is not None and template.env_name == manifest["env_name"]
     parts = {**template.run._asdict(), "learner_state": state._asdict()}
-    if goes_on:
+    if same_envs:
         parts["rollout_state"] = template.rollout_state
     tree = {names.get(name, name): part for name, part in parts.items()}
     rollout_name = names.get("rollout_state", "rollout_state")

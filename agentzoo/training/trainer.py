@@ -1,7 +1,6 @@
 """What trains an agent: its functions, its environments, its session and its log."""
 
 import dataclasses
-import json
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -24,7 +23,6 @@ from agentzoo.envs import (
     identify,
     is_custom,
     make_shared_envs,
-    number,
     parts_of,
     spaces,
 )
@@ -42,10 +40,12 @@ from agentzoo.runners import (
 from agentzoo.sharding import Mesh, gather, make_mesh, replicate, shard
 from agentzoo.training.checkpoints import Checkpoints
 from agentzoo.training.interrupts import insist
-from agentzoo.training.log import RunLog, RunMark, host_index
+from agentzoo.training.log import RunLog, host_index
+from agentzoo.training.marks import Mark, cycle_from_json, cycle_to_json, plain_json
 from agentzoo.training.plan import RunPlan
 from agentzoo.training.policy import Policy
 from agentzoo.training.recipe import Recipe
+from agentzoo.training.regroup import Regrouped, regroup
 from agentzoo.training.session import EpisodeWindow, Session, load_session, save_session
 from agentzoo.training.turns import Turns
 from agentzoo.types import (
@@ -53,7 +53,6 @@ from agentzoo.types import (
     EnvSpec,
     PyTree,
     TrainingError,
-    resolve_metrics,
 )
 
 _RESTARTS = "env/restarts"  # the tag of how often an environment was created again
@@ -202,10 +201,10 @@ class Trainer:
         self.pending: Cycle | None = None
         self.has_stopped = self.has_finished = False
         self._watched: BaseCallback | None = None  # the callbacks whose state is kept
-        self._mark: _Mark | None = None  # None if no run is active, or it has no folder
+        self._mark: Mark | None = None  # None if no run is active, or it has no folder
         self.last: Cycle | None = None
         self._has_warned = False  # of callbacks whose state cannot be saved
-        self._goes_on = False  # whether the next run resumes a loaded one
+        self._resumes = False  # whether the next run resumes a loaded one
         self._vector_env: TrainingEnv | None = None
         self._restarts = 0  # of environments, when `_vector_env` was made
         self._earlier_restarts = 0.0  # of environments, before the run was interrupted
@@ -221,13 +220,11 @@ class Trainer:
         rollout_state = gather(self.runner.rollout_state, self.placement.mesh)
         return session._replace(env_name=self.runner.name, rollout_state=rollout_state)
 
-    def _seen(self, mark: "_Mark") -> dict[str, Any]:
+    def _seen(self, mark: Mark) -> dict[str, Any]:
         """Return the parts of the session that callbacks and log decide, as they were at a mark."""
         unfinished = None
         if self.last is not None and self.run.act_calls != mark.act_calls:
-            metrics = resolve_metrics(self.last.metrics)
-            episodes = [_episode_to_json(episode) for episode in self.last.episodes]
-            unfinished = {"episodes": episodes, "metrics": metrics}
+            unfinished = cycle_to_json(self.last)
         return {
             "predictions": mark.predictions,
             "plan": self._plan(),
@@ -236,10 +233,10 @@ class Trainer:
             "unfinished": unfinished,
         }
 
-    def _callbacks_at(self, mark: "_Mark") -> dict[str, Any] | None:
+    def _callbacks_at(self, mark: Mark) -> dict[str, Any] | None:
         """Return the state of the callbacks; None if it is no longer plain JSON."""
         try:
-            return None if mark.callbacks is None else _plain_json(mark.callbacks)
+            return None if mark.callbacks is None else plain_json(mark.callbacks)
         except ConfigurationError as error:
             if not self._has_warned:
                 self._has_warned = True
@@ -298,6 +295,8 @@ class Trainer:
         except BaseException:
             self.log.release()
             raise
+        finally:
+            self._resumes = False
 
     def _begin(self, new: bool, plan: RunPlan | None, callback: BaseCallback | None) -> None:
         assert self.runner is not None and self.envs is not None
@@ -306,6 +305,26 @@ class Trainer:
         begun = None if plan is None else self._describe(plan)
         record = {**self.recipe.to_json(), "plan": begun}
         self.log.begin(0 if new else self.run.step, new, record, env_name, host)
+        self._begin_envs(new)
+        if new:
+            self._earlier_restarts = 0.0
+            self.run = self.run._replace(step=0)
+            self._session = self._session._replace(episodes=EpisodeWindow())
+        self._begin_session(begun)
+        self._watched, self.checkpoints, self._mark = callback, None, None
+        if plan is not None and self.log.folder is not None:
+            step = self.run.step
+            self.checkpoints = Checkpoints(self.log.folder, plan, step, self.log.logger)
+            if not self._resumes:
+                # If an exception comes before the first cycle, the log ends here.
+                log, predictions = self.log.mark(step), self._session.predictions
+                self._mark = Mark(self.run.act_calls, predictions, log, None)
+                if not new:
+                    self._write_checkpoint()  # of the new plan
+
+    def _begin_envs(self, new: bool) -> None:
+        """Begin new episodes, or resume those of the last run."""
+        assert self.runner is not None
         seeded = self.seed_next_reset
         if new or seeded:
             self.runner.reset(self.recipe.seed if seeded else None)
@@ -317,29 +336,20 @@ class Trainer:
             # There is no need to warn of environments that the user has changed.
             if self.runner.name is None or not seeded:
                 warnings.warn(self.runner.resumed, stacklevel=2)
-        if new:
-            self._earlier_restarts = 0.0
-            self.run = self.run._replace(step=0)
-            self._session = self._session._replace(episodes=EpisodeWindow())
-        goes_on, self._goes_on = self._goes_on, False
-        self.has_stopped = goes_on and bool((self._session.plan or {}).get("stopped"))
+
+    def _begin_session(self, plan: dict[str, Any] | None) -> None:
+        """Take the plan of a run into the session, and what a resumed run had not finished."""
+        session, resumes = self._session, self._resumes
+        unfinished = session.unfinished if resumes else None
+        self.has_stopped = resumes and bool((session.plan or {}).get("stopped"))
         self.has_finished = False
-        self.pending = self.last = self._pending() if goes_on else None
-        if begun is not None:
-            begun["stopped"] = self.has_stopped
-        self._session = self._session._replace(plan=begun)
-        if not goes_on:
+        cycle = None if unfinished is None else cycle_from_json(unfinished, self.run)
+        self.pending = self.last = cycle
+        if plan is not None:
+            plan["stopped"] = self.has_stopped
+        self._session = session._replace(plan=plan)
+        if not resumes:
             self._session = self._session._replace(log=None, callbacks=None, unfinished=None)
-        self._watched, self.checkpoints, self._mark = callback, None, None
-        if plan is not None and self.log.folder is not None:
-            step = self.run.step
-            self.checkpoints = Checkpoints(self.log.folder, plan, step, self.log.logger)
-            if not goes_on:
-                # If an exception comes before the first cycle, the log ends here.
-                log, predictions = self.log.mark(step), self._session.predictions
-                self._mark = _Mark(self.run.act_calls, predictions, log, None)
-                if not new:
-                    self._write_checkpoint()  # of the new plan
 
     def _describe(self, plan: RunPlan) -> dict[str, Any]:
         """Return as plain JSON what `agentzoo.resume` needs besides the recipe."""
@@ -347,18 +357,11 @@ class Trainer:
         ended = {"stopped": False, "finished": False}
         return {**plan.to_json(), "placement": placement, **ended}
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Let the next run resume the loaded run exactly where it was interrupted."""
-        self._goes_on = True
+        self._resumes = True
         metrics = (self._session.log or {}).get("metrics", {})
         self._earlier_restarts = metrics.get(_RESTARTS, 0.0)
-
-    def _pending(self) -> Cycle | None:
-        unfinished = self._session.unfinished
-        if unfinished is None:
-            return None
-        episodes = [Episode(**episode) for episode in unfinished["episodes"]]
-        return Cycle(self.run, episodes, unfinished["metrics"])
 
     @property
     def seen_step(self) -> int:
@@ -383,7 +386,7 @@ class Trainer:
                 ) from error
         self._take_mark()
         if self._mark is not None and self._mark.callbacks is not None:
-            _plain_json(self._mark.callbacks)
+            plain_json(self._mark.callbacks)
 
     def finish_cycle(self) -> None:
         """Record that callbacks and log have seen everything up to now.
@@ -401,7 +404,7 @@ class Trainer:
             return
         log = self.log.mark(self.run.step if self.pending is None else self.seen_step)
         act_calls = self.run.act_calls if self.pending is None else -1
-        self._mark = _Mark(act_calls, self._session.predictions, log, self._watched.state())
+        self._mark = Mark(act_calls, self._session.predictions, log, self._watched.state())
 
     def _write_checkpoint(self, wait: bool = False) -> None:
         """Write a checkpoint, unless what was learned is not finite."""
@@ -536,10 +539,10 @@ class Trainer:
           ConfigurationError: if the file is damaged, or does not fit the agent.
         """
         mesh, runner, template = self.placement.mesh, self.runner, self._session
-        goes_on = False
+        same_envs = False
         if runner is not None:
-            goes_on = runner.name is not None and runner.name == manifest["env_name"]
-            state = runner.state_template() if goes_on else None
+            same_envs = runner.name is not None and runner.name == manifest["env_name"]
+            state = runner.state_template() if same_envs else None
             template = template._replace(env_name=runner.name, rollout_state=state)
         session = load_session(path, manifest, template)
         state = session.run.learner_state
@@ -548,7 +551,7 @@ class Trainer:
         run = session.run._replace(
             learner_state=replicate(state, mesh), key=replicate(session.run.key, mesh)
         )
-        if runner is not None and goes_on:
+        if runner is not None and same_envs:
             rollout_state = session.rollout_state
             runner.rollout_state = shard(rollout_state, mesh) if runner.compiled else rollout_state
             self.seed_next_reset = False
@@ -599,7 +602,7 @@ class Trainer:
         self.recipe = dataclasses.replace(self.recipe, config=config)
         self._take_over(self._regroup(num_envs))
 
-    def _make_runner(self, regrouped: "_Regrouped", envs: Envs) -> Runner:
+    def _make_runner(self, regrouped: Regrouped, envs: Envs) -> Runner:
         name, max_lag = self.placement.runner, self.placement.max_lag
         runner = make_runner(name, regrouped.agent, regrouped.programs, envs, max_lag)
         if self.info_keywords and runner.compiled:
@@ -609,31 +612,19 @@ class Trainer:
             )
         return runner
 
-    def _take_over(self, regrouped: "_Regrouped") -> None:
+    def _take_over(self, regrouped: Regrouped) -> None:
         self.recipe = regrouped.recipe
         self.agent = regrouped.agent
         self.programs = regrouped.programs
         self.policy = Policy(self.agent, self.programs, self.recipe.spec, self._predict_key)
         self.run = self.run._replace(learner_state=regrouped.learner_state)
 
-    def _regroup(self, num_envs: int) -> "_Regrouped":
+    def _regroup(self, num_envs: int) -> Regrouped:
         """Return the agent for another number of environments, with its state."""
         old = self.run.learner_state
         if num_envs == self.recipe.spec.num_envs:
-            return _Regrouped(self.recipe, self.agent, self.programs, old)
-        old_num = self.recipe.spec.num_envs
-        spec = self.recipe.spec._replace(num_envs=num_envs)
-        recipe = dataclasses.replace(self.recipe, spec=spec)
-        agent, programs = recipe.build(self.placement.mesh, self.placement.skips)
-        parts = programs.init(jax.random.key(0))._asdict()
-        for name, part in parts.items():
-            before = getattr(old, name)
-            if name in agent.refill:
-                parts[name] = agent.refill[name](part, before)
-            else:
-                parts[name] = _carry_over(name, part, before, old_num, num_envs)
-        state = replicate(type(old)(**parts), self.placement.mesh)
-        return _Regrouped(recipe, agent, programs, state)
+            return Regrouped(self.recipe, self.agent, self.programs, old)
+        return regroup(self.recipe, num_envs, old, self.placement.mesh, self.placement.skips)
 
     def vector_env(self) -> TrainingEnv | None:
         """Return the environments as one Gymnasium `VectorEnv`; None without environments."""
@@ -653,87 +644,5 @@ class Trainer:
         return any(id(part) in ours for part in parts_of(envs))
 
 
-class _Mark(NamedTuple):
-    """What callbacks and log had seen at the end of a training cycle.
-
-    Attributes:
-      act_calls: calls of `act` up to then.
-      predictions: calls of `predict` up to then that drew random numbers.
-      log: where the log ended.
-      callbacks: the state of the callbacks, or None.
-    """
-
-    act_calls: int
-    predictions: int
-    log: RunMark
-    callbacks: dict[str, Any] | None
-
-
-def _episode_to_json(episode: Episode) -> dict[str, Any]:
-    """Return an episode as plain JSON, with the numbers and texts of its `info`."""
-    info = {name: _plain(value) for name, value in episode.info.items()}
-    kept = {name: value for name, value in info.items() if value is not None}
-    return {**episode._asdict(), "info": kept}
-
-
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, bool | int | float | str) else number(value)
-
-
-def _plain_number(value: Any) -> Any:
-    """Return an array or a number of NumPy or JAX as JSON can hold it."""
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} is neither a number nor a text")
-
-
-def _plain_json(state: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of the state of callbacks.
-
-    Raises:
-      ConfigurationError: if it is not plain JSON.
-    """
-    try:
-        return json.loads(json.dumps(state, default=_plain_number))
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(
-            f"The state of a callback is not plain JSON: {error}. Return numbers, texts, lists and "
-            f"dictionaries from its state()."
-        ) from error
-
-
-class _Regrouped(NamedTuple):
-    """An agent for another number of environments."""
-
-    recipe: Recipe
-    agent: Any
-    programs: Any
-    learner_state: Any
-
-
 def _describe(spec: EnvSpec) -> str:
     return f"observations {spec.observation_space} and actions {spec.action_space}"
-
-
-def _carry_over(name: str, part: PyTree, old: PyTree, old_num: int, num: int) -> PyTree:
-    """Return a part of the state of an agent for `num` environments.
-
-    It is what `old` holds, except for arrays that hold something of each environment.
-    """
-    advice = "go on with the hyperparameters that the agent was made with."
-
-    def carry(new: Any, before: Any) -> Any:
-        if (new.shape, new.dtype) == (before.shape, before.dtype):
-            return before
-        if before.shape[:1] == (old_num,) and new.shape == (num, *before.shape[1:]):
-            return new  # new episodes begin in all environments
-        raise ConfigurationError(
-            f"The agent holds {name!r} as {before.dtype}{list(before.shape)}, but with these "
-            f"hyperparameters it would be {new.dtype}{list(new.shape)}; {advice}"
-        )
-
-    if jax.tree.structure(part) != jax.tree.structure(old):
-        raise ConfigurationError(
-            f"The agent holds another {name!r} than it would with these hyperparameters; {advice}"
-        )
-    return jax.tree.map(carry, part, old)
