@@ -27,6 +27,9 @@ jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
 # Tests of several devices use all of them. All other tests use the first one.
 jax.config.update("jax_num_cpu_devices", 4)
 
+# By default, Ray's processes run with a low priority. Other tests would make them wait.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 # Where JAX keeps compiled programs, and from which duration of compilation, in seconds.
 CACHE, FROM = "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 DAYS_KEPT = 7
