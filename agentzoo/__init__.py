@@ -27,11 +27,14 @@ _HOMES = {
     "learn_together": "agentzoo.training.together",
     "load": "agentzoo.algos.loading",
     "make_env": "agentzoo.envs",
+    "load_from_hub": "agentzoo.zoo.hub",
+    "pretrained": "agentzoo.zoo",
+    "push_to_hub": "agentzoo.zoo.hub",
     "register": "agentzoo.algos.loading",
     "resume": "agentzoo.algos.resuming",
     "use_compilation_cache": "agentzoo.compilation",
 }
-_MODULES = ("algos", "callbacks", "core", "envs", "networks", "replay", "runners")
+_MODULES = ("algos", "callbacks", "core", "envs", "networks", "replay", "runners", "zoo")
 
 __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 

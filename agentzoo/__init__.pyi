@@ -13,6 +13,7 @@ from agentzoo import envs as envs
 from agentzoo import networks as networks
 from agentzoo import replay as replay
 from agentzoo import runners as runners
+from agentzoo import zoo as zoo
 from agentzoo.algos.base import Algorithm as Algorithm
 from agentzoo.algos.dqn import DQN as _DQN
 from agentzoo.algos.impala import IMPALA as _IMPALA
@@ -31,13 +32,16 @@ from agentzoo.evaluation import evaluate_policy as evaluate_policy
 from agentzoo.training.together import learn_together as learn_together
 from agentzoo.types import ConfigurationError as ConfigurationError
 from agentzoo.types import EnvError as EnvError
+from agentzoo.zoo import pretrained as pretrained
+from agentzoo.zoo.hub import load_from_hub as load_from_hub
+from agentzoo.zoo.hub import push_to_hub as push_to_hub
 from agentzoo.config import Schedule
 from agentzoo.envs import EnvLike, OnError
 from agentzoo.runners import OnNan, RunnerName
 from agentzoo.types import PyTree
 
 __version__: str
-__all__ = ['Algorithm', 'ConfigurationError', 'DQN', 'EnvError', 'IMPALA', 'Linear', 'MPO', 'PPO', 'QRDQN', 'SAC', 'check_env', 'evaluate_policy', 'learn_together', 'load', 'make_env', 'register', 'resume', 'use_compilation_cache']
+__all__ = ['Algorithm', 'ConfigurationError', 'DQN', 'EnvError', 'IMPALA', 'Linear', 'MPO', 'PPO', 'QRDQN', 'SAC', 'check_env', 'evaluate_policy', 'learn_together', 'load', 'load_from_hub', 'make_env', 'pretrained', 'push_to_hub', 'register', 'resume', 'use_compilation_cache']
 
 class DQN(_DQN):
     """Deep Q-Networks for Discrete actions. `agentzoo.algos.dqn` describes the method.

@@ -265,6 +265,9 @@ class Agent(NamedTuple):
         depends on the number of environments, such as a replay buffer. Each returns the empty
         `part` filled with the content of `old`, the same part of an agent for another number of
         environments.
+      targets: functions `(params) -> part`, by name, for the parts of the state that begin as
+        copies of parameters, such as a target network. An agent whose file lacks such a part begins
+        with a copy of the loaded parameters.
     """
 
     init: Callable[[Array], Any]
@@ -276,3 +279,4 @@ class Agent(NamedTuple):
     queries: Mapping[str, Callable[..., Array]] = MappingProxyType({})
     inputs: Mapping[str, str] = MappingProxyType({})
     refill: Mapping[str, Callable[[PyTree, PyTree], PyTree]] = MappingProxyType({})
+    targets: Mapping[str, Callable[[PyTree], PyTree]] = MappingProxyType({})

@@ -23,6 +23,7 @@ OUTER = {
     "tyro",
     "jsonschema",
     "safetensors",
+    "huggingface_hub",
     "ml_dtypes",
     "ale_py",
     "ray",
@@ -108,6 +109,11 @@ MAY_IMPORT = {
         *("algos.base", "algos.off_policy", "algos.optimizers"),
     },
     "lab": {"jsonschema", "logging", "types"},
+    "zoo": {
+        *("numpy", "huggingface_hub"),
+        *("algos.base", "algos.loading", "checkpoint", "config", "envs", "lab", "logging"),
+        *("types", "zoo"),
+    },
     "__main__": {"cli"},
     "cli": {
         "tyro",
@@ -125,6 +131,7 @@ MAY_IMPORT = {
         "evaluation",
         "training",
         "types",
+        "zoo",
     },
 }
 

@@ -538,7 +538,12 @@ class Algorithm(Generic[Config]):
         self.trainer.use_envs(placement.make_similar_envs(self.spec, env, n_envs))
 
     @keywords.checked
-    def save(self, path: str | os.PathLike[str], exclude: str | Sequence[str] = ()) -> Path:
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        exclude: str | Sequence[str] = (),
+        policy_only: bool = False,
+    ) -> Path:
         """Save the agent as one safetensors file, all or nothing.
 
         The file contains the state of compiled environments, and the actions of the running
@@ -548,7 +553,11 @@ class Algorithm(Generic[Config]):
         Args:
           path: the file. The suffix ".safetensors" is added if it is missing.
           exclude: parts of the agent's state to leave out, such as "replay". They are empty after
-            loading. "replay" has no effect for an agent without a replay buffer.
+            loading, and target networks are copies of the networks that learn. "replay" has no
+            effect for an agent without a replay buffer.
+          policy_only: save only the parameters, which acting needs. The file holds no optimiser, no
+            replay buffer and no running episodes. A loaded agent acts as this one does, and `learn`
+            begins with a new optimiser and an empty replay buffer.
 
         Returns:
           The path of the file.
@@ -557,7 +566,7 @@ class Algorithm(Generic[Config]):
           ConfigurationError: if there is no such part, or a state that is not finite would replace
             a saved file.
         """
-        return self.trainer.save(path, exclude)
+        return self.trainer.save(path, exclude, policy_only)
 
     @classmethod
     def load(

@@ -275,6 +275,7 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
         queries={"values": lambda params, obs: legal_values(params, None, obs)},
         inputs=networks.describe(view),
         refill={"replay": replay_buffer.refill},
+        targets={"target_params": lambda params: params},
     )
 
 

@@ -588,6 +588,7 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
         queries={"values": values},
         inputs=networks.describe(view),
         refill={"replay": replay_buffer.refill},
+        targets={"target": lambda params: params.online},
     )
 
 

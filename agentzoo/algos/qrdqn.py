@@ -303,6 +303,7 @@ def make_agent(
         queries={"values": values, "quantiles": sorted_quantiles},
         inputs=networks.describe(view),
         refill={"replay": replay_buffer.refill},
+        targets={"target_params": lambda params: params},
     )
 
 

@@ -489,6 +489,7 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
         queries={"values": values},
         inputs=networks.describe(view),
         refill={"replay": replay_buffer.refill},
+        targets={"target_critic": lambda params: params.critic},
     )
 
 

@@ -14,6 +14,7 @@ from agentzoo.cli import signals
 from agentzoo.cli.evaluate import evaluate, video
 from agentzoo.cli.options import parse_train
 from agentzoo.cli.train import train
+from agentzoo.cli.zoo import list_zoo
 from agentzoo.compilation import use_compilation_cache
 from agentzoo.training.interrupts import TERMINATED
 from agentzoo.types import ConfigurationError, TrainingError
@@ -71,7 +72,7 @@ def _run(arguments: list[str]) -> None:
         )
     else:
         tyro.extras.subcommand_cli_from_dict(
-            {"train": _train_help, "eval": evaluate, "video": video},
+            {"train": _train_help, "eval": evaluate, "video": video, "zoo": list_zoo},
             prog="agentzoo",
             description="Train agents, and use them. `agentzoo --version` prints the version.",
             args=arguments,

@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.wrappers import RecordVideo
 
-from agentzoo import checkpoint
+from agentzoo import zoo
 from agentzoo.algos.loading import find, find_saved
 from agentzoo.cli.environments import (
     check_at_least,
@@ -17,6 +17,7 @@ from agentzoo.cli.environments import (
     warnings_unless_refused,
 )
 from agentzoo.cli.options import Eval, Video
+from agentzoo.cli.zoo import find_run
 from agentzoo.envs import make_env
 from agentzoo.evaluation import evaluate_policy
 from agentzoo.types import ConfigurationError
@@ -26,7 +27,7 @@ def evaluate(options: Eval) -> None:
     """Evaluate a trained agent in fresh episodes."""
     check_at_least(1, "--episodes", options.episodes)
     check_at_least(0, "--seed", options.seed)
-    agent = _load(options.run, options.algorithm)
+    agent = _load(find_run(options.run), options.algorithm)
     env_id, kwargs = environment_of(agent, options)
     with warnings_unless_refused():
         mean, std = evaluate_policy(
@@ -43,9 +44,10 @@ def video(options: Video) -> None:
     """Record a trained agent as an MP4 file per episode."""
     check_at_least(1, "--episodes", options.episodes)
     check_at_least(0, "--seed", options.seed)
-    path = checkpoint.find(options.run)
+    path = find_run(options.run)
     agent = _load(path, options.algorithm)
-    out = options.out or path.parent / "videos"
+    home = Path() if zoo.is_name(options.run) else path.parent
+    out = options.out or home / "videos"
     env_id, kwargs = environment_of(agent, options)
     try:
         # Gymnasium imports this only when it saves the first video, after an episode.

@@ -79,7 +79,8 @@ class Eval:
     """Evaluate a trained agent in fresh episodes."""
 
     run: tyro.conf.Positional[Path]
-    """A run folder or a saved agent. A module that the file names is not imported."""
+    """A run folder, a saved agent, or an agent of the zoo, such as zoo:dqn/CartPole-v1. A module
+    that the file names is not imported."""
     episodes: int = 100
     """Number of evaluation episodes."""
     seed: int = 1_000_000
@@ -100,13 +101,15 @@ class Video:
     """Record a trained agent as an MP4 file per episode."""
 
     run: tyro.conf.Positional[Path]
-    """A run folder or a saved agent. A module that the file names is not imported."""
+    """A run folder, a saved agent, or an agent of the zoo, such as zoo:dqn/CartPole-v1. A module
+    that the file names is not imported."""
     episodes: int = 1
     """Number of episodes."""
     seed: int = 1_000_000
     """Seed of the environment."""
     out: Path | None = None
-    """Folder for the videos; the default is the folder videos beside the saved agent."""
+    """Folder for the videos; the default is the folder videos beside the saved agent, or in the
+    current folder for an agent of the zoo."""
     env: str | None = None
     """Record another environment than the agent was trained in. For
     my_module:MyEnv-v0, my_module is imported first."""
@@ -114,6 +117,14 @@ class Video:
     """Arguments of the environment as key:value, which replace those of training."""
     algorithm: str | None = None
     """Class of the agent, as my_module:MyAlgorithm, if it is your own."""
+
+
+@_described
+class Zoo:
+    """List the trained agents of the zoo with their scores."""
+
+    folder: Path | None = None
+    """Folder of another zoo, which agentzoo benchmark --publish wrote."""
 
 
 @dataclasses.dataclass

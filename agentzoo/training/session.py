@@ -153,6 +153,10 @@ class Session(NamedTuple):
         parts = self.run.learner_state._asdict().items()
         return checkpoint.all_finite({name: part for name, part in parts if name != "replay"})
 
+    def without_run(self) -> "Session":
+        """Return the session without its environments, its episodes, and how its run goes on."""
+        return Session(self.run, EpisodeWindow(), self.predictions)
+
 
 def save_session(
     path: str | os.PathLike[str],

@@ -501,11 +501,18 @@ class Trainer:
         finally:
             self.log.end()
 
-    def save(self, path: str | os.PathLike[str], exclude: str | Sequence[str] = ()) -> Path:
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        exclude: str | Sequence[str] = (),
+        policy_only: bool = False,
+    ) -> Path:
         """Save the session, and what the agent is made of; see `Algorithm.save`."""
-        return self.turns.call(lambda: self._save(path, exclude))
+        return self.turns.call(lambda: self._save(path, exclude, policy_only))
 
-    def _save(self, path: str | os.PathLike[str], exclude: str | Sequence[str]) -> Path:
+    def _save(
+        self, path: str | os.PathLike[str], exclude: str | Sequence[str], policy_only: bool
+    ) -> Path:
         if checkpoint.exists(path) and not self._session.is_finite:
             raise ConfigurationError(
                 f"The agent's state is not finite, so that it does not replace {path}; save it "
@@ -518,7 +525,10 @@ class Trainer:
         for part in excluded:
             if part not in fields or part == "params":
                 raise ConfigurationError(f"exclude={part!r}; choose from {', '.join(fields[1:])}.")
-        return save_session(path, self.session, self.recipe.to_json(), excluded)
+        session = self.session
+        if policy_only:
+            excluded, session = [part for part in fields if part != "params"], session.without_run()
+        return save_session(path, session, self.recipe.to_json(), excluded)
 
     def restore(
         self,
@@ -548,6 +558,13 @@ class Trainer:
         state = session.run.learner_state
         if manifest["revision"] < 2:
             state = upgrade(state, self.recipe.spec)
+        # Copies, because learning overwrites the arrays of the targets.
+        targets = {
+            name: jax.tree.map(lambda x: x.copy(), target(state.params))
+            for name, target in self.agent.targets.items()
+            if name in manifest["excluded"]
+        }
+        state = state._replace(**targets)
         run = session.run._replace(
             learner_state=replicate(state, mesh), key=replicate(session.run.key, mesh)
         )
