@@ -34,7 +34,10 @@ _HOMES = {
     "resume": "agentzoo.algos.resuming",
     "use_compilation_cache": "agentzoo.compilation",
 }
-_MODULES = ("algos", "callbacks", "core", "envs", "networks", "replay", "runners", "zoo")
+_MODULES = (
+    *("algos", "callbacks", "core", "envs", "networks", "replay", "runners"),
+    *("settings", "zoo"),
+)
 
 __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 

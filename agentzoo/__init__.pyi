@@ -13,6 +13,7 @@ from agentzoo import envs as envs
 from agentzoo import networks as networks
 from agentzoo import replay as replay
 from agentzoo import runners as runners
+from agentzoo import settings as settings
 from agentzoo import zoo as zoo
 from agentzoo.algos.base import Algorithm as Algorithm
 from agentzoo.algos.dqn import DQN as _DQN
@@ -90,7 +91,8 @@ class DQN(_DQN):
       info_keywords: names of entries of the environments' `info` to log as `rollout/<name>_mean`,
         the mean over the last 100 episodes whose last step had the entry. "is_success" is always
         logged, as `rollout/success_rate`. Compiled environments have no `info`.
-      preset: name of a set of hyperparameters that replaces the defaults; see `presets`.
+      preset: name of a set of hyperparameters that replaces the defaults; see "Tuned settings" in
+        the documentation.
       learning_rate: Learning rate of Adam. A number above 0, Linear(start, end) or a function of
         the remaining progress; default Linear(start=0.001, end=0.0).
       adam_eps: Epsilon of Adam. A number above 0; default 1e-08.
@@ -238,6 +240,55 @@ class DQN(_DQN):
         net_arch: Sequence[int] = (128, 128),
         activation: Literal["relu", "tanh", "silu", "gelu"] = 'relu',
     ) -> Self: ...
+    @classmethod
+    def tuned(
+        cls,
+        env: EnvLike,
+        *,
+        row: str | None = ...,
+        settings: str | os.PathLike[str] | None = ...,
+        n_envs: int = ...,
+        seed: int | None = ...,
+        runner: RunnerName = ...,
+        n_actors: int = ...,
+        max_lag: int = ...,
+        n_devices: int | Literal['all'] = ...,
+        env_timeout: float | None = ...,
+        on_env_error: OnError = ...,
+        on_nan: OnNan = ...,
+        log_dir: str | os.PathLike[str] | None = ...,
+        run_dir: str | os.PathLike[str] | None = ...,
+        network: Callable[[PyTree], Any] | None = ...,
+        info_keywords: Sequence[str] = ...,
+        learning_rate: Schedule = ...,
+        adam_eps: float = ...,
+        max_grad_norm: float = ...,
+        buffer_size: int = ...,
+        learning_starts: int = ...,
+        batch_size: int = ...,
+        gamma: float = ...,
+        train_freq: int = ...,
+        gradient_steps: int = ...,
+        target_update_interval: int = ...,
+        tau: float = ...,
+        exploration_fraction: float = ...,
+        exploration_initial_eps: float = ...,
+        exploration_final_eps: float = ...,
+        n_steps: int = ...,
+        double_q: bool = ...,
+        dueling: bool = ...,
+        noisy: bool = ...,
+        prioritized_replay: bool = ...,
+        prioritized_replay_alpha: float = ...,
+        prioritized_replay_beta0: float = ...,
+        prioritized_replay_eps: float = ...,
+        clip_reward: bool = ...,
+        images: bool | str | Sequence[str] = ...,
+        scale_obs: bool = ...,
+        cnn: Literal["nature", "impala", "efficient"] = ...,
+        net_arch: Sequence[int] = ...,
+        activation: Literal["relu", "tanh", "silu", "gelu"] = ...,
+    ) -> Self: ...
 
 class IMPALA(_IMPALA):
     """Importance-weighted actor-learner. `agentzoo.algos.impala` describes the method.
@@ -286,7 +337,8 @@ class IMPALA(_IMPALA):
       info_keywords: names of entries of the environments' `info` to log as `rollout/<name>_mean`,
         the mean over the last 100 episodes whose last step had the entry. "is_success" is always
         logged, as `rollout/success_rate`. Compiled environments have no `info`.
-      preset: name of a set of hyperparameters that replaces the defaults; see `presets`.
+      preset: name of a set of hyperparameters that replaces the defaults; see "Tuned settings" in
+        the documentation.
       learning_rate: Learning rate of the optimizer. A number above 0, Linear(start, end) or a
         function of the remaining progress; default Linear(start=0.001, end=0.0).
       optimizer: The optimizer. 'adam' or 'rmsprop'; default 'adam'.
@@ -424,6 +476,53 @@ class IMPALA(_IMPALA):
         net_arch: Sequence[int] = (64, 64),
         activation: Literal["relu", "tanh", "silu", "gelu"] = 'tanh',
     ) -> Self: ...
+    @classmethod
+    def tuned(
+        cls,
+        env: EnvLike,
+        *,
+        row: str | None = ...,
+        settings: str | os.PathLike[str] | None = ...,
+        n_envs: int = ...,
+        seed: int | None = ...,
+        runner: RunnerName = ...,
+        n_actors: int = ...,
+        max_lag: int = ...,
+        n_devices: int | Literal['all'] = ...,
+        env_timeout: float | None = ...,
+        on_env_error: OnError = ...,
+        on_nan: OnNan = ...,
+        log_dir: str | os.PathLike[str] | None = ...,
+        run_dir: str | os.PathLike[str] | None = ...,
+        network: Callable[[PyTree], Any] | None = ...,
+        info_keywords: Sequence[str] = ...,
+        learning_rate: Schedule = ...,
+        optimizer: Literal["adam", "rmsprop"] = ...,
+        optimizer_eps: float = ...,
+        rms_decay: float = ...,
+        max_grad_norm: float = ...,
+        n_steps: int = ...,
+        gamma: float = ...,
+        vtrace_lambda: float = ...,
+        clip_rho: float = ...,
+        clip_pg_rho: float = ...,
+        ent_coef: Schedule = ...,
+        vf_coef: float = ...,
+        normalize_reward: bool = ...,
+        clip_reward: bool = ...,
+        log_std_init: float = ...,
+        state_dependent_std: bool = ...,
+        recurrent: Literal["lstm", "gru"] | None = ...,
+        recurrent_size: int = ...,
+        recurrent_span: int | None = ...,
+        ortho_init: bool = ...,
+        share_layers: bool = ...,
+        images: bool | str | Sequence[str] = ...,
+        scale_obs: bool = ...,
+        cnn: Literal["nature", "impala", "efficient"] = ...,
+        net_arch: Sequence[int] = ...,
+        activation: Literal["relu", "tanh", "silu", "gelu"] = ...,
+    ) -> Self: ...
 
 class MPO(_MPO):
     """Maximum a posteriori Policy Optimisation. `agentzoo.algos.mpo` describes the method.
@@ -472,7 +571,8 @@ class MPO(_MPO):
       info_keywords: names of entries of the environments' `info` to log as `rollout/<name>_mean`,
         the mean over the last 100 episodes whose last step had the entry. "is_success" is always
         logged, as `rollout/success_rate`. Compiled environments have no `info`.
-      preset: name of a set of hyperparameters that replaces the defaults; see `presets`.
+      preset: name of a set of hyperparameters that replaces the defaults; see "Tuned settings" in
+        the documentation.
       learning_rate: Learning rate of Adam for the policy and the critic. A number above 0,
         Linear(start, end) or a function of the remaining progress; default 0.0003.
       dual_learning_rate: Learning rate of Adam for the temperatures and the alphas. A number above
@@ -640,6 +740,59 @@ class MPO(_MPO):
         net_arch: Sequence[int] = (256, 256),
         activation: Literal["relu", "tanh", "silu", "gelu"] = 'relu',
     ) -> Self: ...
+    @classmethod
+    def tuned(
+        cls,
+        env: EnvLike,
+        *,
+        row: str | None = ...,
+        settings: str | os.PathLike[str] | None = ...,
+        n_envs: int = ...,
+        seed: int | None = ...,
+        runner: RunnerName = ...,
+        n_actors: int = ...,
+        max_lag: int = ...,
+        n_devices: int | Literal['all'] = ...,
+        env_timeout: float | None = ...,
+        on_env_error: OnError = ...,
+        on_nan: OnNan = ...,
+        log_dir: str | os.PathLike[str] | None = ...,
+        run_dir: str | os.PathLike[str] | None = ...,
+        network: Callable[[PyTree], Any] | None = ...,
+        info_keywords: Sequence[str] = ...,
+        learning_rate: Schedule = ...,
+        dual_learning_rate: float = ...,
+        max_grad_norm: float = ...,
+        buffer_size: int = ...,
+        learning_starts: int = ...,
+        batch_size: int = ...,
+        gamma: float = ...,
+        train_freq: int = ...,
+        gradient_steps: int = ...,
+        target_update_interval: int = ...,
+        n_steps: int = ...,
+        retrace: bool = ...,
+        retrace_lambda: float = ...,
+        num_samples: int = ...,
+        num_value_samples: int = ...,
+        epsilon: float = ...,
+        epsilon_mean: float = ...,
+        epsilon_stddev: float = ...,
+        epsilon_kl: float = ...,
+        action_penalty: bool = ...,
+        epsilon_penalty: float = ...,
+        init_temperature: float = ...,
+        init_alpha_mean: float = ...,
+        init_alpha_stddev: float = ...,
+        init_stddev: float = ...,
+        noise_steps: int = ...,
+        normalize_obs: bool = ...,
+        images: bool | str | Sequence[str] = ...,
+        scale_obs: bool = ...,
+        cnn: Literal["nature", "impala", "efficient"] = ...,
+        net_arch: Sequence[int] = ...,
+        activation: Literal["relu", "tanh", "silu", "gelu"] = ...,
+    ) -> Self: ...
 
 class PPO(_PPO):
     """Proximal Policy Optimization. `agentzoo.algos.ppo` describes the method.
@@ -688,7 +841,8 @@ class PPO(_PPO):
       info_keywords: names of entries of the environments' `info` to log as `rollout/<name>_mean`,
         the mean over the last 100 episodes whose last step had the entry. "is_success" is always
         logged, as `rollout/success_rate`. Compiled environments have no `info`.
-      preset: name of a set of hyperparameters that replaces the defaults; see `presets`.
+      preset: name of a set of hyperparameters that replaces the defaults; see "Tuned settings" in
+        the documentation.
       learning_rate: Learning rate of Adam. A number above 0, Linear(start, end) or a function of
         the remaining progress; default Linear(start=0.0003, end=0.0).
       adam_eps: Epsilon of Adam. A number above 0; default 1e-05.
@@ -843,6 +997,57 @@ class PPO(_PPO):
         net_arch: Sequence[int] = (64, 64),
         activation: Literal["relu", "tanh", "silu", "gelu"] = 'tanh',
     ) -> Self: ...
+    @classmethod
+    def tuned(
+        cls,
+        env: EnvLike,
+        *,
+        row: str | None = ...,
+        settings: str | os.PathLike[str] | None = ...,
+        n_envs: int = ...,
+        seed: int | None = ...,
+        runner: RunnerName = ...,
+        n_actors: int = ...,
+        max_lag: int = ...,
+        n_devices: int | Literal['all'] = ...,
+        env_timeout: float | None = ...,
+        on_env_error: OnError = ...,
+        on_nan: OnNan = ...,
+        log_dir: str | os.PathLike[str] | None = ...,
+        run_dir: str | os.PathLike[str] | None = ...,
+        network: Callable[[PyTree], Any] | None = ...,
+        info_keywords: Sequence[str] = ...,
+        learning_rate: Schedule = ...,
+        adam_eps: float = ...,
+        max_grad_norm: float = ...,
+        n_steps: int = ...,
+        batch_size: int = ...,
+        n_epochs: int = ...,
+        gamma: float = ...,
+        gae_lambda: float = ...,
+        clip_range: Schedule = ...,
+        clip_range_vf: Schedule | None = ...,
+        normalize_advantage: bool = ...,
+        ent_coef: Schedule = ...,
+        vf_coef: float = ...,
+        target_kl: float | None = ...,
+        normalize_obs: bool = ...,
+        normalize_reward: bool = ...,
+        clip_reward: bool = ...,
+        log_std_init: float = ...,
+        state_dependent_std: bool = ...,
+        recurrent: Literal["lstm", "gru"] | None = ...,
+        recurrent_size: int = ...,
+        sequence_length: int = ...,
+        recurrent_span: int | None = ...,
+        ortho_init: bool = ...,
+        share_layers: bool = ...,
+        images: bool | str | Sequence[str] = ...,
+        scale_obs: bool = ...,
+        cnn: Literal["nature", "impala", "efficient"] = ...,
+        net_arch: Sequence[int] = ...,
+        activation: Literal["relu", "tanh", "silu", "gelu"] = ...,
+    ) -> Self: ...
 
 class QRDQN(_QRDQN):
     """DQN that learns the distribution of returns. `agentzoo.algos.qrdqn` describes the method.
@@ -891,7 +1096,8 @@ class QRDQN(_QRDQN):
       info_keywords: names of entries of the environments' `info` to log as `rollout/<name>_mean`,
         the mean over the last 100 episodes whose last step had the entry. "is_success" is always
         logged, as `rollout/success_rate`. Compiled environments have no `info`.
-      preset: name of a set of hyperparameters that replaces the defaults; see `presets`.
+      preset: name of a set of hyperparameters that replaces the defaults; see "Tuned settings" in
+        the documentation.
       learning_rate: Learning rate of Adam. A number above 0, Linear(start, end) or a function of
         the remaining progress; default Linear(start=0.001, end=0.0).
       adam_eps: Epsilon of Adam. A number above 0; default 1e-08.
@@ -1051,6 +1257,58 @@ class QRDQN(_QRDQN):
         net_arch: Sequence[int] = (128, 128),
         activation: Literal["relu", "tanh", "silu", "gelu"] = 'relu',
     ) -> Self: ...
+    @classmethod
+    def tuned(
+        cls,
+        env: EnvLike,
+        *,
+        row: str | None = ...,
+        settings: str | os.PathLike[str] | None = ...,
+        n_envs: int = ...,
+        seed: int | None = ...,
+        runner: RunnerName = ...,
+        n_actors: int = ...,
+        max_lag: int = ...,
+        n_devices: int | Literal['all'] = ...,
+        env_timeout: float | None = ...,
+        on_env_error: OnError = ...,
+        on_nan: OnNan = ...,
+        log_dir: str | os.PathLike[str] | None = ...,
+        run_dir: str | os.PathLike[str] | None = ...,
+        network: Callable[[PyTree], Any] | None = ...,
+        info_keywords: Sequence[str] = ...,
+        learning_rate: Schedule = ...,
+        adam_eps: float = ...,
+        max_grad_norm: float = ...,
+        buffer_size: int = ...,
+        learning_starts: int = ...,
+        batch_size: int = ...,
+        gamma: float = ...,
+        train_freq: int = ...,
+        gradient_steps: int = ...,
+        target_update_interval: int = ...,
+        tau: float = ...,
+        exploration_fraction: float = ...,
+        exploration_initial_eps: float = ...,
+        exploration_final_eps: float = ...,
+        n_steps: int = ...,
+        n_quantiles: int = ...,
+        kappa: float = ...,
+        cvar_alpha: float = ...,
+        double_q: bool = ...,
+        dueling: bool = ...,
+        noisy: bool = ...,
+        prioritized_replay: bool = ...,
+        prioritized_replay_alpha: float = ...,
+        prioritized_replay_beta0: float = ...,
+        prioritized_replay_eps: float = ...,
+        clip_reward: bool = ...,
+        images: bool | str | Sequence[str] = ...,
+        scale_obs: bool = ...,
+        cnn: Literal["nature", "impala", "efficient"] = ...,
+        net_arch: Sequence[int] = ...,
+        activation: Literal["relu", "tanh", "silu", "gelu"] = ...,
+    ) -> Self: ...
 
 class SAC(_SAC):
     """Soft Actor-Critic for Box and Discrete actions. `agentzoo.algos.sac` describes the method.
@@ -1099,7 +1357,8 @@ class SAC(_SAC):
       info_keywords: names of entries of the environments' `info` to log as `rollout/<name>_mean`,
         the mean over the last 100 episodes whose last step had the entry. "is_success" is always
         logged, as `rollout/success_rate`. Compiled environments have no `info`.
-      preset: name of a set of hyperparameters that replaces the defaults; see `presets`.
+      preset: name of a set of hyperparameters that replaces the defaults; see "Tuned settings" in
+        the documentation.
       learning_rate: Learning rate of Adam for the policy, the critics and the entropy coefficient.
         A number above 0, Linear(start, end) or a function of the remaining progress; default
         0.0003.
@@ -1246,4 +1505,51 @@ class SAC(_SAC):
         cnn: Literal["nature", "impala", "efficient"] = 'nature',
         net_arch: Sequence[int] = (256, 256),
         activation: Literal["relu", "tanh", "silu", "gelu"] = 'relu',
+    ) -> Self: ...
+    @classmethod
+    def tuned(
+        cls,
+        env: EnvLike,
+        *,
+        row: str | None = ...,
+        settings: str | os.PathLike[str] | None = ...,
+        n_envs: int = ...,
+        seed: int | None = ...,
+        runner: RunnerName = ...,
+        n_actors: int = ...,
+        max_lag: int = ...,
+        n_devices: int | Literal['all'] = ...,
+        env_timeout: float | None = ...,
+        on_env_error: OnError = ...,
+        on_nan: OnNan = ...,
+        log_dir: str | os.PathLike[str] | None = ...,
+        run_dir: str | os.PathLike[str] | None = ...,
+        network: Callable[[PyTree], Any] | None = ...,
+        info_keywords: Sequence[str] = ...,
+        learning_rate: Schedule = ...,
+        buffer_size: int = ...,
+        learning_starts: int = ...,
+        batch_size: int = ...,
+        gamma: float = ...,
+        train_freq: int = ...,
+        gradient_steps: int = ...,
+        tau: float = ...,
+        target_update_interval: int = ...,
+        policy_delay: int = ...,
+        ent_coef: float | str = ...,
+        log_ent_coef_loss: bool = ...,
+        target_entropy: float | Literal["auto"] = ...,
+        n_critics: int = ...,
+        n_steps: int = ...,
+        prioritized_replay: bool = ...,
+        prioritized_replay_alpha: float = ...,
+        prioritized_replay_beta0: float = ...,
+        prioritized_replay_eps: float = ...,
+        noise_steps: int = ...,
+        normalize_obs: bool = ...,
+        images: bool | str | Sequence[str] = ...,
+        scale_obs: bool = ...,
+        cnn: Literal["nature", "impala", "efficient"] = ...,
+        net_arch: Sequence[int] = ...,
+        activation: Literal["relu", "tanh", "silu", "gelu"] = ...,
     ) -> Self: ...

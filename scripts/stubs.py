@@ -67,6 +67,8 @@ def _class(cls: Any) -> list[str]:
         *_function("def __init__", [*_shared(Algorithm.__init__), *own], "None"),
         "    @classmethod",
         *_function("def load", [*_shared(Algorithm.load.__func__), *own], "Self"),
+        "    @classmethod",
+        *_function("def tuned", _without_defaults([*_tuned_arguments(), *own]), "Self"),
     ]
 
 
@@ -78,6 +80,19 @@ def _shared(function: Any) -> list[str]:
     given = definition.args
     given.vararg = given.kwarg = None  # *misplaced and **hyperparameters
     return _split(ast.unparse(given))
+
+
+def _tuned_arguments() -> list[str]:
+    """The arguments of `tuned`: its own, and those of a new agent, which it passes on."""
+    own = _shared(Algorithm.tuned.__func__)
+    names = {argument.split(":")[0] for argument in own}
+    others = _shared(Algorithm.__init__)
+    return own + [one for one in others if one.split(":")[0] not in {*names, "self", "*", "preset"}]
+
+
+def _without_defaults(arguments: list[str]) -> list[str]:
+    """Arguments whose defaults are left open, because tuned settings decide about them."""
+    return [one.split("=")[0].rstrip() + " = ..." if "=" in one else one for one in arguments]
 
 
 def _split(arguments: str) -> list[str]:

@@ -13,12 +13,13 @@ from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 import numpy as np
 
+from agentzoo import __version__, description, keywords, signatures
 from agentzoo import config as configs
-from agentzoo import description, keywords, signatures
 from agentzoo.callbacks import CallbackLike, CallbackList, ProgressBarCallback, make_callback
 from agentzoo.envs import EnvLike, Envs, OnError, TrainingEnv, spaces
 from agentzoo.logging import Logger
 from agentzoo.process import tune_process
+from agentzoo.settings import find_row, presets_of
 from agentzoo.training import (
     OnNan,
     Placement,
@@ -37,6 +38,13 @@ from agentzoo.training import (
 from agentzoo.types import Agent, ConfigurationError, EnvSpec, PyTree, resolve_metrics
 
 Config = TypeVar("Config")
+
+
+class _Presets:
+    """The presets of a class, which are read from the file of its settings when they are used."""
+
+    def __get__(self, agent: Any, cls: type[Any]) -> Mapping[str, Mapping[str, Any]]:
+        return presets_of(cls)
 
 
 class Algorithm(Generic[Config]):
@@ -89,7 +97,8 @@ class Algorithm(Generic[Config]):
       info_keywords: names of entries of the environments' `info` to log as `rollout/<name>_mean`,
         the mean over the last 100 episodes whose last step had the entry. "is_success" is always
         logged, as `rollout/success_rate`. Compiled environments have no `info`.
-      preset: name of a set of hyperparameters that replaces the defaults; see `presets`.
+      preset: name of a set of hyperparameters that replaces the defaults; see "Tuned settings" in
+        the documentation.
       **hyperparameters: fields of the algorithm's config.
 
     Attributes:
@@ -103,7 +112,8 @@ class Algorithm(Generic[Config]):
     Config: ClassVar[type]
     make_agent: ClassVar[Callable[..., Agent]]
     action_spaces: ClassVar[tuple[str, ...]]
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    settings_file: ClassVar[str | os.PathLike[str] | None] = None
+    presets: ClassVar[Any] = _Presets()
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -152,6 +162,44 @@ class Algorithm(Generic[Config]):
             recipe, placement, RunLog(log_dir, run_dir), _as_tuple(info_keywords)
         )
         self.trainer.use_envs(made)
+
+    @classmethod
+    def tuned(
+        cls,
+        env: EnvLike,
+        *,
+        row: str | None = None,
+        settings: str | os.PathLike[str] | None = None,
+        **changes: Any,
+    ) -> Self:
+        """Return a new agent with the tuned settings of its environment.
+
+        `agentzoo.settings.read` returns all settings of an algorithm, with the number of steps for
+        which they were tuned.
+
+        Args:
+          env: as for a new agent. Its id says which settings are used.
+          row: key of the settings, if it is not the id of the environment.
+          settings: a file of settings of your own, or a folder with a file `<algorithm>.yaml`. None
+            uses the settings in the package.
+          **changes: arguments of a new agent, hyperparameters included, which replace those of the
+            settings.
+
+        Raises:
+          ConfigurationError: if there are no settings for the environment, their file is wrong, or
+            the arguments do not fit, as for a new agent.
+        """
+        if changes.get("preset") is not None:
+            raise ConfigurationError(
+                f"{cls.__name__}.tuned takes no preset, because its hyperparameters are those of "
+                f"the tuned settings. Write {cls.__name__}(env, preset={changes['preset']!r})."
+            )
+        found = find_row(cls, env, row, settings)
+        options = {"n_envs": found.n_envs, **found.hyperparameters, **changes}
+        agent = cls(found.env if isinstance(env, str) and env == found.key else env, **options)
+        source = {"version": __version__} if settings is None else {"file": os.fspath(settings)}
+        agent.trainer.recipe = agent.trainer.recipe.with_tuned({"env": found.key, **source})
+        return agent
 
     @classmethod
     def _make_recipe(
@@ -249,6 +297,11 @@ class Algorithm(Generic[Config]):
     def env_kwargs(self) -> Mapping[str, Any] | None:
         """The arguments with which the environments were made; None if they cannot be saved."""
         return self.trainer.recipe.env_kwargs
+
+    @property
+    def tuned_settings(self) -> Mapping[str, Any] | None:
+        """Which tuned settings the agent was made with; None if it was made without any."""
+        return self.trainer.recipe.tuned
 
     @property
     def functions(self) -> Agent:
@@ -644,7 +697,7 @@ class Algorithm(Generic[Config]):
             recipe = cls._make_recipe(first, spec, network, manifest["seed"])
             recipe = recipe.with_env(
                 manifest["env_id"], manifest["env_kwargs"], manifest.get("custom_env", False)
-            )
+            ).with_tuned(manifest.get("tuned"))
             check_learner_state(path, manifest, recipe.shapes())
         agent = cls.__new__(cls)
         agent.trainer = Trainer(

@@ -22,7 +22,6 @@ networks: https://arxiv.org/abs/1706.10295. Rainbow: https://arxiv.org/abs/1710.
 """
 
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple
 
 import haiku as hk
@@ -285,24 +284,3 @@ class DQN(base.Algorithm[DQNConfig]):
     Config = DQNConfig
     make_agent = staticmethod(make_agent)
     action_spaces = ("Discrete",)
-    # Nature DQN for Atari as rl-baselines3-zoo tuned it: with Adam, and a buffer that fits in
-    # memory.
-    presets = MappingProxyType(
-        {
-            "pixels": {
-                "learning_rate": 1e-4,
-                "n_steps": 1,
-                "double_q": False,
-                "clip_reward": True,
-                "buffer_size": 100_000,
-                "batch_size": 32,
-                "learning_starts": 100_000,
-                "train_freq": 4,
-                "gradient_steps": 1,
-                "target_update_interval": 1_000,
-                "exploration_fraction": 0.1,
-                "exploration_final_eps": 0.01,
-                "net_arch": (512,),
-            }
-        }
-    )

@@ -32,7 +32,6 @@ An "action_mask" in a Dict of observations marks illegal actions; see
 """
 
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
@@ -292,24 +291,6 @@ class IMPALA(base.Algorithm[IMPALAConfig]):
     Config = IMPALAConfig
     make_agent = staticmethod(make_agent)
     action_spaces = ("Box", "Discrete", "MultiDiscrete", "MultiBinary")
-    # As published for Atari, for n_envs=32 or more.
-    presets = MappingProxyType(
-        {
-            "pixels": {
-                "learning_rate": Linear(6e-4),
-                "optimizer": "rmsprop",
-                "max_grad_norm": 40.0,
-                "n_steps": 20,
-                "vtrace_lambda": 1.0,
-                "ent_coef": 0.01,
-                "clip_reward": True,
-                "normalize_reward": False,
-                "share_layers": True,
-                "net_arch": (256,),
-                "activation": "relu",
-            }
-        }
-    )
 
     @staticmethod
     def upgrade(state: IMPALAState, spec: EnvSpec) -> IMPALAState:

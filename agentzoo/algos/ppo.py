@@ -37,7 +37,6 @@ https://arxiv.org/abs/2006.14171.
 """
 
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
@@ -482,29 +481,6 @@ class PPO(base.Algorithm[PPOConfig]):
     Config = PPOConfig
     make_agent = staticmethod(make_agent)
     action_spaces = ("Box", "Discrete", "MultiDiscrete", "MultiBinary")
-    presets = MappingProxyType(
-        {
-            # For Atari with n_envs=8, as rl-baselines3-zoo tuned it.
-            "pixels": {
-                "learning_rate": Linear(2.5e-4),
-                "n_steps": 128,
-                "batch_size": 256,
-                "n_epochs": 4,
-                "clip_range": Linear(0.1),
-                "ent_coef": 0.01,
-                "clip_reward": True,
-                "share_layers": True,
-                "net_arch": (512,),
-                "activation": "relu",
-            },
-            # As in CleanRL.
-            "mujoco": {
-                "clip_range_vf": 0.2,
-                "normalize_obs": True,
-                "normalize_reward": True,
-            },
-        }
-    )
 
     @staticmethod
     def upgrade(state: PPOState, spec: EnvSpec) -> PPOState:

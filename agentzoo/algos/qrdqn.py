@@ -26,7 +26,6 @@ networks: https://arxiv.org/abs/1706.10295. Rainbow: https://arxiv.org/abs/1710.
 """
 
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple
 
 import haiku as hk
@@ -313,29 +312,6 @@ class QRDQN(base.Algorithm[QRDQNConfig]):
     Config = QRDQNConfig
     make_agent = staticmethod(make_agent)
     action_spaces = ("Discrete",)
-    # As published for Atari, with the exploration of rl-baselines3-zoo and a buffer that fits in
-    # memory.
-    presets = MappingProxyType(
-        {
-            "pixels": {
-                "learning_rate": 5e-5,
-                "adam_eps": 0.01 / 32,
-                "n_steps": 1,
-                "double_q": False,
-                "clip_reward": True,
-                "buffer_size": 100_000,
-                "n_quantiles": 200,
-                "batch_size": 32,
-                "learning_starts": 50_000,
-                "train_freq": 4,
-                "gradient_steps": 1,
-                "target_update_interval": 10_000,
-                "exploration_fraction": 0.025,
-                "exploration_final_eps": 0.01,
-                "net_arch": (512,),
-            }
-        }
-    )
 
     def quantiles(self, observation: Any) -> Any:
         """Return the quantiles of the return of each action, in ascending order.

@@ -266,7 +266,9 @@ def _make_agent(
     with named(run.folder / "config.json"):
         config = configs.from_json(cls.Config, record["hyperparameters"], functions)
         values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-        return cls(env, n_envs=record["spec"][2], seed=record["seed"], **options, **values)
+        agent = cls(env, n_envs=record["spec"][2], seed=record["seed"], **options, **values)
+        agent.trainer.recipe = agent.trainer.recipe.with_tuned(record.get("tuned"))
+        return agent
 
 
 def _check_functions(cls: type[Algorithm], run: SavedRun, given: Mapping[str, Any]) -> None:

@@ -167,6 +167,7 @@ MANIFEST: dict[str, Any] = {
         "env_id": _TEXT_OR_NULL,
         "env_kwargs": {"type": ["object", "null"]},
         "custom_env": {"type": "boolean"},
+        "tuned": {"type": ["object", "null"]},
         "seed": _COUNT,
         "hyperparameters": {"type": "object", "additionalProperties": _HYPERPARAMETER},
         "network": _TEXT_OR_NULL,

@@ -14,6 +14,7 @@ from agentzoo.cli import signals
 from agentzoo.cli.evaluate import evaluate, video
 from agentzoo.cli.options import parse_train
 from agentzoo.cli.train import train
+from agentzoo.cli.tuned import tuned
 from agentzoo.cli.zoo import list_zoo
 from agentzoo.compilation import use_compilation_cache
 from agentzoo.training.interrupts import TERMINATED
@@ -72,7 +73,13 @@ def _run(arguments: list[str]) -> None:
         )
     else:
         tyro.extras.subcommand_cli_from_dict(
-            {"train": _train_help, "eval": evaluate, "video": video, "zoo": list_zoo},
+            {
+                "train": _train_help,
+                "eval": evaluate,
+                "video": video,
+                "tuned": tuned,
+                "zoo": list_zoo,
+            },
             prog="agentzoo",
             description="Train agents, and use them. `agentzoo --version` prints the version.",
             args=arguments,

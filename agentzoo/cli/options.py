@@ -1,6 +1,7 @@
 """The options of each command. Those of an algorithm are read from its config class."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
@@ -11,6 +12,7 @@ from agentzoo.config import Hyperparameter, Linear, Schedule
 from agentzoo.envs import OnError
 from agentzoo.hyperparameters import descriptions
 from agentzoo.runners import OnNan, RunnerName
+from agentzoo.settings import Row, find_row
 from agentzoo.types import ConfigurationError
 
 Class = TypeVar("Class")
@@ -72,6 +74,23 @@ class Train:
     """Number of evaluation episodes at the end; 0 for none."""
     preset: str | None = None
     """Name of a set of hyperparameters that replaces the defaults."""
+    tuned: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Use the tuned settings of --env as defaults: steps, number of environments and
+    hyperparameters. `agentzoo tuned` lists them."""
+    settings: Path | None = None
+    """File of tuned settings of your own for --tuned, or a folder with a file ALGORITHM.yaml."""
+
+
+@_described
+class Tuned:
+    """List tuned settings, with what agents scored with them."""
+
+    algorithm: tyro.conf.Positional[str | None] = None
+    """Name of an algorithm, or my_module:MyAlgorithm; the default is all algorithms."""
+    env: str | None = None
+    """Show all values of the settings of this environment."""
+    settings: Path | None = None
+    """File of settings of your own, or a folder with a file ALGORITHM.yaml."""
 
 
 @_described
@@ -128,8 +147,13 @@ class Zoo:
 
 
 @dataclasses.dataclass
-class _Preset:
+class _Defaults:
+    """The options that decide about the defaults of the others."""
+
+    env: str | None = None
     preset: str | None = None
+    tuned: tyro.conf.FlagCreatePairsOff[bool] = False
+    settings: Path | None = None
 
 
 def parse_train(algorithm: Any, name: str, arguments: list[str]) -> tuple[Train, dict[str, Any]]:
@@ -141,17 +165,13 @@ def parse_train(algorithm: Any, name: str, arguments: list[str]) -> tuple[Train,
       arguments: what the user wrote after it.
 
     Raises:
-      ConfigurationError: if there is no such preset.
+      ConfigurationError: if there is no such preset, or no tuned settings of the environment.
     """
-    # The preset is parsed first, because it decides about the defaults of all other options.
-    given, _ = tyro.cli(_Preset, args=arguments, add_help=False, return_unknown_args=True)
-    preset = given.preset
-    if preset is not None and preset not in algorithm.presets:
-        known = ", ".join(algorithm.presets) or "none"
-        raise ConfigurationError(
-            f"{algorithm.__name__} has no preset {preset!r}. Choose from {known}."
-        )
-    defaults = configs.make_config(algorithm.Config, algorithm.presets[preset] if preset else {})
+    # These are parsed first, because they decide about the defaults of all other options.
+    given, _ = tyro.cli(_Defaults, args=arguments, add_help=False, return_unknown_args=True)
+    row = _row(algorithm, given)
+    values = _preset(algorithm, given.preset) if row is None else row.hyperparameters
+    defaults = configs.make_config(algorithm.Config, values)
     hyperparameters = dataclasses.make_dataclass(
         "Hyperparameters",
         [
@@ -160,12 +180,42 @@ def parse_train(algorithm: Any, name: str, arguments: list[str]) -> tuple[Train,
         ],
     )
     flat = tyro.conf.arg(name="", prefix_name=False)
+    run: tuple[Any, ...] = ("run", Annotated[Train, flat])
+    if row is not None:
+        changed = Train(env=tyro.MISSING, steps=row.steps, n_envs=row.n_envs)
+        run = (*run, dataclasses.field(default_factory=lambda: changed))
+    own = dataclasses.field(default_factory=hyperparameters)
     options = dataclasses.make_dataclass(
-        "Options", [("run", Annotated[Train, flat]), ("config", Annotated[hyperparameters, flat])]
+        "Options", [run, ("config", Annotated[hyperparameters, flat], own)]
     )
     options.__doc__ = Train.__doc__
     parsed: Any = tyro.cli(options, prog=f"agentzoo train {name}", args=arguments)
     return parsed.run, vars(parsed.config)
+
+
+def _row(algorithm: Any, given: _Defaults) -> Row | None:
+    """Return the tuned settings that the options ask for, or None."""
+    if given.settings is not None and not given.tuned:
+        raise ConfigurationError("--settings has no effect without --tuned. Add --tuned.")
+    if not given.tuned or given.env is None:  # tyro asks for --env
+        return None
+    if given.preset is not None:
+        raise ConfigurationError(
+            "--preset and --tuned both replace the defaults. Choose one of them."
+        )
+    return find_row(algorithm, given.env, path=given.settings)
+
+
+def _preset(algorithm: Any, preset: str | None) -> Mapping[str, Any]:
+    """Return the hyperparameters of a preset; none for None."""
+    if preset is None:
+        return {}
+    if preset not in algorithm.presets:
+        known = ", ".join(algorithm.presets) or "none"
+        raise ConfigurationError(
+            f"{algorithm.__name__} has no preset {preset!r}. Choose from {known}."
+        )
+    return algorithm.presets[preset]
 
 
 def _option(about: Hyperparameter) -> Any:

@@ -1,5 +1,6 @@
 """`agentzoo train`."""
 
+import functools
 import importlib.util
 import json
 import shlex
@@ -59,7 +60,10 @@ def _begin(algorithm: Any, env: Any, options: Train, hyperparameters: dict[str, 
         {"log_dir": options.log_dir} if options.run_dir is None else {"run_dir": options.run_dir}
     )
     with warnings_unless_refused():
-        agent = algorithm(
+        make = algorithm
+        if options.tuned:
+            make = functools.partial(algorithm.tuned, row=options.env, settings=options.settings)
+        agent = make(
             env,
             n_envs=options.n_envs,
             seed=options.seed,

@@ -59,6 +59,7 @@ class Recipe:
       env_kwargs: the arguments with which the environments were made; None if they cannot be saved.
       module: the module of the algorithm's class.
       custom_env: whether the environments may differ from those that id and arguments make.
+      tuned: which tuned settings the hyperparameters began with, as plain JSON, or None.
     """
 
     algorithm: str
@@ -71,6 +72,11 @@ class Recipe:
     env_kwargs: Mapping[str, Any] | None = None
     module: str | None = None
     custom_env: bool = False
+    tuned: Mapping[str, Any] | None = None
+
+    def with_tuned(self, tuned: Mapping[str, Any] | None) -> "Recipe":
+        """Return the recipe with a note of the tuned settings that it comes from."""
+        return dataclasses.replace(self, tuned=tuned)
 
     def with_env(
         self, env_id: str | None, env_kwargs: Mapping[str, Any] | None, custom: bool
@@ -120,6 +126,7 @@ class Recipe:
             "hyperparameters": configs.to_json(self.config),
             "network": None if self.network is None else name_of(self.network),
             "spec": spec_to_json(self.spec),
+            "tuned": None if self.tuned is None else dict(self.tuned),
         }
 
 

@@ -1,0 +1,115 @@
+"""Writing a row into a file of tuned settings, of which everything else stays as it is."""
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+from agentzoo import config as configs
+from agentzoo.settings.reading import PRESETS, Row, from_plain, load_yaml, plain
+from agentzoo.types import ConfigurationError
+
+
+def write_row(path: str | os.PathLike[str], row: Row) -> None:
+    """Write a row into a file of settings. The other rows and all comments stay.
+
+    A row with the same key is updated: only values that differ are written. The file is replaced as
+    a whole or not at all. A file that does not exist is created.
+
+    Args:
+      path: the file.
+      row: the row.
+
+    Raises:
+      ConfigurationError: if the file is no YAML, or a hyperparameter is a function.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.comments import CommentedMap
+
+    path = Path(path)
+    content = load_yaml(path) if path.is_file() else CommentedMap()
+    content = content if isinstance(content, CommentedMap) else CommentedMap(content)
+    is_new = row.key not in content
+    if is_new:
+        content[row.key] = CommentedMap()
+        content.yaml_set_comment_before_after_key(row.key, before="\n" if len(content) > 1 else "")
+    _update(content[row.key], _fields(row, _preset(content, row)))
+    yaml = YAML()
+    yaml.width = 100
+    text = io.StringIO()
+    yaml.dump(content, text)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text.getvalue(), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _preset(content: Any, row: Row) -> dict[str, Any]:
+    """Return the hyperparameters of the row's preset, as the file has them."""
+    if row.preset is None:
+        return {}
+    found = content.get(PRESETS, {}).get(row.preset, {}).get("hyperparameters", {})
+    return {name: _plain_value(name, from_plain(plain(value))) for name, value in found.items()}
+
+
+def _fields(row: Row, preset: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a row as plain data, without those that have their defaults."""
+    own = {name: _plain_value(name, value) for name, value in row.hyperparameters.items()}
+    fields = {
+        "env": row.env if row.name not in (None, row.env) else None,
+        "steps": row.steps,
+        "n_envs": row.n_envs if row.n_envs != 1 else None,
+        "preset": row.preset,
+        "hyperparameters": {
+            name: value for name, value in own.items() if preset.get(name, _ABSENT) != value
+        },
+        "source": row.source,
+        "scores": None if row.scores is None else dict(row.scores),
+    }
+    return {name: value for name, value in fields.items() if value not in (None, "", {})}
+
+
+_ABSENT = object()
+
+
+def _plain_value(name: str, value: Any) -> Any:
+    if isinstance(value, configs.Linear):
+        return {"linear": [value.start, value.end]}
+    if callable(value):
+        raise ConfigurationError(
+            f"The hyperparameter {name!r} is a function, which a file cannot hold. Use a number or "
+            f"a Linear schedule."
+        )
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _update(old: Any, new: dict[str, Any]) -> None:
+    """Make a row of the file equal to new fields. What is equal already is left as it is."""
+    for name in [name for name in old if name not in new]:
+        del old[name]
+    for name, value in new.items():
+        before = plain(old.get(name))
+        if name == "hyperparameters" and isinstance(before, dict):
+            before = {key: _plain_value(key, from_plain(one)) for key, one in before.items()}
+        if name == "source" and isinstance(before, str):
+            before = " ".join(before.split())
+        if before != value:
+            old[name] = _styled(value, flow=name == "scores")
+
+
+def _styled(value: Any, flow: bool) -> Any:
+    """Return plain data as YAML parts. Lists and schedules stand on one line, as do scores."""
+    from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
+    if isinstance(value, dict):
+        part = CommentedMap(
+            {key: _styled(each, flow=isinstance(each, dict)) for key, each in value.items()}
+        )
+        if flow:
+            part.fa.set_flow_style()
+        return part
+    if isinstance(value, list):
+        part = CommentedSeq(value)
+        part.fa.set_flow_style()
+        return part
+    return value
