@@ -155,6 +155,43 @@ def test_a_crash_after_the_checkpoint_changes_nothing(cut, whole):
     assert_same_run(whole, agentzoo.resume(cut, callback=watching()))
 
 
+DIES = """
+import os, sys
+from agentzoo.training import trainer
+from tests.test_resume import SHORT, make, watching
+
+method, algorithm, runner = sys.argv[1:]
+write = getattr(trainer.Trainer, method)
+
+
+def die(self, *arguments, **options):
+    if method == "_write_checkpoint":
+        write(self, *arguments, **options)
+        self.checkpoints.close()
+    if self.has_finished:
+        os._exit(7)
+
+
+setattr(trainer.Trainer, method, die)
+make(algorithm, {env!r}, runner=runner, run_dir="cut").learn(320, watching(), **SHORT)
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "algorithm", "runner"),
+    [("_write_checkpoint", "DQN", "host"), ("save", "PPO", "device"), ("save", "DQN", "host")],
+)
+def test_a_process_may_die_when_the_last_checkpoint_is_written(method, algorithm, runner, tmp_path):
+    """The last checkpoint says that the run has ended, but the log or the model is missing."""
+    script = [sys.executable, "-c", DIES.format(env=CATCH), method, algorithm, runner]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 7, done.stderr
+    assert not Path("cut/model.safetensors").exists()
+    whole = make(algorithm, CATCH, runner=runner, run_dir="whole")
+    whole.learn(320, watching(), **SHORT)
+    assert_same_run(whole, agentzoo.resume("cut", callback=watching()))
+
+
 def test_the_model_stands_in_for_lost_checkpoints(cut, whole):
     for path in (cut / "checkpoints").iterdir():
         path.unlink()

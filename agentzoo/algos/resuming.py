@@ -41,8 +41,12 @@ class SavedRun(NamedTuple):
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run has come to its end."""
-        return self.path is not None and self.record["plan"]["finished"]
+        """Whether the run has come to its end, and everything is written.
+
+        The last checkpoint is written before the end of the log and the model.
+        """
+        is_model = self.path is not None and self.path.name == MODEL
+        return is_model and self.record["plan"]["finished"]
 
 
 def resume(

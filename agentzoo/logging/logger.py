@@ -164,6 +164,18 @@ class Logger:
                 self._table.write({"time/total_timesteps": self._step, **row})
         self._write_events()
 
+    def sync(self) -> None:
+        """Write the latest entry, and make sure that the files survive a crash of the machine."""
+        self.flush()
+        self._sync()
+
+    def _sync(self) -> None:
+        if self.folder is not None:
+            with self.tolerate("progress.csv"):
+                self._table.sync()
+            with self.tolerate("the TensorBoard files"):
+                self._events.sync()
+
     def _write_events(self) -> None:
         with self.tolerate("the TensorBoard files"):
             self._events.flush()
@@ -251,11 +263,8 @@ class Logger:
         state = {**mark._asdict(), "table": None, "events": None}
         if mark.written is mark.values:
             state["written"] = None
+        self._sync()
         if self.folder is not None:
-            with self.tolerate("progress.csv"):
-                self._table.sync()
-            with self.tolerate("the TensorBoard files"):
-                self._events.sync()
             state["table"] = self._table.state(mark.table)
             state["events"] = self._events.state(mark.events)
         return state

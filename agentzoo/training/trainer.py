@@ -491,6 +491,7 @@ class Trainer:
             self._session = self._session._replace(plan=self._plan())
         try:
             if self.log.folder is not None and self._session.is_finite:
+                self.log.logger.sync()  # before the model, which says that the run has finished
                 with self.log.logger.tolerate("model.safetensors"):
                     large = sum(x.nbytes for x in jax.tree.leaves(self.run.learner_state)) > _LARGE
                     is_kept = self.checkpoints is not None and self.checkpoints.is_written
