@@ -36,7 +36,7 @@ _HOMES = {
 }
 _MODULES = (
     *("algos", "callbacks", "core", "envs", "networks", "replay", "runners"),
-    *("settings", "zoo"),
+    *("lab", "settings", "zoo"),
 )
 
 __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -13,6 +13,7 @@ from agentzoo import envs as envs
 from agentzoo import networks as networks
 from agentzoo import replay as replay
 from agentzoo import runners as runners
+from agentzoo import lab as lab
 from agentzoo import settings as settings
 from agentzoo import zoo as zoo
 from agentzoo.algos.base import Algorithm as Algorithm

@@ -111,7 +111,10 @@ MAY_IMPORT = {
         "types",
         *("algos.base", "algos.off_policy", "algos.optimizers"),
     },
-    "lab": {"jsonschema", "logging", "types"},
+    "lab": {
+        *("gymnasium", "jsonschema", "numpy", "ruamel"),
+        *("algos.loading", "checkpoint", "envs", "lab", "logging", "types"),
+    },
     "zoo": {
         *("numpy", "huggingface_hub"),
         *("algos.base", "algos.loading", "checkpoint", "config", "envs", "lab", "logging"),
@@ -131,6 +134,7 @@ MAY_IMPORT = {
         "config",
         "hyperparameters",
         "envs",
+        "lab",
         "runners",
         "evaluation",
         "settings",

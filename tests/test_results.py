@@ -63,6 +63,8 @@ def spoil(change):
         ("result.json", lambda path: path.write_text("[]"), "result.json has no format"),
         ("result.json", spoil(lambda data: data.update(seed="1")), r"'1' is not.*\['seed'\]"),
         ("result.json", spoil(lambda data: data["final"]["lengths"].pop()), "as many lengths"),
+        ("result.json", spoil(lambda data: data["final"]["returns"].append("1")), "not a number"),
+        ("result.json", spoil(lambda data: data["final"]["lengths"].append(0.5)), "not an integer"),
         ("result.json", spoil(lambda data: data.update(final=None)), "'finished' has final=None"),
         ("result.json", spoil(lambda data: data.update(seed=7)), "with seed 7.*Move the folder"),
         (

@@ -12,6 +12,7 @@ from agentzoo import __version__
 from agentzoo.algos import loading
 from agentzoo.cli import signals
 from agentzoo.cli.evaluate import evaluate, video
+from agentzoo.cli.lab import plot, report
 from agentzoo.cli.options import parse_train
 from agentzoo.cli.train import train
 from agentzoo.cli.tuned import tuned
@@ -77,6 +78,8 @@ def _run(arguments: list[str]) -> None:
                 "train": _train_help,
                 "eval": evaluate,
                 "video": video,
+                "report": report,
+                "plot": plot,
                 "tuned": tuned,
                 "zoo": list_zoo,
             },

@@ -139,6 +139,34 @@ class Video:
 
 
 @_described
+class Report:
+    """Make a page about the results of a benchmark, and the same as Markdown."""
+
+    results: tyro.conf.Positional[Path]
+    """The results folder, which `agentzoo benchmark` has made."""
+    out: Path | None = None
+    """Folder for the report; the default is the folder report in the results folder."""
+    peers: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Show published scores of other libraries beside ours."""
+    videos: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Record the best and the worst episode of each algorithm in each environment."""
+
+
+@_described
+class Plot:
+    """Draw curves of one or several runs as PNG or SVG."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run folders."""
+    out: Path = Path("curves.png")
+    """The picture, whose name ends in .png or .svg."""
+    x: Literal["steps", "time"] = "steps"
+    """What the horizontal axis shows: environment steps, or seconds."""
+    metric: str = "rollout/ep_rew_mean"
+    """A column of progress.csv, such as train/loss or only loss."""
+
+
+@_described
 class Zoo:
     """List the trained agents of the zoo with their scores."""
 

@@ -4,11 +4,18 @@ Nothing is imported before it is used.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agentzoo.lab.plots import plot as plot
+    from agentzoo.lab.reports import report as report
 
 # What is public, and the module that it lives in. No module may have the name of a function,
 # because importing the module would replace the function in this package.
-_HOMES: dict[str, str] = {}
+_HOMES = {
+    "plot": "agentzoo.lab.plots",
+    "report": "agentzoo.lab.reports",
+}
 
 __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 

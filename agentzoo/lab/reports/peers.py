@@ -1,0 +1,124 @@
+"""Published scores of other libraries beside those of a report."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ruamel.yaml import YAML
+
+from agentzoo.lab.reports.comparison import Group, words
+from agentzoo.lab.reports.document import NOTHING, Cell, Links, Section, Table, Text, number
+from agentzoo.lab.statistics import Summary
+
+FILE = Path(__file__).parents[1] / "peers.yaml"
+
+
+class Score(NamedTuple):
+    """A published score.
+
+    Attributes:
+      env: the environment.
+      algorithm: the name of the algorithm's class in agentzoo.
+      mean: the mean return.
+      spread: what stands behind the plus-minus sign, or None.
+      steps: environment steps, or None if they are not stated.
+      note: what is different from our runs, or "".
+    """
+
+    env: str
+    algorithm: str
+    mean: float
+    spread: float | None
+    steps: int | None
+    note: str = ""
+
+
+class Library(NamedTuple):
+    """The published scores of a library.
+
+    Attributes:
+      name: the name of the library.
+      source: the address of the page with the scores.
+      protocol: how they were measured.
+      scores: the scores.
+    """
+
+    name: str
+    source: str
+    protocol: str
+    scores: tuple[Score, ...]
+
+
+@functools.cache
+def read() -> tuple[Library, ...]:
+    """Read the published scores."""
+    data = YAML(typ="safe", pure=True).load(FILE.read_text(encoding="utf-8"))
+    return tuple(
+        Library(
+            one["library"],
+            one["source"],
+            one["protocol"],
+            tuple(Score(*score) for score in one["scores"]),
+        )
+        for one in data
+    )
+
+
+def blocks(
+    env: str,
+    groups: Sequence[Group],
+    summaries: Mapping[str, Summary],
+    libraries: Sequence[Library],
+) -> list[Any]:
+    """Return the published scores of the same algorithms, and a sentence where ours are below."""
+    rows, below = [], []
+    for group in groups:
+        ours = summaries[group.label].mean
+        for library in libraries:
+            for score in library.scores:
+                if (score.env, score.algorithm) != (env, group.settings.algorithm):
+                    continue
+                rows.append(_row(group, ours.value, library, score))
+                if ours.value < score.mean:
+                    within = ours.high is not None and score.mean <= ours.high
+                    below.append(
+                        f"{group.label} ({number(ours.value)}) is below {library.name} "
+                        f"({number(score.mean)}){', but within the interval' if within else ''}"
+                    )
+    if not rows:
+        return []
+    verdict = f"{'; '.join(below)}." if below else "No score here is below a published one."
+    columns = ("Algorithm", "Here", "Published", "Steps here", "Steps there", "Library", "Remark")
+    return [Table(columns, rows, "Published scores"), Text(verdict)]
+
+
+def _row(group: Group, ours: float, library: Library, score: Score) -> list[Cell]:
+    spread = "" if score.spread is None else f" ± {number(score.spread)}"
+    return [
+        Cell(group.label),
+        Cell(number(ours), best=ours >= score.mean),
+        Cell(f"{number(score.mean)}{spread}", best=score.mean >= ours),
+        Cell(f"{group.settings.steps:,}"),
+        Cell(NOTHING if score.steps is None else f"{score.steps:,}"),
+        Cell(library.name),
+        Cell(score.note),
+    ]
+
+
+def sources(groups: Sequence[Group], libraries: Sequence[Library]) -> Section | None:
+    """Return the section that says where published scores come from, if there are any."""
+    ours = {(group.env, group.settings.algorithm) for group in groups if group.finished}
+    used = [
+        library
+        for library in libraries
+        if any((score.env, score.algorithm) in ours for score in library.scores)
+    ]
+    if not used:
+        return None
+    text = (
+        f"Other libraries measure in other ways than this report, so the scores of "
+        f"{words([library.name for library in used])} are points of reference, and no ranking."
+    )
+    links = [(one.name, one.source, " ".join(one.protocol.split())) for one in used]
+    return Section("Sources of published scores", [Text(text), Links(links)])
