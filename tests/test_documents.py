@@ -15,7 +15,8 @@ BLOCKS = [
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_code_blocks_run(block, tiny):
-    for package, sign in {"gymnax": "import gymnax", "ray": 'runner="ray"'}.items():
+    needs = {"gymnax": "import gymnax", "ray": 'runner="ray"', "jax2onnx": ".onnx"}
+    for package, sign in needs.items():
         if sign in block:
             pytest.importorskip(package)
     exec(compile(block, "block", "exec"), {"__name__": "__main__"})

@@ -13,6 +13,9 @@ OWN = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.i
 }
 OUTER = {
     "jax",
+    "jax2onnx",
+    "onnx_ir",
+    "onnxruntime",
     "haiku",
     "optax",
     "distrax",
@@ -73,8 +76,13 @@ MAY_IMPORT = {
     "background": set(),
     "process": {"jax"},
     "training": {
-        *("jax", "numpy", "callbacks", "checkpoint", "config", "envs", "logging", "progress"),
-        *("process", "runners", "sharding", "types", "training"),
+        *("jax", "numpy", "callbacks", "checkpoint", "config", "envs", "logging", "policy"),
+        *("process", "progress", "runners", "sharding", "types", "training"),
+    },
+    "policy": {"jax", "envs", "runners", "types"},
+    "export": {
+        *("gymnasium.spaces", "jax", "jax2onnx", "numpy", "onnx_ir", "onnxruntime"),
+        *("checkpoint", "envs", "policy", "types", "export"),
     },
     "settings": {"ruamel", "algos.ALGORITHMS", "config", "types", "settings"},
     "check": {"algos.loading", "config", "envs", "types"},
@@ -89,8 +97,8 @@ MAY_IMPORT = {
     "compilation": {"jax"},
     "description": {"jax", "hyperparameters", "types"},
     "algos.base": {
-        *("numpy", "callbacks", "config", "description", "envs", "keywords", "logging"),
-        *("process", "settings", "signatures", "training", "types"),
+        *("numpy", "callbacks", "config", "description", "envs", "export", "keywords", "logging"),
+        *("policy", "process", "settings", "signatures", "training", "types"),
     },
     "algos.loading": {"checkpoint", "types", "algos.ALGORITHMS", "algos.base"},
     "algos.resuming": {

@@ -17,7 +17,9 @@ from agentzoo import __version__, description, keywords, signatures
 from agentzoo import config as configs
 from agentzoo.callbacks import CallbackLike, CallbackList, ProgressBarCallback, make_callback
 from agentzoo.envs import EnvLike, Envs, OnError, TrainingEnv, spaces
-from agentzoo.logging import Logger
+from agentzoo.export import export
+from agentzoo.logging import Logger, versions
+from agentzoo.policy import PolicyFunction
 from agentzoo.process import tune_process
 from agentzoo.settings import find_row, presets_of
 from agentzoo.training import (
@@ -521,6 +523,14 @@ class Algorithm(Generic[Config]):
         policy = self.trainer.policy
         return policy.predict(self.params, observation, state, episode_start, deterministic, count)
 
+    @property
+    def policy(self) -> PolicyFunction:
+        """The policy as a pure function `(params, observation, key=None) -> action`.
+
+        It can be compiled and vectorised by JAX; see `agentzoo.policy.PolicyFunction`.
+        """
+        return self.trainer.policy.function
+
     def values(self, observation: Any, action: Any = None) -> np.ndarray:
         """Return the values `[A]` of the actions in an observation, or `[N, A]` for a batch.
 
@@ -620,6 +630,32 @@ class Algorithm(Generic[Config]):
             a saved file.
         """
         return self.trainer.save(path, exclude, policy_only)
+
+    def export(self, path: str | os.PathLike[str]) -> Path:
+        """Write the policy alone as a file that can be used without agentzoo.
+
+        The file holds the parameters of the policy, the scaling and normalisation of observations,
+        action masks and memory. It chooses the same actions as `predict(..., deterministic=True)`,
+        for batches of observations of any size.
+
+        Args:
+          path: the file. A path that ends in ".stablehlo" gives a file for `jax.export.deserialize`
+            and one that ends in ".onnx" an ONNX model, which needs `agentzoo[onnx]`. A path without
+            a suffix gets the suffix ".stablehlo".
+
+        Returns:
+          The path of the file.
+
+        Raises:
+          ConfigurationError: if the path ends in something else or cannot be written, a package is
+            missing, or the policy cannot be converted.
+        """
+        recipe = self.trainer.recipe.to_json()
+        about = {name: recipe[name] for name in ("algorithm", "env_id", "env_kwargs")}
+        observations, actions, _ = recipe["spec"]
+        about |= {"observation_space": observations, "action_space": actions}
+        about |= {"steps": self.num_timesteps, "versions": versions()}
+        return export(path, self.policy, self.params, self.spec, about)
 
     @classmethod
     def load(

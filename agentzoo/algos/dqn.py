@@ -199,8 +199,10 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
         return epsilon_greedy(q, obs, epsilon(clock), explore_key), memory, ()
 
     def predict(params, memory, obs, key, deterministic):
-        eps = 0.0 if deterministic or config.noisy else config.exploration_final_eps
-        return epsilon_greedy(legal_values(params, None, obs), obs, eps, key), memory
+        q = legal_values(params, None, obs)
+        if deterministic or config.noisy:
+            return jnp.argmax(q, axis=-1), memory
+        return epsilon_greedy(q, obs, config.exploration_final_eps, key), memory
 
     def loss_fn(
         params: hk.Params, target_params: hk.Params, batch: Batch, key: Array

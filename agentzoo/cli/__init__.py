@@ -12,6 +12,7 @@ from agentzoo import __version__
 from agentzoo.algos import loading
 from agentzoo.cli import signals
 from agentzoo.cli.evaluate import evaluate, video
+from agentzoo.cli.export import export
 from agentzoo.cli.lab import plot, report
 from agentzoo.cli.options import parse_train
 from agentzoo.cli.train import train
@@ -80,6 +81,7 @@ def _run(arguments: list[str]) -> None:
                 "video": video,
                 "report": report,
                 "plot": plot,
+                "export": export,
                 "tuned": tuned,
                 "zoo": list_zoo,
             },

@@ -27,7 +27,7 @@ def evaluate(options: Eval) -> None:
     """Evaluate a trained agent in fresh episodes."""
     check_at_least(1, "--episodes", options.episodes)
     check_at_least(0, "--seed", options.seed)
-    agent = _load(find_run(options.run), options.algorithm)
+    agent = load(find_run(options.run), options.algorithm)
     env_id, kwargs = environment_of(agent, options)
     with warnings_unless_refused():
         mean, std = evaluate_policy(
@@ -45,7 +45,7 @@ def video(options: Video) -> None:
     check_at_least(1, "--episodes", options.episodes)
     check_at_least(0, "--seed", options.seed)
     path = find_run(options.run)
-    agent = _load(path, options.algorithm)
+    agent = load(path, options.algorithm)
     home = Path() if zoo.is_name(options.run) else path.parent
     out = options.out or home / "videos"
     env_id, kwargs = environment_of(agent, options)
@@ -70,7 +70,7 @@ def video(options: Video) -> None:
     print(f"{options.episodes} video(s) in {out}")
 
 
-def _load(path: Path, algorithm: str | None) -> Any:
+def load(path: Path, algorithm: str | None) -> Any:
     """Load an agent. The module of a class of the user's own is imported if the user names it."""
     return (find_saved(path) if algorithm is None else find(algorithm)).load(path)
 

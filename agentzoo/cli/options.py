@@ -174,6 +174,19 @@ class Zoo:
     """Folder of another zoo, which agentzoo benchmark --publish wrote."""
 
 
+@_described
+class Export:
+    """Write the policy of a trained agent as a file that can be used without agentzoo."""
+
+    run: tyro.conf.Positional[Path]
+    """A run folder, a saved agent, or an agent of the zoo, such as zoo:dqn/CartPole-v1."""
+    out: Path | None = None
+    """The file. It ends in .stablehlo, for jax.export, or in .onnx. The default is
+    policy.stablehlo beside the saved agent, or in this folder for an agent of the zoo."""
+    algorithm: str | None = None
+    """Class of the agent, as my_module:MyAlgorithm, if it is your own."""
+
+
 @dataclasses.dataclass
 class _Defaults:
     """The options that decide about the defaults of the others."""

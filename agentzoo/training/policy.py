@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from agentzoo.envs import checking, spaces
+from agentzoo.policy import PolicyFunction
 from agentzoo.runners import Programs
 from agentzoo.types import Agent, Array, ConfigurationError, EnvSpec, InvalidStep, PyTree
 
@@ -19,12 +20,16 @@ class Policy:
       programs: its functions, compiled.
       spec: what the agent knows of its environments.
       key: the key from which random numbers are derived.
+
+    Attributes:
+      function: the policy as a pure function.
     """
 
     def __init__(self, agent: Agent, programs: Programs, spec: EnvSpec, key: Array):
         self._programs = programs
         self._spec = spec
         self._key = key
+        self.function = PolicyFunction(agent, spec)
         self._initial_memory = functools.lru_cache(maxsize=8)(agent.initial_memory)
         # Observations are checked as the ones of environments are.
         name, space = "The observation", spec.observation_space
