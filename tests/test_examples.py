@@ -8,7 +8,7 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 # These have tests of their own.
-PROMISES = ("custom_callback", "policy_gradient", "pop_art", "q_lambda")
+PROMISES = ("benchmark_own_algorithm", "custom_callback", "policy_gradient", "pop_art", "q_lambda")
 OTHERS = [path for path in sorted(EXAMPLES.glob("*.py")) if path.stem not in PROMISES]
 
 
@@ -21,6 +21,11 @@ def printed(name, pattern, capsys):
 @pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.stem)
 def test_examples_run(path, tiny):
     runpy.run_path(str(path), run_name="__main__")
+
+
+def test_an_algorithm_of_a_user_in_a_benchmark(capsys, monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))  # as when it is run as a script
+    assert 0 <= printed("benchmark_own_algorithm", r"greedydqn, seed 1: ([\d.]+)", capsys) <= 1
 
 
 def test_the_callback_logs_to_the_end(capsys):

@@ -120,8 +120,10 @@ MAY_IMPORT = {
         *("algos.base", "algos.off_policy", "algos.optimizers"),
     },
     "lab": {
-        *("gymnasium", "jsonschema", "numpy", "ruamel"),
-        *("algos.loading", "checkpoint", "envs", "lab", "logging", "types"),
+        *("gymnasium", "jsonschema", "numpy", "ray", "rich", "ruamel"),
+        *("algos.loading", "algos.resuming", "callbacks", "checkpoint", "compilation", "config"),
+        *("envs", "evaluation", "lab", "logging", "process", "runners", "settings", "training"),
+        "types",
     },
     "zoo": {
         *("numpy", "huggingface_hub"),

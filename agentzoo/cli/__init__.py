@@ -11,6 +11,7 @@ import tyro
 from agentzoo import __version__
 from agentzoo.algos import loading
 from agentzoo.cli import signals
+from agentzoo.cli.benchmark import benchmark
 from agentzoo.cli.evaluate import evaluate, video
 from agentzoo.cli.export import export
 from agentzoo.cli.lab import plot, report
@@ -83,6 +84,7 @@ def _run(arguments: list[str]) -> None:
                 "plot": plot,
                 "export": export,
                 "tuned": tuned,
+                "benchmark": benchmark,
                 "zoo": list_zoo,
             },
             prog="agentzoo",

@@ -94,6 +94,51 @@ class Tuned:
 
 
 @_described
+class Benchmark:
+    """Compare algorithms in several environments with several seeds.
+
+    Every run has a process of its own. Type the same command again after an interruption, and the
+    benchmark goes on.
+    """
+
+    algos: str | None = None
+    """Algorithms, separated by commas, such as dqn,qrdqn or my_module:MyAlgorithm."""
+    envs: str | None = None
+    """Ids of environments, separated by commas, such as CartPole-v1,Acrobot-v1."""
+    seeds: int | None = None
+    """Number of seeds; None for 5."""
+    out: Path = Path("results")
+    """Folder of the results."""
+    steps: float | None = None
+    """Environment steps of each run; None for those of the tuned settings, or 100,000."""
+    n_envs: int | None = None
+    """Number of environments of each run; None for that of the tuned settings, or 1."""
+    tuned: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Use the tuned settings of each environment."""
+    settings: Path | None = None
+    """File or folder of tuned settings of your own for --tuned."""
+    set: tuple[str, ...] = ()
+    """Hyperparameters of all algorithms as name=value, such as learning_rate=1e-3."""
+    evaluations: int | None = None
+    """Number of evaluations during each run; None for 20."""
+    eval_episodes: int | None = None
+    """Episodes of each of these evaluations; None for 10."""
+    final_episodes: int | None = None
+    """Episodes of the evaluation at the end; None for 100."""
+    plan: Path | None = None
+    """YAML file with the options above except --out, in place of these options."""
+    jobs: int = 1
+    """Number of processes that run at once."""
+    together: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Train the seeds of a compiled environment side by side in one process. After an interruption,
+    they begin anew."""
+    ray: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Do the runs as Ray tasks."""
+    save_scores: Path | None = None
+    """Folder of files of tuned settings, into which the scores are written."""
+
+
+@_described
 class Eval:
     """Evaluate a trained agent in fresh episodes."""
 

@@ -7,12 +7,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from agentzoo.lab.benchmarking import benchmark as benchmark
     from agentzoo.lab.plots import plot as plot
     from agentzoo.lab.reports import report as report
 
 # What is public, and the module that it lives in. No module may have the name of a function,
 # because importing the module would replace the function in this package.
 _HOMES = {
+    "benchmark": "agentzoo.lab.benchmarking",
     "plot": "agentzoo.lab.plots",
     "report": "agentzoo.lab.reports",
 }

@@ -21,6 +21,9 @@ from agentzoo.types import ConfigurationError, PyTree, TrainingError
 Move = Callable[[Sequence[Any], int, bool], None]
 """Shows that agents have come to a step, and whether an entry of their logs is due."""
 
+Watch = Callable[[Any], None]
+"""Called with an agent whenever an entry of its log is due."""
+
 
 class Curve(NamedTuple):
     """How an agent learned.
@@ -53,6 +56,7 @@ def learn_together(
     log_interval: int = 1_000,
     progress_bar: bool = True,
     reset_num_timesteps: bool = True,
+    callback: Callable[[Any], None] | None = None,
 ) -> list[Curve]:
     """Train several agents. Each learns what its own `learn` would have taught it.
 
@@ -67,6 +71,7 @@ def learn_together(
       log_interval: environment steps between two points of the curves and entries of the logs.
       progress_bar: show the steps of all agents, as `learn` shows its own.
       reset_num_timesteps: as for `learn`.
+      callback: called with each agent every `log_interval` steps, for example to evaluate it.
 
     Returns:
       The curve of each agent.
@@ -94,7 +99,7 @@ def learn_together(
         for indices in groups.values():
             group = [agents[i] for i in indices]
             learn = _learn_as_one if len(group) > 1 else _learn_in_turn
-            for i, curve in zip(indices, learn(group, plan, move), strict=True):
+            for i, curve in zip(indices, learn(group, plan, move, callback), strict=True):
                 curves[i] = curve
     finally:
         if bar is not None:
@@ -145,10 +150,11 @@ def _kind(agent: Any) -> Any:
 class _Recorder(BaseCallback):
     """Records the curve of an agent, and moves the bar of all agents."""
 
-    def __init__(self, plan: Plan, move: Move):
+    def __init__(self, plan: Plan, move: Move, watch: Watch | None):
         super().__init__()
         self.plan = plan
         self.move = move
+        self.watch = watch
         self.points: list[tuple[int, float]] = []
 
     def next_step(self, step: int) -> float:
@@ -166,6 +172,8 @@ class _Recorder(BaseCallback):
         if due:
             self.points.append((step, self.model.ep_rew_mean))
         self.move([self.model], step, due)
+        if due and self.watch is not None:
+            self.watch(self.model)
         return True
 
 
@@ -174,15 +182,17 @@ def _curve(points: Sequence[tuple[int, float]]) -> Curve:
     return Curve(timesteps, np.array([mean for _, mean in points], float))
 
 
-def _learn_in_turn(group: Sequence[Any], plan: Plan, move: Move) -> list[Curve]:
-    recorders = [_Recorder(plan, move) for _ in group]
+def _learn_in_turn(
+    group: Sequence[Any], plan: Plan, move: Move, watch: Watch | None
+) -> list[Curve]:
+    recorders = [_Recorder(plan, move, watch) for _ in group]
     for agent, recorder in zip(group, recorders, strict=True):
         reset = plan.reset_num_timesteps
         agent.learn(plan.total_timesteps, recorder, plan.log_interval, False, reset)
     return [_curve(recorder.points) for recorder in recorders]
 
 
-def _learn_as_one(group: Sequence[Any], plan: Plan, move: Move) -> list[Curve]:
+def _learn_as_one(group: Sequence[Any], plan: Plan, move: Move, watch: Watch | None) -> list[Curve]:
     total = group[0].check_run(*plan)
     trainers: list[Trainer] = [agent.trainer for agent in group]
     points: list[list[tuple[int, float]]] = [[] for _ in group]
@@ -206,6 +216,10 @@ def _learn_as_one(group: Sequence[Any], plan: Plan, move: Move) -> list[Curve]:
                         for agent, own in zip(group, points, strict=True):
                             own.append((cycle.run.step, agent.ep_rew_mean))
                     move(group, cycle.run.step, due)
+                    if due and watch is not None:
+                        together.hand_over()
+                        for agent in group:
+                            watch(agent)
                     together.serve()
                     arrived.check()
             arrived.must_wait = True

@@ -1,0 +1,50 @@
+"""`agentzoo benchmark`, which compares algorithms."""
+
+import shlex
+
+from agentzoo.cli import signals
+from agentzoo.cli.options import Benchmark
+from agentzoo.types import TrainingError
+
+
+def benchmark(options: Benchmark) -> None:
+    """Compare algorithms in several environments with several seeds."""
+    # They are imported here because other commands do without them.
+    from agentzoo.lab.benchmarking import benchmark as compare
+    from agentzoo.lab.plan import parse_changes
+
+    if signals.interrupts:  # while they were being imported
+        raise KeyboardInterrupt
+    found = compare(
+        _names(options.algos),
+        _names(options.envs),
+        options.seeds,
+        options.out,
+        steps=options.steps,
+        n_envs=options.n_envs,
+        tuned=options.tuned or None,
+        settings=options.settings,
+        hyperparameters=parse_changes(options.set) or None,
+        evaluations=options.evaluations,
+        eval_episodes=options.eval_episodes,
+        final_episodes=options.final_episodes,
+        plan=options.plan,
+        jobs=options.jobs,
+        together=options.together,
+        ray=options.ray,
+        scores=options.save_scores,
+    )
+    failed = [run for run in found.runs if run.status == "failed"]
+    if failed:
+        first = failed[0]
+        raise TrainingError(
+            f"{len(failed)} of {len(found.runs)} runs in {options.out} failed, the first one "
+            f"{first.label} on {first.env} with seed {first.seed}: {first.error} The same command "
+            f"tries them again."
+        )
+    print(f"All {len(found.runs)} runs in {shlex.quote(str(options.out))} have finished.")
+
+
+def _names(text: str | None) -> list[str] | None:
+    """Return the names in a list with commas."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]

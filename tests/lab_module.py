@@ -1,0 +1,65 @@
+"""An algorithm and environments of a user, for the processes that tests of benchmarks start."""
+
+import os
+import time
+
+import gymnasium as gym
+import numpy as np
+
+from agentzoo import DQN
+
+
+class MyDQN(DQN):
+    """An algorithm of a user."""
+
+
+class Line(gym.Env):
+    """An environment in which the right action is always 1. Episodes are 5 steps long."""
+
+    observation_space = gym.spaces.Box(-1, 1, (1,))
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self):
+        self.t = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return self._obs(), {}
+
+    def step(self, action):
+        self.t += 1
+        self._happen()
+        return self._obs(), float(action), self.t == 5, False, {}
+
+    def _obs(self):
+        return self.np_random.uniform(-1, 1, (1,)).astype(np.float32)
+
+    def _happen(self):
+        """Do nothing in this environment."""
+
+
+class Broken(Line):
+    """An environment that breaks, unless a file says that it has been repaired."""
+
+    def _happen(self):
+        if not os.path.exists("repaired"):
+            raise RuntimeError("out of order")
+
+
+class Deadly(Line):
+    """An environment that ends its process."""
+
+    def _happen(self):
+        os.abort()
+
+
+class Slow(Line):
+    """An environment whose steps take a moment, so that a test can interrupt a run."""
+
+    def _happen(self):
+        time.sleep(0.002)
+
+
+for _name, _kind in (("Line", Line), ("Broken", Broken), ("Deadly", Deadly), ("Slow", Slow)):
+    gym.register(f"Lab{_name}-v0", _kind)

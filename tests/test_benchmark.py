@@ -1,0 +1,454 @@
+"""Benchmarks: plans, runs in processes, interruptions, and what results folders accept."""
+
+import csv
+import dataclasses
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+import agentzoo
+from agentzoo import ConfigurationError, lab, settings
+from agentzoo.cli import main
+from agentzoo.lab import results
+from agentzoo.lab.agreement import agree
+from agentzoo.lab.curve import Curve
+from agentzoo.lab.jobs import jobs_of
+from agentzoo.lab.plan import Plan, Protocol, Variant, make_plan, parse_changes, read_plan
+from agentzoo.lab.scoring import files_for_scores, summarize
+from agentzoo.settings import Row
+
+ROOT = Path(agentzoo.__file__).parents[1]
+LINE, BROKEN, DEADLY, SLOW = (
+    f"tests.lab_module:Lab{name}-v0" for name in ("Line", "Broken", "Deadly", "Slow")
+)
+QUICK = {"evaluations": 4, "eval_episodes": 2, "final_episodes": 6}
+SMALL = {"net_arch": [8], "batch_size": 8, "learning_starts": 20, "train_freq": 4}
+OPTIONS = {**QUICK, "hyperparameters": SMALL, "verbose": False}
+
+
+@pytest.fixture(autouse=True)
+def _path(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+
+
+def outcome(run):
+    """Everything of a result that must not depend on time."""
+    data = results._to_json(run)
+    for name in ("seconds", "date", "machine"):
+        del data[name]
+    return {**data, "curve": [{**point, "seconds": 0} for point in data["curve"]]}
+
+
+# plans
+
+
+def test_a_plan_from_arguments():
+    plan = make_plan(["dqn", "tests.lab_module:MyDQN", agentzoo.PPO], "CartPole-v1", steps=1e3)
+    assert plan.variants == (
+        Variant("dqn", "dqn"),
+        Variant("mydqn", "tests.lab_module:MyDQN"),
+        Variant("ppo", "ppo"),
+    )
+    assert (plan.envs, plan.seeds, plan.steps) == (("CartPole-v1",), 5, 1_000)
+    labels = make_plan({"fast": {"algorithm": "dqn", "set": {"gamma": 0.9}}, "ppo": None}, ["x"])
+    assert labels.variants == (Variant("fast", "dqn", {"gamma": 0.9}), Variant("ppo", "ppo"))
+
+
+PLAN = """
+    algos:
+      dqn:
+      fast: {algorithm: dqn, set: {learning_rate: {linear: [1e-2, 0]}}}
+    envs: [agentzoo/CartPole-v0]
+    seeds: 2
+    steps: 1e3
+    tuned: true
+    set: {batch_size: 16}
+    eval_episodes: 3
+"""
+
+
+def test_a_plan_from_a_file(tmp_path):
+    (tmp_path / "plan.yaml").write_text(textwrap.dedent(PLAN))
+    plan = read_plan(tmp_path / "plan.yaml")
+    assert plan == Plan(
+        variants=(
+            Variant("dqn", "dqn"),
+            Variant("fast", "dqn", {"learning_rate": agentzoo.Linear(1e-2, 0)}),
+        ),
+        envs=("agentzoo/CartPole-v0",),
+        seeds=2,
+        steps=1_000,
+        tuned=True,
+        changes={"batch_size": 16},
+        protocol=Protocol(20, 3, 100),
+    )
+    jobs = jobs_of(plan)
+    assert [(job.label, job.seed) for job in jobs] == [
+        (x, n) for n in (0, 1) for x in ("dqn", "fast")
+    ]
+    slow, fast = jobs[0], jobs[1]
+    assert slow.hyperparameters["train_freq"] == fast.hyperparameters["train_freq"] == 256  # tuned
+    assert slow.hyperparameters["batch_size"] == fast.hyperparameters["batch_size"] == 16
+    assert slow.hyperparameters["learning_rate"] == 2.3e-3
+    assert fast.hyperparameters["learning_rate"] == {"linear": [1e-2, 0]}
+    assert slow.changes == {"batch_size": 16} and slow.compiled and slow.tuned is not None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line", "message"),
+    [
+        ("seeds: 2", "seds: 2", 6, "no entry 'seds'. Did you mean 'seeds'?"),
+        ("seeds: 2", "seeds: 0", 6, "seeds=0 is out of range"),
+        ("seeds: 2", "seeds: two", 6, "seeds='two' has the wrong type"),
+        ("tuned: true", "tuned: maybe", 8, "tuned='maybe' is neither true nor false"),
+        ("{batch_size: 16}", "[1]", 9, "is no mapping"),
+        ("{batch_size: 16}", "{gamma: {lin: 3}}", 9, "is no schedule"),
+        ("set: {learning_rate", "sett: {learning_rate", 2, "'fast' has no entry 'sett'"),
+        ("  fast:", "  ../fast:", 2, "'../fast' cannot be the name of a folder"),
+        ("[agentzoo/CartPole-v0]", "[]", 5, "envs is empty"),
+        ("[agentzoo/CartPole-v0]", "[a, a]", 5, "envs names 'a' twice"),
+        ("[agentzoo/CartPole-v0]", "[3]", 5, "The environment 3 is not an id"),
+        ("eval_episodes: 3", "eval_episodes: -3", 10, "eval_episodes=-3 is out of range"),
+    ],
+)
+def test_errors_in_a_plan_name_the_line(tmp_path, before, after, line, message):
+    path = tmp_path / "plan.yaml"
+    assert PLAN.count(before) == 1
+    path.write_text(textwrap.dedent(PLAN.replace(before, after)))
+    with pytest.raises(ConfigurationError) as error:
+        read_plan(path)
+    assert f"{path}, line {line}: " in str(error.value) and message in str(error.value)
+
+
+def test_values_on_the_command_line():
+    changes = parse_changes(
+        ["gamma=0.9", "net_arch=[8, 8]", "double_q=false", "learning_rate=linear:1e-3,0",
+         "target_kl=None", "activation=tanh"]
+    )  # fmt: skip
+    assert changes == {
+        **{"gamma": 0.9, "net_arch": [8, 8], "double_q": False, "target_kl": None},
+        **{"learning_rate": "linear:1e-3,0", "activation": "tanh"},
+    }
+    made = make_plan("dqn", "CartPole-v1", set={"learning_rate": "linear:1e-3,0"})
+    assert made.changes == {"learning_rate": agentzoo.Linear(1e-3, 0.0)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"algos": "dqm"}, "no algorithm 'dqm' in agentzoo. Did you mean DQN?"),
+        ({"algos": "nowhere:Mine"}, "no module 'nowhere'"),
+        ({"algos": ["dqn", "dqn"]}, "names 'dqn' twice. Give each variant"),
+        ({"algos": [3]}, "3 names no algorithm"),
+        ({"algos": None}, "Nothing says which algos to compare"),
+        ({"envs": "CartPoll-v1"}, "Did you mean 'CartPole-v1'"),
+        ({"envs": "Pendulum-v1"}, "DQN has no policy for the actions of Pendulum-v1"),
+        ({"seeds": 0}, "seeds=0 is out of range"),
+        ({"steps": 0.5}, "steps=0.5 has the wrong type"),
+        ({"jobs": 0}, "jobs=0 is out of range"),
+        ({"hyperparameters": {"gama": 1}}, "Did you mean 'gamma'"),
+        ({"tuned": True, "envs": "FrozenLake-v1"}, "no tuned settings for 'FrozenLake-v1'"),
+        ({"plan": "plan.yaml"}, "takes the place of algos, envs"),
+        ({"scores": "."}, "--save-scores writes scores of tuned settings. Add --tuned."),
+        ({"scores": ".", "tuned": True}, r"no file of settings at dqn.yaml"),
+    ],
+)
+def test_bad_requests_start_nothing(arguments, message):
+    with pytest.raises(ConfigurationError, match=message):
+        lab.benchmark(**{"algos": "dqn", "envs": "CartPole-v1", **arguments})
+    assert not Path("results").exists()
+
+
+# results folders
+
+
+def jobs(algos="dqn", envs="CartPole-v1", **others):
+    return jobs_of(make_plan(algos, envs, **{"seeds": 2, "steps": 100, **others}))
+
+
+def test_more_may_be_added(tmp_path):
+    agree(tmp_path, jobs())
+    agree(tmp_path, jobs(["qrdqn", "dqn"], ["Acrobot-v1", "CartPole-v1"], seeds=3))
+    agree(tmp_path, jobs(seeds=1))
+    plan = results.read(tmp_path).plan
+    assert plan["seeds"] == [0, 1, 2] and set(plan["runs"]) == {"dqn", "qrdqn"}
+    assert set(plan["runs"]["dqn"]) == {"CartPole-v1", "Acrobot-v1"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 200}, "dqn on CartPole-v1: steps=100, not 200"),
+        ({"set": {"gamma": 0.5}}, "gamma=0.99, not 0.5"),
+        ({"n_envs": 2}, "n_envs=1, not 2"),
+        ({"algos": {"dqn": "qrdqn"}}, "algorithm='DQN', not 'QRDQN'"),
+        ({"final_episodes": 7}, "the evaluation: final_episodes=100, not 7"),
+    ],
+)
+def test_other_settings_are_refused(tmp_path, changes, message):
+    agree(tmp_path, jobs())
+    before = (tmp_path / "plan.json").read_text()
+    with pytest.raises(ConfigurationError, match=message):
+        agree(tmp_path, jobs(**changes))
+    assert (tmp_path / "plan.json").read_text() == before
+
+
+def test_other_versions_and_files_are_refused(tmp_path):
+    agree(tmp_path / "a", jobs())
+    plan = json.loads((tmp_path / "a" / "plan.json").read_text())
+    (tmp_path / "a" / "plan.json").write_text(json.dumps({**plan, "format": 99}))
+    with pytest.raises(ConfigurationError, match="has format 99"):
+        agree(tmp_path / "a", jobs())
+    (tmp_path / "a" / "plan.json").write_text(json.dumps({**plan, "plan": {}}))
+    with pytest.raises(ConfigurationError, match="does not say which runs"):
+        agree(tmp_path / "a", jobs())
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match="is a file"):
+        agree(tmp_path / "file", jobs())
+
+
+# scores
+
+
+def test_scores_are_those_of_the_seeds():
+    run = results.Result(
+        "dqn", "DQN", "CartPole-v1", 0, 100, {}, {}, True, 1, {}, {}, 1.0, "2026-12-01", (), None
+    )
+    returns = [(10.0, 30.0), (0.0, 0.0), (40.0, 40.0), (100.0, 100.0)]
+    runs = [
+        dataclasses.replace(run, seed=i, final=results.Episodes(pair, (1, 1)))
+        for i, pair in enumerate(returns)
+    ]
+    scores = summarize(runs)
+    assert scores == {
+        **{"seeds": 4, "mean": 40.0, "iqm": 30.0, "worst": 0.0, "episodes": 2},
+        **{"date": "2026-12-01", "version": agentzoo.__version__},
+    }
+
+
+def test_scores_of_other_settings_are_refused(tmp_path):
+    settings.write_row(tmp_path / "dqn.yaml", Row("CartPole-v1", 100))
+    tuned = {"tuned": True, "settings": str(tmp_path)}
+    assert files_for_scores(tmp_path, jobs(steps=None, **tuned)) == {"dqn": tmp_path / "dqn.yaml"}
+    for change in ({"steps": 50}, {"n_envs": 2}, {"set": {"gamma": 0.5}}):
+        with pytest.raises(ConfigurationError, match="differ from the tuned settings"):
+            files_for_scores(tmp_path, jobs(**{"steps": None, **tuned, **change}))
+
+
+# runs
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A benchmark of an algorithm of a user in an environment of a user, with saved scores."""
+    home = tmp_path_factory.mktemp("benchmark")
+    row = Row("LabLine-v0", 200, 2, {name: _tuple(value) for name, value in SMALL.items()})
+    settings.write_row(home / "mydqn.yaml", row)
+    here, path = os.getcwd(), sys.path[:]
+    sys.path.insert(0, str(ROOT))
+    try:
+        found = lab.benchmark(
+            ["tests.lab_module:MyDQN"], [LINE], 2, home / "results", tuned=True, settings=home,
+            scores=home, jobs=2, verbose=False, **QUICK
+        )  # fmt: skip
+    finally:
+        os.chdir(here)
+        sys.path[:] = path
+    return home, found
+
+
+def _tuple(value):
+    return tuple(value) if isinstance(value, list) else value
+
+
+def test_the_record_of_a_run(finished):
+    home, found = finished
+    assert [(run.label, run.env, run.seed, run.status) for run in found.runs] == [
+        ("mydqn", LINE, seed, "finished") for seed in (0, 1)
+    ]
+    for run in found.runs:
+        assert (run.algorithm, run.steps, run.n_envs, run.tuned) == ("MyDQN", 200, 2, True)
+        assert [point.step for point in run.curve] == [56, 104, 152, 200]  # cycles are 8 steps long
+        assert all(point.episodes.lengths == (5, 5) for point in run.curve)
+        assert len(run.final.returns) == 6 and run.machine["cores"] >= 1
+        seconds = [point.seconds for point in run.curve]
+        assert 0 < seconds[0] < seconds[-1] <= run.seconds
+        folder = results.run_folder(home / "results", run.label, run.env, run.seed)
+        rows = list(csv.DictReader((folder / "evaluations.csv").read_text().splitlines()))
+        assert len(rows) == 4 * 2 + 6 and rows[-1]["phase"] == "final"
+        config = json.loads((folder / "run" / "config.json").read_text())
+        assert config["tuned"]["env"] == "LabLine-v0" and config["hyperparameters"] == dict(
+            run.hyperparameters
+        )
+        assert not (folder / "run" / "checkpoints").exists()
+    assert found.runs[0].final != found.runs[1].final or found.runs[0].curve != found.runs[1].curve
+
+
+def test_the_trained_agent_is_kept(finished):
+    home, found = finished
+    from tests.lab_module import MyDQN
+
+    run = found.runs[0]
+    folder = results.run_folder(home / "results", run.label, run.env, run.seed) / "run"
+    curve = Curve(LINE, run.seed, run.steps, Protocol(**QUICK), lambda step, mean: None)
+    assert curve.finish(MyDQN.load(folder)) == run.final
+
+
+def test_scores_are_in_the_file(finished):
+    home, found = finished
+    from tests.lab_module import MyDQN
+
+    row = settings.read(MyDQN, home)["LabLine-v0"]
+    assert row.scores == summarize(found.runs) and row.scores["episodes"] == 6
+    assert row.steps == 200
+
+
+def test_a_finished_benchmark_is_only_read(finished, monkeypatch):
+    home, found = finished
+    monkeypatch.setattr("agentzoo.lab.processes._start", None)  # it would fail
+    again = lab.benchmark(
+        ["tests.lab_module:MyDQN"], [LINE], 2, home / "results", tuned=True, settings=home,
+        verbose=False, **QUICK
+    )  # fmt: skip
+    assert again.runs == found.runs
+
+
+def test_failures_are_recorded_and_tried_again(tmp_path, capsys):
+    command = ["benchmark", "--algos", "dqn", "--envs", f"{BROKEN},{DEADLY}", "--seeds", "1"]
+    command += ["--steps", "60", "--set", "net_arch=[8]", "--evaluations", "2", "--jobs", "2"]
+    command += ["--eval-episodes", "1", "--final-episodes", "2"]
+    with pytest.raises(SystemExit) as stop:
+        main(command)
+    output = capsys.readouterr()
+    assert stop.value.code == 1 and "2 of 2 runs in results failed" in output.err
+    assert "out of order" in output.out and "SIGABRT" in output.out
+    broken, deadly = results.read("results").runs
+    assert (broken.status, broken.final, deadly.status) == ("failed", None, "failed")
+    assert broken.error.startswith("EnvError: ") and broken.error.count("\n") == 0
+    Path("repaired").touch()
+    with pytest.raises(SystemExit):
+        main(command)
+    broken, deadly = results.read("results").runs
+    assert (broken.status, deadly.status) == ("finished", "failed")
+    assert "runs in results, 0" not in capsys.readouterr().out
+
+
+def start(out, **options):
+    """Start a benchmark of a slow environment as a command, in a process group of its own."""
+    command = [sys.executable, "-m", "agentzoo", "benchmark", "--algos", "dqn", "--envs", SLOW]
+    command += ["--seeds", "1", "--steps", "600", "--out", out, "--evaluations", "12"]
+    command += ["--eval-episodes", "1", "--final-episodes", "2"]
+    command += ["--set", *(f"{name}={value}" for name, value in SMALL.items())]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, env=environment, start_new_session=True, text=True, **options)
+
+
+def wait_for_checkpoint(process, out):
+    limit = time.monotonic() + 60
+    while not list(Path(out).glob("*/*/*/run/checkpoints/step_*.safetensors")):
+        assert process.poll() is None and time.monotonic() < limit
+        time.sleep(0.01)
+
+
+def test_a_killed_benchmark_ends_as_if_it_had_not_been(tmp_path):
+    assert start("whole", stdout=subprocess.DEVNULL).wait() == 0
+    first = start("killed", stdout=subprocess.DEVNULL)
+    wait_for_checkpoint(first, "killed")
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    second = start("killed", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    (output,) = Path("killed").glob("*/*/*/output.txt")
+    while "Resuming the run" not in output.read_text():
+        assert second.poll() is None
+        time.sleep(0.01)
+    os.killpg(second.pid, signal.SIGINT)  # Ctrl-C in a terminal
+    _, error = second.communicate()
+    assert second.returncode == 130
+    assert "agentzoo: interrupted after 0 of 1 runs. The same command goes on." in error
+    assert not results.read("killed").runs
+    assert start("killed", stdout=subprocess.DEVNULL).wait() == 0
+    whole, killed = (results.read(out).runs for out in ("whole", "killed"))
+    assert [*map(outcome, whole)] == [*map(outcome, killed)] and len(whole[0].curve) == 12
+    seconds = [point.seconds for point in killed[0].curve]
+    assert seconds == sorted(seconds)
+    assert output.read_text().count("Resuming the run") == 2
+
+
+def test_seeds_that_learn_together(tmp_path):
+    """They learn what they learn alone."""
+    env = "agentzoo/Catch-v0"
+    options = {**OPTIONS, "steps": 160, "seeds": 2}
+    together = lab.benchmark("dqn", env, out="together", together=True, **options)
+    alone = lab.benchmark("dqn", env, out="alone", **{**options, "seeds": 1})
+    assert [run.status for run in together.runs] == ["finished", "finished"]
+    assert outcome(together.runs[0]) == outcome(alone.runs[0])
+    # A run that the group has left without a checkpoint begins anew.
+    home = results.run_folder(Path("together"), "dqn", env, 1)
+    (home / "result.json").unlink()
+    again = lab.benchmark("dqn", env, out="together", **options)
+    assert outcome(again.runs[1]) == outcome(together.runs[1])
+
+
+def test_a_benchmark_on_ray(cluster, tmp_path):
+    found = lab.benchmark("dqn", LINE, 2, tmp_path / "out", steps=60, ray=True, **OPTIONS)
+    assert [run.status for run in found.runs] == ["finished", "finished"]
+
+
+def test_only_one_benchmark_uses_a_folder(tmp_path):
+    from agentzoo.training.folder import Lock
+
+    agree(tmp_path, jobs())
+    lock = Lock(tmp_path)
+    with pytest.raises(ConfigurationError, match="Another benchmark is running in"):
+        lab.benchmark("dqn", "CartPole-v1", 2, tmp_path, steps=100)
+    lock.release()
+
+
+def test_help(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["benchmark", "--help"])
+    assert stop.value.code == 0 and "--final-episodes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("", "Nothing says which algos"),
+        ("--algos dqn --envs CartPole-v1 --set gamma", "--set gamma is not a pair"),
+        ("--algos dqn --envs CartPole-v1 --set gamma=[", "the value is not YAML"),
+        ("--plan nowhere.yaml", "no plan at nowhere.yaml"),
+    ],
+)
+def test_bad_commands(command, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["benchmark", *command.split()])
+    assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_the_live_table(tmp_path, finished):
+    from rich.console import Console
+
+    from agentzoo.lab.board import Board
+
+    home, _ = finished
+    planned = jobs_of(make_plan("tests.lab_module:MyDQN", LINE, seeds=4, tuned=True,
+                                settings=home, **QUICK))  # fmt: skip
+    board = Board(home / "results", planned)
+    board.begin(planned[2:3])
+    folder = results.run_folder(home / "results", "mydqn", LINE, 2)
+    folder.mkdir(exist_ok=True)
+    (folder / ".progress.json").write_text('{"step": 100, "mean": 3.5}')
+    console = Console(width=150, record=True, file=io.StringIO())
+    console.print(board._table())
+    text = console.export_text()
+    assert "2 of 4 runs" in text and "2/4" in text and "62%" in text and "3.5" in text
+    folder.joinpath(".progress.json").unlink()
+    folder.rmdir()
