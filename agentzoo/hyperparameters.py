@@ -78,6 +78,24 @@ class Range:
         return f"from {self.low:g} to {self.high:g}"
 
 
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """The values of a hyperparameter that a search tries, unless the user says otherwise.
+
+    Attributes:
+      low: the lowest number. A search varies the start of a schedule.
+      high: the highest number.
+      log: whether the logarithm of the number is drawn, so that 1e-5 to 1e-4 is as likely as 1e-4
+        to 1e-3.
+      choices: the values themselves, instead of a range.
+    """
+
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    choices: tuple[Any, ...] = ()
+
+
 POSITIVE = Range(0, open_low=True)
 FRACTION = Range(0, 1)
 
@@ -104,6 +122,7 @@ class Hyperparameter:
       text: its description, with units.
       range: the range of its numbers.
       traced: whether compiled programs take it as an argument although it is an integer (`TRACED`).
+      search: the values that a search tries; None if a search leaves it alone.
     """
 
     name: str
@@ -112,6 +131,15 @@ class Hyperparameter:
     text: str = ""
     range: Range = Range()
     traced: bool = False
+    search: Search | None = None
+
+    @property
+    def is_data(self) -> bool:
+        """Whether compiled programs take its numbers as arguments.
+
+        Agents that differ only in such hyperparameters share their programs.
+        """
+        return self.traced or float in options_of(self.type)
 
     @property
     def expected(self) -> str:
@@ -134,8 +162,16 @@ def hyperparameters(cls: type[Any]) -> Mapping[str, Hyperparameter]:
         hint = hints[field.name]
         kind, *marks = get_args(hint) if get_origin(hint) is Annotated else [hint]
         bounds = next((mark for mark in marks if isinstance(mark, Range)), Range())
-        text, traced = texts.get(field.name, ""), TRACED in marks
-        found[field.name] = Hyperparameter(field.name, kind, field.default, text, bounds, traced)
+        search = next((mark for mark in marks if isinstance(mark, Search)), None)
+        found[field.name] = Hyperparameter(
+            field.name,
+            kind,
+            field.default,
+            texts.get(field.name, ""),
+            bounds,
+            TRACED in marks,
+            search,
+        )
     return types.MappingProxyType(found)
 
 

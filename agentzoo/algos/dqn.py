@@ -31,7 +31,7 @@ import optax
 
 from agentzoo import core, networks
 from agentzoo.algos import base, off_policy, optimizers
-from agentzoo.config import FRACTION, POSITIVE, TRACED, Linear, Range, Schedule, value_at
+from agentzoo.config import FRACTION, POSITIVE, TRACED, Linear, Range, Schedule, Search, value_at
 from agentzoo.replay import Batch, Prioritisation, Replay, make_replay
 from agentzoo.types import Agent, Array, Clock, EnvSpec, Trajectory
 
@@ -40,35 +40,35 @@ from agentzoo.types import Agent, Array, Clock, EnvSpec, Trajectory
 class DQNConfig:
     """Hyperparameters of DQN."""
 
-    learning_rate: Annotated[Schedule, POSITIVE] = Linear(1e-3)
+    learning_rate: Annotated[Schedule, POSITIVE, Search(1e-5, 1e-2, log=True)] = Linear(1e-3)
     """Learning rate of Adam."""
     adam_eps: Annotated[float, POSITIVE] = 1e-8
     """Epsilon of Adam."""
-    max_grad_norm: Annotated[float, POSITIVE] = 10.0
+    max_grad_norm: Annotated[float, POSITIVE, Search(0.5, 20, log=True)] = 10.0
     """Gradients are clipped to this global norm."""
     buffer_size: Annotated[int, Range(1)] = 100_000
     """Transitions that the replay buffer holds."""
-    learning_starts: Annotated[int, Range(0), TRACED] = 1_000
+    learning_starts: Annotated[int, Range(0), TRACED, Search(100, 5_000, log=True)] = 1_000
     """Environment steps with random actions before learning starts."""
-    batch_size: Annotated[int, Range(1)] = 64
+    batch_size: Annotated[int, Range(1), Search(choices=(32, 64, 128, 256))] = 64
     """Transitions per gradient step."""
-    gamma: Annotated[float, FRACTION] = 0.99
+    gamma: Annotated[float, FRACTION, Search(choices=(0.9, 0.95, 0.98, 0.99, 0.995, 0.999))] = 0.99
     """Discount factor per environment step."""
-    train_freq: Annotated[int, Range(1)] = 16
+    train_freq: Annotated[int, Range(1), Search(choices=(1, 4, 8, 16, 64, 256))] = 16
     """Environment steps per environment between two phases of learning."""
-    gradient_steps: Annotated[int, Range(-1)] = 8
+    gradient_steps: Annotated[int, Range(-1), Search(choices=(1, 4, 8, -1))] = 8
     """Gradient steps per phase of learning; -1 takes one per environment step."""
-    target_update_interval: Annotated[int, Range(1), TRACED] = 500
+    target_update_interval: Annotated[int, Range(1), TRACED, Search(10, 10_000, log=True)] = 500
     """Environment steps between two updates of the target network."""
     tau: Annotated[float, Range(0, 1, open_low=True)] = 1.0
     """Fraction by which an update moves the target network to the online one; 1 copies it."""
-    exploration_fraction: Annotated[float, FRACTION] = 0.1
+    exploration_fraction: Annotated[float, FRACTION, Search(0.02, 0.5)] = 0.1
     """Fraction of the run during which epsilon falls."""
     exploration_initial_eps: Annotated[float, FRACTION] = 1.0
     """Probability of a random action (epsilon) when the run begins."""
-    exploration_final_eps: Annotated[float, FRACTION] = 0.02
+    exploration_final_eps: Annotated[float, FRACTION, Search(0.01, 0.2)] = 0.02
     """Probability of a random action (epsilon) after it has fallen."""
-    n_steps: Annotated[int, Range(1)] = 10
+    n_steps: Annotated[int, Range(1), Search(choices=(1, 3, 5, 10))] = 10
     """Environment steps that a transition spans."""
     double_q: bool = True
     """Select next actions by the online network, and value them by the target network."""
@@ -94,7 +94,9 @@ class DQNConfig:
     integers as they are."""
     cnn: networks.Cnn = "nature"
     """Convolutional layers for images."""
-    net_arch: Annotated[tuple[int, ...], Range(1)] = (128, 128)
+    net_arch: Annotated[
+        tuple[int, ...], Range(1), Search(choices=((64, 64), (128, 128), (256, 256)))
+    ] = (128, 128)
     """Sizes of the hidden layers."""
     activation: networks.Activation = "relu"
     """Activation function of the hidden layers."""

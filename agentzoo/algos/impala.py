@@ -40,7 +40,7 @@ import optax
 
 from agentzoo import core, networks
 from agentzoo.algos import base, optimizers
-from agentzoo.config import FRACTION, POSITIVE, Linear, Range, Schedule, value_at
+from agentzoo.config import FRACTION, POSITIVE, Linear, Range, Schedule, Search, value_at
 from agentzoo.networks.actor_critic import Output, make_actor_critic, scale_to_bounds
 from agentzoo.sharding import shard_batch
 from agentzoo.types import Agent, Array, Clock, EnvSpec, PyTree, Trajectory
@@ -50,7 +50,7 @@ from agentzoo.types import Agent, Array, Clock, EnvSpec, PyTree, Trajectory
 class IMPALAConfig:
     """Hyperparameters of IMPALA."""
 
-    learning_rate: Annotated[Schedule, POSITIVE] = Linear(1e-3)
+    learning_rate: Annotated[Schedule, POSITIVE, Search(1e-5, 1e-2, log=True)] = Linear(1e-3)
     """Learning rate of the optimizer."""
     optimizer: Literal["adam", "rmsprop"] = "adam"
     """The optimizer."""
@@ -58,21 +58,21 @@ class IMPALAConfig:
     """Epsilon of the optimizer."""
     rms_decay: Annotated[float, FRACTION] = 0.99
     """Decay of the mean square of the gradients per gradient step, for RMSProp."""
-    max_grad_norm: Annotated[float, POSITIVE] = 0.5
+    max_grad_norm: Annotated[float, POSITIVE, Search(0.3, 5, log=True)] = 0.5
     """Gradients are clipped to this global norm."""
-    n_steps: Annotated[int, Range(1)] = 128
+    n_steps: Annotated[int, Range(1), Search(choices=(16, 32, 64, 128))] = 128
     """Environment steps per environment and gradient step."""
-    gamma: Annotated[float, FRACTION] = 0.99
+    gamma: Annotated[float, FRACTION, Search(choices=(0.9, 0.95, 0.98, 0.99, 0.995, 0.999))] = 0.99
     """Discount factor per environment step."""
-    vtrace_lambda: Annotated[float, FRACTION] = 0.95
+    vtrace_lambda: Annotated[float, FRACTION, Search(0.8, 1)] = 0.95
     """Lambda of V-trace: 0 relies on the values, 1 on the rewards."""
     clip_rho: Annotated[float, POSITIVE] = 1.0
     """Largest importance ratio in the targets of the values."""
     clip_pg_rho: Annotated[float, POSITIVE] = 1.0
     """Largest importance ratio in the policy gradient."""
-    ent_coef: Annotated[Schedule, Range(0)] = Linear(0.01)
+    ent_coef: Annotated[Schedule, Range(0), Search(1e-5, 0.1, log=True)] = Linear(0.01)
     """Weight of the entropy bonus."""
-    vf_coef: Annotated[float, Range(0)] = 0.5
+    vf_coef: Annotated[float, Range(0), Search(0.2, 1)] = 0.5
     """Weight of the value loss."""
     normalize_reward: bool = True
     """Divide rewards by the standard deviation of their discounted sum."""
@@ -101,9 +101,11 @@ class IMPALAConfig:
     integers as they are."""
     cnn: networks.Cnn = "impala"
     """Convolutional layers for images."""
-    net_arch: Annotated[tuple[int, ...], Range(1)] = (64, 64)
+    net_arch: Annotated[
+        tuple[int, ...], Range(1), Search(choices=((64, 64), (128, 128), (256, 256)))
+    ] = (64, 64)
     """Sizes of the hidden layers."""
-    activation: networks.Activation = "tanh"
+    activation: Annotated[networks.Activation, Search(choices=("tanh", "relu"))] = "tanh"
     """Activation function of the hidden layers."""
 
 

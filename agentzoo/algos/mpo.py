@@ -72,7 +72,7 @@ import optax
 
 from agentzoo import core, networks
 from agentzoo.algos import base, off_policy, optimizers
-from agentzoo.config import FRACTION, POSITIVE, TRACED, Range, Schedule, value_at
+from agentzoo.config import FRACTION, POSITIVE, TRACED, Range, Schedule, Search, value_at
 from agentzoo.replay import Replay, make_replay
 from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, Trajectory
 
@@ -93,27 +93,27 @@ MAXIMUM = 3.0
 class MPOConfig:
     """Hyperparameters of MPO. Box actions are scaled to [-1, 1]."""
 
-    learning_rate: Annotated[Schedule, POSITIVE] = 3e-4
+    learning_rate: Annotated[Schedule, POSITIVE, Search(1e-5, 1e-2, log=True)] = 3e-4
     """Learning rate of Adam for the policy and the critic."""
-    dual_learning_rate: Annotated[float, POSITIVE] = 3e-2
+    dual_learning_rate: Annotated[float, POSITIVE, Search(1e-3, 0.1, log=True)] = 3e-2
     """Learning rate of Adam for the temperatures and the alphas."""
     max_grad_norm: Annotated[float, POSITIVE] = 40.0
     """Gradients of the networks are clipped to this global norm."""
     buffer_size: Annotated[int, Range(1)] = 1_000_000
     """Transitions that the replay buffer holds."""
-    learning_starts: Annotated[int, Range(0), TRACED] = 1_000
+    learning_starts: Annotated[int, Range(0), TRACED, Search(100, 5_000, log=True)] = 1_000
     """Environment steps with random actions before learning starts."""
-    batch_size: Annotated[int, Range(1)] = 128
+    batch_size: Annotated[int, Range(1), Search(choices=(64, 128, 256, 512))] = 128
     """Transitions per gradient step."""
-    gamma: Annotated[float, FRACTION] = 0.99
+    gamma: Annotated[float, FRACTION, Search(choices=(0.9, 0.95, 0.98, 0.99, 0.995, 0.999))] = 0.99
     """Discount factor per environment step."""
     train_freq: Annotated[int, Range(1)] = 1
     """Environment steps per environment between two phases of learning."""
     gradient_steps: Annotated[int, Range(-1)] = 1
     """Gradient steps per phase of learning; -1 takes one per environment step."""
-    target_update_interval: Annotated[int, Range(1), TRACED] = 100
+    target_update_interval: Annotated[int, Range(1), TRACED, Search(10, 1_000, log=True)] = 100
     """Gradient steps between two updates of the target networks."""
-    n_steps: Annotated[int, Range(1)] = 5
+    n_steps: Annotated[int, Range(1), Search(choices=(1, 3, 5))] = 5
     """Environment steps that a transition spans; with Retrace, the length of a sequence."""
     retrace: bool = False
     """Correct for the age of replayed actions by Retrace. A batch then consists of batch_size /
@@ -124,12 +124,12 @@ class MPOConfig:
     """E-step: actions sampled per state."""
     num_value_samples: Annotated[int, Range(1)] = 4
     """Actions sampled per state for the target of the critic."""
-    epsilon: Annotated[float, POSITIVE] = 0.1
+    epsilon: Annotated[float, POSITIVE, Search(0.01, 0.5, log=True)] = 0.1
     """E-step: bound on the KL divergence between the improved policy and the target policy."""
-    epsilon_mean: Annotated[float, POSITIVE] = 0.01
+    epsilon_mean: Annotated[float, POSITIVE, Search(1e-3, 0.1, log=True)] = 0.01
     """M-step: bound on the KL divergence between the target policy and the online policy that is
     due to the mean, for each action dimension."""
-    epsilon_stddev: Annotated[float, POSITIVE] = 1e-5
+    epsilon_stddev: Annotated[float, POSITIVE, Search(1e-6, 1e-3, log=True)] = 1e-5
     """M-step: bound on the KL divergence that is due to the standard deviation, for each action
     dimension."""
     epsilon_kl: Annotated[float, POSITIVE] = 0.01
@@ -161,7 +161,9 @@ class MPOConfig:
     integers as they are."""
     cnn: networks.Cnn = "nature"
     """Convolutional layers for images."""
-    net_arch: Annotated[tuple[int, ...], Range(1)] = (256, 256)
+    net_arch: Annotated[
+        tuple[int, ...], Range(1), Search(choices=((64, 64), (256, 256), (400, 300)))
+    ] = (256, 256)
     """Sizes of the hidden layers of the policy and of the critic."""
     activation: networks.Activation = "relu"
     """Activation function of the hidden layers."""

@@ -46,7 +46,7 @@ from jax.flatten_util import ravel_pytree
 
 from agentzoo import core, networks
 from agentzoo.algos import base, optimizers
-from agentzoo.config import FRACTION, POSITIVE, Linear, Range, Schedule, value_at
+from agentzoo.config import FRACTION, POSITIVE, Linear, Range, Schedule, Search, value_at
 from agentzoo.networks.actor_critic import Output, make_actor_critic, scale_to_bounds
 from agentzoo.sharding import shard_batch
 from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, PyTree, Trajectory
@@ -56,31 +56,31 @@ from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, PyT
 class PPOConfig:
     """Hyperparameters of PPO."""
 
-    learning_rate: Annotated[Schedule, POSITIVE] = Linear(3e-4)
+    learning_rate: Annotated[Schedule, POSITIVE, Search(1e-5, 1e-2, log=True)] = Linear(3e-4)
     """Learning rate of Adam."""
     adam_eps: Annotated[float, POSITIVE] = 1e-5
     """Epsilon of Adam."""
-    max_grad_norm: Annotated[float, POSITIVE] = 0.5
+    max_grad_norm: Annotated[float, POSITIVE, Search(0.3, 5, log=True)] = 0.5
     """Gradients are clipped to this global norm."""
-    n_steps: Annotated[int, Range(1)] = 2_048
+    n_steps: Annotated[int, Range(1), Search(choices=(128, 256, 512, 1_024, 2_048))] = 2_048
     """Environment steps per environment in each training cycle."""
-    batch_size: Annotated[int, Range(1)] = 64
+    batch_size: Annotated[int, Range(1), Search(choices=(32, 64, 128, 256))] = 64
     """Environment steps per gradient step."""
-    n_epochs: Annotated[int, Range(1)] = 10
+    n_epochs: Annotated[int, Range(1), Search(choices=(4, 10, 20))] = 10
     """Passes over the steps of a training cycle."""
-    gamma: Annotated[float, FRACTION] = 0.99
+    gamma: Annotated[float, FRACTION, Search(choices=(0.9, 0.95, 0.98, 0.99, 0.995, 0.999))] = 0.99
     """Discount factor per environment step."""
-    gae_lambda: Annotated[float, FRACTION] = 0.95
+    gae_lambda: Annotated[float, FRACTION, Search(0.8, 1)] = 0.95
     """Lambda of the advantages (GAE): 0 relies on the values, 1 on the rewards."""
-    clip_range: Annotated[Schedule, POSITIVE] = 0.2
+    clip_range: Annotated[Schedule, POSITIVE, Search(0.1, 0.4)] = 0.2
     """Clipping range of the probability ratio around 1."""
     clip_range_vf: Annotated[Schedule | None, POSITIVE] = None
     """Clipping range of the value around its old value; None for no clipping."""
     normalize_advantage: bool = True
     """Normalise the advantages of each minibatch to mean 0 and standard deviation 1."""
-    ent_coef: Annotated[Schedule, Range(0)] = 0.0
+    ent_coef: Annotated[Schedule, Range(0), Search(1e-8, 0.1, log=True)] = 0.0
     """Weight of the entropy bonus."""
-    vf_coef: Annotated[float, Range(0)] = 0.5
+    vf_coef: Annotated[float, Range(0), Search(0.2, 1)] = 0.5
     """Weight of the value loss."""
     target_kl: Annotated[float | None, POSITIVE] = None
     """End a training cycle early if the KL divergence to the old policy exceeds 1.5 times this
@@ -117,9 +117,11 @@ class PPOConfig:
     integers as they are."""
     cnn: networks.Cnn = "nature"
     """Convolutional layers for images."""
-    net_arch: Annotated[tuple[int, ...], Range(1)] = (64, 64)
+    net_arch: Annotated[
+        tuple[int, ...], Range(1), Search(choices=((64, 64), (128, 128), (256, 256)))
+    ] = (64, 64)
     """Sizes of the hidden layers."""
-    activation: networks.Activation = "tanh"
+    activation: Annotated[networks.Activation, Search(choices=("tanh", "relu"))] = "tanh"
     """Activation function of the hidden layers."""
 
 

@@ -47,7 +47,7 @@ import optax
 
 from agentzoo import core, networks
 from agentzoo.algos import base, off_policy, optimizers
-from agentzoo.config import FRACTION, POSITIVE, TRACED, Range, Schedule, value_at
+from agentzoo.config import FRACTION, POSITIVE, TRACED, Range, Schedule, Search, value_at
 from agentzoo.replay import Batch, Prioritisation, Replay, make_replay
 from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, PyTree, Trajectory
 
@@ -56,21 +56,21 @@ from agentzoo.types import Agent, Array, Clock, ConfigurationError, EnvSpec, PyT
 class SACConfig:
     """Hyperparameters of SAC."""
 
-    learning_rate: Annotated[Schedule, POSITIVE] = 3e-4
+    learning_rate: Annotated[Schedule, POSITIVE, Search(1e-5, 1e-2, log=True)] = 3e-4
     """Learning rate of Adam for the policy, the critics and the entropy coefficient."""
     buffer_size: Annotated[int, Range(1)] = 1_000_000
     """Transitions that the replay buffer holds."""
-    learning_starts: Annotated[int, Range(0), TRACED] = 100
+    learning_starts: Annotated[int, Range(0), TRACED, Search(100, 5_000, log=True)] = 100
     """Environment steps with random actions before learning starts."""
-    batch_size: Annotated[int, Range(1)] = 256
+    batch_size: Annotated[int, Range(1), Search(choices=(64, 128, 256, 512))] = 256
     """Transitions per gradient step."""
-    gamma: Annotated[float, FRACTION] = 0.99
+    gamma: Annotated[float, FRACTION, Search(choices=(0.9, 0.95, 0.98, 0.99, 0.995, 0.999))] = 0.99
     """Discount factor per environment step."""
-    train_freq: Annotated[int, Range(1)] = 1
+    train_freq: Annotated[int, Range(1), Search(choices=(1, 4, 8, 16))] = 1
     """Environment steps per environment between two phases of learning."""
-    gradient_steps: Annotated[int, Range(-1)] = 1
+    gradient_steps: Annotated[int, Range(-1), Search(choices=(1, 4, 8, -1))] = 1
     """Gradient steps per phase of learning; -1 takes one per environment step."""
-    tau: Annotated[float, Range(0, 1, open_low=True)] = 0.005
+    tau: Annotated[float, Range(0, 1, open_low=True), Search(0.001, 0.05, log=True)] = 0.005
     """Fraction by which an update moves the target critics to the online ones; 1 copies them."""
     target_update_interval: Annotated[int, Range(1), TRACED] = 1
     """Gradient steps between two updates of the target critics."""
@@ -88,7 +88,7 @@ class SACConfig:
     n_critics: Annotated[int, Range(1)] = 2
     """Number of critics. The minimum of their values is used, so more critics are more
     pessimistic."""
-    n_steps: Annotated[int, Range(1)] = 1
+    n_steps: Annotated[int, Range(1), Search(choices=(1, 3, 5))] = 1
     """Environment steps that a transition spans."""
     prioritized_replay: bool = False
     """Replay each transition with a probability in proportion to (abs(td_error) + eps)^alpha."""
@@ -111,7 +111,9 @@ class SACConfig:
     integers as they are."""
     cnn: networks.Cnn = "nature"
     """Convolutional layers for images."""
-    net_arch: Annotated[tuple[int, ...], Range(1)] = (256, 256)
+    net_arch: Annotated[
+        tuple[int, ...], Range(1), Search(choices=((64, 64), (256, 256), (400, 300)))
+    ] = (256, 256)
     """Sizes of the hidden layers of the policy and of each critic."""
     activation: networks.Activation = "relu"
     """Activation function of the hidden layers."""

@@ -17,6 +17,7 @@ from agentzoo.cli.export import export
 from agentzoo.cli.lab import plot, report
 from agentzoo.cli.options import parse_train
 from agentzoo.cli.train import train
+from agentzoo.cli.tune import tune
 from agentzoo.cli.tuned import tuned
 from agentzoo.cli.zoo import list_zoo
 from agentzoo.compilation import use_compilation_cache
@@ -83,6 +84,7 @@ def _run(arguments: list[str]) -> None:
                 "report": report,
                 "plot": plot,
                 "export": export,
+                "tune": tune,
                 "tuned": tuned,
                 "benchmark": benchmark,
                 "zoo": list_zoo,

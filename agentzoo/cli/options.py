@@ -212,6 +212,43 @@ class Plot:
 
 
 @_described
+class Tune:
+    """Search for the hyperparameters with the highest mean return."""
+
+    algorithm: tyro.conf.Positional[str]
+    """Name of the algorithm, or my_module:MyAlgorithm for your own class."""
+    env: str
+    """Gymnasium id of the environment. For my_module:MyEnv-v0, my_module is imported first."""
+    trials: int = 50
+    """Number of trials in total, those of earlier calls and other processes included."""
+    steps: float | None = None
+    """Environment steps of each trial. None takes those of the tuned settings with --tuned, and
+    100,000 otherwise."""
+    storage: str | None = None
+    """File of an SQLite database in which the trials are kept, or the address of another database.
+    None keeps them in memory, so the search cannot be continued."""
+    space: Path | None = None
+    """YAML file with the hyperparameters to vary, and their ranges."""
+    structure: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Vary hyperparameters, too, of which each value needs a compilation, such as net_arch."""
+    tuned: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Start from the tuned settings of --env instead of the defaults."""
+    n_envs: int | None = None
+    """Number of environments that are stepped at once. None takes the number of the tuned settings
+    with --tuned, and 1 otherwise."""
+    evaluations: int = 10
+    """Number of evaluations of each trial, by which bad trials are ended early."""
+    episodes: int = 10
+    """Number of episodes per evaluation."""
+    seed: int = 0
+    """Seed of the search."""
+    save: Path | None = None
+    """YAML file of settings into which the best hyperparameters are written as a row."""
+    page: Path | None = None
+    """HTML page with the history and the importance of the hyperparameters."""
+
+
+@_described
 class Zoo:
     """List the trained agents of the zoo with their scores."""
 

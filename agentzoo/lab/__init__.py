@@ -10,13 +10,17 @@ if TYPE_CHECKING:
     from agentzoo.lab.benchmarking import benchmark as benchmark
     from agentzoo.lab.plots import plot as plot
     from agentzoo.lab.reports import report as report
+    from agentzoo.lab.searching.result import Tuning as Tuning
+    from agentzoo.lab.searching.study import tune as tune
 
 # What is public, and the module that it lives in. No module may have the name of a function,
 # because importing the module would replace the function in this package.
 _HOMES = {
+    "Tuning": "agentzoo.lab.searching.result",
     "benchmark": "agentzoo.lab.benchmarking",
     "plot": "agentzoo.lab.plots",
     "report": "agentzoo.lab.reports",
+    "tune": "agentzoo.lab.searching.study",
 }
 
 __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
