@@ -64,3 +64,28 @@ def write(folder, runs, plan=None):
     for run in runs:
         results.write(folder, run)
     return folder
+
+
+def comparison(folder):
+    """Write the results of three algorithms in three environments with four seeds.
+
+    The algorithms reach lower scores in the order of their labels. One run failed.
+    """
+    labels = ("dqn", "ppo", "sac")
+    envs = ("CartPole-v1", "LunarLander-v3", "A/<b>&c-v0")
+    runs = [
+        result(
+            label,
+            env,
+            seed,
+            reached=300 - 40 * i,
+            start=-100,
+            hyperparameters={"gamma": 0.99, "learning_rate": {"linear": [i * 1e-3, 0]}},
+        )
+        for i, label in enumerate(labels)
+        for env in envs
+        for seed in range(4)
+    ]
+    same = runs[5].hyperparameters
+    runs[6] = failed("dqn", "LunarLander-v3", 2, hyperparameters=same)
+    return write(folder, runs, {"seeds": 4})

@@ -75,7 +75,12 @@ def lines(rows: Rows, labels: Sequence[str], x: Axis, y: Axis, height: int = 300
     horizontal = alt.X(
         f"{x.field}:Q",
         title=x.title,
-        axis=alt.Axis(format=x.format, grid=False, tickCount=_ticks(alt)),
+        axis=alt.Axis(
+            format=x.format,
+            grid=False,
+            tickCount=_ticks(alt),
+            labelExpr="datum.value === 0 ? '0' : datum.label",  # not 0k
+        ),
         scale=alt.Scale(nice=False, zero=x.zero),
     )
     vertical = alt.Y(f"{y.field}:Q", title=y.title, scale=alt.Scale(zero=False))
@@ -168,8 +173,12 @@ def to_spec(chart: Chart, width: int | str = "container", **config: Any) -> dict
       **config: colours and fonts, if a page does not set them.
     """
     spec = chart.altair.properties(width=width).configure(**config).to_dict()
-    # The default configuration of Altair would come before the one of a page.
-    return {**spec, "config": config, "data": {"values": [dict(row) for row in chart.rows]}}
+    return {
+        **spec,
+        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
+        "config": config,  # without the defaults of Altair, which would precede those of a page
+        "data": {"values": [dict(row) for row in chart.rows]},
+    }
 
 
 def save(chart: Chart, path: Path, width: int = 640) -> None:
@@ -190,9 +199,9 @@ def save(chart: Chart, path: Path, width: int = 640) -> None:
     spec["layer"] = [layer for layer in spec["layer"] if layer.get("name") != _HOVER]
     spec["params"] = [one for one in spec.get("params", []) if _HOVER not in one.get("views", [])]
     if path.suffix == ".svg":
-        data = converter.vegalite_to_svg(spec).encode()
+        data = converter.vegalite_to_svg(spec, vl_version=_version()).encode()
     elif path.suffix == ".png":
-        data = converter.vegalite_to_png(spec, scale=2)
+        data = converter.vegalite_to_png(spec, vl_version=_version(), scale=2)
     else:
         raise ConfigurationError(
             f"{path} cannot be drawn, because charts are SVG or PNG files. Choose a name that ends "
@@ -205,8 +214,15 @@ def save(chart: Chart, path: Path, width: int = 640) -> None:
 @functools.cache
 def viewer() -> str:
     """Return the JavaScript that shows charts on a page: Vega-Lite and what it needs."""
-    version = _altair().SCHEMA_VERSION.removeprefix("v").split(".")
-    return _import("vl_convert").javascript_bundle(vl_version="_".join(version[:2]))
+    return _import("vl_convert").javascript_bundle(vl_version=_version())
+
+
+def _version() -> str | None:
+    """Return the version of Vega-Lite to use, or None for the newest one.
+
+    In 6.4, the text of what is nearest to the pointer is undefined.
+    """
+    return "6.1" if "6.1" in _import("vl_convert").get_vegalite_versions() else None
 
 
 def thin(rows: Iterable[Mapping[str, Any]], most: int) -> list[Mapping[str, Any]]:

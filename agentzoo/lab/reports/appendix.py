@@ -9,6 +9,8 @@ from agentzoo.lab.reports.document import NOTHING, Cell, Code, Details, Section,
 from agentzoo.lab.results import Result, Results
 from agentzoo.lab.statistics import RESAMPLES
 
+_MACHINE = {"cpu": "CPU", "memory_gb": "memory in GB"}  # names of a machine's parts, in words
+
 
 def sections(results: Results, comparison: Comparison) -> list[Section]:
     """Return the sections."""
@@ -22,7 +24,8 @@ def _failures(failed: list[Result]) -> Table:
         [Cell(run.label), Cell(run.env), Cell(str(run.seed)), Cell(run.error or "unknown")]
         for run in failed
     ]
-    return Table(("Algorithm", "Environment", "Seed", "Error"), rows)
+    columns = ("Algorithm", "Environment", "Seed", "Error")
+    return Table(columns, rows, texts=("Environment", "Error"))
 
 
 def _origins(results: Results) -> list[Any]:
@@ -34,7 +37,9 @@ def _origins(results: Results) -> list[Any]:
     for text, count in kinds.most_common():
         versions, machine = json.loads(text)
         columns.append(plural(count, "run"))
-        origins.append({**versions, **{name.replace("_", " "): machine[name] for name in machine}})
+        origins.append(
+            {**versions, **{_MACHINE.get(name, name): machine[name] for name in machine}}
+        )
     names = list(dict.fromkeys(name for origin in origins for name in origin))
     rows = [
         [Cell(name), *(Cell(str(origin.get(name, NOTHING))) for origin in origins)]

@@ -32,11 +32,19 @@ class Text(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table. The first column names the rows."""
+    """A table. The first column names the rows.
+
+    Attributes:
+      columns: the titles of the columns.
+      rows: the cells.
+      title: the title.
+      texts: the titles of further columns that hold words, which begin at the left.
+    """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     title: str = ""
+    texts: Sequence[str] = ()
     kind: str = "table"
 
 

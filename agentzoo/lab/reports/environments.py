@@ -142,7 +142,6 @@ def _profile(labels: Sequence[str], env: str, groups: Sequence[Group]) -> Figure
         labels,
         Axis("threshold", "return τ"),
         Axis("value", "fraction of episodes above τ", ".0%"),
-        height=220,
     )
     caption = f"The episodes after training. A curve that lies higher is better. {BANDS}"
     return Figure(f"episodes-{slug(env)}", "Returns of single episodes", chart, caption)

@@ -72,9 +72,9 @@ def blocks(
     libraries: Sequence[Library],
 ) -> list[Any]:
     """Return the published scores of the same algorithms, and a sentence where ours are below."""
-    rows, below = [], []
+    rows, verdicts = [], []
     for group in groups:
-        ours = summaries[group.label].mean
+        ours, below = summaries[group.label].mean, []
         for library in libraries:
             for score in library.scores:
                 if (score.env, score.algorithm) != (env, group.settings.algorithm):
@@ -82,15 +82,16 @@ def blocks(
                 rows.append(_row(group, ours.value, library, score))
                 if ours.value < score.mean:
                     within = ours.high is not None and score.mean <= ours.high
-                    below.append(
-                        f"{group.label} ({number(ours.value)}) is below {library.name} "
-                        f"({number(score.mean)}){', but within the interval' if within else ''}"
-                    )
+                    remark = f" {score.note}" if score.note else ""
+                    remark += ", within our interval" if within else ""
+                    below.append(f"{library.name}{remark} ({number(score.mean)})")
+        if below:
+            verdicts.append(f"{group.label} ({number(ours.value)}) is below {words(below)}.")
     if not rows:
         return []
-    verdict = f"{'; '.join(below)}." if below else "No score here is below a published one."
+    verdict = " ".join(verdicts) or "No score here is below a published one."
     columns = ("Algorithm", "Here", "Published", "Steps here", "Steps there", "Library", "Remark")
-    return [Table(columns, rows, "Published scores"), Text(verdict)]
+    return [Table(columns, rows, "Published scores", ("Library", "Remark")), Text(verdict)]
 
 
 def _row(group: Group, ours: float, library: Library, score: Score) -> list[Cell]:

@@ -29,10 +29,12 @@
     const chart = charts[name];
     const base = pressed.has("time") ? { ...chart.time, data: chart.spec.data } : chart.spec;
     const spec = structuredClone(base);
+    const largest = Math.max(...spec.data.values.map((row) => Math.abs(row.mean)));
     for (const { encoding } of spec.layer ?? [spec]) {
       if (pressed.has("logx")) encoding.x.scale = { nice: false, type: "log" };
-      // Returns may be negative, where logarithms end.
-      if (pressed.has("logy")) encoding.y.scale = { ...encoding.y.scale, type: "symlog" };
+      // Returns may be negative, where logarithms end. Near 0, this scale is linear.
+      const symmetric = { type: "symlog", constant: largest / 50 || 1 };
+      if (pressed.has("logy")) encoding.y.scale = { ...encoding.y.scale, ...symmetric };
     }
     return spec;
   }
