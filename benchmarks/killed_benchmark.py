@@ -69,16 +69,25 @@ def run_and_kill(arguments: argparse.Namespace, out: Path, seconds: float) -> li
     while len(states) < arguments.kills:
         process = start(arguments, out)
         # A moment at which the benchmark is at work: loading takes a few seconds.
-        time.sleep(draw.uniform(0.3, 1.2) * seconds / arguments.kills)
+        time.sleep(draw.uniform(0.6, 1.4) * seconds / arguments.kills)
         if process.poll() is not None:
             raise SystemExit("The benchmark ended before it was killed often enough. Add --steps.")
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        ended = len(list(out.glob(f"*/*/*/{RESULT}")))
-        begun = len(list(out.glob("*/*/*/run/checkpoints/step_*")))
-        states.append(f"{ended} finished, {begun} checkpoints of others")
+        states.append(describe(out))
     assert start(arguments, out).wait() == 0
     return states
+
+
+def describe(out: Path) -> str:
+    """Return how many runs have finished, and the steps of the last checkpoints of the others."""
+    ended = len(list(out.glob(f"*/*/*/{RESULT}")))
+    steps: dict[Path, int] = {}
+    for path in out.glob("*/*/*/run/checkpoints/step_*.safetensors"):
+        step = int(path.stem.removeprefix("step_"))
+        steps[path.parent] = max(step, steps.get(path.parent, 0))
+    others = ", ".join(f"step {step:,}" for step in steps.values()) or "none"
+    return f"{ended} runs finished, checkpoints of others: {others}"
 
 
 def main() -> None:

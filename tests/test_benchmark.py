@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ import pytest
 import agentzoo
 from agentzoo import ConfigurationError, lab, settings
 from agentzoo.cli import main
-from agentzoo.lab import results
+from agentzoo.lab import results, runs
 from agentzoo.lab.agreement import agree
 from agentzoo.lab.curve import Curve
 from agentzoo.lab.jobs import jobs_of
@@ -78,7 +79,7 @@ PLAN = """
 def test_a_plan_from_a_file(tmp_path):
     (tmp_path / "plan.yaml").write_text(textwrap.dedent(PLAN))
     plan = read_plan(tmp_path / "plan.yaml")
-    assert plan == Plan(
+    assert plan._replace(places={}) == Plan(
         variants=(
             Variant("dqn", "dqn"),
             Variant("fast", "dqn", {"learning_rate": agentzoo.Linear(1e-2, 0)}),
@@ -117,6 +118,10 @@ def test_a_plan_from_a_file(tmp_path):
         ("[agentzoo/CartPole-v0]", "[a, a]", 5, "envs names 'a' twice"),
         ("[agentzoo/CartPole-v0]", "[3]", 5, "The environment 3 is not an id"),
         ("eval_episodes: 3", "eval_episodes: -3", 10, "eval_episodes=-3 is out of range"),
+        ("{algorithm: dqn,", "{algorithm: dqm,", 4, "no algorithm 'dqm' in agentzoo"),
+        ("{learning_rate: {", "{learning_rat: {", 4, "Did you mean 'learning_rate'?"),
+        ("agentzoo/CartPole-v0", "CartPoll-v1", 5, "Did you mean 'CartPole-v1'"),
+        ("{batch_size: 16}", "{batch_sise: 16}", 9, "Did you mean 'batch_size'"),
     ],
 )
 def test_errors_in_a_plan_name_the_line(tmp_path, before, after, line, message):
@@ -124,7 +129,7 @@ def test_errors_in_a_plan_name_the_line(tmp_path, before, after, line, message):
     assert PLAN.count(before) == 1
     path.write_text(textwrap.dedent(PLAN.replace(before, after)))
     with pytest.raises(ConfigurationError) as error:
-        read_plan(path)
+        jobs_of(read_plan(path))
     assert f"{path}, line {line}: " in str(error.value) and message in str(error.value)
 
 
@@ -380,6 +385,38 @@ def test_a_killed_benchmark_ends_as_if_it_had_not_been(tmp_path):
     seconds = [point.seconds for point in killed[0].curve]
     assert seconds == sorted(seconds)
     assert output.read_text().count("Resuming the run") == 2
+
+
+def test_no_moment_of_an_interruption_matters(tmp_path, monkeypatch):
+    """Neither during training nor before the result is written."""
+    (job,) = jobs("dqn", "agentzoo/Catch-v0", seeds=1, steps=96, set=SMALL, **QUICK)
+    runs.perform(tmp_path / "whole", [job])
+    visit, finish, count = Curve.visit, Curve.finish, itertools.count()
+
+    def interrupted(function, *calls):
+        def call(*arguments):
+            if next(count) in calls:
+                raise KeyboardInterrupt
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(Curve, "visit", interrupted(visit, 2))
+    with pytest.raises(KeyboardInterrupt):
+        runs.perform(tmp_path / "cut", [job])
+    monkeypatch.setattr(Curve, "visit", visit)
+    monkeypatch.setattr(Curve, "finish", interrupted(finish, *range(100)))
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            runs.perform(tmp_path / "cut", [job])
+    monkeypatch.setattr(Curve, "finish", finish)
+    runs.perform(tmp_path / "cut", [job])
+    whole, cut = (
+        results.read_run(results.run_folder(tmp_path / name, job.label, job.env, 0))
+        for name in ("whole", "cut")
+    )
+    assert outcome(whole) == outcome(cut) and len(cut.curve) == 4
+    assert not list((tmp_path / "cut").rglob(".progress.json"))
 
 
 def test_seeds_that_learn_together(tmp_path):

@@ -10,6 +10,7 @@ from agentzoo.types import TrainingError
 def benchmark(options: Benchmark) -> None:
     """Compare algorithms in several environments with several seeds."""
     # They are imported here because other commands do without them.
+    from agentzoo import zoo
     from agentzoo.lab.benchmarking import benchmark as compare
     from agentzoo.lab.plan import parse_changes
 
@@ -42,6 +43,9 @@ def benchmark(options: Benchmark) -> None:
             f"{first.label} on {first.env} with seed {first.seed}: {first.error} The same command "
             f"tries them again."
         )
+    if options.publish is not None:
+        for entry in zoo.publish(options.out, options.publish):
+            print(f"Published {entry.name}, with a mean return of {entry.mean:.1f}.")
     print(f"All {len(found.runs)} runs in {shlex.quote(str(options.out))} have finished.")
 
 

@@ -136,6 +136,9 @@ class Benchmark:
     """Do the runs as Ray tasks."""
     save_scores: Path | None = None
     """Folder of files of tuned settings, into which the scores are written."""
+    publish: Path | None = None
+    """Folder of a zoo, in which the best agent of each algorithm in each environment is published
+    when all runs have finished."""
 
 
 @_described

@@ -74,7 +74,10 @@ def jobs_of(plan: Plan) -> list[Job]:
       ConfigurationError: if an algorithm, an environment or a hyperparameter is unknown, or an
         algorithm does not suit the actions of an environment.
     """
-    about = {env: _inspect(env) for env in plan.envs}
+    about: dict[str, _Env] = {}
+    for env in plan.envs:
+        with plan.located("envs", env):
+            about[env] = _inspect(env)
     first = [_job(plan, variant, env, about[env]) for variant in plan.variants for env in plan.envs]
     return [job._replace(seed=seed) for seed in range(plan.seeds) for job in first]
 
@@ -94,7 +97,13 @@ def _inspect(env: str) -> _Env:
 
 
 def _job(plan: Plan, variant: Variant, env: str, about: _Env) -> Job:
-    cls = find(variant.algorithm)
+    with plan.located("algos", variant.label):
+        cls = find(variant.algorithm)
+        row = find_row(cls, env, path=plan.settings) if plan.tuned else None
+        configs.make_config(cls.Config, variant.changes)
+    for name, value in plan.changes.items():
+        with plan.located("set", name):
+            configs.make_config(cls.Config, {name: value})
     if spaces.kind(about.action_space) not in cls.action_spaces:
         raise ConfigurationError(
             f"{cls.__name__} has no policy for the actions of {env}, {about.action_space}. Compare "
@@ -102,7 +111,6 @@ def _job(plan: Plan, variant: Variant, env: str, about: _Env) -> Job:
             f"same --out."
         )
     changes = {**plan.changes, **variant.changes}
-    row = find_row(cls, env, path=plan.settings) if plan.tuned else None
     values = {**({} if row is None else row.hyperparameters), **changes}
     config = configs.make_config(cls.Config, values)
     steps, n_envs = (DEFAULT_STEPS, 1) if row is None else (row.steps, row.n_envs)

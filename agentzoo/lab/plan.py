@@ -1,12 +1,20 @@
 """The plan of a benchmark: which algorithms, environments and seeds it compares."""
 
+import contextlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from agentzoo import config as configs
-from agentzoo.settings.reading import fault, from_plain, guess, load_yaml, plain
+from agentzoo.settings.reading import (
+    fault,
+    from_plain,
+    guess,
+    line_of,
+    load_yaml,
+    plain,
+)
 from agentzoo.types import ConfigurationError
 
 
@@ -51,6 +59,7 @@ class Plan(NamedTuple):
       settings: a file or a folder with tuned settings; None for those of the package.
       changes: the hyperparameters that are set for all algorithms.
       protocol: how agents are evaluated.
+      places: where the parts of a plan file stand, by the name of the entry and of the part.
     """
 
     variants: tuple[Variant, ...]
@@ -62,6 +71,18 @@ class Plan(NamedTuple):
     settings: str | None = None
     changes: Mapping[str, Any] = {}
     protocol: Protocol = Protocol()
+    places: Mapping[tuple[str, str], str] = {}
+
+    @contextlib.contextmanager
+    def located(self, entry: str, part: str) -> Iterator[None]:
+        """Return a context in which errors say where a part of the plan stands in its file."""
+        try:
+            yield
+        except ConfigurationError as error:
+            place = self.places.get((entry, part))
+            if place is None:
+                raise
+            raise ConfigurationError(f"{place}: {error}") from error
 
 
 FIELDS = (
@@ -113,7 +134,20 @@ def read_plan(path: str | os.PathLike[str]) -> Plan:
     for key in ("algos", "envs"):
         if key not in content:
             raise ConfigurationError(f"{path} has no {key}. Add `{key}: [...]`.")
-    return _Maker(error_at).make(plain(content))
+    return _Maker(error_at).make(plain(content))._replace(places=_places(path, content))
+
+
+def _places(path: Path, content: Any) -> dict[tuple[str, str], str]:
+    """Return where each algorithm, environment and hyperparameter stands in a plan file."""
+    places: dict[tuple[str, str], str] = {}
+    for entry in ("algos", "envs", "set"):
+        parts = content.get(entry, {})
+        is_list = isinstance(parts, list)
+        for key, part in enumerate(parts) if is_list else [(part, part) for part in parts]:
+            name = _label(part) if is_list and entry == "algos" else str(part)
+            line = line_of(parts, key)
+            places[entry, name] = f"{path}" if line is None else f"{path}, line {line}"
+    return places
 
 
 class _Maker:

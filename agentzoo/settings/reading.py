@@ -135,11 +135,17 @@ def fault(path: Path, node: Any, key: Any, message: str) -> ConfigurationError:
 
 
 def line_of(node: Any, key: Any) -> int | None:
-    """Return the line of a key in a mapping of a YAML file, from 1; None if it is not known."""
+    """Return the line of a part of a YAML file, from 1; None if it is not known.
+
+    Args:
+      node: a mapping or a list of the file.
+      key: a key of the mapping, or an index of the list.
+    """
     try:
-        return node.lc.key(key)[0] + 1
+        place = node.lc.item(key) if isinstance(node, list) else node.lc.key(key)
     except (AttributeError, KeyError, TypeError):
         return None
+    return place[0] + 1
 
 
 def guess(word: Any, known: Iterable[str]) -> str:

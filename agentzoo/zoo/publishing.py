@@ -137,5 +137,8 @@ def _command(run: Result, seeds: int) -> str:
 
 
 def _settings(changes: Mapping[str, Any]) -> Iterable[str]:
+    """Return the option that sets hyperparameters, with all of them behind it."""
+    if changes:
+        yield "--set"
     for name, value in changes.items():
-        yield from ("--set", f"{name}={json.dumps(value)}")
+        yield f"{name}={json.dumps(value)}"
