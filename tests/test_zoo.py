@@ -123,6 +123,12 @@ def test_the_best_seed_is_published(benchmark, agents, tmp_path):
             lambda folder: (folder / "dqn" / "CartPole-v1" / "seed_7").mkdir(),
             r"not ended: dqn/CartPole-v1/seed_7",
         ),
+        (
+            lambda folder: results.write_plan(
+                folder, {"runs": {"dqn": {"CartPole-v1": {}}}, "seeds": [0, 1, 2]}
+            ),
+            r"1 run.*not ended: dqn/CartPole-v1/seed_2",
+        ),
         (lambda folder: shutil.rmtree(folder / "dqn"), "no runs to publish"),
         (lambda folder: (folder / "plan.json").unlink(), "not a results folder"),
     ],
@@ -132,6 +138,18 @@ def test_unfinished_benchmarks_are_not_published(spoil, message, benchmark, tmp_
     with pytest.raises(ConfigurationError, match=message):
         publish(benchmark, tmp_path / "zoo")
     assert not (tmp_path / "zoo").exists()
+
+
+def test_a_benchmark_publishes_its_agents_at_the_end(benchmark, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(agentzoo.cli, "use_compilation_cache", lambda: None)
+    # The runs have been done already.
+    monkeypatch.setattr(
+        "agentzoo.lab.benchmarking.benchmark", lambda *_, **__: results.read(benchmark)
+    )
+    options = ["--algos", "dqn", "--envs", "CartPole-v1", "--out", str(benchmark)]
+    main(["benchmark", *options, "--publish", str(tmp_path / "zoo")])
+    (entry,) = zoo.entries(tmp_path / "zoo")
+    assert f"Published {entry.name}, with a mean" in capsys.readouterr().out
 
 
 # Names

@@ -13,7 +13,7 @@ The record beside an agent has all that its card says:
 import json
 import os
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +64,21 @@ def _check_finished(read: results_of.Results) -> None:
         if run.final is None
     ]
     begun = [path.relative_to(read.folder) for path in read.unfinished]
-    for what, paths in (("failed", failed), ("not ended", begun)):
+    ended = {(run.label, run.env, run.seed) for run in read.runs}
+    missing = [
+        results_of.run_folder(Path(), label, env, seed)
+        for label, envs in read.plan.get("runs", {}).items()
+        for env in envs
+        for seed in read.plan.get("seeds", ())
+        if (label, env, seed) not in ended
+    ]
+    unfinished = list(dict.fromkeys([*begun, *missing]))
+    for what, paths in (("failed", failed), ("not ended", unfinished)):
         if paths:
             names = ", ".join(map(str, paths[:5])) + (", ..." if len(paths) > 5 else "")
             raise ConfigurationError(
                 f"{len(paths)} run(s) in {read.folder} have {what}: {names}. Run the same "
-                f"benchmark again, or remove their folders, before you publish the agents."
+                f"benchmark again before you publish its agents."
             )
     if not read.runs:
         raise ConfigurationError(
@@ -132,13 +141,6 @@ def _command(run: Result, seeds: int) -> str:
     """Return the command that runs the same benchmark again."""
     words = ["agentzoo", "benchmark", "--algos", run.algorithm.lower(), "--envs", run.env]
     words += ["--seeds", str(seeds), "--steps", str(run.steps), "--n-envs", str(run.n_envs)]
-    words += ["--tuned"] * run.tuned + list(_settings(run.changes)) + ["--out", "results"]
-    return shlex.join(words)
-
-
-def _settings(changes: Mapping[str, Any]) -> Iterable[str]:
-    """Return the option that sets hyperparameters, with all of them behind it."""
-    if changes:
-        yield "--set"
-    for name, value in changes.items():
-        yield f"{name}={json.dumps(value)}"
+    words += ["--tuned"] * run.tuned + ["--out", "results"]
+    changes = [f"{name}={json.dumps(value)}" for name, value in run.changes.items()]
+    return shlex.join([*words, *(["--set", *changes] if changes else [])])

@@ -1,5 +1,6 @@
 """The page of a search: history, importance, and the values that were tried."""
 
+import functools
 import html
 import os
 from collections.abc import Iterator
@@ -68,10 +69,11 @@ def _figures(study: Any) -> Iterator[str]:
     """Return the plots of Optuna. The first one has the code that draws them all."""
     from optuna import visualization
 
+    named = {"target_name": "mean return"}
     plots = [
-        ("History", visualization.plot_optimization_history),
+        ("History", functools.partial(visualization.plot_optimization_history, **named)),
         ("Importance", _importance),
-        ("Values that were tried", visualization.plot_slice),
+        ("Values that were tried", functools.partial(visualization.plot_slice, **named)),
         ("Curves", visualization.plot_intermediate_values),
     ]
     script: bool = True
@@ -86,7 +88,8 @@ def _figures(study: Any) -> Iterator[str]:
         if isinstance(figure, str):
             yield f"<p>{html.escape(figure)}</p>"
             continue
-        figure.update_layout(title=None, margin={"t": 30})
+        legend = {"orientation": "h", "y": 1.08}  # above, since narrow windows lack the width
+        figure.update_layout(title=None, margin={"t": 60}, legend=legend)
         drawn = figure.to_html(
             full_html=False, include_plotlyjs=script, config={"responsive": True}
         )
