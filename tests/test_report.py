@@ -9,7 +9,7 @@ import pytest
 from agentzoo import PPO, ConfigurationError, cli, lab
 from agentzoo.lab import results
 from agentzoo.lab.reports import peers
-from agentzoo.lab.reports.comparison import compare
+from agentzoo.lab.reports.comparison import compare, words
 from agentzoo.lab.reports.document import duration, number
 from tests import synthetic
 
@@ -211,6 +211,21 @@ def test_runs_that_have_not_ended_are_stated(tmp_path):
     results.run_folder(folder, "dqn", "CartPole-v1", 7).mkdir()
     [notice] = compare(results.read(folder)).notices
     assert notice == "1 run has not ended yet: dqn/CartPole-v1/seed_7."
+
+
+def test_runs_that_have_not_begun_are_stated(tmp_path):
+    plan = {"runs": {"dqn": {"CartPole-v1": {}}, "ppo": {"CartPole-v1": {}}}, "seeds": [0, 1, 2, 3]}
+    folder = synthetic.write(tmp_path, grid(), plan)
+    [notice] = compare(results.read(folder)).notices
+    assert notice.startswith(
+        "2 runs of the plan have not begun yet: dqn on CartPole-v1 with seed 3 and ppo on "
+        "CartPole-v1 with seed 3."
+    )
+
+
+def test_long_lists_are_cut():
+    assert words([str(i) for i in range(20)]) == "0, 1, 2, 3, 4, 5, 6 and 13 more"
+    assert words(["a"]) == "a" and words(["a", "b", "c"]) == "a, b and c"
 
 
 @pytest.mark.parametrize(

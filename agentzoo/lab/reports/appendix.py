@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from agentzoo.lab.reports.comparison import Comparison, plural
@@ -45,8 +46,19 @@ def _origins(results: Results) -> list[Any]:
         [Cell(name), *(Cell(str(origin.get(name, NOTHING))) for origin in origins)]
         for name in names
     ]
-    plan = json.dumps(results.plan, indent=1)
+    plan = json.dumps(_without_hyperparameters(results.plan), indent=1)
     return [Table(columns, rows), Details("The plan of the benchmark", [Code(plan)])]
+
+
+def _without_hyperparameters(plan: Any) -> Any:
+    """Return a plan without the hyperparameters, which the sections of environments show."""
+    if not isinstance(plan, Mapping):
+        return plan
+    return {
+        name: _without_hyperparameters(value)
+        for name, value in plan.items()
+        if name != "hyperparameters"
+    }
 
 
 def _methods(results: Results) -> Section:

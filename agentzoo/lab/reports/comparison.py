@@ -9,6 +9,7 @@ import numpy as np
 from agentzoo.lab.results import RESULT, Episodes, Result, Results, run_folder
 from agentzoo.types import ConfigurationError
 
+MOST_NAMES = 8  # in a sentence
 FEW = 3  # with fewer seeds, an interval says little
 
 
@@ -174,6 +175,27 @@ def _notices_about_runs(results: Results, groups: Mapping[tuple[str, str], Group
         places = ["/".join(path.relative_to(results.folder).parts) for path in results.unfinished]
         verb = "has" if len(places) == 1 else "have"
         yield f"{plural(len(places), 'run')} {verb} not ended yet: {words(places)}."
+    waiting = _not_begun(results)
+    if waiting:
+        verb = "has" if len(waiting) == 1 else "have"
+        yield (
+            f"{plural(len(waiting), 'run')} of the plan {verb} not begun yet: {words(waiting)}. "
+            f"Type the command of the benchmark again to go on."
+        )
+
+
+def _not_begun(results: Results) -> list[str]:
+    """Return the runs of a plan without a folder. A plan of another form has none."""
+    match results.plan:
+        case {"runs": {**planned}, "seeds": [*seeds]}:
+            return [
+                f"{label} on {env} with seed {seed}"
+                for label, envs in planned.items()
+                for env in envs
+                for seed in seeds
+                if not run_folder(results.folder, label, env, seed).is_dir()
+            ]
+    return []
 
 
 def _notices_about_seeds(env: str, groups: Sequence[Group]) -> Iterator[str]:
@@ -224,5 +246,7 @@ def plural(number: int, noun: str) -> str:
 
 
 def words(names: Sequence[str]) -> str:
-    """Return names as a list in a sentence."""
+    """Return names as a list in a sentence, with the number of those beyond the first ones."""
+    if len(names) > MOST_NAMES:
+        names = [*names[: MOST_NAMES - 1], f"{len(names) - MOST_NAMES + 1:,} more"]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

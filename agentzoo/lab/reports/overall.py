@@ -51,9 +51,10 @@ def _introduction(comparison: Comparison) -> str:
         if left_out
         else ""
     )
+    envs = "environment is" if len(comparison.shared) == 1 else "environments are"
     return (
         f"The scores are normalised in each environment: 0 is the lowest mean return of any "
-        f"evaluation of any run in this report, and 1 is the highest. The environments are "
+        f"evaluation of any run in this report, and 1 is the highest. The {envs} "
         f"{words(list(comparison.shared))}.{without}"
     )
 
@@ -102,7 +103,7 @@ def _iqm(comparison: Comparison, labels: list[str], summaries: Mapping[str, Summ
     chart = charts.intervals(
         rows, "interquartile mean of normalised scores", labels=comparison.labels
     )
-    return Figure("iqm", "Interquartile mean over all environments", chart, _INTERVALS, wide=True)
+    return Figure("iqm", "Interquartile mean", chart, _INTERVALS, wide=True)
 
 
 def _profile(comparison: Comparison, scores: Scores) -> Figure:

@@ -96,7 +96,8 @@ def _record(results: Results, run: Result, which: str, out: Path) -> Video:
     file = out / FOLDER / f"{name}.mp4"
     (out / FOLDER / f"{name}-episode-0.mp4").replace(file)
     caption = (
-        f"{run.label}, seed {run.seed}: {which} of {EPISODES} episodes, return {number(reached)}"
+        f"{run.label}, {which} run (seed {run.seed}): {which} of {EPISODES} episodes, "
+        f"return {number(reached)}"
     )
     return Video(caption, f"{FOLDER}/{file.name}")
 
