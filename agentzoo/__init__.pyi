@@ -39,6 +39,7 @@ from agentzoo.zoo.hub import load_from_hub as load_from_hub
 from agentzoo.zoo.hub import push_to_hub as push_to_hub
 from agentzoo.config import Schedule
 from agentzoo.envs import EnvLike, OnError
+from agentzoo.logging import TrackersLike
 from agentzoo.runners import OnNan, RunnerName
 from agentzoo.types import PyTree
 
@@ -92,6 +93,8 @@ class DQN(_DQN):
       info_keywords: names of entries of the environments' `info` to log as `rollout/<name>_mean`,
         the mean over the last 100 episodes whose last step had the entry. "is_success" is always
         logged, as `rollout/success_rate`. Compiled environments have no `info`.
+      trackers: what gets the log beside the files: "wandb", "mlflow", an object with the members of
+        `agentzoo.logging.Tracker`, or a list of these. A tracker that fails does not end training.
       preset: name of a set of hyperparameters that replaces the defaults; see "Tuned settings" in
         the documentation.
       learning_rate: Learning rate of Adam. A number above 0, Linear(start, end) or a function of
@@ -164,6 +167,7 @@ class DQN(_DQN):
         run_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
         info_keywords: Sequence[str]=(),
+        trackers: TrackersLike=(),
         preset: str | None=None,
         learning_rate: Schedule = Linear(start=0.001, end=0.0),
         adam_eps: float = 1e-08,
@@ -212,6 +216,7 @@ class DQN(_DQN):
         run_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
         info_keywords: Sequence[str]=(),
+        trackers: TrackersLike=(),
         learning_rate: Schedule = Linear(start=0.001, end=0.0),
         adam_eps: float = 1e-08,
         max_grad_norm: float = 10.0,
@@ -261,6 +266,7 @@ class DQN(_DQN):
         run_dir: str | os.PathLike[str] | None = ...,
         network: Callable[[PyTree], Any] | None = ...,
         info_keywords: Sequence[str] = ...,
+        trackers: TrackersLike = ...,
         learning_rate: Schedule = ...,
         adam_eps: float = ...,
         max_grad_norm: float = ...,
@@ -338,6 +344,8 @@ class IMPALA(_IMPALA):
       info_keywords: names of entries of the environments' `info` to log as `rollout/<name>_mean`,
         the mean over the last 100 episodes whose last step had the entry. "is_success" is always
         logged, as `rollout/success_rate`. Compiled environments have no `info`.
+      trackers: what gets the log beside the files: "wandb", "mlflow", an object with the members of
+        `agentzoo.logging.Tracker`, or a list of these. A tracker that fails does not end training.
       preset: name of a set of hyperparameters that replaces the defaults; see "Tuned settings" in
         the documentation.
       learning_rate: Learning rate of the optimizer. A number above 0, Linear(start, end) or a
@@ -404,6 +412,7 @@ class IMPALA(_IMPALA):
         run_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
         info_keywords: Sequence[str]=(),
+        trackers: TrackersLike=(),
         preset: str | None=None,
         learning_rate: Schedule = Linear(start=0.001, end=0.0),
         optimizer: Literal["adam", "rmsprop"] = 'adam',
@@ -450,6 +459,7 @@ class IMPALA(_IMPALA):
         run_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
         info_keywords: Sequence[str]=(),
+        trackers: TrackersLike=(),
         learning_rate: Schedule = Linear(start=0.001, end=0.0),
         optimizer: Literal["adam", "rmsprop"] = 'adam',
         optimizer_eps: float = 1e-05,
@@ -497,6 +507,7 @@ class IMPALA(_IMPALA):
         run_dir: str | os.PathLike[str] | None = ...,
         network: Callable[[PyTree], Any] | None = ...,
         info_keywords: Sequence[str] = ...,
+        trackers: TrackersLike = ...,
         learning_rate: Schedule = ...,
         optimizer: Literal["adam", "rmsprop"] = ...,
         optimizer_eps: float = ...,
@@ -572,6 +583,8 @@ class MPO(_MPO):
       info_keywords: names of entries of the environments' `info` to log as `rollout/<name>_mean`,
         the mean over the last 100 episodes whose last step had the entry. "is_success" is always
         logged, as `rollout/success_rate`. Compiled environments have no `info`.
+      trackers: what gets the log beside the files: "wandb", "mlflow", an object with the members of
+        `agentzoo.logging.Tracker`, or a list of these. A tracker that fails does not end training.
       preset: name of a set of hyperparameters that replaces the defaults; see "Tuned settings" in
         the documentation.
       learning_rate: Learning rate of Adam for the policy and the critic. A number above 0,
@@ -656,6 +669,7 @@ class MPO(_MPO):
         run_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
         info_keywords: Sequence[str]=(),
+        trackers: TrackersLike=(),
         preset: str | None=None,
         learning_rate: Schedule = 0.0003,
         dual_learning_rate: float = 0.03,
@@ -708,6 +722,7 @@ class MPO(_MPO):
         run_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
         info_keywords: Sequence[str]=(),
+        trackers: TrackersLike=(),
         learning_rate: Schedule = 0.0003,
         dual_learning_rate: float = 0.03,
         max_grad_norm: float = 40.0,
@@ -761,6 +776,7 @@ class MPO(_MPO):
         run_dir: str | os.PathLike[str] | None = ...,
         network: Callable[[PyTree], Any] | None = ...,
         info_keywords: Sequence[str] = ...,
+        trackers: TrackersLike = ...,
         learning_rate: Schedule = ...,
         dual_learning_rate: float = ...,
         max_grad_norm: float = ...,
@@ -842,6 +858,8 @@ class PPO(_PPO):
       info_keywords: names of entries of the environments' `info` to log as `rollout/<name>_mean`,
         the mean over the last 100 episodes whose last step had the entry. "is_success" is always
         logged, as `rollout/success_rate`. Compiled environments have no `info`.
+      trackers: what gets the log beside the files: "wandb", "mlflow", an object with the members of
+        `agentzoo.logging.Tracker`, or a list of these. A tracker that fails does not end training.
       preset: name of a set of hyperparameters that replaces the defaults; see "Tuned settings" in
         the documentation.
       learning_rate: Learning rate of Adam. A number above 0, Linear(start, end) or a function of
@@ -917,6 +935,7 @@ class PPO(_PPO):
         run_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
         info_keywords: Sequence[str]=(),
+        trackers: TrackersLike=(),
         preset: str | None=None,
         learning_rate: Schedule = Linear(start=0.0003, end=0.0),
         adam_eps: float = 1e-05,
@@ -967,6 +986,7 @@ class PPO(_PPO):
         run_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
         info_keywords: Sequence[str]=(),
+        trackers: TrackersLike=(),
         learning_rate: Schedule = Linear(start=0.0003, end=0.0),
         adam_eps: float = 1e-05,
         max_grad_norm: float = 0.5,
@@ -1018,6 +1038,7 @@ class PPO(_PPO):
         run_dir: str | os.PathLike[str] | None = ...,
         network: Callable[[PyTree], Any] | None = ...,
         info_keywords: Sequence[str] = ...,
+        trackers: TrackersLike = ...,
         learning_rate: Schedule = ...,
         adam_eps: float = ...,
         max_grad_norm: float = ...,
@@ -1097,6 +1118,8 @@ class QRDQN(_QRDQN):
       info_keywords: names of entries of the environments' `info` to log as `rollout/<name>_mean`,
         the mean over the last 100 episodes whose last step had the entry. "is_success" is always
         logged, as `rollout/success_rate`. Compiled environments have no `info`.
+      trackers: what gets the log beside the files: "wandb", "mlflow", an object with the members of
+        `agentzoo.logging.Tracker`, or a list of these. A tracker that fails does not end training.
       preset: name of a set of hyperparameters that replaces the defaults; see "Tuned settings" in
         the documentation.
       learning_rate: Learning rate of Adam. A number above 0, Linear(start, end) or a function of
@@ -1175,6 +1198,7 @@ class QRDQN(_QRDQN):
         run_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
         info_keywords: Sequence[str]=(),
+        trackers: TrackersLike=(),
         preset: str | None=None,
         learning_rate: Schedule = Linear(start=0.001, end=0.0),
         adam_eps: float = 1e-08,
@@ -1226,6 +1250,7 @@ class QRDQN(_QRDQN):
         run_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
         info_keywords: Sequence[str]=(),
+        trackers: TrackersLike=(),
         learning_rate: Schedule = Linear(start=0.001, end=0.0),
         adam_eps: float = 1e-08,
         max_grad_norm: float = 10.0,
@@ -1278,6 +1303,7 @@ class QRDQN(_QRDQN):
         run_dir: str | os.PathLike[str] | None = ...,
         network: Callable[[PyTree], Any] | None = ...,
         info_keywords: Sequence[str] = ...,
+        trackers: TrackersLike = ...,
         learning_rate: Schedule = ...,
         adam_eps: float = ...,
         max_grad_norm: float = ...,
@@ -1358,6 +1384,8 @@ class SAC(_SAC):
       info_keywords: names of entries of the environments' `info` to log as `rollout/<name>_mean`,
         the mean over the last 100 episodes whose last step had the entry. "is_success" is always
         logged, as `rollout/success_rate`. Compiled environments have no `info`.
+      trackers: what gets the log beside the files: "wandb", "mlflow", an object with the members of
+        `agentzoo.logging.Tracker`, or a list of these. A tracker that fails does not end training.
       preset: name of a set of hyperparameters that replaces the defaults; see "Tuned settings" in
         the documentation.
       learning_rate: Learning rate of Adam for the policy, the critics and the entropy coefficient.
@@ -1434,6 +1462,7 @@ class SAC(_SAC):
         run_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
         info_keywords: Sequence[str]=(),
+        trackers: TrackersLike=(),
         preset: str | None=None,
         learning_rate: Schedule = 0.0003,
         buffer_size: int = 1000000,
@@ -1480,6 +1509,7 @@ class SAC(_SAC):
         run_dir: str | os.PathLike[str] | None=None,
         network: Callable[[PyTree], Any] | None=None,
         info_keywords: Sequence[str]=(),
+        trackers: TrackersLike=(),
         learning_rate: Schedule = 0.0003,
         buffer_size: int = 1000000,
         learning_starts: int = 100,
@@ -1527,6 +1557,7 @@ class SAC(_SAC):
         run_dir: str | os.PathLike[str] | None = ...,
         network: Callable[[PyTree], Any] | None = ...,
         info_keywords: Sequence[str] = ...,
+        trackers: TrackersLike = ...,
         learning_rate: Schedule = ...,
         buffer_size: int = ...,
         learning_starts: int = ...,

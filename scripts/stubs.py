@@ -41,6 +41,7 @@ def content() -> str:
     lines += [
         "from agentzoo.config import Schedule",
         "from agentzoo.envs import EnvLike, OnError",
+        "from agentzoo.logging import TrackersLike",
         "from agentzoo.runners import OnNan, RunnerName",
         "from agentzoo.types import PyTree",
         "",

@@ -15,7 +15,12 @@ BLOCKS = [
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_code_blocks_run(block, tiny):
-    needs = {"gymnax": "import gymnax", "ray": 'runner="ray"', "jax2onnx": ".onnx"}
+    needs = {
+        "gymnax": "import gymnax",
+        "ray": 'runner="ray"',
+        "jax2onnx": ".onnx",
+        "wandb": "Wandb",
+    }
     for package, sign in needs.items():
         if sign in block:
             pytest.importorskip(package)

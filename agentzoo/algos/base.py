@@ -18,7 +18,7 @@ from agentzoo import config as configs
 from agentzoo.callbacks import CallbackLike, CallbackList, ProgressBarCallback, make_callback
 from agentzoo.envs import EnvLike, Envs, OnError, TrainingEnv, spaces
 from agentzoo.export import export
-from agentzoo.logging import Logger, versions
+from agentzoo.logging import Logger, TrackersLike, versions
 from agentzoo.policy import PolicyFunction
 from agentzoo.process import tune_process
 from agentzoo.settings import find_row, presets_of
@@ -99,6 +99,8 @@ class Algorithm(Generic[Config]):
       info_keywords: names of entries of the environments' `info` to log as `rollout/<name>_mean`,
         the mean over the last 100 episodes whose last step had the entry. "is_success" is always
         logged, as `rollout/success_rate`. Compiled environments have no `info`.
+      trackers: what gets the log beside the files: "wandb", "mlflow", an object with the members of
+        `agentzoo.logging.Tracker`, or a list of these. A tracker that fails does not end training.
       preset: name of a set of hyperparameters that replaces the defaults; see "Tuned settings" in
         the documentation.
       **hyperparameters: fields of the algorithm's config.
@@ -139,6 +141,7 @@ class Algorithm(Generic[Config]):
         run_dir: str | os.PathLike[str] | None = None,
         network: Callable[[PyTree], Any] | None = None,
         info_keywords: Sequence[str] = (),
+        trackers: TrackersLike = (),
         preset: str | None = None,
         **hyperparameters: Any,
     ):
@@ -161,7 +164,7 @@ class Algorithm(Generic[Config]):
         made = placement.make_envs(env, n_envs)
         recipe = self._make_recipe(config, made.envs.spec, network, seed)
         self.trainer = Trainer(
-            recipe, placement, RunLog(log_dir, run_dir), _as_tuple(info_keywords)
+            recipe, placement, RunLog(log_dir, run_dir, trackers), _as_tuple(info_keywords)
         )
         self.trainer.use_envs(made)
 
@@ -675,6 +678,7 @@ class Algorithm(Generic[Config]):
         run_dir: str | os.PathLike[str] | None = None,
         network: Callable[[PyTree], Any] | None = None,
         info_keywords: Sequence[str] = (),
+        trackers: TrackersLike = (),
         **hyperparameters: Any,
     ) -> Self:
         """Load an agent. Without an environment, it can predict but not learn.
@@ -700,6 +704,7 @@ class Algorithm(Generic[Config]):
           run_dir: as for a new agent.
           network: the network that the agent was made with, if it was a user's.
           info_keywords: as for a new agent.
+          trackers: as for a new agent.
           **hyperparameters: hyperparameters to replace, and the ones that were functions.
 
         Raises:
@@ -737,7 +742,7 @@ class Algorithm(Generic[Config]):
             check_learner_state(path, manifest, recipe.shapes())
         agent = cls.__new__(cls)
         agent.trainer = Trainer(
-            recipe, placement, RunLog(log_dir, run_dir), _as_tuple(info_keywords)
+            recipe, placement, RunLog(log_dir, run_dir, trackers), _as_tuple(info_keywords)
         )
         if made is not None and not regrouped:
             agent.trainer.use_envs(made)

@@ -16,6 +16,7 @@ from agentzoo.algos.base import Algorithm
 from agentzoo.callbacks import CallbackLike
 from agentzoo.checkpoint import CheckpointStore, schema
 from agentzoo.envs import EnvLike, OnError, make_env, needs_import
+from agentzoo.logging import TrackersLike
 from agentzoo.training import Lock, RunPlan, named, read_manifest
 from agentzoo.training.folder import CHECKPOINTS, MODEL, holds_run
 from agentzoo.types import ConfigurationError
@@ -60,6 +61,7 @@ def resume(
     on_env_error: OnError | None = None,
     checkpoint_freq: float | None = None,
     keep: int | None = None,
+    trackers: TrackersLike | None = None,
     **functions: Any,
 ) -> Algorithm:
     """Resume an interrupted run, and train to its end as if it had never been interrupted.
@@ -80,6 +82,8 @@ def resume(
       on_env_error: as for a new agent; None for what the run had.
       checkpoint_freq: as for `learn`; None for what the run had.
       keep: as for `learn`; None for what the run had.
+      trackers: as for a new agent; None for those of the run that were given by name. Others must
+        be passed again, and each goes on with the run that it had.
       **functions: the hyperparameters that were functions.
 
     Returns:
@@ -96,6 +100,7 @@ def resume(
         "checkpoint_freq": checkpoint_freq,
         "keep": keep,
         "progress_bar": progress_bar,
+        "trackers": trackers,
     }
     changes = {name: value for name, value in given.items() if value is not None}
     return open_run(run_dir, env, network, changes, **functions).train(callback)

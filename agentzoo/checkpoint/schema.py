@@ -88,6 +88,7 @@ _PLACEMENT = {
         "on_env_error": {"enum": ["raise", "restart"]},
         "on_nan": {"enum": ["stop", "skip"]},
         "info_keywords": {"type": "array", "items": _TEXT},
+        "trackers": {"type": "array", "items": {"enum": ["wandb", "mlflow"]}},
     },
     "additionalProperties": False,
 }

@@ -61,6 +61,9 @@ class Train:
     """Seed of the networks, the exploration and the environments."""
     log_dir: Path = Path("runs")
     """Folder in which the run gets its own folder."""
+    track: tuple[Literal["wandb", "mlflow"], ...] = ()
+    """Services that get the log beside the files. Their settings are environment variables, such as
+    WANDB_PROJECT and MLFLOW_TRACKING_URI."""
     run_dir: Path | None = None
     """Folder of the run itself, instead of a numbered folder in --log-dir."""
     resume: tyro.conf.FlagCreatePairsOff[bool] = False

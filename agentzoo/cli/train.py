@@ -68,6 +68,7 @@ def _begin(algorithm: Any, env: Any, options: Train, hyperparameters: dict[str, 
             n_envs=options.n_envs,
             seed=options.seed,
             **_values(options, _PLACEMENT + _GUARD),
+            trackers=options.track,
             **place,
             **hyperparameters,
         )
@@ -94,6 +95,8 @@ def _resume(algorithm: Any, env: Any, options: Train, hyperparameters: dict[str,
     assert options.run_dir is not None
     _check_same(options.run_dir, algorithm, options, hyperparameters)
     changes = _values(options, (*_GUARD, "checkpoint_freq", "keep"))
+    if options.track:
+        changes["trackers"] = options.track
     opened = open_run(options.run_dir, env, changes=changes)
     _learn(opened.agent, options.steps, opened.train)
     return opened.agent

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from agentzoo.logging.files import Events, Table, write_whole
+from agentzoo.logging.tracking import Tracking
 from agentzoo.types import ConfigurationError
 
 PACKAGES = ("agentzoo", "jax", "jaxlib", "dm-haiku", "optax", "gymnasium", "numpy")
@@ -47,19 +48,25 @@ class LogMark(NamedTuple):
 
 
 class Logger:
-    """A log of scalars and texts by tag, in TensorBoard and CSV files.
+    """A log of scalars and texts by tag, in TensorBoard and CSV files, and at trackers.
 
     All values that are dumped at one environment step form one entry of the log. If the files
     cannot be written, training continues, and entries stay in memory until they can be written.
 
-    Attributes:
+    Args:
       folder: the folder of the files, or None to write no files.
+      tracking: passes the entries to trackers, or None.
+
+    Attributes:
+      folder: as given.
+      tracking: as given.
       values: the scalars and texts of the latest entry.
       unwritten: the error of each file that could not be written the last time, by name.
     """
 
-    def __init__(self, folder: Path | None = None):
+    def __init__(self, folder: Path | None = None, tracking: Tracking | None = None):
         self.folder = folder
+        self.tracking = tracking or None
         self.values: dict[str, Any] = {}
         self.unwritten: dict[str, OSError] = {}
         # Values that were recorded for the next entry, by tag.
@@ -77,13 +84,15 @@ class Logger:
             folder.mkdir(parents=True, exist_ok=True)
             self._table = Table(folder / "progress.csv")
             self._events = Events(folder)
-            self.open()
+        self.open()
 
     def open(self) -> None:
         """Open the files if they are not open."""
-        if self.folder is not None and not self._is_open:
+        if self._is_open:
+            return
+        if self.folder is not None:
             self._events.open()
-            self._is_open = True
+        self._is_open = self.folder is not None or self.tracking is not None
 
     @property
     def name_to_value(self) -> MutableMapping[str, Any]:
@@ -96,8 +105,8 @@ class Logger:
         Args:
           tag: the name, such as "group/name".
           value: a number, an array with one element, or a text. None records nothing.
-          exclude: where not to write the value: "csv", "tensorboard", or both. Other names have no
-            effect.
+          exclude: where not to write the value: "csv", "tensorboard", the name of a tracker, or
+            several of these. Other names have no effect.
 
         Raises:
           ConfigurationError: if the value is something else.
@@ -148,13 +157,20 @@ class Logger:
             self.close()
 
     def flush(self) -> None:
-        """Write the latest entry to the files.
+        """Write the latest entry to the files, and pass it to the trackers.
 
         While an agent learns, this happens after all callbacks have run.
         """
-        if self.folder is None or not self._is_open or self.values is self._written:
+        if not self._is_open or self.values is self._written:
             return
         before, self._written = self._written, self.values
+        if self.folder is not None:
+            self._write_entry(before)
+        if self.tracking is not None and self._step is not None:
+            self.tracking.log(self._visible, self._step)
+
+    def _write_entry(self, before: Mapping[str, Any]) -> None:
+        """Write the latest entry, of which the values in `before` are in the files."""
         for tag, value in self._visible("tensorboard").items():
             if (tag, value) not in before.items():
                 self._events.add(tag, value, self._step)
@@ -205,7 +221,7 @@ class Logger:
             self.unwritten.pop(name, None)
 
     def _visible(self, place: str) -> dict[str, Any]:
-        """Return the values of the latest entry that a place ("csv", "tensorboard") gets."""
+        """Return the values of the latest entry that a place ("csv", "wandb", ...) gets."""
         hidden = {tag for tag, places in self._hidden.items() if place in places}
         return {tag: value for tag, value in self.values.items() if tag not in hidden}
 
@@ -237,7 +253,7 @@ class Logger:
                 self._table.flush()
             self._write_events()
             self._events.close()
-            self._is_open = False
+        self._is_open = False
 
     def mark(self) -> LogMark:
         """Return where the log ends now. The call is cheap, and the result never changes."""

@@ -10,7 +10,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from agentzoo.logging import Logger, LogMark, make_folder
+from agentzoo.logging import (
+    Logger,
+    LogMark,
+    TrackersLike,
+    Tracking,
+    make_folder,
+    make_trackers,
+    versions,
+)
 from agentzoo.runners import describe_device
 from agentzoo.training.folder import Lock, make_run_folder
 from agentzoo.training.session import EpisodeWindow
@@ -46,12 +54,14 @@ class RunLog:
     Args:
       log_dir: the folder in which each run gets a folder of its own; None writes nothing.
       run_dir: the folder of the run itself, instead of a folder in `log_dir`.
+      trackers: what else gets the entries; see `agentzoo.logging.make_trackers`.
 
     Attributes:
       log_dir: as given.
       run_dir: as given.
       folder: the folder of the current run, or None.
       lock: keeps others from training in the folder during a run, or None.
+      tracking: passes the entries to trackers.
       logger: collects and writes values; callbacks use it, too.
       metrics: what the latest training cycle reported, as JAX arrays by tag.
     """
@@ -60,6 +70,7 @@ class RunLog:
         self,
         log_dir: str | os.PathLike[str] | None,
         run_dir: str | os.PathLike[str] | None = None,
+        trackers: TrackersLike = (),
     ):
         if log_dir is not None and run_dir is not None:
             raise ConfigurationError(
@@ -69,7 +80,8 @@ class RunLog:
         self.log_dir = log_dir
         self.run_dir = None if run_dir is None else Path(run_dir)
         self.folder: Path | None = None
-        self.logger = Logger()
+        self.tracking = Tracking(*make_trackers(trackers))
+        self.logger = Logger(None, self.tracking)
         self.metrics: dict[str, Any] = {}
         self._began = time.perf_counter()
         self._first_step = 0
@@ -114,13 +126,18 @@ class RunLog:
         if not self._is_prepared and (new or self.folder is None):
             self.folder = self._make_folder(recipe["algorithm"], env_name, host)
             self._keep_others_out()
-            self.logger = Logger(self.folder)
+            self.logger = Logger(self.folder, self.tracking)
         self._keep_others_out()
         self.logger.open()
         is_resumed, self._is_prepared = self._is_prepared and not new, False
+        device = describe_device()
+        if self.tracking and host == 0:
+            name = f"{recipe['algorithm']}_{env_name}" if self.folder is None else self.folder.name
+            about = _describe_run(recipe, env_name, device)
+            self.tracking.start(self.folder, name, about, goes_on=not new)
         if is_resumed:
             return
-        self.logger.write_config({**recipe, **describe_device()})
+        self.logger.write_config({**recipe, **device})
         self._began = time.perf_counter()
         self._first_step = self._recorded_step = step
 
@@ -129,15 +146,21 @@ class RunLog:
             self.lock = Lock(self.folder)
 
     def release(self) -> None:
-        """Let others train in the folder."""
+        """Let others train in the folder, and end the runs of trackers that have not ended."""
+        self.tracking.finish(False)
         if self.lock is not None:
             self.lock.release()
         self.lock = None
 
-    def end(self) -> None:
-        """Close the files, and say what could not be written."""
+    def end(self, succeeded: bool = True) -> None:
+        """Close the files, and say what could not be written.
+
+        Args:
+          succeeded: whether the run has come to its end, which trackers show.
+        """
         try:
             self.logger.close()
+            self.tracking.finish(succeeded)
             if self.logger.unwritten:
                 each = [f"{name} ({error})" for name, error in self.logger.unwritten.items()]
                 warnings.warn(
@@ -172,7 +195,7 @@ class RunLog:
           state: what `state` returned.
         """
         self.folder = folder
-        self.logger = Logger(folder)
+        self.logger = Logger(folder, self.tracking)
         try:
             self.logger.restore(state["logger"])
         except ConfigurationError:
@@ -191,7 +214,7 @@ class RunLog:
     def rejoin(self, folder: Path) -> None:
         """Add to the log in a folder, of which the saved agent says nothing."""
         self.folder = folder
-        self.logger = Logger(folder)
+        self.logger = Logger(folder, self.tracking)
         self._is_prepared = True
 
     def attach(self, folder: Path, state: Mapping[str, Any], episodes: EpisodeWindow) -> None:
@@ -207,7 +230,7 @@ class RunLog:
     def restart(self, folder: Path) -> None:
         """Start the log in a folder again. Its earlier entries are removed."""
         self.folder = folder
-        self.logger = Logger(folder)
+        self.logger = Logger(folder, self.tracking)
         self.logger.erase()
         self._is_prepared = True
 
@@ -256,3 +279,15 @@ class RunLog:
 def host_index(mesh: Any) -> int:
     """Return the index of this process among those that learn together, 0 if there is only one."""
     return jax.process_index() if mesh is not None else 0
+
+
+def _describe_run(
+    recipe: Mapping[str, Any], env_name: str, device: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the hyperparameters and other facts of a run, as trackers show them."""
+    facts = {"algorithm": recipe["algorithm"], "env": env_name, "seed": recipe["seed"]}
+    if recipe.get("plan") is not None:
+        facts["total_timesteps"] = recipe["plan"]["total"]
+    facts |= {"n_envs": recipe["spec"][2], **device}
+    packages = {f"versions/{name}": version for name, version in versions().items()}
+    return {**recipe["hyperparameters"], **facts, **packages}

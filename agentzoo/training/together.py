@@ -222,6 +222,8 @@ def _learn_as_one(group: Sequence[Any], plan: Plan, move: Move, watch: Watch | N
                             watch(agent)
                     together.serve()
                     arrived.check()
+                for trainer in trainers:
+                    trainer.has_finished = True
             arrived.must_wait = True
             with parts.part():
                 together.recover()

@@ -354,6 +354,8 @@ class Trainer:
     def _describe(self, plan: RunPlan) -> dict[str, Any]:
         """Return as plain JSON what `agentzoo.resume` needs besides the recipe."""
         placement = {**self.placement.to_json(), "info_keywords": list(self.info_keywords)}
+        if self.log.tracking.names:
+            placement["trackers"] = self.log.tracking.names
         ended = {"stopped": False, "finished": False}
         return {**plan.to_json(), "placement": placement, **ended}
 
@@ -500,7 +502,7 @@ class Trainer:
             if self.checkpoints is not None:
                 self.checkpoints.close()
         finally:
-            self.log.end()
+            self.log.end(self.has_finished)
 
     def save(
         self,
