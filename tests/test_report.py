@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from html.parser import HTMLParser
 
 import pytest
@@ -282,7 +283,7 @@ def test_videos(tmp_path):
     pytest.importorskip("moviepy")
     folder = synthetic.write(
         tmp_path / "results",
-        [*grid(("ppo",), seeds=2), *grid(("ppo",), ("agentzoo/Bandit-v0",), seeds=2)],
+        grid(("ppo",), ("CartPole-v1", "agentzoo/Bandit-v0", "not_imported:Own-v0"), seeds=2),
     )
     agent = PPO("CartPole-v1")
     for seed in range(2):
@@ -295,6 +296,14 @@ def test_videos(tmp_path):
         assert video.stat().st_size > 1000 and f'src="videos/{video.name}"' in text
         assert re.search(rf"{which} of 10 episodes, return \d+\.\d", text)
     assert "No video of ppo on agentzoo/Bandit-v0: " in text
+    assert "No video of ppo on not_imported:Own-v0: a results folder cannot make" in text
+
+
+@pytest.mark.parametrize("name", ["altair", "jinja2", "vl_convert"])
+def test_packages_that_are_missing_are_named(tmp_path, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ConfigurationError, match=rf"{name}, which .* 'agentzoo\[report\]'"):
+        lab.report(synthetic.write(tmp_path, grid()))
 
 
 def test_numbers_are_short():

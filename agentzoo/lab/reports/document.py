@@ -152,10 +152,7 @@ def slug(text: str) -> str:
 
 def number(value: float, digits: int | None = None) -> str:
     """Return a number as text, with few digits after the point if it is large."""
-    if digits is None:
-        size = abs(value)
-        digits = 0 if size >= 10_000 else 1 if size >= 10 else 2
-    text = f"{value:,.{digits}f}"
+    text = f"{value:,.{digits_of(value) if digits is None else digits}f}"
     return (
         text.replace("-", "\N{MINUS SIGN}")
         if float(text.replace(",", ""))
@@ -163,8 +160,14 @@ def number(value: float, digits: int | None = None) -> str:
     )
 
 
+def digits_of(value: float) -> int:
+    """Return how many digits after the point a number of this size has."""
+    return 0 if abs(value) >= 10_000 else 1 if abs(value) >= 10 else 2
+
+
 def estimate(found: Estimate, digits: int | None = None, best: bool = False) -> Cell:
     """Return an estimate and its interval as a cell."""
+    digits = digits_of(found.value) if digits is None else digits
     if found.low is None:
         return Cell(number(found.value, digits), best=best)
     interval = f"[{number(found.low, digits)}, {number(found.high, digits)}]"

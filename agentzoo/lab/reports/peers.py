@@ -8,7 +8,16 @@ from typing import Any, NamedTuple
 from ruamel.yaml import YAML
 
 from agentzoo.lab.reports.comparison import Group, words
-from agentzoo.lab.reports.document import NOTHING, Cell, Links, Section, Table, Text, number
+from agentzoo.lab.reports.document import (
+    NOTHING,
+    Cell,
+    Links,
+    Section,
+    Table,
+    Text,
+    digits_of,
+    number,
+)
 from agentzoo.lab.statistics import Summary
 
 FILE = Path(__file__).parents[1] / "peers.yaml"
@@ -95,7 +104,8 @@ def blocks(
 
 
 def _row(group: Group, ours: float, library: Library, score: Score) -> list[Cell]:
-    spread = "" if score.spread is None else f" ± {number(score.spread)}"
+    digits = digits_of(score.mean)
+    spread = "" if score.spread is None else f" ± {number(score.spread, digits)}"
     return [
         Cell(group.label),
         Cell(number(ours), best=ours >= score.mean),

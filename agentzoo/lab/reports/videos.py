@@ -11,7 +11,7 @@ import numpy as np
 
 from agentzoo import checkpoint
 from agentzoo.algos.loading import find_saved
-from agentzoo.envs import make_env
+from agentzoo.envs import make_env, needs_import
 from agentzoo.lab.reports.comparison import Comparison, Group
 from agentzoo.lab.reports.document import Text, Video, Videos, number, slug
 from agentzoo.lab.results import RUN, Result, Results, run_folder
@@ -69,6 +69,11 @@ def _of_environment(results: Results, groups: Sequence[Group], out: Path) -> lis
 
 def _record(results: Results, run: Result, which: str, out: Path) -> Video:
     """Record the best or the worst one of some episodes of a run."""
+    if needs_import(run.env):
+        raise ConfigurationError(
+            f"a results folder cannot make agentzoo import a module. Import the module of "
+            f"{run.env} in Python, and call agentzoo.lab.report there."
+        )
     home = run_folder(results.folder, run.label, run.env, run.seed)
     path = checkpoint.find(home / RUN)
     agent: Any = find_saved(path).load(path)
