@@ -353,6 +353,30 @@ def test_the_command_saves_a_row_and_writes_a_page(monkeypatch, capsys, tmp_path
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=", page), "it needs no network"
 
 
+def test_an_interrupted_search_goes_on(monkeypatch, capsys):
+    monkeypatch.setattr(agentzoo.cli, "use_compilation_cache", lambda: None)
+    score = fake([3, 9, 5])
+
+    def interrupted(task, values, number, report):
+        if number == 1:
+            raise KeyboardInterrupt
+        return score(task, values, number, report)
+
+    monkeypatch.setattr(studies.trials_of, "train", interrupted)
+    command = ["tune", "ppo", "--env", "CartPole-v1", "--trials", "3", "--steps", "64"]
+    command += ["--storage", "tune.db", "--save", "best.yaml"]
+    with pytest.raises(SystemExit) as raised:
+        main(command)
+    assert raised.value.code == 130
+    assert "interrupted; the same command continues the search" in capsys.readouterr().err
+    main(command)
+    study = optuna.load_study(study_name="agentzoo", storage="sqlite:///tune.db")
+    # The trial that was interrupted does not count.
+    states = [trial.state.name for trial in study.trials]
+    assert states == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+    assert Path("best.yaml").read_text().startswith("CartPole-v1:\n")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -32,7 +32,8 @@ def write_row(path: str | os.PathLike[str], row: Row) -> None:
     is_new = row.key not in content
     if is_new:
         content[row.key] = CommentedMap()
-        content.yaml_set_comment_before_after_key(row.key, before="\n" if len(content) > 1 else "")
+        if len(content) > 1:
+            content.yaml_set_comment_before_after_key(row.key, before="\n")
     _update(content[row.key], _fields(row, _preset(content, row)))
     yaml = YAML()
     yaml.width = 100
