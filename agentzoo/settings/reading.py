@@ -141,9 +141,9 @@ def line_of(node: Any, key: Any) -> int | None:
       node: a mapping or a list of the file.
       key: a key of the mapping, or an index of the list.
     """
-    is_list = isinstance(node, list)
+    places: Any = getattr(node, "lc", None)
     try:
-        place = node.lc.item(key) if is_list else node.lc.key(key)
+        place = places.item(key) if isinstance(node, list) else places.key(key)
     except (AttributeError, KeyError, TypeError):
         return None
     return place[0] + 1
