@@ -11,7 +11,7 @@ else
   BIN := $(VENV)/bin
 endif
 
-.PHONY: train test quick lint types docs check format stubs
+.PHONY: train test exhaustive quick lint types docs check format stubs
 
 train: $(VENV)/installed
 	$(BIN)/agentzoo train dqn --env $(ENV) --steps $(STEPS)
@@ -19,10 +19,14 @@ train: $(VENV)/installed
 test: $(VENV)/developing
 	$(BIN)/python -m pytest -n auto
 
+# The tests that `make test` leaves out, because they repeat others at length.
+exhaustive: $(VENV)/developing
+	$(BIN)/python -m pytest -n auto -m exhaustive
+
 # What to run after each edit: the operators, the layers, and what a user does with an agent.
 QUICK := tests/core tests/test_api.py tests/test_config.py tests/test_layering.py
 quick: $(VENV)/developing
-	$(BIN)/python -m pytest -n auto -m "not learning and not slow" $(QUICK)
+	$(BIN)/python -m pytest -n auto -m "not learning and not slow and not exhaustive" $(QUICK)
 
 lint: $(VENV)/developing
 	$(BIN)/ruff check .

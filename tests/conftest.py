@@ -34,6 +34,20 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 CACHE, FROM = "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 DAYS_KEPT = 7
 
+# Tests that repeat at length what others check, or for further algorithms. `make exhaustive` runs
+# them, and `make test` leaves them out. DQN, PPO and SAC stand for all algorithms there.
+EXHAUSTIVE = re.compile("|".join([
+    r"test_runners::test_it_learns\[(QRDQN|SAC|MPO|IMPALA)-ray",
+    r"test_ray::test_(whatever_dies|a_node_that_dies)",
+    r"test_(qrdqn|mpo)::test_it_learns",
+    r"test_sac::test_it_learns_cartpole",
+    r"test_bounds::test_many_structures",
+    r"test_(on_nan|callbacks|evaluation)::.*ray",
+    r"test_(callbacks|checkpoint|custom_networks|determinism|device|env_faults|faults|interrupts"
+    r"|loading|logging|on_nan|ownership|progress|schedules|shared_programs|sharding|spaces"
+    r"|together)::.*\[.*(QRDQN|MPO|IMPALA)",
+]))  # fmt: skip
+
 # Files that take longest, which begin first. The operators' tests come last, because each of their
 # files takes seconds: so no process waits long for another in the end.
 LONG = ("sac", "mpo", "ppo", "faults", "observations", "dqn", "ownership", "runners", "x64")
@@ -62,8 +76,15 @@ def is_with_ray(nodeid):
     return re.search(r"(?<![a-z])ray(?![a-z_])", nodeid) is not None
 
 
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their markers
 def pytest_collection_modifyitems(items):
-    """Sort the tests: first those with Ray, which take longest, and the operators' tests last."""
+    """Mark the tests in `EXHAUSTIVE`, and sort all tests.
+
+    Those with Ray, which take longest, come first, and the operators' tests last.
+    """
+    for item in items:
+        if EXHAUSTIVE.search(f"{item.path.stem}::{item.name}"):
+            item.add_marker(pytest.mark.exhaustive)
 
     def rank(item):
         name = item.path.stem.removeprefix("test_")
