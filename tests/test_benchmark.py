@@ -1,5 +1,6 @@
 """Benchmarks: plans, runs in processes, interruptions, and what results folders accept."""
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -346,45 +347,60 @@ def test_failures_are_recorded_and_tried_again(tmp_path, capsys):
     assert "runs in results, 0" not in capsys.readouterr().out
 
 
-def start(out, **options):
-    """Start a benchmark of a slow environment as a command, in a process group of its own."""
-    command = [sys.executable, "-m", "agentzoo", "benchmark", "--algos", "dqn", "--envs", SLOW]
-    command += ["--seeds", "1", "--steps", "600", "--out", out, "--evaluations", "12"]
-    command += ["--eval-episodes", "1", "--final-episodes", "2"]
-    command += ["--set", *(f"{name}={value}" for name, value in SMALL.items())]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, env=environment, start_new_session=True, text=True, **options)
+@pytest.fixture
+def start():
+    """Starts a benchmark of a slow environment as a command, in a process group of its own."""
+    started = []
+
+    def start(out, **options):
+        command = [sys.executable, "-m", "agentzoo", "benchmark", "--algos", "dqn"]
+        command += ["--envs", SLOW, "--seeds", "1", "--steps", "600", "--out", out]
+        command += ["--evaluations", "12", "--eval-episodes", "1", "--final-episodes", "2"]
+        command += ["--set", *(f"{name}={value}" for name, value in SMALL.items())]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        options = {"stdout": subprocess.DEVNULL, "text": True, **options}
+        started.append(
+            subprocess.Popen(command, env=environment, start_new_session=True, **options)
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
-def wait_for_checkpoint(process, out):
-    limit = time.monotonic() + 60
-    while not list(Path(out).glob("*/*/*/run/checkpoints/step_*.safetensors")):
+def wait_until(condition, process):
+    """Wait until a condition holds. The process has to be at work until then."""
+    limit = time.monotonic() + 600
+    while not condition():
         assert process.poll() is None and time.monotonic() < limit
-        time.sleep(0.01)
+        time.sleep(0.05)
 
 
-def test_a_killed_benchmark_ends_as_if_it_had_not_been(tmp_path):
-    assert start("whole", stdout=subprocess.DEVNULL).wait() == 0
-    first = start("killed", stdout=subprocess.DEVNULL)
-    wait_for_checkpoint(first, "killed")
+def test_a_killed_benchmark_ends_as_if_it_had_not_been(start):
+    assert start("whole").wait() == 0
+    first, checkpoints = start("killed"), "*/*/*/run/checkpoints/step_*.safetensors"
+    wait_until(lambda: [*Path("killed").glob(checkpoints)], first)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
-    second = start("killed", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     (output,) = Path("killed").glob("*/*/*/output.txt")
-    while "Resuming the run" not in output.read_text():
-        assert second.poll() is None
-        time.sleep(0.01)
-    os.killpg(second.pid, signal.SIGINT)  # Ctrl-C in a terminal
-    _, error = second.communicate()
-    assert second.returncode == 130
-    assert "agentzoo: interrupted after 0 of 1 runs. The same command goes on." in error
+    for times, (number, code) in enumerate({signal.SIGINT: 130, signal.SIGTERM: 143}.items(), 1):
+        again = start("killed", stderr=subprocess.PIPE)
+        wait_until(lambda n=times: output.read_text().count("Resuming the run") >= n, again)
+        # Ctrl-C reaches all processes of a terminal, but SIGTERM only one.
+        (os.killpg if number == signal.SIGINT else os.kill)(again.pid, number)
+        _, error = again.communicate()
+        assert again.returncode == code
+        assert "interrupted after 0 of 1 runs. The same command goes on." in error
     assert not results.read("killed").runs
-    assert start("killed", stdout=subprocess.DEVNULL).wait() == 0
+    assert start("killed").wait() == 0
     whole, killed = (results.read(out).runs for out in ("whole", "killed"))
     assert [*map(outcome, whole)] == [*map(outcome, killed)] and len(whole[0].curve) == 12
     seconds = [point.seconds for point in killed[0].curve]
     assert seconds == sorted(seconds)
-    assert output.read_text().count("Resuming the run") == 2
+    assert output.read_text().count("Resuming the run") == 3
 
 
 def test_no_moment_of_an_interruption_matters(tmp_path, monkeypatch):

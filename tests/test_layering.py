@@ -126,7 +126,8 @@ MAY_IMPORT = {
     "lab": {
         *("gymnasium", "jsonschema", "numpy", "optuna", "ray", "rich", "ruamel", "sqlalchemy"),
         *("algos.loading", "algos.resuming", "callbacks", "checkpoint", "compilation", "config"),
-        *("envs", "evaluation", "lab", "logging", "process", "runners", "settings", "training"),
+        *("envs", "evaluation", "lab", "logging", "process", "progress", "runners", "settings"),
+        "training",
         "types",
     },
     "zoo": {

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agentzoo import config as configs
+from agentzoo import progress
 from agentzoo.lab import results
 from agentzoo.lab.agreement import agree
 from agentzoo.lab.board import Board
@@ -77,6 +78,7 @@ def benchmark(
       ConfigurationError: if an argument is wrong, or the results folder holds runs with other
         settings. Nothing has started then.
       KeyboardInterrupt: after Ctrl-C. The runs have written a checkpoint.
+      SystemExit: after SIGTERM, in the same way.
     """
     given = {
         **{"algos": algos, "envs": envs, "seeds": seeds, "steps": steps, "n_envs": n_envs},
@@ -154,11 +156,13 @@ def _perform(
                 from agentzoo.lab.processes import run_in_processes
 
                 run_in_processes(folder, _groups(folder, missing, together), at_once, board)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit) as error:
             ended = sum(_is_finished(folder, job) for job in runs)
-            raise KeyboardInterrupt(
-                f"interrupted after {ended} of {len(runs)} runs. The same command goes on."
-            ) from None
+            sentence = f"interrupted after {ended} of {len(runs)} runs. The same command goes on."
+            if isinstance(error, KeyboardInterrupt):
+                raise KeyboardInterrupt(sentence) from None
+            progress.write(f"The benchmark was {sentence}")
+            raise
 
 
 def _is_finished(folder: Path, job: Job) -> bool:

@@ -67,9 +67,6 @@ class Board:
             if result is not None and self._enabled and self._live is None:
                 self._say(_line(result))
 
-    def refresh(self) -> None:
-        """Show the newest state. The live table does so itself."""
-
     def _note(self, job: Job) -> Result | None:
         home = home_of(self._folder, job)
         if not (home / RESULT).is_file():

@@ -45,7 +45,6 @@ def run_on_ray(folder: Path, groups: Sequence[Sequence[Job]], board: Board) -> N
                 jobs = running.pop(reference)
                 _settle(folder, jobs, _error_of(ray, reference))
                 board.end(jobs)
-            board.refresh()
     finally:
         for reference in running:
             ray.cancel(reference, force=True)

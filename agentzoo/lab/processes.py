@@ -15,6 +15,7 @@ from agentzoo.lab.board import Board
 from agentzoo.lab.jobs import Job
 from agentzoo.lab.results import RESULT
 from agentzoo.lab.runs import OUTPUT, home_of, record_failure
+from agentzoo.training.interrupts import interrupts
 
 _WAIT = 0.2  # seconds between two looks at the processes
 _PATIENCE = 30.0  # seconds in which a process that has to end may save its agent
@@ -30,29 +31,34 @@ def run_in_processes(
 ) -> None:
     """Do the runs of a benchmark, each group in a process of its own.
 
-    If this process is interrupted, the runs write a checkpoint and end.
+    After Ctrl-C and SIGTERM, the runs write a checkpoint and end.
 
     Args:
       folder: the results folder.
       groups: the runs. Those of a group learn together.
       at_once: how many processes run at once.
       board: shows the runs.
+
+    Raises:
+      KeyboardInterrupt: after Ctrl-C.
+      SystemExit: after SIGTERM.
     """
     waiting, running = deque(groups), []
-    try:
-        while waiting or running:
-            while waiting and len(running) < at_once:
-                jobs = waiting.popleft()
-                running.append(_Running(jobs, _start(folder, jobs)))
-                board.begin(jobs)
-            time.sleep(_WAIT)
-            for one in [one for one in running if one.process.poll() is not None]:
-                running.remove(one)
-                _settle(folder, one)
-                board.end(one.jobs)
-            board.refresh()
-    finally:
-        _stop(running)
+    with interrupts(on_termination=True) as arrived:
+        try:
+            while waiting or running:
+                while waiting and len(running) < at_once:
+                    jobs = waiting.popleft()
+                    running.append(_Running(jobs, _start(folder, jobs)))
+                    board.begin(jobs)
+                time.sleep(_WAIT)
+                arrived.check()
+                for one in [one for one in running if one.process.poll() is not None]:
+                    running.remove(one)
+                    _settle(folder, one)
+                    board.end(one.jobs)
+        finally:
+            _stop(running)
 
 
 def _start(folder: Path, jobs: Sequence[Job]) -> subprocess.Popen:
