@@ -21,6 +21,8 @@ from pathlib import Path
 from agentzoo.lab.results import RESULT
 
 MEASURED = ("seconds", "date", "machine")
+CHECKPOINTS = 20  # that a run writes, one at each evaluation
+STEPS = "*/*/*/run/checkpoints/step_*.safetensors"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -63,15 +65,15 @@ def run_undisturbed(arguments: argparse.Namespace, out: Path) -> float:
     return time.perf_counter() - began
 
 
-def run_and_kill(arguments: argparse.Namespace, out: Path, seconds: float) -> list[str]:
+def run_and_kill(arguments: argparse.Namespace, out: Path, runs: int) -> list[str]:
     """Run the benchmark and kill it again and again. Return how far it was at each kill."""
     draw, states = random.Random(arguments.seed), []
+    # How many checkpoints are written up to a kill. All kills together leave some for the end.
+    most = max(1, int(0.9 * runs * CHECKPOINTS / arguments.kills))
     while len(states) < arguments.kills:
         process = start(arguments, out)
-        # A moment at which the benchmark is at work: loading takes a few seconds.
-        time.sleep(draw.uniform(0.6, 1.4) * seconds / arguments.kills)
-        if process.poll() is not None:
-            raise SystemExit("The benchmark ended before it was killed often enough. Add --steps.")
+        wait_for_checkpoints(process, out, draw.randint(1, most))
+        time.sleep(draw.random())
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         states.append(describe(out))
@@ -79,11 +81,21 @@ def run_and_kill(arguments: argparse.Namespace, out: Path, seconds: float) -> li
     return states
 
 
+def wait_for_checkpoints(process: subprocess.Popen, out: Path, number: int) -> None:
+    """Wait until a benchmark has written so many checkpoints."""
+    seen = before = set(out.glob(STEPS))
+    while len(seen - before) < number:
+        if process.poll() is not None:
+            raise SystemExit("The benchmark ended before it was killed often enough. Add --steps.")
+        time.sleep(0.05)
+        seen = seen | set(out.glob(STEPS))
+
+
 def describe(out: Path) -> str:
     """Return how many runs have finished, and the steps of the last checkpoints of the others."""
     ended = len(list(out.glob(f"*/*/*/{RESULT}")))
     steps: dict[Path, int] = {}
-    for path in out.glob("*/*/*/run/checkpoints/step_*.safetensors"):
+    for path in out.glob(STEPS):
         step = int(path.stem.removeprefix("step_"))
         steps[path.parent] = max(step, steps.get(path.parent, 0))
     others = ", ".join(f"step {step:,}" for step in steps.values()) or "none"
@@ -95,7 +107,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         whole, killed = Path(name) / "whole", Path(name) / "killed"
         seconds = run_undisturbed(arguments, whole)
-        states = run_and_kill(arguments, killed, seconds)
+        states = run_and_kill(arguments, killed, len(results(whole)))
         for number, state in enumerate(states, 1):
             print(f"kill {number}: {state}")
         expected, found = results(whole), results(killed)

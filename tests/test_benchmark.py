@@ -347,13 +347,22 @@ def test_failures_are_recorded_and_tried_again(tmp_path, capsys):
     assert "runs in results, 0" not in capsys.readouterr().out
 
 
+# The command line, also where Ctrl-C is ignored, as in jobs in the background of a shell.
+COMMAND_LINE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from agentzoo.cli import main
+main()
+"""
+
+
 @pytest.fixture
 def start():
     """Starts a benchmark of a slow environment as a command, in a process group of its own."""
     started = []
 
     def start(out, **options):
-        command = [sys.executable, "-m", "agentzoo", "benchmark", "--algos", "dqn"]
+        command = [sys.executable, "-c", COMMAND_LINE, "benchmark", "--algos", "dqn"]
         command += ["--envs", SLOW, "--seeds", "1", "--steps", "600", "--out", out]
         command += ["--evaluations", "12", "--eval-episodes", "1", "--final-episodes", "2"]
         command += ["--set", *(f"{name}={value}" for name, value in SMALL.items())]
