@@ -188,9 +188,10 @@ def test_damaged_records_and_folders_are_named(small_zoo, tmp_path):
     path.write_text(json.dumps(record))
     with pytest.raises(ConfigurationError, match=r"lacks env, score/std"):
         zoo.entries()
-    path.write_text("[")
-    with pytest.raises(ConfigurationError, match=r"cannot be read"):
-        zoo.entries()
+    for text in ("[", "[1]", '{"score": 3}'):
+        path.write_text(text)
+        with pytest.raises(ConfigurationError, match=r"CartPole-v1.json of the agent cannot be"):
+            zoo.entries()
 
 
 def test_commands_take_agents_of_the_zoo(small_zoo, capsys, monkeypatch, tmp_path):

@@ -97,7 +97,7 @@ def _read(path: Path) -> Entry:
         record = json.loads(about.read_text())
         lacks = [name for name in ("format", *_NEEDED) if name not in record]
         lacks += [f"score/{name}" for name in _SCORE if name not in record.get("score", {})]
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ConfigurationError(
             f"The record {about} of the agent cannot be read ({error}). Publish the agent again."
         ) from error
