@@ -4,11 +4,9 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
-from jax.interpreters import partial_eval
 
 from agentzoo.types import Array
 
@@ -16,22 +14,13 @@ _INLINED = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call")
 """Primitives that only call another program."""
 
 
-def inline(function: Callable[..., Any], shapes: Sequence[jax.ShapeDtypeStruct]) -> Any:
-    """Return a function of arrays as a function of few primitives.
+def inline(program: ClosedJaxpr) -> Callable[..., list[Array]]:
+    """Return a traced program as a function of few primitives, of the program's inputs.
 
     The converter replaces functions of `jax.numpy` while it traces, which breaks code that looks at
-    shapes. So the function is traced here, and the converter only sees primitives. What no result
-    depends on is left out, such as a value function.
-
-    Args:
-      function: the function. It takes and returns lists of arrays.
-      shapes: the shapes of the arguments, which may be symbolic.
+    shapes. So the program is traced before, and the converter only sees primitives.
     """
-    traced = jax.make_jaxpr(function)(*shapes)
-    jaxpr, _ = partial_eval.dce_jaxpr(
-        traced.jaxpr, [True] * len(traced.jaxpr.outvars), instantiate=True
-    )
-    return lambda *arguments: evaluate(jaxpr, traced.consts, arguments)
+    return lambda *arguments: evaluate(program.jaxpr, program.consts, arguments)
 
 
 def evaluate(jaxpr: Jaxpr, constants: Sequence[Any], arguments: Sequence[Any]) -> list[Array]:

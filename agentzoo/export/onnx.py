@@ -82,15 +82,11 @@ def _convert(converter: Any, program: Program, about: Mapping[str, Any]) -> byte
     from onnx_ir.passes import common
 
     (batch_size,) = jax.export.symbolic_shape("batch")
-    shapes, structure = jax.tree.flatten(program.arguments(batch_size))
-
-    def call(*leaves: Any) -> list[Any]:
-        return jax.tree.leaves(program.call(*jax.tree.unflatten(structure, leaves)))
-
+    arguments = program.arguments(batch_size)
     outputs = ["action", *(f"next_state_{i}" for i in range(len(program.state)))]
     model = converter.to_onnx(
-        inline(call, shapes),
-        shapes,
+        inline(program.trace(arguments)),
+        jax.tree.leaves(arguments),
         model_name="policy",
         opset=OPSET,
         return_mode="ir",

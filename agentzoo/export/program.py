@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr
+from jax.interpreters import partial_eval
 
 from agentzoo.envs import spaces
 from agentzoo.policy import PolicyFunction
@@ -39,6 +41,19 @@ class Program(NamedTuple):
             return (obs,)
         state = tuple(jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype) for x in self.state)
         return obs, state, jax.ShapeDtypeStruct((batch_size,), jnp.bool_)
+
+    def trace(self, arguments: PyTree) -> ClosedJaxpr:
+        """Return `call` as a program from the leaves of its arguments to those of its results.
+
+        What no result depends on is left out, such as a value function.
+
+        Args:
+          arguments: what the method `arguments` returned.
+        """
+        traced = jax.make_jaxpr(self.call)(*arguments)
+        wanted = [True] * len(traced.jaxpr.outvars)
+        jaxpr, _ = partial_eval.dce_jaxpr(traced.jaxpr, wanted, instantiate=True)
+        return ClosedJaxpr(jaxpr, traced.consts)
 
 
 def make_program(policy: PolicyFunction, params: PyTree, spec: EnvSpec) -> Program:

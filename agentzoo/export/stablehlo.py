@@ -2,11 +2,14 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.export
+from jax.extend.core import jaxpr_as_fun
 
 from agentzoo.export.program import Program
+from agentzoo.types import PyTree
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 """The platforms on which an exported policy can run, wherever the agent was trained."""
@@ -18,11 +21,17 @@ def to_stablehlo(program: Program) -> bytes:
     The file takes batches of any size, and runs on every platform.
     """
     (batch_size,) = jax.export.symbolic_shape("batch")
+    arguments = program.arguments(batch_size)
     # Matrix products are as exact on accelerators as on the CPU, where the agent may be used.
     with jax.default_matmul_precision("highest"), _without_locations():
-        exported = jax.export.export(jax.jit(program.call), platforms=PLATFORMS)(
-            *program.arguments(batch_size)
-        )
+        # XLA would leave out what no result depends on, but the file would hold its parameters.
+        traced = jaxpr_as_fun(program.trace(arguments))
+
+        def call(*arguments: PyTree) -> Any:
+            action, *state = traced(*jax.tree.leaves(arguments))
+            return (action, tuple(state)) if program.is_recurrent else action
+
+        exported = jax.export.export(jax.jit(call), platforms=PLATFORMS)(*arguments)
     return bytes(exported.serialize())
 
 
