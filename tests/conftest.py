@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import time
 
 import jax
@@ -56,9 +57,13 @@ LONG = ("sac", "mpo", "ppo", "faults", "observations", "dqn", "ownership", "runn
 def pytest_configure(config):
     """Share compiled programs between all processes of a test run, and with the next test run.
 
+    Tests that press Ctrl-C also work where a shell has begun this process in the background.
+
     The workers of pytest-xdist and the Python processes that some tests start inherit the
     environment. `pytest --cache-clear` removes the programs.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if CACHE not in os.environ:
         folder = config.cache.mkdir("programs")
         for (
