@@ -330,7 +330,8 @@ def wandb_history(folder):
 
 
 def test_wandb_offline(tmp_path, monkeypatch):
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
+    wandb.setup()  # reads the environment variables, as any earlier run in this process does
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     agent = train(run_dir=tmp_path / "run", steps=200, trackers=WandbTracker(project="p"))

@@ -54,6 +54,9 @@ class WandbTracker:
             "name": run.name,
             "dir": run.folder,
             "reinit": "create_new",  # several agents can train in one process
+            # W&B reads its environment variables once in a process, but they may change between
+            # two runs.
+            "mode": os.environ.get("WANDB_MODE") or "online",
         }
         self.run = wandb.init(
             **{**defaults, **given}, config=dict(run.config), id=run.id, resume="allow"
