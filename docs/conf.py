@@ -11,8 +11,9 @@ from agentzoo.hyperparameters import hyperparameters
 
 project = "agentzoo"
 author = "The agentzoo authors"
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 html_theme = "furo"
+nb_execution_mode = "off"  # the tests run the notebooks, which hold their own outputs
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 autodoc_preserve_defaults = True

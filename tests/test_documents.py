@@ -7,8 +7,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = [
-    pytest.param(block, id=f"{path.name}-{i}")
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    pytest.param(block, id=f"{path.relative_to(ROOT)}-{i}")
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     for i, block in enumerate(re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL))
 ]
 

@@ -18,7 +18,7 @@ from agentzoo.algos import loading
 from agentzoo.cli import main
 from agentzoo.types import Agent
 
-DOCS = Path(__file__).parents[1] / "docs" / "agents.md"
+DOCS = Path(__file__).parents[1] / "docs" / "how-to" / "own-algorithm.md"
 FAST = ["--n-steps", "8", "--steps", "64", "--eval-episodes", "2"]
 
 

@@ -1,4 +1,4 @@
-"""Every algorithm learns with every runner: the table of `docs/runners.md`."""
+"""Every algorithm learns with every runner: the table of `docs/how-to/runners.md`."""
 
 import functools
 import re
@@ -53,7 +53,7 @@ def test_it_learns(algorithm, runner, request):
 
 
 def test_the_table_names_them_all():
-    text = (Path(__file__).parent.parent / "docs" / "runners.md").read_text()
+    text = (Path(__file__).parent.parent / "docs" / "how-to" / "runners.md").read_text()
     names = re.findall(r'^\| `"(\w+)"`', text, re.MULTILINE)
     assert sorted(names) == sorted(RUNNERS)
     assert all(f"| {algorithm} |" in text for algorithm in SETTINGS)

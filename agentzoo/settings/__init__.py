@@ -1,6 +1,6 @@
 """Tuned settings: for each algorithm a YAML file with a row per environment, and presets.
 
-`docs/tuned.md` describes the files.
+`docs/how-to/tuned.md` describes the files.
 """
 
 from agentzoo.settings.finding import file_of, find_row, presets_of, read
