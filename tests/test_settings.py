@@ -260,6 +260,74 @@ def test_every_file_of_the_package_can_be_written(tmp_path):
         assert found == {key: row._replace(scores=SCORES) for key, row in rows.items()}
 
 
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_scores_end_the_row(name, tmp_path):
+    """Scores stand right below their row, and no other line of the file changes."""
+    path = tmp_path / f"{name.lower()}.yaml"
+    before = Path(settings.file_of(name)).read_text()
+    for key, row in settings.read(name).items():
+        path.write_text(before)
+        settings.write_row(path, row._replace(scores=None))
+        bare = path.read_text().splitlines()
+        settings.write_row(path, row._replace(scores=SCORES))
+        assert settings.read(name, path) == {
+            **settings.read(name),
+            key: row._replace(scores=SCORES),
+        }
+        lines = path.read_text().splitlines()
+        start = bare.index(f"{key}:")
+        end = next((i for i in range(start, len(bare)) if not bare[i]), len(bare))
+        assert lines == [
+            *bare[:end],
+            "  scores: {seeds: 3, mean: 9.5, iqm: 9.25, worst: 1.0, episodes: 100,",
+            "      date: '2026-12-01', version: 0.9.0}",
+            *bare[end:],
+        ]
+        gone = [line for line in before.splitlines() if line not in bare]
+        assert len(gone) <= 2 and all("seeds:" in line or "version:" in line for line in gone)
+
+
+LAYOUT = """\
+# Head.
+
+a:
+  steps: 1
+  source: x
+
+# About b.
+
+b:
+  steps: 1
+  hyperparameters: {gamma: 0.5}
+# Foot.
+"""
+
+
+def test_comments_between_rows_stay_in_their_places(tmp_path):
+    path = tmp_path / "dqn.yaml"
+    path.write_text(LAYOUT)
+    settings.write_row(path, Row("a", 2, 2, {"gamma": 0.9}, "y"))
+    settings.write_row(path, Row("b", 1, 1, {"gamma": 0.5}, "z"))
+    settings.write_row(path, Row("c", 1, 1))
+    changed = LAYOUT.replace("steps: 1\n  source: x", "steps: 2\n  source: y\n  n_envs: 2\n"
+                             "  hyperparameters:\n    gamma: 0.9")  # fmt: skip
+    changed = changed.replace("0.5}\n", "0.5}\n  source: z\n")
+    assert path.read_text() == changed + "\nc:\n  steps: 1\n"
+
+
+@pytest.mark.parametrize(
+    "text", ["{a: {steps: 1}, b: {steps: 2}}", "# Only this.\n", "\n", "a: {steps: 1}"]
+)
+def test_rows_in_files_of_other_layouts(text, tmp_path):
+    path = tmp_path / "dqn.yaml"
+    path.write_text(text)
+    before = settings.read("dqn", path)
+    settings.write_row(path, Row("c", 3))
+    settings.write_row(path, Row("a", 3))
+    assert settings.read("dqn", path) == {**before, "c": Row("c", 3), "a": Row("a", 3)}
+    assert path.read_text().count("#") == text.count("#")
+
+
 # the command line
 
 

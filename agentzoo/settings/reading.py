@@ -92,12 +92,20 @@ def load_yaml(path: Path) -> Any:
     Raises:
       ConfigurationError: if the file is no YAML, or holds something else than a mapping.
     """
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8"), path)
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path} is no YAML file: {error}.") from error
+
+
+def parse_yaml(text: str, path: Path) -> Any:
+    """Return the mapping in the text of a YAML file, as `load_yaml` does."""
     # It is imported here because `import agentzoo` and `agentzoo --help` do without it.
     from ruamel.yaml import YAML, YAMLError
     from ruamel.yaml.error import MarkedYAMLError
 
     try:
-        content = YAML().load(path.read_text(encoding="utf-8"))
+        content = YAML().load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = "" if mark is None else f", line {mark.line + 1}"
@@ -105,7 +113,7 @@ def load_yaml(path: Path) -> Any:
         raise ConfigurationError(
             f"{path}{line}: {problem}. Correct the YAML of the file."
         ) from error
-    except (YAMLError, UnicodeDecodeError, ValueError) as error:
+    except (YAMLError, ValueError) as error:
         raise ConfigurationError(f"{path} is no YAML file: {error}.") from error
     if content is None:
         return {}

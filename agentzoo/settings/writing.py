@@ -2,12 +2,21 @@
 
 import io
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from agentzoo import config as configs
-from agentzoo.settings.reading import PRESETS, Row, from_plain, load_yaml, plain
+from agentzoo.settings.reading import PRESETS, Row, from_plain, line_of, parse_yaml, plain
 from agentzoo.types import ConfigurationError
+
+# The YAML library breaks a long line as late as it can, which parts the last name from its value.
+_SCORES = re.compile(r"(\n  scores: \{[^{}]*?),\s+(date:[^{}]*\})")
+
+
+def _broken_before_date(scores: re.Match[str]) -> str:
+    """Return the scores of a row with one line break, which stands before the date."""
+    return "\n  " + " ".join(scores[1].split()) + ",\n      " + " ".join(scores[2].split())
 
 
 def write_row(path: str | os.PathLike[str], row: Row) -> None:
@@ -23,26 +32,60 @@ def write_row(path: str | os.PathLike[str], row: Row) -> None:
     Raises:
       ConfigurationError: if the file is no YAML, or a hyperparameter is a function.
     """
+    path = Path(path)
+    text = _with_row(path.read_text(encoding="utf-8") if path.is_file() else "", path, row)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _with_row(text: str, path: Path, row: Row) -> str:
+    """Return the text of a file with a row in it."""
     from ruamel.yaml import YAML
     from ruamel.yaml.comments import CommentedMap
 
-    path = Path(path)
-    content = load_yaml(path) if path.is_file() else CommentedMap()
+    before = parse_yaml(text, path)
+    keys = list(before)
+    following = keys[keys.index(row.key) + 1 :] if row.key in before else [row.key]
+    # The YAML library keeps blank lines and comments between two rows with the last value of the
+    # upper row, so that a new value would stand below them. So they are taken out meanwhile.
+    text, between = _without_gap(text, before, following)
+    content = parse_yaml(text, path)
     content = content if isinstance(content, CommentedMap) else CommentedMap(content)
-    is_new = row.key not in content
-    if is_new:
-        content[row.key] = CommentedMap()
-        if len(content) > 1:
-            content.yaml_set_comment_before_after_key(row.key, before="\n")
+    content.setdefault(row.key, CommentedMap())
     _update(content[row.key], _fields(row, _preset(content, row)))
-    yaml = YAML()
+    yaml, written = YAML(), io.StringIO()
     yaml.width = 100
-    text = io.StringIO()
-    yaml.dump(content, text)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text.getvalue(), encoding="utf-8")
-    temporary.replace(path)
+    yaml.dump(content, written)
+    lines = _SCORES.sub(_broken_before_date, written.getvalue()).splitlines()
+    if row.key not in before and (before or between) and (not between or between[-1]):
+        between = [*between, ""]
+    place = len(lines)
+    if following and between:
+        place = (line_of(parse_yaml("\n".join(lines), path), following[0]) or 1) - 1
+    return "\n".join([*lines[:place], *between, *lines[place:]]) + "\n"
+
+
+def _without_gap(text: str, content: Any, following: list[Any]) -> tuple[str, list[str]]:
+    """Return a file without the blank lines and comments that end a row, and those lines.
+
+    Args:
+      text: the text of the file.
+      content: what is in the file.
+      following: the keys of the rows below that row. The first may be a new one.
+    """
+    from ruamel.yaml.comments import CommentedMap
+
+    lines = text.splitlines()
+    if isinstance(content, CommentedMap) and content.fa.flow_style():
+        return text, []  # in braces
+    line = line_of(content, following[0]) if following and following[0] in content else None
+    end = len(lines) if line is None else line - 1
+    start = end
+    while start and (not lines[start - 1].strip() or lines[start - 1].startswith("#")):
+        start -= 1
+    return "\n".join([*lines[:start], *lines[end:]]) + "\n", lines[start:end]
 
 
 def _preset(content: Any, row: Row) -> dict[str, Any]:
