@@ -14,13 +14,13 @@ class MyDQN(DQN):
 
 
 class Line(gym.Env):
-    """An environment in which the right action is always 1. Episodes are 5 steps long."""
+    """An environment in which the right action is always 1. Episodes are `length` steps long."""
 
     observation_space = gym.spaces.Box(-1, 1, (1,))
     action_space = gym.spaces.Discrete(2)
 
-    def __init__(self):
-        self.t = 0
+    def __init__(self, length=5):
+        self.t, self.length = 0, length
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -30,7 +30,7 @@ class Line(gym.Env):
     def step(self, action):
         self.t += 1
         self._happen()
-        return self._obs(), float(action), self.t == 5, False, {}
+        return self._obs(), float(action), self.t == self.length, False, {}
 
     def _obs(self):
         return self.np_random.uniform(-1, 1, (1,)).astype(np.float32)
@@ -54,6 +54,19 @@ class Deadly(Line):
         os.abort()
 
 
+class Mortal(Line):
+    """An environment that ends its process after a while."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps = 0
+
+    def _happen(self):
+        self.steps += 1
+        if self.steps == 30:
+            os.abort()
+
+
 class Slow(Line):
     """An environment whose steps take a moment, so that a test can interrupt a run."""
 
@@ -61,5 +74,5 @@ class Slow(Line):
         time.sleep(0.002)
 
 
-for _name, _kind in (("Line", Line), ("Broken", Broken), ("Deadly", Deadly), ("Slow", Slow)):
-    gym.register(f"Lab{_name}-v0", _kind)
+for _kind in (Line, Broken, Deadly, Mortal, Slow):
+    gym.register(f"Lab{_kind.__name__}-v0", _kind)

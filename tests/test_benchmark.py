@@ -19,11 +19,12 @@ import pytest
 import agentzoo
 from agentzoo import ConfigurationError, lab, settings
 from agentzoo.cli import main
+from agentzoo.cli.pairs import parse_changes
 from agentzoo.lab import results, runs
 from agentzoo.lab.agreement import agree
 from agentzoo.lab.curve import Curve
 from agentzoo.lab.jobs import jobs_of
-from agentzoo.lab.plan import Plan, Protocol, Variant, make_plan, parse_changes, read_plan
+from agentzoo.lab.plan import Plan, Protocol, Variant, make_plan, read_plan
 from agentzoo.lab.scoring import files_for_scores, summarize
 from agentzoo.settings import Row
 
@@ -161,6 +162,9 @@ def test_values_on_the_command_line():
         ({"steps": 0.5}, "steps=0.5 has the wrong type"),
         ({"jobs": 0}, "jobs=0 is out of range"),
         ({"hyperparameters": {"gama": 1}}, "Did you mean 'gamma'"),
+        ({"env_kwargs": {"gravity": {1}}}, "cannot be recorded"),
+        ({"env_kwargs": {"nonsense": 1}}, "nonsense"),
+        ({"env_kwargs": 3}, "is no mapping from the names of arguments"),
         ({"tuned": True, "envs": "FrozenLake-v1"}, "no tuned settings for 'FrozenLake-v1'"),
         ({"plan": "plan.yaml"}, "takes the place of algos, envs"),
         ({"scores": "."}, "--save-scores writes scores of tuned settings. Add --tuned."),
@@ -171,6 +175,58 @@ def test_bad_requests_start_nothing(arguments, message):
     with pytest.raises(ConfigurationError, match=message):
         lab.benchmark(**{"algos": "dqn", "envs": "CartPole-v1", **arguments})
     assert not Path("results").exists()
+
+
+MIXED = ["CartPole-v1", "Pendulum-v1"]
+
+
+def test_unsuitable_pairs_of_a_product_are_left_out():
+    said = []
+    found = jobs_of(make_plan(["dqn", "sac", "qrdqn"], MIXED, seeds=2), said.append)
+    pairs = [("dqn", MIXED[0]), ("sac", MIXED[0]), ("sac", MIXED[1]), ("qrdqn", MIXED[0])]
+    assert [(job.label, job.env) for job in found] == pairs * 2
+    assert said == [
+        "Left out, because the algorithm has no policy for the actions: dqn on Pendulum-v1, qrdqn "
+        "on Pendulum-v1."
+    ]
+    jobs_of(make_plan(["sac", "ppo"], MIXED), said.append)
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize(
+    ("algos", "envs", "advice"),
+    [
+        (["dqn", "sac"], ["Pendulum-v1"], "Name other environments for dqn, or leave it out"),
+        (["dqn", "qrdqn"], MIXED, "Leave out Pendulum-v1, or add an algorithm that suits it"),
+        ({"dqn": {"envs": MIXED}, "sac": None}, MIXED, "Name other environments for dqn"),
+    ],
+)
+def test_pairs_of_which_nothing_is_left_are_refused(algos, envs, advice):
+    with pytest.raises(ConfigurationError, match="DQN has no policy for the actions of Pendulum"):
+        jobs_of(make_plan(algos, envs))
+    with pytest.raises(ConfigurationError, match=advice):
+        jobs_of(make_plan(algos, envs))
+
+
+def test_environments_of_a_variant(tmp_path):
+    path = tmp_path / "plan.yaml"
+    path.write_text(
+        "algos:\n  dqn: {envs: Acrobot-v1}\n  ppo:\nenvs: [Pendulum-v1]\nsteps: 100\nseeds: 1\n"
+    )
+    found = jobs_of(read_plan(path))
+    assert [(job.label, job.env) for job in found] == [
+        ("dqn", "Acrobot-v1"),
+        ("ppo", "Pendulum-v1"),
+    ]
+    for wrong, message in (
+        ("Pendulum-v1", "line 2: DQN has no policy"),
+        ("Akrobot-v1", "line 2: .*Did you mean 'Acrobot-v1'"),
+        ("[]", "line 1: envs is empty"),
+    ):
+        path.write_text(path.read_text().replace("Acrobot-v1", wrong))
+        with pytest.raises(ConfigurationError, match=message):
+            jobs_of(read_plan(path))
+        path.write_text(path.read_text().replace(wrong, "Acrobot-v1", 1))
 
 
 # results folders
@@ -196,6 +252,7 @@ def test_more_may_be_added(tmp_path):
         ({"set": {"gamma": 0.5}}, "gamma=0.99, not 0.5"),
         ({"n_envs": 2}, "n_envs=1, not 2"),
         ({"algos": {"dqn": "qrdqn"}}, "algorithm='DQN', not 'QRDQN'"),
+        ({"env_kwargs": {"sutton_barto_reward": True}}, "sutton_barto_reward=None, not True"),
         ({"final_episodes": 7}, "the evaluation: final_episodes=100, not 7"),
     ],
 )
@@ -244,7 +301,8 @@ def test_scores_of_other_settings_are_refused(tmp_path):
     settings.write_row(tmp_path / "dqn.yaml", Row("CartPole-v1", 100))
     tuned = {"tuned": True, "settings": str(tmp_path)}
     assert files_for_scores(tmp_path, jobs(steps=None, **tuned)) == {"dqn": tmp_path / "dqn.yaml"}
-    for change in ({"steps": 50}, {"n_envs": 2}, {"set": {"gamma": 0.5}}):
+    kwargs = {"env_kwargs": {"sutton_barto_reward": True}}
+    for change in ({"steps": 50}, {"n_envs": 2}, {"set": {"gamma": 0.5}}, kwargs):
         with pytest.raises(ConfigurationError, match="differ from the tuned settings"):
             files_for_scores(tmp_path, jobs(**{"steps": None, **tuned, **change}))
 
@@ -304,7 +362,7 @@ def test_the_trained_agent_is_kept(finished):
 
     run = found.runs[0]
     folder = results.run_folder(home / "results", run.label, run.env, run.seed) / "run"
-    curve = Curve(LINE, run.seed, run.steps, Protocol(**QUICK), lambda step, mean: None)
+    curve = Curve(LINE, run.seed, run.steps, Protocol(**QUICK), lambda points: None)
     assert curve.finish(MyDQN.load(folder)) == run.final
 
 
@@ -444,6 +502,44 @@ def test_no_moment_of_an_interruption_matters(tmp_path, monkeypatch):
     assert not list((tmp_path / "cut").rglob(".progress.json"))
 
 
+def test_arguments_of_the_environment(tmp_path, monkeypatch):
+    """They hold in training, in evaluations, after an interruption, and in the record."""
+    kwargs = {"length": 3}
+    (job,) = jobs("dqn", LINE, seeds=1, steps=96, set=SMALL, env_kwargs=kwargs, **QUICK)
+    visit, count = Curve.visit, itertools.count()
+
+    def interrupted(curve, agent):
+        if next(count) == 8:
+            raise KeyboardInterrupt
+        return visit(curve, agent)
+
+    monkeypatch.setattr(Curve, "visit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        runs.perform(tmp_path, [job])
+    left = results.read_progress(runs.home_of(tmp_path, job))
+    monkeypatch.setattr(Curve, "visit", visit)
+    runs.perform(tmp_path, [job])
+    home = runs.home_of(tmp_path, job)
+    run = results.read_run(home)
+    assert run.env_kwargs == kwargs and run.final.lengths == (3,) * 6
+    assert all(point.episodes.lengths == (3, 3) for point in run.curve) and len(run.curve) == 4
+    assert (left.label, left.env, left.seed, left.steps) == ("dqn", LINE, 0, 96)
+    assert left.curve[0].episodes == run.curve[0].episodes and 0 < len(left.curve) < 4
+    assert results.read_progress(home) is None
+    assert json.loads((home / "run" / "config.json").read_text())["env_kwargs"] == kwargs
+
+
+def test_the_curve_of_a_process_that_dies_is_kept(tmp_path):
+    env = "tests.lab_module:LabMortal-v0"
+    found = lab.benchmark(
+        "dqn", env, 1, tmp_path, steps=96, evaluations=8, eval_episodes=1, final_episodes=2,
+        hyperparameters=SMALL, verbose=False,
+    )  # fmt: skip
+    (run,) = found.runs
+    assert run.status == "failed" and "SIGABRT" in run.error
+    assert [point.step for point in run.curve] == [12, 24] and run.seconds > 0
+
+
 def test_seeds_that_learn_together(tmp_path):
     """They learn what they learn alone."""
     env = "agentzoo/Catch-v0"
@@ -486,6 +582,8 @@ def test_help(capsys):
         ("", "Nothing says which algos"),
         ("--algos dqn --envs CartPole-v1 --set gamma", "--set gamma is not a pair"),
         ("--algos dqn --envs CartPole-v1 --set gamma=[", "the value is not YAML"),
+        ("--algos dqn --envs CartPole-v1 --set gamma=1 gamma=0.5", "--set names gamma twice"),
+        ("--algos dqn --envs CartPole-v1 --env-kwargs a=3", "--env-kwargs a=3 is not a pair"),
         ("--plan nowhere.yaml", "no plan at nowhere.yaml"),
     ],
 )
@@ -507,7 +605,8 @@ def test_the_live_table(tmp_path, finished):
     board.begin(planned[2:3])
     folder = results.run_folder(home / "results", "mydqn", LINE, 2)
     folder.mkdir(exist_ok=True)
-    (folder / ".progress.json").write_text('{"step": 100, "mean": 3.5}')
+    point = results.Evaluation(100, 1.0, results.Episodes((3.0, 4.0), (5, 5)))
+    results.write_progress(folder, results.Progress("mydqn", LINE, 2, 200, (point,)))
     console = Console(width=150, record=True, file=io.StringIO())
     console.print(board._table())
     text = console.export_text()

@@ -123,6 +123,12 @@ def test_published_scores_stand_beside_ours(page):
     assert "https://docs.cleanrl.dev" in text
 
 
+def test_published_scores_are_those_of_the_same_environment(tmp_path):
+    runs = grid(("dqn",), env_kwargs={"sutton_barto_reward": True})
+    text = lab.report(synthetic.write(tmp_path, runs), peers=True).read_text()
+    assert "Published scores" not in text and "sutton_barto_reward True" in text
+
+
 def test_published_scores_are_well_formed():
     for library in peers.read():
         assert library.source.startswith("https://") and library.protocol
@@ -149,8 +155,12 @@ def test_markdown_has_the_same(page):
     assert all(line.endswith("|") for line in lines) and len(lines) > 30
 
 
+def charts_of(page):
+    return json.loads(re.search(r'id="charts">(.*?)</script>', page.read_text())[1])
+
+
 def test_charts_have_one_point_per_evaluation(page):
-    specs = json.loads(re.search(r'id="charts">(.*?)</script>', page.read_text())[1])
+    specs = charts_of(page)
     rows = specs["curves-cartpole-v1"]["spec"]["data"]["values"]
     assert len(rows) == 3 * 20 and {row["label"] for row in rows} == {"dqn", "ppo", "sac"}
     assert all(row["low"] <= row["mean"] <= row["high"] for row in rows)
@@ -222,6 +232,45 @@ def test_runs_that_have_not_begun_are_stated(tmp_path):
         "2 runs of the plan have not begun yet: dqn on CartPole-v1 with seed 3 and ppo on "
         "CartPole-v1 with seed 3."
     )
+
+
+def test_partial_curves_are_drawn_apart(tmp_path):
+    """They change no number of the report."""
+    whole = lab.report(synthetic.write(tmp_path / "whole", grid()))
+    folder = synthetic.write(tmp_path / "results", [*grid(), synthetic.failed("ppo", seed=3)])
+    begun = synthetic.result("sac", seed=1).curve[:3]
+    home = results.run_folder(folder, "sac", "CartPole-v1", 1)
+    home.mkdir(parents=True)
+    results.write_progress(home, results.Progress("sac", "CartPole-v1", 1, 10_000, begun))
+    page = lab.report(folder)
+    rows = charts_of(page)["curves-cartpole-v1"]["spec"]["data"]["values"]
+    parts = {}
+    for row in rows:
+        parts.setdefault(row.get("part"), []).append(row)
+    assert len(parts.pop("ppo, seed 3, failed")) == 5
+    assert [row["step"] for row in parts.pop("sac, seed 1, not ended")] == [500, 1000, 1500]
+    before = charts_of(whole)["curves-cartpole-v1"]["spec"]["data"]["values"]
+    assert parts == {None: before}
+    assert "A dashed line is a single run that failed" in page.read_text()
+    assert "A dashed line is a single run" not in whole.read_text()
+    ours, before = (Tables(one.read_text()).tables for one in (page, whole))
+    failed = ours["cartpole-v1", "Return after training"][2]
+    assert failed[:1] + failed[6:7] == ["ppo", "1"]
+    failed[6] = "0"
+    assert {key: ours[key] for key in before if key[0] in ("comparison", "cartpole-v1")} == {
+        key: before[key] for key in before if key[0] in ("comparison", "cartpole-v1")
+    }
+    (svg,) = page.parent.glob("curves-cartpole-v1.svg")
+    assert 'stroke-dasharray="4,3"' in svg.read_text()
+    (home / ".progress.json").write_text("{")
+    assert "sac, seed 1" not in lab.report(folder).read_text()
+
+
+def test_partial_curves_where_nothing_has_finished(tmp_path):
+    runs = [*grid(), synthetic.failed("ppo", "Acrobot-v1")]
+    page = lab.report(synthetic.write(tmp_path, runs))
+    rows = charts_of(page)["curves-acrobot-v1"]["spec"]["data"]["values"]
+    assert {row["part"] for row in rows} == {"ppo, seed 0, failed"}
 
 
 def test_long_lists_are_cut():

@@ -1,7 +1,6 @@
 """Resuming a run where it was interrupted."""
 
 import dataclasses
-import functools
 import inspect
 import json
 import os
@@ -15,7 +14,7 @@ from agentzoo.algos import loading
 from agentzoo.algos.base import Algorithm
 from agentzoo.callbacks import CallbackLike
 from agentzoo.checkpoint import CheckpointStore, schema
-from agentzoo.envs import EnvLike, OnError, make_env, needs_import
+from agentzoo.envs import EnvLike, OnError, env_maker, needs_import
 from agentzoo.logging import TrackersLike
 from agentzoo.training import Lock, RunPlan, named, read_manifest
 from agentzoo.training.folder import CHECKPOINTS, MODEL, holds_run
@@ -332,5 +331,4 @@ def _environment(run: SavedRun) -> EnvLike:
         raise ConfigurationError(
             f"{reason}. Pass the environment: agentzoo.resume({str(run.folder)!r}, env)."
         )
-    env_id, kwargs = run.record["env_id"], run.record["env_kwargs"]
-    return functools.partial(make_env, env_id, **kwargs) if kwargs else env_id
+    return env_maker(run.record["env_id"], run.record["env_kwargs"])

@@ -4,6 +4,7 @@ import shlex
 
 from agentzoo.cli import signals
 from agentzoo.cli.options import Benchmark
+from agentzoo.cli.pairs import parse_changes, parse_keywords
 from agentzoo.types import TrainingError
 
 
@@ -12,7 +13,6 @@ def benchmark(options: Benchmark) -> None:
     # They are imported here because other commands do without them.
     from agentzoo import zoo
     from agentzoo.lab.benchmarking import benchmark as compare
-    from agentzoo.lab.plan import parse_changes
 
     if signals.interrupts:  # while they were being imported
         raise KeyboardInterrupt
@@ -26,6 +26,7 @@ def benchmark(options: Benchmark) -> None:
         tuned=options.tuned or None,
         settings=options.settings,
         hyperparameters=parse_changes(options.set) or None,
+        env_kwargs=parse_keywords(options.env_kwargs) or None,
         evaluations=options.evaluations,
         eval_episodes=options.eval_episodes,
         final_episodes=options.final_episodes,

@@ -1,46 +1,16 @@
 """The environments that a command names, and checks that several commands need."""
 
-import ast
 import contextlib
-import functools
 import shlex
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
-
 from agentzoo.cli.options import Eval, Video
-from agentzoo.envs import make_env, needs_import
+from agentzoo.cli.pairs import parse_keywords
+from agentzoo.envs import needs_import
 from agentzoo.types import ConfigurationError
-
-
-def parse_keywords(pairs: Sequence[str]) -> dict[str, Any]:
-    """Return the arguments that `key:value` pairs stand for.
-
-    A value that is not a literal of Python is text.
-
-    Raises:
-      ConfigurationError: if there is no colon, or the key cannot be the name of an argument.
-    """
-    keywords: dict[str, Any] = {}
-    for pair in pairs:
-        key, colon, text = pair.partition(":")
-        if not (colon and key.isidentifier()):
-            raise ConfigurationError(
-                f"--env-kwargs {pair} is not a pair. Write key:value, such as is_slippery:False."
-            )
-        try:
-            keywords[key] = ast.literal_eval(text)
-        except (ValueError, SyntaxError, TypeError):
-            keywords[key] = text
-    return keywords
-
-
-def environment(env_id: str, kwargs: dict[str, Any]) -> str | Callable[[], gym.Env]:
-    """Return an environment as agents take it: by its id, or by a function if it has arguments."""
-    return functools.partial(make_env, env_id, **kwargs) if kwargs else env_id
 
 
 def environment_of(agent: Any, options: Eval | Video) -> tuple[str, dict[str, Any]]:

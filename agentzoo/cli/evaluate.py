@@ -12,13 +12,12 @@ from agentzoo.algos.loading import find, find_saved
 from agentzoo.cli.environments import (
     check_at_least,
     clear_folder,
-    environment,
     environment_of,
     warnings_unless_refused,
 )
 from agentzoo.cli.options import Eval, Video
 from agentzoo.cli.zoo import find_run
-from agentzoo.envs import make_env
+from agentzoo.envs import env_maker, make_env
 from agentzoo.evaluation import evaluate_policy
 from agentzoo.types import ConfigurationError
 
@@ -32,7 +31,7 @@ def evaluate(options: Eval) -> None:
     with warnings_unless_refused():
         mean, std = evaluate_policy(
             agent,
-            environment(env_id, kwargs),
+            env_maker(env_id, kwargs),
             options.episodes,
             deterministic=not options.stochastic,
             seed=options.seed,

@@ -107,7 +107,10 @@ class Benchmark:
     algos: str | None = None
     """Algorithms, separated by commas, such as dqn,qrdqn or my_module:MyAlgorithm."""
     envs: str | None = None
-    """Ids of environments, separated by commas, such as CartPole-v1,Acrobot-v1."""
+    """Ids of environments, separated by commas, such as CartPole-v1,Acrobot-v1. An algorithm that
+    cannot act in one of several environments has no run there."""
+    env_kwargs: tuple[str, ...] = ()
+    """Arguments of all environments as key:value, such as is_slippery:False."""
     seeds: int | None = None
     """Number of seeds; None for 5."""
     out: Path = Path("results")

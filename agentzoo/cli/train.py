@@ -16,11 +16,11 @@ from agentzoo.cli import signals
 from agentzoo.cli.environments import (
     check_at_least,
     clear_folder,
-    environment,
-    parse_keywords,
     warnings_unless_refused,
 )
 from agentzoo.cli.options import Train
+from agentzoo.cli.pairs import parse_keywords
+from agentzoo.envs import env_maker
 from agentzoo.evaluation import evaluate_policy
 from agentzoo.training.folder import holds_run
 from agentzoo.types import ConfigurationError
@@ -36,7 +36,7 @@ def train(algorithm: Any, options: Train, hyperparameters: dict[str, Any]) -> No
     check_at_least(0, "--eval-episodes", options.eval_episodes)
     if options.resume and options.run_dir is None:
         raise ConfigurationError("--resume needs the folder of the run. Name it with --run-dir.")
-    env = environment(options.env, parse_keywords(options.env_kwargs))
+    env = env_maker(options.env, parse_keywords(options.env_kwargs))
     if options.resume and options.run_dir is not None and holds_run(options.run_dir):
         agent = _resume(algorithm, env, options, hyperparameters)
     else:

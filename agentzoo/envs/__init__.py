@@ -31,7 +31,14 @@ from agentzoo.envs.guard import Guard, OnError
 from agentzoo.envs.gym_envs import GymEnvs
 from agentzoo.envs.infos import number
 from agentzoo.envs.joint import as_vector_env
-from agentzoo.envs.make import EnvLike, find_native, make_env, make_envs, needs_import
+from agentzoo.envs.make import (
+    EnvLike,
+    env_maker,
+    find_native,
+    make_env,
+    make_envs,
+    needs_import,
+)
 from agentzoo.envs.records import class_name, identify, is_custom, name_of
 from agentzoo.envs.shares import DistantEnvs, SharedEnvs, has_dummy_steps, make_shared_envs
 from agentzoo.envs.use import TrainingEnv, parts_of
@@ -69,6 +76,7 @@ __all__ = [
     "VectorEnvs",
     "as_vector_env",
     "class_name",
+    "env_maker",
     "find_native",
     "has_dummy_steps",
     "identify",

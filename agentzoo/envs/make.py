@@ -6,7 +6,7 @@ import functools
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 import gymnasium as gym
@@ -169,6 +169,11 @@ def make_env(env_id: str, /, **kwargs: Any) -> gym.Env:
     """
     with _clear_errors(env_id, kwargs) as name:
         return (atari.make if atari.is_atari(name, kwargs) else gym.make)(name, **kwargs)
+
+
+def env_maker(env_id: str, kwargs: Mapping[str, Any]) -> str | Callable[[], gym.Env]:
+    """Return an environment as agents take it: its id, or a function if it has arguments."""
+    return functools.partial(make_env, env_id, **kwargs) if kwargs else env_id
 
 
 def needs_import(env_id: str) -> bool:

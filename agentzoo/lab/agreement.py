@@ -81,7 +81,7 @@ def _refusal(
 def _flat(about: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings by name, hyperparameters among the others."""
     others = {name: value for name, value in about.items() if name not in _NESTED}
-    return {**others, **about.get("hyperparameters", {})}
+    return {**others, **about.get("hyperparameters", {}), **about.get("env_kwargs", {})}
 
 
-_NESTED = ("hyperparameters", "changes")
+_NESTED = ("hyperparameters", "changes", "env_kwargs")

@@ -31,6 +31,7 @@ def benchmark(
     tuned: bool | None = None,
     settings: str | os.PathLike[str] | None = None,
     hyperparameters: Mapping[str, Any] | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
     evaluations: int | None = None,
     eval_episodes: int | None = None,
     final_episodes: int | None = None,
@@ -49,8 +50,10 @@ def benchmark(
 
     Args:
       algos: names of algorithms, "my_module:MyAlgorithm" texts, or classes; or a mapping from a
-        label to one of them, or to a mapping with `algorithm` and `set`, its hyperparameters.
-      envs: ids of environments, such as "CartPole-v1" or "my_module:MyEnv-v0".
+        label to one of them, or to a mapping with `algorithm`, `set`, its hyperparameters, and
+        `envs`, its environments, if they are not those of all.
+      envs: ids of environments, such as "CartPole-v1" or "my_module:MyEnv-v0". An algorithm that
+        cannot act in one of several environments has no run there.
       seeds: the number of seeds, which are 0, 1, ...; None for 5.
       out: the results folder. It may hold other runs of the same kind.
       steps: environment steps of each run; None for those of the tuned settings, or 100,000.
@@ -58,6 +61,7 @@ def benchmark(
       tuned: whether to use the tuned settings of each environment.
       settings: a file or a folder with tuned settings; None for those of the package.
       hyperparameters: hyperparameters of all algorithms, by name.
+      env_kwargs: arguments of all environments, by name.
       evaluations: evaluations during a run, at equal distances; None for 20.
       eval_episodes: episodes of each evaluation; None for 10.
       final_episodes: episodes of the evaluation at the end; None for 100.
@@ -83,10 +87,11 @@ def benchmark(
     given = {
         **{"algos": algos, "envs": envs, "seeds": seeds, "steps": steps, "n_envs": n_envs},
         **{"tuned": tuned, "settings": settings, "set": hyperparameters},
+        "env_kwargs": env_kwargs,
         **{"evaluations": evaluations, "eval_episodes": eval_episodes},
         "final_episodes": final_episodes,
     }
-    runs = jobs_of(_plan(plan, given))
+    runs = jobs_of(_plan(plan, given), print if verbose else None)
     folder, at_once = Path(out), configs.integer("jobs", jobs, 1)
     if scores is not None:
         files_for_scores(Path(scores), runs)

@@ -1,22 +1,16 @@
 """What a benchmark shows while it runs: one live table, or lines if there is no terminal."""
 
-import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from agentzoo.lab.jobs import Job
-from agentzoo.lab.results import RESULT, Result, read_run
-from agentzoo.lab.runs import PROGRESS, home_of
-
-
-class _Progress(NamedTuple):
-    step: int
-    mean: float
+from agentzoo.lab.results import RESULT, Evaluation, Result, read_progress, read_run
+from agentzoo.lab.runs import home_of
 
 
 class Board:
@@ -98,22 +92,20 @@ class Board:
         results = [result for result in found if result is not None]
         finals = [np.mean(result.final.returns) for result in results if result.final is not None]
         failed = sum(result.final is None for result in results)
-        progress = [self._progress(job) for job in jobs if _key(job) in self._running]
+        found = [self._latest(job) for job in jobs if _key(job) in self._running]
+        latest = [one for one in found if one is not None]
         total = sum(job.steps for job in jobs)
-        taken = sum(one.step for one in progress if one) + len(finals) * jobs[0].steps
-        latest = [one.mean for one in progress if one]
+        taken = sum(one.step for one in latest) + len(finals) * jobs[0].steps
         mean = f"{np.mean(finals):.1f}" if finals else ""
-        now = f"{np.mean(latest):.1f}" if latest else ""
+        now = f"{np.mean([np.mean(one.episodes.returns) for one in latest]):.1f}" if latest else ""
         problems = f"{failed} failed" if failed else ""
         share = f"{min(1.0, taken / total):.0%}"
         return f"{len(finals)}/{len(jobs)}", share, now, mean, problems
 
-    def _progress(self, job: Job) -> _Progress | None:
+    def _latest(self, job: Job) -> Evaluation | None:
         """Return the last evaluation of a run that has not ended."""
-        try:
-            return _Progress(**json.loads((home_of(self._folder, job) / PROGRESS).read_text()))
-        except (OSError, ValueError):
-            return None
+        progress = read_progress(home_of(self._folder, job))
+        return progress.curve[-1] if progress is not None and progress.curve else None
 
 
 _COLUMNS: dict[str, Any] = {

@@ -59,8 +59,11 @@ SECONDS = Axis("seconds", "training time in seconds", ",.3~g", zero=True)
 def lines(rows: Rows, labels: Sequence[str], x: Axis, y: Axis, height: int = 300) -> Chart:
     """Return a chart with a line per label, and with a band where rows have `low` and `high`.
 
+    Rows with a field `part` are apart from that line. Each part is a thin line in dashes.
+
     Args:
-      rows: one point each, with `label` and the fields of the axes.
+      rows: one point each, with `label` and the fields of the axes, and with the name of the part
+        that it belongs to, if it is apart.
       labels: the labels in the order of their colours.
       x: the horizontal axis.
       y: the vertical axis.
@@ -113,7 +116,23 @@ def lines(rows: Rows, labels: Sequence[str], x: Axis, y: Axis, height: int = 300
         )
     )
     layers = [*([band] if has_band else []), line.add_params(pick), points.add_params(near)]
+    if any("part" in row for row in rows):
+        layers = [layer.transform_filter("!isValid(datum.part)") for layer in layers]
+        layers[:0] = _parts(alt, base, vertical, tooltip, pick)
     return Chart(alt.layer(*layers, data=alt.NamedData("rows")).properties(height=height), rows)
+
+
+def _parts(alt: Any, base: Any, vertical: Any, tooltip: Sequence[Any], pick: Any) -> list[Any]:
+    """Return the layers of the rows with a part: thin dashed lines, with a point for each row."""
+    opacity = alt.when(pick).then(alt.value(0.75)).otherwise(alt.value(0.08))
+    of_parts = base.transform_filter("isValid(datum.part)").encode(
+        y=vertical, detail="part:N", opacity=opacity
+    )
+    names = [alt.Tooltip("part:N", title="run"), *tooltip[:3]]
+    return [
+        of_parts.mark_line(strokeWidth=1.25, strokeDash=[4, 3]),
+        of_parts.mark_point(size=14, strokeWidth=1.25).encode(tooltip=names),
+    ]
 
 
 def intervals(

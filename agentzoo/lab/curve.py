@@ -3,18 +3,19 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from agentzoo.callbacks import BaseCallback
+from agentzoo.envs import EnvLike
 from agentzoo.evaluation import evaluate_policy
 from agentzoo.lab.plan import Protocol
 from agentzoo.lab.results import Episodes, Evaluation
 
-Report = Callable[[int, float], None]
-"""Called with the step and the mean return of each evaluation."""
+Report = Callable[[Sequence[Evaluation]], None]
+"""Called after each evaluation with all evaluations."""
 
 
 class Stopwatch:
@@ -59,7 +60,7 @@ class Curve:
     another evaluation. An evaluation does not change how the agent learns.
 
     Args:
-      env: the id of the environment.
+      env: the environment, as agents take it.
       seed: the seed of the run.
       steps: environment steps of the run.
       protocol: how often and in how many episodes the agent is evaluated.
@@ -72,7 +73,7 @@ class Curve:
 
     def __init__(
         self,
-        env: str,
+        env: EnvLike,
         seed: int,
         steps: int,
         protocol: Protocol,
@@ -102,7 +103,7 @@ class Curve:
         self._done = number
         point = Evaluation(agent.num_timesteps, round(self.clock.seconds, 3), episodes)
         self.points = [*self.points, point]
-        self._report(point.step, float(np.mean(episodes.returns)))
+        self._report(self.points)
 
     def finish(self, agent: Any) -> Episodes:
         """Evaluate the agent that has ended its training, and return the episodes."""

@@ -1,12 +1,14 @@
 """The runs of a plan, each with everything that its process has to know."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+
+import gymnasium as gym
 
 from agentzoo import config as configs
 from agentzoo.algos.loading import find
-from agentzoo.envs import find_native, make_envs, spaces
+from agentzoo.envs import env_maker, find_native, make_envs, spaces
 from agentzoo.lab.plan import Plan, Protocol, Variant
 from agentzoo.settings import find_row
 from agentzoo.types import ConfigurationError
@@ -33,6 +35,7 @@ class Job(NamedTuple):
       eval_episodes: as in `Protocol`.
       final_episodes: as in `Protocol`.
       compiled: whether the environment can be compiled, so that seeds can learn together.
+      env_kwargs: the arguments of the environment.
     """
 
     label: str
@@ -50,6 +53,12 @@ class Job(NamedTuple):
     eval_episodes: int
     final_episodes: int
     compiled: bool = False
+    env_kwargs: Mapping[str, Any] = {}
+
+    @property
+    def maker(self) -> str | Callable[[], gym.Env]:
+        """The environment as agents take it."""
+        return env_maker(self.env, self.env_kwargs)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -61,24 +70,36 @@ class Job(NamedTuple):
             "tuned": self.tuned is not None,
             "changes": self.changes,
             "hyperparameters": self.hyperparameters,
+            **({"env_kwargs": self.env_kwargs} if self.env_kwargs else {}),
         }
 
 
-def jobs_of(plan: Plan) -> list[Job]:
+def jobs_of(plan: Plan, note: Callable[[str], None] | None = None) -> list[Job]:
     """Return the runs of a plan, those of seed 0 first.
 
     Every environment is made once, and every configuration is checked, so that mistakes are found
-    before anything starts.
+    before anything starts. An algorithm has no run in an environment with other actions than its
+    own if both have other runs.
+
+    Args:
+      plan: the plan.
+      note: called with a sentence about what has no run.
 
     Raises:
       ConfigurationError: if an algorithm, an environment or a hyperparameter is unknown, or an
-        algorithm does not suit the actions of an environment.
+        algorithm suits none of its environments, or an environment none of its algorithms.
     """
     about: dict[str, _Env] = {}
     for env in plan.envs:
         with plan.located("envs", env):
-            about[env] = _inspect(env)
-    first = [_job(plan, variant, env, about[env]) for variant in plan.variants for env in plan.envs]
+            about[env] = _inspect(env, plan.env_kwargs)
+    for variant in plan.variants:
+        for env in variant.envs or ():
+            if env not in about:
+                with plan.located("algos", variant.label):
+                    about[env] = _inspect(env, plan.env_kwargs)
+    pairs = _suitable(plan, about, note)
+    first = [_job(plan, variant, env, about[env]) for variant, env in pairs]
     return [job._replace(seed=seed) for seed in range(plan.seeds) for job in first]
 
 
@@ -87,13 +108,43 @@ class _Env(NamedTuple):
     compiled: bool
 
 
-def _inspect(env: str) -> _Env:
+def _inspect(env: str, kwargs: Mapping[str, Any]) -> _Env:
     """Make an environment, and return what a plan has to know of it."""
-    envs = make_envs(env, 1)
+    envs = make_envs(env_maker(env, kwargs), 1)
     try:
         return _Env(envs.spec.action_space, find_native(envs) is not None)
     finally:
         envs.close()
+
+
+def _suitable(
+    plan: Plan, about: Mapping[str, _Env], note: Callable[[str], None] | None
+) -> list[tuple[Variant, str]]:
+    """Return which algorithm has runs in which environment."""
+    pairs, skipped = [], []
+    for variant in plan.variants:
+        with plan.located("algos", variant.label):
+            cls = find(variant.algorithm)
+        for env in plan.envs if variant.envs is None else variant.envs:
+            suits = spaces.kind(about[env].action_space) in cls.action_spaces
+            (pairs if suits else skipped).append((variant, env))
+    trained = {variant.label for variant, _ in pairs}
+    used = {env for _, env in pairs}
+    for variant, env in skipped:
+        if variant.envs is None and variant.label in trained and env in used:
+            continue
+        advice = f"Leave out {env}, or add an algorithm that suits it."
+        if variant.envs is not None or variant.label not in trained:
+            advice = f"Name other environments for {variant.label}, or leave it out."
+        with plan.located("algos", variant.label):
+            raise ConfigurationError(
+                f"{find(variant.algorithm).__name__} has no policy for the actions of {env}, "
+                f"{about[env].action_space}. {advice}"
+            )
+    if skipped and note is not None:
+        each = ", ".join(f"{variant.label} on {env}" for variant, env in skipped)
+        note(f"Left out, because the algorithm has no policy for the actions: {each}.")
+    return pairs
 
 
 def _job(plan: Plan, variant: Variant, env: str, about: _Env) -> Job:
@@ -104,12 +155,6 @@ def _job(plan: Plan, variant: Variant, env: str, about: _Env) -> Job:
     for name, value in plan.changes.items():
         with plan.located("set", name):
             configs.make_config(cls.Config, {name: value})
-    if spaces.kind(about.action_space) not in cls.action_spaces:
-        raise ConfigurationError(
-            f"{cls.__name__} has no policy for the actions of {env}, {about.action_space}. Compare "
-            f"algorithms in environments that suit all of them, or run two benchmarks with the "
-            f"same --out."
-        )
     changes = {**plan.changes, **variant.changes}
     values = {**({} if row is None else row.hyperparameters), **changes}
     config = configs.make_config(cls.Config, values)
@@ -129,6 +174,7 @@ def _job(plan: Plan, variant: Variant, env: str, about: _Env) -> Job:
         settings=plan.settings,
         **plan.protocol._asdict(),
         compiled=about.compiled,
+        env_kwargs=dict(plan.env_kwargs),
     )
 
 
@@ -154,8 +200,8 @@ def make_agent(job: Job, **options: Any) -> Any:
     values = {name: getattr(config, name) for name in job.hyperparameters}
     options = {"n_envs": job.n_envs, "seed": job.seed, **options, **values}
     if job.tuned is None:
-        return cls(job.env, **options)
-    return cls.tuned(job.env, row=job.tuned, settings=job.settings, **options)
+        return cls(job.maker, **options)
+    return cls.tuned(job.maker, row=job.tuned, settings=job.settings, **options)
 
 
 def protocol_of(job: Job) -> Protocol:

@@ -1,8 +1,9 @@
 """The plan of a benchmark: which algorithms, environments and seeds it compares."""
 
 import contextlib
+import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,11 +26,13 @@ class Variant(NamedTuple):
       label: the name.
       algorithm: the name of the algorithm, or "module:Class".
       changes: the hyperparameters that are set for it alone.
+      envs: its environments; None for those of the plan.
     """
 
     label: str
     algorithm: str
     changes: Mapping[str, Any] = {}
+    envs: tuple[str, ...] | None = None
 
 
 class Protocol(NamedTuple):
@@ -58,6 +61,7 @@ class Plan(NamedTuple):
       tuned: whether the tuned settings of each environment are used.
       settings: a file or a folder with tuned settings; None for those of the package.
       changes: the hyperparameters that are set for all algorithms.
+      env_kwargs: the arguments of all environments.
       protocol: how agents are evaluated.
       places: where the parts of a plan file stand, by the name of the entry and of the part.
     """
@@ -70,6 +74,7 @@ class Plan(NamedTuple):
     tuned: bool = False
     settings: str | None = None
     changes: Mapping[str, Any] = {}
+    env_kwargs: Mapping[str, Any] = {}
     protocol: Protocol = Protocol()
     places: Mapping[tuple[str, str], str] = {}
 
@@ -94,6 +99,7 @@ FIELDS = (
     "tuned",
     "settings",
     "set",
+    "env_kwargs",
     *Protocol._fields,
 )
 
@@ -173,6 +179,7 @@ class _Maker:
             tuned=self._flag("tuned", values.get("tuned", False)),
             settings=os.fspath(values["settings"]) if "settings" in values else None,
             changes=self._changes("set", values.get("set", {})),
+            env_kwargs=self._keywords(values.get("env_kwargs", {})),
             protocol=Protocol(**protocol),
         )
 
@@ -187,15 +194,28 @@ class _Maker:
             raise self.error_at(name)(f"{name}={value!r} is neither true nor false.")
         return value
 
-    def _envs(self, envs: Any) -> tuple[str, ...]:
+    def _keywords(self, kwargs: Any) -> dict[str, Any]:
+        if not (isinstance(kwargs, Mapping) and all(str(key).isidentifier() for key in kwargs)):
+            raise self.error_at("env_kwargs")(
+                f"{kwargs!r} is no mapping from the names of arguments to values."
+            )
+        try:
+            return json.loads(json.dumps(dict(kwargs)))
+        except (TypeError, ValueError) as error:
+            raise self.error_at("env_kwargs")(
+                f"The arguments {kwargs!r} of the environments cannot be recorded ({error}). Use "
+                f"numbers, texts, true, false, lists and mappings."
+            ) from error
+
+    def _envs(self, envs: Any, entry: str = "envs") -> tuple[str, ...]:
         envs = [envs] if isinstance(envs, str) else list(envs)
         for env in envs:
             if not isinstance(env, str):
-                raise self.error_at("envs")(
+                raise self.error_at(entry)(
                     f"The environment {env!r} is not an id. Register the environment with "
                     f"gymnasium.register, and name it as 'my_module:MyEnv-v0'."
                 )
-        return tuple(self._distinct("envs", envs))
+        return tuple(self._distinct("envs", envs, entry))
 
     def _variants(self, algos: Any) -> tuple[Variant, ...]:
         if isinstance(algos, Mapping):
@@ -214,27 +234,31 @@ class _Maker:
                 )
         return tuple(variants)
 
-    def _distinct(self, name: str, values: Sequence[str]) -> Sequence[str]:
+    def _distinct(
+        self, name: str, values: Sequence[str], entry: str | None = None
+    ) -> Sequence[str]:
+        entry = entry or name
         if not values:
-            raise self.error_at(name)(f"{name} is empty. Name at least one.")
+            raise self.error_at(entry)(f"{name} is empty. Name at least one.")
         twice = [value for value in values if values.count(value) > 1]
         if twice:
             advice = "Leave out one."
             if name == "algos":
                 advice = "Give each variant of an algorithm a label of its own in a plan."
-            raise self.error_at(name)(f"{name} names {twice[0]!r} twice. {advice}")
+            raise self.error_at(entry)(f"{name} names {twice[0]!r} twice. {advice}")
         return values
 
     def _variant(self, label: str, value: Any) -> Variant:
         if not isinstance(value, Mapping):
             return Variant(label, label if value is None else self._spec(value))
-        unknown = [key for key in value if key not in ("algorithm", "set")]
+        unknown = [key for key in value if key not in ("algorithm", "set", "envs")]
         if unknown:
             raise self.error_at("algos")(
-                f"The variant {label!r} has no entry {unknown[0]!r}. Write algorithm and set."
+                f"The variant {label!r} has no entry {unknown[0]!r}. Write algorithm, set and envs."
             )
         changes = self._changes("algos", value.get("set") or {})
-        return Variant(label, self._spec(value.get("algorithm", label)), changes)
+        envs = self._envs(value["envs"], "algos") if value.get("envs") is not None else None
+        return Variant(label, self._spec(value.get("algorithm", label)), changes, envs)
 
     def _spec(self, algorithm: Any) -> str:
         if isinstance(algorithm, str):
@@ -265,31 +289,3 @@ class _Maker:
 
 def _label(spec: str) -> str:
     return spec.split(":")[-1].lower()
-
-
-def parse_changes(pairs: Iterable[str]) -> dict[str, Any]:
-    """Return the hyperparameters that texts such as "net_arch=[64, 64]" stand for.
-
-    Values are written as in YAML, and a schedule also as "linear:START,END".
-
-    Raises:
-      ConfigurationError: if a text is no such pair.
-    """
-    from ruamel.yaml import YAML, YAMLError
-
-    changes: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not (equals and name.isidentifier()):
-            raise ConfigurationError(
-                f"--set {pair} is not a pair. Write name=value, such as learning_rate=1e-3."
-            )
-        try:
-            value = plain(YAML().load(text))
-        except YAMLError:
-            raise ConfigurationError(
-                f"--set {pair}: the value is not YAML. Write a number, true, false, a text, or a "
-                f"list such as [64, 64]."
-            ) from None
-        changes[name] = None if value == "None" else value
-    return changes

@@ -20,6 +20,7 @@ from agentzoo.types import ConfigurationError
 
 FORMAT = 1
 PLAN, RESULT, EVALUATIONS, RUN = "plan.json", "result.json", "evaluations.csv", "run"
+PROGRESS = ".progress.json"
 
 
 class Episodes(NamedTuple):
@@ -70,6 +71,7 @@ class Result:
       final: the evaluation episodes after training, or None if the run failed.
       status: whether the run reached its end.
       error: why the run failed, or None.
+      env_kwargs: the arguments of the environment.
     """
 
     label: str
@@ -89,6 +91,25 @@ class Result:
     final: Episodes | None
     status: Literal["finished", "failed"] = "finished"
     error: str | None = None
+    env_kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Progress(NamedTuple):
+    """A run that has not ended.
+
+    Attributes:
+      label: the name of the algorithm in the comparison.
+      env: the Gymnasium id of the environment.
+      seed: the random seed of the run.
+      steps: the environment steps of the whole run.
+      curve: the evaluations so far.
+    """
+
+    label: str
+    env: str
+    seed: int
+    steps: int
+    curve: tuple[Evaluation, ...]
 
 
 class Results(NamedTuple):
@@ -169,6 +190,26 @@ def read(folder: str | Path) -> Results:
     return Results(folder, head["version"], head["plan"], tuple(runs), unfinished)
 
 
+def write_progress(home: Path, progress: Progress) -> None:
+    """Write the curve of a run that has not ended into its folder.
+
+    Raises:
+      OSError: if the file cannot be written.
+    """
+    fields = {**progress._asdict(), "curve": _points(progress.curve)}
+    _write_json(home / PROGRESS, {"format": FORMAT, **fields})
+
+
+def read_progress(home: Path) -> Progress | None:
+    """Read the curve of a run that has not ended; None if there is none that can be read."""
+    try:
+        data = _read_json(home / PROGRESS, "progress")
+    except ConfigurationError:  # the next evaluation writes the file again
+        return None
+    fields = {name: data[name] for name in Progress._fields}
+    return Progress(**{**fields, "curve": _curve(data["curve"])})
+
+
 def read_run(home: Path) -> Result:
     """Read the result of one run.
 
@@ -196,25 +237,32 @@ def read_run(home: Path) -> Result:
 
 def _to_json(result: Result) -> dict[str, Any]:
     plain = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
-    curve = [
-        {"step": point.step, "seconds": point.seconds, **point.episodes._asdict()}
-        for point in result.curve
-    ]
     final = None if result.final is None else result.final._asdict()
-    return {"format": FORMAT, **plain, "curve": curve, "final": final}
+    return {"format": FORMAT, **plain, "curve": _points(result.curve), "final": final}
+
+
+def _points(curve: Iterable[Evaluation]) -> list[dict[str, Any]]:
+    return [
+        {"step": point.step, "seconds": point.seconds, **point.episodes._asdict()}
+        for point in curve
+    ]
 
 
 def _from_json(data: Mapping[str, Any]) -> Result:
-    def episodes(part: Mapping[str, Any]) -> Episodes:
-        return Episodes(tuple(map(float, part["returns"])), tuple(part["lengths"]))
+    names = [field.name for field in dataclasses.fields(Result)]
+    fields = {name: data[name] for name in names if name in data}
+    final = None if data["final"] is None else _episodes(data["final"])
+    return Result(**{**fields, "curve": _curve(data["curve"]), "final": final})
 
-    fields = {field.name: data[field.name] for field in dataclasses.fields(Result)}
-    curve = tuple(
-        Evaluation(point["step"], float(point["seconds"]), episodes(point))
-        for point in data["curve"]
+
+def _curve(points: Iterable[Mapping[str, Any]]) -> tuple[Evaluation, ...]:
+    return tuple(
+        Evaluation(point["step"], float(point["seconds"]), _episodes(point)) for point in points
     )
-    final = None if data["final"] is None else episodes(data["final"])
-    return Result(**{**fields, "curve": curve, "final": final})
+
+
+def _episodes(part: Mapping[str, Any]) -> Episodes:
+    return Episodes(tuple(map(float, part["returns"])), tuple(part["lengths"]))
 
 
 def _as_csv(result: Result) -> str:
@@ -269,8 +317,8 @@ def _problem(data: Any, kind: str) -> str | None:
     if error is not None:
         place = "".join(f"[{part!r}]" for part in error.absolute_path)
         return f"{error.message}{place and ' at ' + place}"
-    if kind == "result":
-        parts = [*data["curve"], *([data["final"]] if data["final"] else [])]
+    if kind != "plan":
+        parts = [*data["curve"], *([data["final"]] if data.get("final") else [])]
         # A schema takes a hundred times as long for this.
         if not all(type(value) in (int, float) for part in parts for value in part["returns"]):
             return "a return is not a number"
@@ -278,8 +326,8 @@ def _problem(data: Any, kind: str) -> str | None:
             return "a length is not an integer"
         if any(len(part["returns"]) != len(part["lengths"]) for part in parts):
             return "an evaluation has not as many lengths as returns"
-        if (data["status"] == "finished") != (data["final"] is not None):
-            return f"a run that is {data['status']!r} has final={data['final']!r:.20}"
+    if kind == "result" and (data["status"] == "finished") != (data["final"] is not None):
+        return f"a run that is {data['status']!r} has final={data['final']!r:.20}"
     return None
 
 
@@ -287,7 +335,8 @@ def _problem(data: Any, kind: str) -> str | None:
 def _validator(kind: str) -> Any:
     from jsonschema import Draft202012Validator
 
-    return Draft202012Validator({"plan": _PLAN, "result": _RESULT}[kind])
+    schema = {"plan": _PLAN, "result": _RESULT, "progress": _PROGRESS}[kind]
+    return Draft202012Validator(schema)
 
 
 def _object(required: Mapping[str, Any]) -> dict[str, Any]:
@@ -303,6 +352,17 @@ _EPISODES = {
     "returns": {"type": "array", "minItems": 1},
     "lengths": {"type": "array"},
 }
+_POINTS = {
+    "type": "array",
+    "items": _object({"step": _COUNT, "seconds": {"type": "number"}, **_EPISODES}),
+}
+_PROGRESS = _object(
+    {
+        **_types("string", ("label", "env")),
+        **dict.fromkeys(("seed", "steps"), _COUNT),
+        "curve": _POINTS,
+    }
+)
 _PLAN = _object({"version": {"type": "string"}, "plan": {"type": "object"}})
 _RESULT = _object(
     {
@@ -313,11 +373,9 @@ _RESULT = _object(
         **dict.fromkeys(("seed", "steps", "n_envs"), _COUNT),
         "tuned": {"type": "boolean"},
         "seconds": {"type": "number", "minimum": 0},
-        "curve": {
-            "type": "array",
-            "items": _object({"step": _COUNT, "seconds": {"type": "number"}, **_EPISODES}),
-        },
+        "curve": _POINTS,
         "final": {"anyOf": [{"type": "null"}, _object(_EPISODES)]},
         "error": {"type": ["string", "null"]},
     }
 )
+_RESULT["properties"]["env_kwargs"] = {"type": "object"}  # which need not be there

@@ -3,7 +3,6 @@
 import contextlib
 import datetime
 import functools
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,12 +13,23 @@ from agentzoo.callbacks import CallbackList
 from agentzoo.lab.curve import Curve, CurveCallback, Stopwatch
 from agentzoo.lab.jobs import Job, make_agent, protocol_of
 from agentzoo.lab.machine import describe_machine, package_versions
-from agentzoo.lab.results import EVALUATIONS, RESULT, RUN, Episodes, Result, run_folder, write
-from agentzoo.logging.files import write_whole
+from agentzoo.lab.results import (
+    EVALUATIONS,
+    PROGRESS,
+    RESULT,
+    RUN,
+    Episodes,
+    Evaluation,
+    Progress,
+    Result,
+    read_progress,
+    run_folder,
+    write,
+    write_progress,
+)
 from agentzoo.training.folder import CHECKPOINTS
 from agentzoo.training.together import learn_together
 
-PROGRESS = ".progress.json"
 OUTPUT = "output.txt"
 
 
@@ -51,15 +61,27 @@ def perform(folder: Path, jobs: Sequence[Job]) -> None:
 
 def forget(folder: Path, job: Job) -> None:
     """Remove the result of a run that is tried again."""
-    for name in (RESULT, EVALUATIONS, PROGRESS):
+    for name in (RESULT, EVALUATIONS, *(() if is_resumable(folder, job) else (PROGRESS,))):
         (home_of(folder, job) / name).unlink(missing_ok=True)
 
 
 def record_failure(folder: Path, job: Job, error: str, curve: Curve | None = None) -> None:
-    """Write that a run has failed, with the part of the curve that exists."""
-    clock = 0.0 if curve is None else curve.clock.read()
-    points = () if curve is None else tuple(curve.points)
+    """Write that a run has failed, with the part of the curve that exists.
+
+    Args:
+      folder: the results folder.
+      job: the run.
+      error: why it failed.
+      curve: the curve; None for the one that the process of the run has left in its folder.
+    """
+    if curve is not None:
+        clock, points = curve.clock.read(), tuple(curve.points)
+    else:
+        left = read_progress(home_of(folder, job))
+        points = () if left is None else left.curve
+        clock = points[-1].seconds if points else 0.0
     write(folder, _result(job, clock, points, None, error))
+    (home_of(folder, job) / PROGRESS).unlink(missing_ok=True)
 
 
 def _guarded(folder: Path, jobs: Sequence[Job], learn: Callable[[list[Curve]], None]) -> None:
@@ -73,20 +95,17 @@ def _guarded(folder: Path, jobs: Sequence[Job], learn: Callable[[list[Curve]], N
             if not (home_of(folder, job) / RESULT).is_file():
                 record_failure(folder, job, _sentence(error), curve)
         raise
-    finally:
-        for job in jobs:
-            (home_of(folder, job) / PROGRESS).unlink(missing_ok=True)
 
 
 def _curve(folder: Path, job: Job, clock: Stopwatch) -> Curve:
     home = home_of(folder, job)
     home.mkdir(parents=True, exist_ok=True)
 
-    def report(step: int, mean: float) -> None:
-        with contextlib.suppress(OSError):  # the table in the terminal can do without
-            write_whole(home / PROGRESS, json.dumps({"step": step, "mean": mean}))
+    def report(points: Sequence[Evaluation]) -> None:
+        with contextlib.suppress(OSError):  # the run can do without
+            write_progress(home, Progress(job.label, job.env, job.seed, job.steps, tuple(points)))
 
-    return Curve(job.env, job.seed, job.steps, protocol_of(job), report, clock)
+    return Curve(job.maker, job.seed, job.steps, protocol_of(job), report, clock)
 
 
 def _learn_alone(folder: Path, job: Job, curves: list[Curve]) -> None:
@@ -94,7 +113,7 @@ def _learn_alone(folder: Path, job: Job, curves: list[Curve]) -> None:
     run = home_of(folder, job) / RUN
     callback = CurveCallback(curve)
     if is_resumable(folder, job):
-        opened = open_run(run, job.env)
+        opened = open_run(run, job.maker)
         if opened.saved.is_finished:  # it was interrupted during the last evaluation
             CallbackList([callback]).set_state(opened.agent.session.callbacks or {})
         agent = opened.train([callback])
@@ -133,6 +152,7 @@ def _conclude(folder: Path, job: Job, agent: Any, curve: Curve) -> None:
     with curve.clock.paused():
         final = curve.finish(agent)
     write(folder, _result(job, curve.clock.seconds, tuple(curve.points), final, None))
+    (home_of(folder, job) / PROGRESS).unlink(missing_ok=True)
     # From here on nobody resumes the run, so what only resuming needs goes.
     shutil.rmtree(home_of(folder, job) / RUN / CHECKPOINTS, ignore_errors=True)
     agent.save(home_of(folder, job) / RUN / "model", exclude="replay")
@@ -159,6 +179,7 @@ def _result(
         final=final,
         status="finished" if error is None else "failed",
         error=error,
+        env_kwargs=job.env_kwargs,
     )
 
 

@@ -29,12 +29,12 @@ def files_for_scores(folder: Path, jobs: Sequence[Job]) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for job in jobs:
         row = _row(folder, job)
-        planned = (job.steps, job.n_envs, bool(job.changes))
-        if planned != (row.steps, row.n_envs, False):
+        planned = (job.steps, job.n_envs, job.changes, job.env_kwargs)
+        if planned != (row.steps, row.n_envs, {}, {}):
             raise ConfigurationError(
                 f"The runs of {job.label} on {job.env} differ from the tuned settings in "
-                f"{folder}, so that their scores do not belong there. Leave out --steps, --n-envs "
-                f"and --set."
+                f"{folder}, so that their scores do not belong there. Leave out --steps, "
+                f"--n-envs, --env-kwargs and --set."
             )
         files[job.label] = _file(folder, job)
     return files

@@ -80,6 +80,13 @@ def _check_finished(read: results_of.Results) -> None:
                 f"{len(paths)} run(s) in {read.folder} have {what}: {names}. Run the same "
                 f"benchmark again before you publish its agents."
             )
+    changed = next((run for run in read.runs if run.env_kwargs), None)
+    if changed is not None:
+        raise ConfigurationError(
+            f"The runs of {changed.label} on {changed.env} had the arguments "
+            f"{dict(changed.env_kwargs)} of the environment, which the name of an agent in the zoo "
+            f"cannot hold. Register the environment with its arguments under an id of its own."
+        )
     if not read.runs:
         raise ConfigurationError(
             f"{read.folder} has no runs to publish. Run the benchmark that made it again."

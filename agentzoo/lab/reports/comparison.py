@@ -6,7 +6,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from agentzoo.lab.results import RESULT, Episodes, Result, Results, run_folder
+from agentzoo.lab.results import (
+    RESULT,
+    Episodes,
+    Progress,
+    Result,
+    Results,
+    read_progress,
+    run_folder,
+)
 from agentzoo.types import ConfigurationError
 
 MOST_NAMES = 8  # in a sentence
@@ -47,6 +55,7 @@ class Comparison(NamedTuple):
       envs: the environments.
       groups: the groups by label and environment, without those that have no run.
       shared: the environments in which every algorithm has a score.
+      partial: runs that have begun and have no result. They count in no statistics.
       notices: what a reader has to know about the comparison, as sentences.
     """
 
@@ -55,6 +64,7 @@ class Comparison(NamedTuple):
     groups: Mapping[tuple[str, str], Group]
     shared: tuple[str, ...]
     notices: tuple[str, ...]
+    partial: tuple[Progress, ...] = ()
 
     def of(self, env: str) -> list[Group]:
         """Return the groups of an environment."""
@@ -99,7 +109,9 @@ def compare(results: Results) -> Comparison:
         if all((label, env) in groups and groups[label, env].finished for label in labels)
     )
     notices = tuple(_notices(results, groups, labels, envs))
-    return Comparison(labels, envs, groups, shared, notices)
+    begun = map(read_progress, results.unfinished)
+    partial = tuple(one for one in begun if one is not None and one.curve)
+    return Comparison(labels, envs, groups, shared, notices, partial)
 
 
 def _counts(results: Results) -> str:
@@ -107,7 +119,7 @@ def _counts(results: Results) -> str:
     return f"{failed} failed, and {unfinished} did not end."
 
 
-SETTINGS = ("algorithm", "steps", "n_envs", "tuned", "hyperparameters", "changes")
+SETTINGS = ("algorithm", "steps", "n_envs", "tuned", "hyperparameters", "changes", "env_kwargs")
 
 
 def _refuse_mixed_settings(results: Results, runs: Sequence[Result]) -> None:

@@ -27,6 +27,7 @@ from agentzoo.lab.reports.overall import POINTS, profile_rows
 from agentzoo.lab.statistics import Summary
 
 BANDS = "The bands are 95 % bootstrap intervals over seeds."
+PARTS = " A dashed line is a single run that failed or has not ended. It counts in no mean."
 
 
 def section(
@@ -47,12 +48,12 @@ def section(
     scored = [group for group in groups if group.finished]
     summaries = {group.label: statistics.summarize([group.scores]) for group in scored}
     blocks: list[Any] = [_table(groups, summaries)]
+    parts = _parts(comparison, env)
+    if scored or parts:
+        blocks.append(_curves(comparison.labels, env, scored, parts))
     if scored:
-        blocks += [
-            _curves(comparison.labels, env, scored),
-            _profile(comparison.labels, env, scored),
-        ]
-    blocks += peers.blocks(env, scored, summaries, library)
+        blocks.append(_profile(comparison.labels, env, scored))
+    blocks += peers.blocks(scored, summaries, library)
     blocks += videos
     blocks.append(_hyperparameters(groups))
     return Section(env, blocks)
@@ -87,8 +88,14 @@ def _table(groups: Sequence[Group], summaries: Mapping[str, Summary]) -> Table:
     return Table(columns, rows, "Return after training")
 
 
-def _curves(labels: Sequence[str], env: str, groups: Sequence[Group]) -> Figure:
-    rows = [row for group in groups for row in _curve(group)]
+def _curves(
+    labels: Sequence[str],
+    env: str,
+    groups: Sequence[Group],
+    parts: Sequence[Mapping[str, Any]],
+) -> Figure:
+    rows = [row for group in groups for row in _curve(group)] + list(parts)
+    labels = list(dict.fromkeys([*labels, *(part["label"] for part in parts)]))
     value = Axis("mean", "mean return")
     chart = charts.lines(rows, labels, charts.STEPS, value)
     over_time = charts.lines(rows, labels, charts.SECONDS, value)
@@ -96,7 +103,7 @@ def _curves(labels: Sequence[str], env: str, groups: Sequence[Group]) -> Figure:
         f"curves-{slug(env)}",
         "Learning curves",
         chart,
-        f"The mean over seeds of the mean return of each evaluation. {BANDS}",
+        f"The mean over seeds of the mean return of each evaluation. {BANDS}{PARTS * bool(parts)}",
         over_time,
         logarithmic=True,
     )
@@ -125,6 +132,26 @@ def _curve(group: Group) -> list[dict[str, Any]]:
     ]
 
 
+def _parts(comparison: Comparison, env: str) -> list[dict[str, Any]]:
+    """Return the points of the curves of single runs that failed or have not ended."""
+    ended = [run for group in comparison.of(env) for run in group.failed]
+    runs = [
+        *((run, "failed") for run in ended),
+        *((run, "not ended") for run in comparison.partial if run.env == env),
+    ]
+    return [
+        {
+            "label": run.label,
+            "part": f"{run.label}, seed {run.seed}, {what}",
+            "step": point.step,
+            "seconds": rounded(point.seconds),
+            "mean": rounded(score(point.episodes)),
+        }
+        for run, what in runs
+        for point in run.curve
+    ]
+
+
 def _profile(labels: Sequence[str], env: str, groups: Sequence[Group]) -> Figure:
     """Return the fraction of the episodes after training above each return."""
     episodes = {
@@ -150,7 +177,11 @@ def _profile(labels: Sequence[str], env: str, groups: Sequence[Group]) -> Figure
 def _hyperparameters(groups: Sequence[Group]) -> Details:
     settings = {group.label: group.settings for group in groups}
     values = {
-        label: {"algorithm": run.algorithm, "n_envs": run.n_envs, **run.hyperparameters}
+        label: {
+            **{"algorithm": run.algorithm, "n_envs": run.n_envs},
+            **({"env_kwargs": run.env_kwargs} if run.env_kwargs else {}),
+            **run.hyperparameters,
+        }
         for label, run in settings.items()
     }
     names = list(dict.fromkeys(name for one in values.values() for name in one))
@@ -179,6 +210,8 @@ def text_of(value: Any) -> str:
             return f"function {name}"
         case bool() | None | str():
             return str(value)
+        case dict():
+            return ", ".join(f"{key} {text_of(each)}" for key, each in value.items())
         case float():
             return f"{value:g}"
         case list() | tuple():

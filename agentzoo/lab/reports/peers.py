@@ -75,7 +75,6 @@ def read() -> tuple[Library, ...]:
 
 
 def blocks(
-    env: str,
     groups: Sequence[Group],
     summaries: Mapping[str, Summary],
     libraries: Sequence[Library],
@@ -86,7 +85,7 @@ def blocks(
         ours, below = summaries[group.label].mean, []
         for library in libraries:
             for score in library.scores:
-                if (score.env, score.algorithm) != (env, group.settings.algorithm):
+                if not _is_comparable(group, score):
                     continue
                 rows.append(_row(group, ours.value, library, score))
                 if ours.value < score.mean:
@@ -101,6 +100,12 @@ def blocks(
     verdict = " ".join(verdicts) or "No score here is below a published one."
     columns = ("Algorithm", "Here", "Published", "Steps here", "Steps there", "Library", "Remark")
     return [Table(columns, rows, "Published scores", ("Library", "Remark")), Text(verdict)]
+
+
+def _is_comparable(group: Group, score: Score) -> bool:
+    """Return whether a score is one of the same algorithm in the same environment."""
+    ours = group.settings
+    return (score.env, score.algorithm) == (group.env, ours.algorithm) and not ours.env_kwargs
 
 
 def _row(group: Group, ours: float, library: Library, score: Score) -> list[Cell]:
@@ -119,11 +124,11 @@ def _row(group: Group, ours: float, library: Library, score: Score) -> list[Cell
 
 def sources(groups: Sequence[Group], libraries: Sequence[Library]) -> Section | None:
     """Return the section that says where published scores come from, if there are any."""
-    ours = {(group.env, group.settings.algorithm) for group in groups if group.finished}
+    scored = [group for group in groups if group.finished]
     used = [
         library
         for library in libraries
-        if any((score.env, score.algorithm) in ours for score in library.scores)
+        if any(_is_comparable(group, score) for score in library.scores for group in scored)
     ]
     if not used:
         return None
