@@ -131,6 +131,10 @@ _ADVICE: dict[str, str | Callable[[Any], str]] = {
     ),
     "rollout_buffer_class": _ROLLOUT,
     "rollout_buffer_kwargs": _ROLLOUT,
+    "save_vecnormalize": (
+        "Leave it out: the statistics of normalize_obs= and normalize_reward= are saved with the "
+        "agent."
+    ),
     "sde_sample_freq": f"{_SDE}, so leave it out.",
     "stats_window_size": "Leave it out: returns are averaged over the last 100 episodes.",
     "support_multi_env": "Leave it out: all agents train in several environments, n_envs=.",
@@ -149,6 +153,7 @@ _ADVICE: dict[str, str | Callable[[Any], str]] = {
         if value
         else "Leave it out, and write learn(..., progress_bar=False)."
     ),
+    "warn": "Leave it out: episodes are counted whether or not a Monitor wraps the environment.",
 }
 
 
@@ -202,9 +207,8 @@ def checked(function: Function) -> Function:
                 ) from None
             for name, value in kwargs.items():
                 if name not in names and not free:
-                    raise unknown(
-                        f"{type(self).__name__}.{function.__name__}", name, value, names
-                    ) from None
+                    method = "" if function.__name__ == "__init__" else f".{function.__name__}"
+                    raise unknown(f"{type(self).__name__}{method}", name, value, names) from None
             raise
 
     return call  # type: ignore[return-value]

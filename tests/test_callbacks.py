@@ -520,3 +520,16 @@ def test_success_of_evaluations(tmp_path):
     )
     assert rates[-1] == 0.5
     assert np.load(tmp_path / "evaluations.npz")["successes"].shape == (2, 4)
+
+
+def test_locals_say_what_to_do_about_entries_of_single_steps():
+    def look(agent_locals, globals_):
+        assert agent_locals.get("new_obs") is None and "new_obs" not in agent_locals
+        return agent_locals["new_obs"]
+
+    agent = DQN("CartPole-v1", net_arch=(8,), learning_starts=8)
+    with pytest.raises(KeyError) as error:
+        agent.learn(100, callback=look, progress_bar=False)
+    message = str(error.value)
+    assert message.startswith("locals has no entry 'new_obs'") and "info_keywords=" in message
+    assert "episodes" in message and len(message) < 350

@@ -7,6 +7,7 @@ import gymnasium as gym
 import pytest
 
 from agentzoo import DQN, IMPALA, MPO, PPO, QRDQN, SAC, ConfigurationError, keywords
+from agentzoo.callbacks import CheckpointCallback, EvalCallback
 
 AGENTS = (DQN, QRDQN, PPO, SAC, IMPALA, MPO)
 
@@ -164,3 +165,18 @@ def test_policy_and_environment_by_sb3s_names():
         message = refusal(DQN, "MlpPolicy", env=env)
         assert "the environment comes first" in message and "Write DQN(" in message
         assert "the network follows from the spaces" in refusal(DQN, policy="MlpPolicy", env=env)
+
+
+@pytest.mark.parametrize(
+    ("make", "advice"),
+    [
+        (lambda: EvalCallback("CartPole-v1", warn=False), "EvalCallback has no argument 'warn'."),
+        (
+            lambda: CheckpointCallback(100, "models", save_vecnormalize=True),
+            "CheckpointCallback has no argument 'save_vecnormalize'. Leave it out",
+        ),
+        (lambda: EvalCallback("CartPole-v1", eval_frequency=9), "Did you mean 'eval_freq'?"),
+    ],
+)
+def test_callbacks_say_it_too(make, advice):
+    assert advice in refusal(make)

@@ -92,7 +92,9 @@ MAY_IMPORT = {
     "check": {"algos.loading", "config", "envs", "types"},
     "evaluation": {"gymnasium", "numpy", "envs", "types"},
     "progress": {"tqdm"},
-    "callbacks": {"numpy", "tqdm", "envs", "evaluation", "progress", "types", "callbacks"},
+    "callbacks": {
+        *("numpy", "tqdm", "envs", "evaluation", "keywords", "progress", "types", "callbacks"),
+    },
     "checkpoint": {
         *("jax", "jsonschema", "numpy", "ml_dtypes", "safetensors"),
         *("background", "elements", "types", "checkpoint"),

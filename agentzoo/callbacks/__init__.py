@@ -46,6 +46,7 @@ from agentzoo.callbacks.base import (
     CallbackList,
     ConvertCallback,
     EventCallback,
+    Locals,
     make_callback,
 )
 from agentzoo.callbacks.evaluation import EvalCallback
@@ -66,6 +67,7 @@ __all__ = [
     "EvalCallback",
     "EventCallback",
     "EveryNTimesteps",
+    "Locals",
     "LogEveryNTimesteps",
     "ProgressBarCallback",
     "StopTrainingOnMaxEpisodes",

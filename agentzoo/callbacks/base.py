@@ -27,6 +27,24 @@ def continues(answer: Any) -> bool:
         ) from None
 
 
+class MissingLocal(KeyError):
+    """An entry that the `locals` of callbacks do not have."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # a KeyError would print it as a literal
+
+
+class Locals(dict[str, Any]):
+    """The `locals` of callbacks: a dictionary that says what to do about an entry it lacks."""
+
+    def __missing__(self, name: str) -> Any:
+        raise MissingLocal(
+            f"locals has no entry {name!r}, because callbacks run between training cycles and not "
+            f"after single steps. Choose from {', '.join(self)}, or let a wrapper of the "
+            f"environment write what you need into info and log it by info_keywords=."
+        )
+
+
 class BaseCallback:
     """Base class of callbacks. Subclasses override the methods that begin with an underscore.
 
@@ -52,7 +70,8 @@ class BaseCallback:
           environments, so that every episode appears once.
 
         The arrays of single steps (`rewards`, `actions`, `new_obs`) are absent, because callbacks
-        run between training cycles.
+        run between training cycles. A wrapper of the environment can write what you need into
+        `info`, and `info_keywords` of the agent logs it.
       globals: an empty dictionary, for callbacks that were written for Stable-Baselines3.
     """
 

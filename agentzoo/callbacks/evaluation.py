@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from agentzoo import keywords
 from agentzoo.callbacks.base import (
     BaseCallback,
     CallbackLike,
@@ -53,6 +54,7 @@ class EvalCallback(EventCallback):
       last_mean_reward: the mean reward of the latest evaluation.
     """
 
+    @keywords.checked
     def __init__(
         self,
         eval_env: EnvLike,

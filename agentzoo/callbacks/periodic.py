@@ -9,6 +9,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from agentzoo import keywords
 from agentzoo.callbacks.base import BaseCallback, CallbackLike, EventCallback
 from agentzoo.types import ConfigurationError
 
@@ -110,6 +111,7 @@ class CheckpointCallback(BaseCallback):
       verbose: 1 prints each path.
     """
 
+    @keywords.checked
     def __init__(
         self,
         save_freq: float,

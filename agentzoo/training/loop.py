@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from agentzoo.callbacks import BaseCallback
+from agentzoo.callbacks import BaseCallback, Locals
 from agentzoo.runners import Cycle
 from agentzoo.training.interrupts import FirstError, Interrupts, interrupts
 from agentzoo.training.plan import RunPlan
@@ -76,16 +76,16 @@ def _run(
     assert trainer.runner is not None
     total, log_interval = plan.total, plan.log_interval
     callback.init_callback(model)
-    locals_ = {
-        "self": model,
-        "total_timesteps": total,
-        "log_interval": log_interval,
-        "reset_num_timesteps": new,
-        "budget": trainer.budget(trainer.run.step, total),
-        "episodes": [],
-        "infos": [],
-        "dones": [],
-    }
+    locals_ = Locals(
+        self=model,
+        total_timesteps=total,
+        log_interval=log_interval,
+        reset_num_timesteps=new,
+        budget=trainer.budget(trainer.run.step, total),
+        episodes=[],
+        infos=[],
+        dones=[],
+    )
     callback.on_training_start(locals_, {})
     trainer.restore_callbacks()
     entries = trainer.seen_step // log_interval  # of the log that are due so far
