@@ -11,7 +11,7 @@ else
   BIN := $(VENV)/bin
 endif
 
-.PHONY: train test exhaustive quick lint types docs check format stubs
+.PHONY: train test exhaustive quick lint types docs pdf check format stubs
 
 train: $(VENV)/installed
 	$(BIN)/agentzoo train dqn --env $(ENV) --steps $(STEPS)
@@ -35,8 +35,15 @@ lint: $(VENV)/developing
 types: $(VENV)/developing
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
+# A fresh build, because Sphinx does not bring all pages with source code up to date.
 docs: $(VENV)/developing
+	rm -rf docs/_build/html
 	$(BIN)/sphinx-build -W -q -b html docs docs/_build/html
+	$(BIN)/python docs/check.py docs/_build/html
+
+# The whole documentation as docs/_build/agentzoo.pdf. It needs Chromium or Google Chrome.
+pdf: docs
+	$(BIN)/python docs/pdf.py docs/_build/html docs/_build/agentzoo.pdf
 
 check: test lint types docs
 

@@ -45,7 +45,7 @@ EXHAUSTIVE = re.compile("|".join([
     r"test_bounds::test_many_structures",
     r"test_(on_nan|callbacks|evaluation)::.*ray",
     r"test_(callbacks|checkpoint|custom_networks|determinism|device|env_faults|faults|interrupts"
-    r"|loading|logging|on_nan|ownership|progress|schedules|shared_programs|sharding|spaces"
+    r"|loading|log_tags|logging|on_nan|ownership|progress|schedules|shared_programs|sharding|spaces"
     r"|together)::.*\[.*(QRDQN|MPO|IMPALA)",
 ]))  # fmt: skip
 
