@@ -6,6 +6,7 @@ import threading
 import weakref
 from pathlib import Path
 
+import jax
 import pytest
 
 import agentzoo
@@ -56,6 +57,35 @@ def test_many_structures_take_no_more_mappings_than_a_few(monkeypatch):
         used.append(kept.mappings())
     assert used[1] > used[0] + 100  # programs take mappings
     assert max(used[7:]) < 1.05 * max(used[2:7])
+
+
+@pytest.mark.parametrize("runner", ["host", "device"])
+def test_agents_in_use_keep_their_programs(runner, monkeypatch, caplog):
+    monkeypatch.setattr(kept, "MOST", 1)
+
+    def learn_on(agent):
+        caplog.clear()
+        with jax.log_compiles():
+            agent.learn(8, progress_bar=False, reset_num_timesteps=False)
+        return "Compiling" in caplog.text
+
+    agent = train(8, runner)
+    learn_on(agent)
+    other = PPO(CATCH, runner=runner, net_arch=(9,), **TINY)
+    assert learn_on(other)  # the programs of the first agent are no longer kept
+    assert not learn_on(agent)
+
+
+def test_the_traces_of_structures_that_were_dropped_are_freed(monkeypatch):
+    from jax._src.interpreters import partial_eval
+
+    monkeypatch.setattr(kept, "MOST", 1)
+    train(8, "host")
+    train(9, "host")
+    first = partial_eval.trace_to_jaxpr.cache_info().currsize
+    for width in (10, 11, 12):
+        train(width, "host")
+    assert partial_eval.trace_to_jaxpr.cache_info().currsize < first + 10
 
 
 def test_the_oldest_programs_make_room_if_mappings_run_out(monkeypatch):

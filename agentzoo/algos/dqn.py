@@ -109,7 +109,7 @@ class DQNState(NamedTuple):
     target_params: hk.Params
     opt_state: optax.OptState
     replay: Replay
-    key: Array
+    key: Array  # key data: JAX takes about 50 us per call to return a typed key
     n_updates: Array
 
 
@@ -191,7 +191,7 @@ def make_agent(config: DQNConfig, spec: EnvSpec, network: networks.Network | Non
             target_params=jax.tree.map(jnp.copy, params),
             opt_state=optimizer.init(params),
             replay=replay_buffer.init(),
-            key=key,
+            key=jax.random.key_data(key),
             n_updates=jnp.int32(0),
         )
 

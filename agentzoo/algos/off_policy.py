@@ -21,8 +21,8 @@ def make_learning_phase(
 
     Args:
       update: the gradient step, `(state, key, clock) -> (state, metrics)`, with scalars by name as
-        metrics. The state is a NamedTuple with the fields `replay` and `key`. The key that `update`
-        gets is different at each step.
+        metrics. The state is a NamedTuple with the fields `replay` and `key`, which holds the data
+        of a random key. The key that `update` gets is different at each step.
       replay_buffer: the buffer whose contents are the state's `replay`.
       learning_starts: environment steps before the first gradient step.
       gradient_steps: number of gradient steps per trajectory; -1 for one per environment step.
@@ -45,8 +45,10 @@ def make_learning_phase(
     ) -> tuple[Any, dict[str, Mean]]:
         # A trajectory [T, N] holds T * N environment steps.
         num_updates = trajectory.mask.size if gradient_steps == -1 else gradient_steps
-        keys = jax.random.split(state.key, 1 + num_updates)
-        state = state._replace(replay=replay_buffer.add(state.replay, trajectory), key=keys[0])
+        keys = jax.random.split(jax.random.wrap_key_data(state.key), 1 + num_updates)
+        state = state._replace(
+            replay=replay_buffer.add(state.replay, trajectory), key=jax.random.key_data(keys[0])
+        )
         is_ready = (clock.step > learning_starts) & (jnp.max(state.replay.size) >= min_size)
         count = jnp.where(is_ready, num_updates, 0)
         # Compiling `update` for itself has it traced once, although it is called in two places.

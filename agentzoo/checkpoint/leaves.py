@@ -77,7 +77,7 @@ def to_array(leaf: Any) -> tuple[NDArray[Any], str]:
 
 def from_array(array: NDArray[Any], tag: str, template: Any) -> Any:
     """Return the leaf that an array with this tag stands for, of the kind of the template."""
-    if tag.startswith("key:"):
+    if tag.startswith("key:") and jnp.issubdtype(template.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(jnp.array(array), impl=tag.removeprefix("key:"))
     if tag in ("int", "float", "bool"):
         return array.item()

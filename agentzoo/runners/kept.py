@@ -4,9 +4,14 @@ Programs take memory, and on Linux also memory mappings, of which a process may 
 default (`vm.max_map_count`). The programs of one agent take 600 to 900 mappings. A process that
 needs more than it may have dies, so the oldest programs are dropped long before.
 
+JAX itself keeps how it has traced each of its own functions for each shape, without a bound. This
+takes about 1 MB for each structure of an agent, so it is dropped from time to time, too.
+
 An agent holds its own programs as long as it lives, whether they are kept here or not.
 """
 
+import contextlib
+import ctypes
 import functools
 import gc
 import threading
@@ -19,8 +24,8 @@ from agentzoo.types import ConfigurationError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-MOST = 16
-"""How many results of each function are kept."""
+MOST = 8
+"""How many results of each function are kept. When there would be more, half of them are dropped."""
 
 _SHARE_KEPT, _SHARE_ALLOWED = 0.5, 0.9  # of the mappings that a process may have
 
@@ -54,14 +59,17 @@ def make_room(function: Callable[..., Any]) -> None:
     """
     with _lock:
         own = [key for key in _kept if key[0] is function]  # type: ignore[index]
-        for key in own[: max(0, len(own) - MOST + 1)]:
+        surplus = own[: len(own) - MOST // 2] if len(own) >= MOST else []
+        for key in surplus:
             del _kept[key]
+    if surplus:
+        _free_memory()
     most, used = most_mappings(), mappings()
     while used > _SHARE_KEPT * most and _kept:
         with _lock:
             for _ in range(min(4, len(_kept))):
                 _kept.popitem(last=False)
-        gc.collect()  # programs and the functions that they were made from refer to each other
+        _free_memory()
         used = mappings()
     if used > _SHARE_ALLOWED * most:
         raise ConfigurationError(
@@ -69,6 +77,23 @@ def make_room(function: Callable[..., Any]) -> None:
             f"them belong to the compiled programs of agents that are still in use; delete agents "
             f"that are no longer needed, or raise vm.max_map_count."
         )
+
+
+def _free_memory() -> None:
+    """Free the memory of programs that have been dropped.
+
+    Programs that are in use stay as they are, because JAX keeps them elsewhere.
+    """
+    gc.collect()  # programs and the functions that they were made from refer to each other
+    # JAX's public `clear_caches` would also drop the programs of agents that are in use. If a
+    # version of JAX lacks this function, its traces are kept.
+    with contextlib.suppress(ImportError, AttributeError):
+        from jax._src.util import clear_all_caches
+
+        clear_all_caches()
+    # The C library keeps what the compiler has freed. Systems other than Linux lack this function.
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def mappings() -> int:
