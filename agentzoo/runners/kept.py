@@ -25,7 +25,7 @@ from agentzoo.types import ConfigurationError
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 MOST = 8
-"""How many results of each function are kept. When there would be more, half of them are dropped."""
+"""How many results of each function are kept. One more, and the older half is dropped."""
 
 _SHARE_KEPT, _SHARE_ALLOWED = 0.5, 0.9  # of the mappings that a process may have
 
