@@ -16,6 +16,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -63,8 +64,9 @@ def main(kills: int) -> None:
         thread.join()
         right = (kind == "worker") == (outcome == "training went on")
         steps = agent.num_timesteps
-        saved = agent.save("faults_ray")
-        assert agentzoo.load(saved).num_timesteps == steps
+        with tempfile.TemporaryDirectory() as folder:
+            saved = agent.save(Path(folder) / "agent")
+            assert agentzoo.load(saved).num_timesteps == steps
         agent.learn(400, progress_bar=False, reset_num_timesteps=False)
         print(f"{number + 1}. {kind}: {'' if right else 'WRONG '}{outcome}", flush=True)
         if not right:
