@@ -82,3 +82,17 @@ def test_tags_of_the_checklist_are_logged():
     assert len(tags) > 12
     for tag in tags:
         assert f'"{tag}"' in source, tag
+
+
+def test_the_readme_is_short_and_its_links_exist():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 150
+    for target in re.findall(r"\]\(([^)#]+)", text):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_files_name_the_same_version():
+    assert f"\nversion: {agentzoo.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    headings = re.findall(r"^## \[(.*?)\]", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+    assert headings[0] in ("Unreleased", agentzoo.__version__)
+    assert agentzoo.__version__ in headings
