@@ -18,10 +18,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from agentzoo.lab.results import RESULT
+from agentzoo.lab.results import PROGRESS, RESULT, read_progress
 
 MEASURED = ("seconds", "date", "machine")
-CHECKPOINTS = 20  # that a run writes, one at each evaluation
+EVALUATIONS = 20  # of a run, each of which writes a checkpoint
 STEPS = "*/*/*/run/checkpoints/step_*.safetensors"
 
 
@@ -68,11 +68,11 @@ def run_undisturbed(arguments: argparse.Namespace, out: Path) -> float:
 def run_and_kill(arguments: argparse.Namespace, out: Path, runs: int) -> list[str]:
     """Run the benchmark and kill it again and again. Return how far it was at each kill."""
     draw, states = random.Random(arguments.seed), []
-    # How many checkpoints are written up to a kill. All kills together leave some for the end.
-    most = max(1, int(0.9 * runs * CHECKPOINTS / arguments.kills))
+    # How many evaluations there are up to a kill. All kills together leave some for the end.
+    most = max(1, int(0.9 * runs * EVALUATIONS / arguments.kills))
     while len(states) < arguments.kills:
         process = start(arguments, out)
-        wait_for_checkpoints(process, out, draw.randint(1, most))
+        wait_for_evaluations(process, out, draw.randint(1, most))
         time.sleep(draw.random())
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -81,14 +81,20 @@ def run_and_kill(arguments: argparse.Namespace, out: Path, runs: int) -> list[st
     return states
 
 
-def wait_for_checkpoints(process: subprocess.Popen, out: Path, number: int) -> None:
-    """Wait until a benchmark has written so many checkpoints."""
-    seen = before = set(out.glob(STEPS))
-    while len(seen - before) < number:
+def wait_for_evaluations(process: subprocess.Popen, out: Path, number: int) -> None:
+    """Wait until the runs of a benchmark have made so many evaluations."""
+    before = evaluations(out)
+    while evaluations(out) < before + number:
         if process.poll() is not None:
             raise SystemExit("The benchmark ended before it was killed often enough. Add --steps.")
         time.sleep(0.05)
-        seen = seen | set(out.glob(STEPS))
+
+
+def evaluations(out: Path) -> int:
+    """Return the number of evaluations up to now."""
+    begun = (read_progress(path.parent) for path in out.glob(f"*/*/*/{PROGRESS}"))
+    points = sum(len(progress.curve) for progress in begun if progress is not None)
+    return EVALUATIONS * len(list(out.glob(f"*/*/*/{RESULT}"))) + points
 
 
 def describe(out: Path) -> str:

@@ -1,6 +1,7 @@
 """An algorithm and environments of a user, for the processes that tests of benchmarks start."""
 
 import os
+import sys
 import time
 
 import gymnasium as gym
@@ -11,6 +12,20 @@ from agentzoo import DQN
 
 class MyDQN(DQN):
     """An algorithm of a user."""
+
+
+class Failing(DQN):
+    """An algorithm that cannot be made."""
+
+    def __init__(self, *_, **__):
+        raise RuntimeError("It needs\nmore than this.")
+
+
+class Leaving(DQN):
+    """An algorithm that ends its process."""
+
+    def __init__(self, *_, **__):
+        sys.exit(7)
 
 
 class Line(gym.Env):

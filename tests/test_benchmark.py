@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import dataclasses
+import errno
 import io
 import itertools
 import json
@@ -124,6 +125,9 @@ def test_a_plan_from_a_file(tmp_path):
         ("{learning_rate: {", "{learning_rat: {", 4, "Did you mean 'learning_rate'?"),
         ("agentzoo/CartPole-v0", "CartPoll-v1", 5, "Did you mean 'CartPole-v1'"),
         ("{batch_size: 16}", "{batch_sise: 16}", 9, "Did you mean 'batch_size'"),
+        ("[agentzoo/CartPole-v0]", "3", 5, "3 is no list of names"),
+        ("eval_episodes: 3", "settings: [a]", 10, "settings=['a'] is no path"),
+        ("eval_episodes: 3", "env_kwargs: [a]", 10, "['a'] is no mapping"),
     ],
 )
 def test_errors_in_a_plan_name_the_line(tmp_path, before, after, line, message):
@@ -133,6 +137,29 @@ def test_errors_in_a_plan_name_the_line(tmp_path, before, after, line, message):
     with pytest.raises(ConfigurationError) as error:
         jobs_of(read_plan(path))
     assert f"{path}, line {line}: " in str(error.value) and message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("algos:\nenvs: [CartPole-v1]", "has no algos. Add `algos"),
+        ("algos: 3\nenvs: [CartPole-v1]", "line 1: 3 is no list of names"),
+        ("algos: {dqn: {envs: 3}}\nenvs: [CartPole-v1]", "line 1: 3 is no list of names"),
+        ("algos: [dqn]\nenvs:", "has no envs. Add `envs"),
+        ("", "has no algos"),
+    ],
+)
+def test_plans_of_another_form_are_refused(tmp_path, text, message):
+    path = tmp_path / "plan.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=message):
+        read_plan(path)
+
+
+def test_entries_without_a_value_are_those_that_are_left_out(tmp_path):
+    path = tmp_path / "plan.yaml"
+    path.write_text("algos: [dqn]\nenvs: [CartPole-v1]\nset:\nseeds:\n")
+    assert read_plan(path)._replace(places={}) == make_plan("dqn", "CartPole-v1")
 
 
 def test_values_on_the_command_line():
@@ -155,6 +182,8 @@ def test_values_on_the_command_line():
         ({"algos": "nowhere:Mine"}, "no module 'nowhere'"),
         ({"algos": ["dqn", "dqn"]}, "names 'dqn' twice. Give each variant"),
         ({"algos": [3]}, "3 names no algorithm"),
+        ({"algos": 3}, "3 is no list of names"),
+        ({"envs": 3}, "3 is no list of names"),
         ({"algos": None}, "Nothing says which algos to compare"),
         ({"envs": "CartPoll-v1"}, "Did you mean 'CartPole-v1'"),
         ({"envs": "Pendulum-v1"}, "DQN has no policy for the actions of Pendulum-v1"),
@@ -262,6 +291,15 @@ def test_other_settings_are_refused(tmp_path, changes, message):
     with pytest.raises(ConfigurationError, match=message):
         agree(tmp_path, jobs(**changes))
     assert (tmp_path / "plan.json").read_text() == before
+
+
+def test_the_version_that_began_is_kept(tmp_path):
+    agree(tmp_path, jobs())
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "version": "0.0.9"}))
+    agree(tmp_path, jobs(["dqn", "qrdqn"]))
+    found = results.read(tmp_path)
+    assert found.version == "0.0.9" and set(found.plan["runs"]) == {"dqn", "qrdqn"}
 
 
 def test_other_versions_and_files_are_refused(tmp_path):
@@ -403,6 +441,28 @@ def test_failures_are_recorded_and_tried_again(tmp_path, capsys):
     broken, deadly = results.read("results").runs
     assert (broken.status, deadly.status) == ("finished", "failed")
     assert "runs in results, 0" not in capsys.readouterr().out
+
+
+def test_a_full_disk_ends_the_benchmark(tmp_path, monkeypatch, capsys):
+    def write(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(runs, "write", write)
+    command = ["benchmark", "--algos", "dqn", "--envs", DEADLY, "--seeds", "1", "--steps", "60"]
+    with pytest.raises(SystemExit) as stop:
+        main([*command, "--out", str(tmp_path / "out")])
+    error = capsys.readouterr().err
+    assert stop.value.code == 1 and "cannot be written (No space left on device)" in error
+    assert "Traceback" not in error and results.read(tmp_path / "out").unfinished
+
+
+def test_algorithms_that_cannot_be_made_fail_alone(tmp_path):
+    kinds = [f"tests.lab_module:{name}" for name in ("Failing", "Leaving", "MyDQN")]
+    (failing, leaving, whole) = lab.benchmark(
+        kinds, LINE, 1, tmp_path, steps=40, jobs=3, **OPTIONS
+    ).runs  # fmt: skip
+    assert failing.error == "RuntimeError: It needs more than this."
+    assert "exit code 7" in leaving.error and whole.status == "finished"
 
 
 # The command line, also where Ctrl-C is ignored, as in jobs in the background of a shell.

@@ -104,8 +104,9 @@ MAY_IMPORT = {
     "description": {"jax", "hyperparameters", "types"},
     "algos.base": {
         *("numpy", "callbacks", "config", "description", "envs", "export", "keywords", "logging"),
-        *("policy", "process", "settings", "signatures", "training", "types"),
+        *("policy", "process", "settings", "signatures", "training", "types", "algos.restoring"),
     },
+    "algos.restoring": {"config", "envs", "training", "types"},
     "algos.loading": {"checkpoint", "types", "algos.ALGORITHMS", "algos.base"},
     "algos.resuming": {
         *("callbacks", "checkpoint", "config", "envs", "logging", "progress", "training"),

@@ -1,5 +1,6 @@
 """The zoo: trained agents in the package, how agents get into it, and the Hugging Face Hub."""
 
+import gc
 import inspect
 import json
 import re
@@ -49,6 +50,29 @@ def test_a_policy_alone_has_no_episodes_and_no_state_of_environments(tmp_path):
     loaded = load(agent.save(tmp_path / "agent", policy_only=True), "CartPole-v1")
     assert not loaded.session.episodes.rewards and loaded.learner_state.n_updates == 0
     assert not loaded.learner_state.replay.size.any()
+
+
+def test_a_policy_alone_takes_no_memory_for_what_it_has_not_learned(tmp_path):
+    """The replay buffer is made when the agent learns."""
+    path = cart_pole().save(tmp_path / "agent", policy_only=True)
+    obs = np.zeros(4, np.float32)
+    expected = load(path).predict(obs, deterministic=True)[0]
+
+    def megabytes():
+        gc.collect()
+        return sum(array.nbytes for array in jax.live_arrays()) / 1e6
+
+    before = megabytes()
+    agent = agentzoo.DQN.load(path, "CartPole-v1", buffer_size=500_000)
+    agent.set_env("CartPole-v1", n_envs=2)
+    assert agent.predict(obs, deterministic=True)[0] == expected
+    evaluate_policy(agent, "CartPole-v1", 1)
+    again = load(agent.save(tmp_path / "again", policy_only=True))
+    assert again.predict(obs, deterministic=True)[0] == expected
+    assert agent.num_timesteps == 0 and "buffer_size" in str(agent)
+    assert megabytes() - before < 5
+    agent.learn(64, progress_bar=False)
+    assert agent.learner_state.replay.size.sum() > 0 and megabytes() - before > 20
 
 
 # Agents of the package
@@ -184,11 +208,15 @@ def test_damaged_records_and_folders_are_named(small_zoo, tmp_path):
     path.write_text(json.dumps({**record, "format": 2}))
     with pytest.raises(ConfigurationError, match=r"CartPole-v1.json has format 2.*Publish"):
         zoo.entries()
+    for change in ({"steps": "many"}, {"env": 3}, {"score": {**record["score"], "mean": "x"}}):
+        path.write_text(json.dumps({**record, **change}))
+        with pytest.raises(ConfigurationError, match=r"cannot be read \(.* is no "):
+            zoo.entries()
     del record["score"]["std"], record["env"]
     path.write_text(json.dumps(record))
     with pytest.raises(ConfigurationError, match=r"lacks env, score/std"):
         zoo.entries()
-    for text in ("[", "[1]", '{"score": 3}'):
+    for text in ("[", "[1]", '{"score": 3}', "[" * 100_000):
         path.write_text(text)
         with pytest.raises(ConfigurationError, match=r"CartPole-v1.json of the agent cannot be"):
             zoo.entries()
@@ -285,11 +313,17 @@ def test_the_hub_gives_only_agents(agents, tmp_path):
         load_from_hub("you/sb3", filename="model.zip", api=api)
     with pytest.raises(ConfigurationError, match=r"'you/none' .*Entry not found.*Check its name"):
         load_from_hub("you/none", api=api)
-    with pytest.raises(ConfigurationError, match="returns is empty"):
-        push_to_hub(agents[0], "me/cart", returns=[], api=api)
+    for returns in ([], [1.0, float("nan")]):
+        with pytest.raises(ConfigurationError, match="is empty or holds a value that is no number"):
+            push_to_hub(agents[0], "me/cart", returns=returns, api=api)
 
 
-def test_a_bad_name_of_a_repository_is_refused(agents):
+def test_a_bad_name_of_a_repository_is_refused(agents, monkeypatch):
     pytest.importorskip("huggingface_hub")
+    with pytest.raises(ConfigurationError, match=r"cannot contain a '\.\.'"):
+        load_from_hub("me/cart", filename="../model.safetensors")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ConfigurationError, match="offline mode"):
+        push_to_hub(agents[0], "me/cart")
     with pytest.raises(ConfigurationError, match=r"'a//b'.*cannot be used"):
         load_from_hub("a//b")  # refused before anything is sent

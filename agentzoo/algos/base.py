@@ -15,6 +15,7 @@ import numpy as np
 
 from agentzoo import __version__, description, keywords, signatures
 from agentzoo import config as configs
+from agentzoo.algos.restoring import load_trainer
 from agentzoo.callbacks import CallbackLike, CallbackList, ProgressBarCallback, make_callback
 from agentzoo.envs import EnvLike, Envs, OnError, TrainingEnv, spaces
 from agentzoo.export import export
@@ -31,10 +32,6 @@ from agentzoo.training import (
     RunPlan,
     Session,
     Trainer,
-    check_learner_state,
-    named,
-    read_manifest,
-    read_spec,
     train,
 )
 from agentzoo.types import Agent, ConfigurationError, EnvSpec, PyTree, resolve_metrics
@@ -316,7 +313,7 @@ class Algorithm(Generic[Config]):
     @property
     def num_timesteps(self) -> int:
         """Environment steps of the current run."""
-        return self.trainer.run.step
+        return self.trainer.step
 
     @property
     def params(self) -> PyTree:
@@ -713,73 +710,28 @@ class Algorithm(Generic[Config]):
             the arguments.
         """
         tune_process()
-        manifest = read_manifest(path)
-        cls._check_manifest(path, manifest, network)
         placement = Placement.make(
             runner, n_actors, max_lag, n_devices, env_timeout, on_env_error, on_nan
         )
-        saved = manifest["hyperparameters"]
-        with named(path):
-            config = configs.from_json(
-                cls.Config, saved, hyperparameters, _names_of(Algorithm.load)
-            )
-            spec = read_spec(path, manifest, n_envs)
-        made = None if env is None else placement.make_similar_envs(spec, env, n_envs)
-        if made is not None:
-            num_envs = made.envs.spec.num_envs
-        else:
-            n_envs = spec.num_envs if n_envs is None else n_envs
-            num_envs = configs.integer("n_envs", n_envs, 1)
-        # If the number of environments changes, the agent is first made as it was saved, because
-        # hyperparameters that suit the new number need not suit the old one.
-        regrouped = num_envs != spec.num_envs
-        with named(path):
-            first = _as_saved(cls.Config, saved, hyperparameters) if regrouped else config
-            recipe = cls._make_recipe(first, spec, network, manifest["seed"])
-            recipe = recipe.with_env(
-                manifest["env_id"], manifest["env_kwargs"], manifest.get("custom_env", False)
-            ).with_tuned(manifest.get("tuned"))
-            check_learner_state(path, manifest, recipe.shapes())
         agent = cls.__new__(cls)
-        agent.trainer = Trainer(
-            recipe, placement, RunLog(log_dir, run_dir, trackers), _as_tuple(info_keywords)
+        agent.trainer = load_trainer(
+            cls,
+            path,
+            env,
+            n_envs,
+            placement,
+            RunLog(log_dir, run_dir, trackers),
+            network,
+            _as_tuple(info_keywords),
+            hyperparameters,
+            _names_of(Algorithm.load),
         )
-        if made is not None and not regrouped:
-            agent.trainer.use_envs(made)
-        agent.trainer.restore(path, manifest, cls.upgrade)
-        if regrouped:
-            agent.trainer.change(config, num_envs)
-        if made is not None and regrouped:
-            agent.trainer.use_envs(made)
         return agent
-
-    @classmethod
-    def _check_manifest(
-        cls, path: str | os.PathLike[str], manifest: Mapping[str, Any], network: Any
-    ) -> None:
-        """Refuse a saved agent that this class cannot load with this network."""
-        if manifest["algorithm"] != cls.__name__:
-            raise ConfigurationError(
-                f"{path} holds a {manifest['algorithm']}; load it with agentzoo.load(path)."
-            )
-        if manifest["network"] is not None and network is None:
-            raise ConfigurationError(
-                f"The agent was made with your network {manifest['network']!r}, which is not "
-                f"stored in the file (no code is); pass it again: load(path, network=...)."
-            )
 
     @staticmethod
     def upgrade(state: Any, spec: EnvSpec) -> Any:
         """Convert the agent's state from a file of revision 1 to what it means today."""
         return state
-
-
-def _as_saved(cls: type, saved: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
-    """Return the saved config; only hyperparameters that were functions are the given ones."""
-    functions = {
-        name: value for name, value in given.items() if configs.is_function(saved.get(name))
-    }
-    return configs.from_json(cls, saved, functions)
 
 
 def _either(names: Sequence[str]) -> str:

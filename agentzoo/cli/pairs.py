@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from agentzoo.settings.reading import plain
+from agentzoo.settings.reading import parse_value
 from agentzoo.types import ConfigurationError
 
 
@@ -33,14 +33,11 @@ def parse_changes(pairs: Iterable[str]) -> dict[str, Any]:
     Raises:
       ConfigurationError: if a text is no such pair.
     """
-    # It is imported here because other commands do without it.
-    from ruamel.yaml import YAML, YAMLError
-
     changes: dict[str, Any] = {}
     for pair, name, text in _split(pairs, "--set", "=", "name=value, such as learning_rate=1e-3"):
         try:
-            value = plain(YAML().load(text))
-        except YAMLError:
+            value = parse_value(text)
+        except ValueError:
             raise ConfigurationError(
                 f"--set {pair}: the value is not YAML. Write a number, true, false, a text, or a "
                 f"list such as [64, 64]."

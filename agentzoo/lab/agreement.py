@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from agentzoo import __version__
 from agentzoo.lab import results
 from agentzoo.lab.jobs import Job, protocol_of
 from agentzoo.types import ConfigurationError
@@ -19,11 +20,12 @@ def agree(folder: Path, jobs: Sequence[Job]) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigurationError(f"--out {folder} is a file. Choose a folder.")
-    plan = _describe(jobs)
+    plan, version = _describe(jobs), __version__
     if (folder / results.PLAN).is_file():
-        plan = _merge(folder, results.read(folder).plan, plan)
+        found = results.read(folder)
+        plan, version = _merge(folder, found.plan, plan), found.version
     try:
-        results.write_plan(folder, plan)
+        results.write_plan(folder, plan, version)
     except OSError as error:
         raise ConfigurationError(
             f"The folder {folder} cannot be written to ({error.strerror}). Choose another folder."

@@ -17,7 +17,7 @@ from agentzoo.lab.results import RESULT, Results, read_run
 from agentzoo.lab.runs import forget, home_of, is_resumable
 from agentzoo.lab.scoring import files_for_scores, save_scores
 from agentzoo.training.folder import Lock
-from agentzoo.types import ConfigurationError
+from agentzoo.types import ConfigurationError, TrainingError
 
 
 def benchmark(
@@ -81,6 +81,7 @@ def benchmark(
     Raises:
       ConfigurationError: if an argument is wrong, or the results folder holds runs with other
         settings. Nothing has started then.
+      TrainingError: if results cannot be written, as when the disk is full.
       KeyboardInterrupt: after Ctrl-C. The runs have written a checkpoint.
       SystemExit: after SIGTERM, in the same way.
     """
@@ -96,7 +97,7 @@ def benchmark(
     if scores is not None:
         files_for_scores(Path(scores), runs)
     agree(folder, runs)
-    with _alone(folder):
+    with _alone(folder), _writable(folder):
         _perform(folder, runs, at_once, together, ray, verbose)
         if scores is not None:
             for line in save_scores(Path(scores), folder, runs):
@@ -142,6 +143,22 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    """Return a context in which errors of the file system say what to do.
+
+    Raises:
+      TrainingError: in place of these errors, such as that of a disk that is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"The results in {folder} cannot be written ({error.strerror or error}). When that is "
+            f"mended, the same command goes on."
+        ) from error
 
 
 def _perform(

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -138,7 +138,7 @@ def read_plan(path: str | os.PathLike[str]) -> Plan:
         if key not in FIELDS:
             raise error_at(key)(f"A plan has no entry {key!r}. {guess(key, FIELDS)}")
     for key in ("algos", "envs"):
-        if key not in content:
+        if content.get(key) is None:
             raise ConfigurationError(f"{path} has no {key}. Add `{key}: [...]`.")
     return _Maker(error_at).make(plain(content))._replace(places=_places(path, content))
 
@@ -147,7 +147,9 @@ def _places(path: Path, content: Any) -> dict[tuple[str, str], str]:
     """Return where each algorithm, environment and hyperparameter stands in a plan file."""
     places: dict[tuple[str, str], str] = {}
     for entry in ("algos", "envs", "set"):
-        parts = content.get(entry, {})
+        parts = content.get(entry) or ()
+        if not isinstance(parts, dict | list):
+            continue
         is_list = isinstance(parts, list)
         for key, part in enumerate(parts) if is_list else [(part, part) for part in parts]:
             name = _label(part) if is_list and entry == "algos" else str(part)
@@ -177,7 +179,7 @@ class _Maker:
             steps=self._count("steps", values["steps"]) if "steps" in values else None,
             n_envs=self._count("n_envs", values["n_envs"]) if "n_envs" in values else None,
             tuned=self._flag("tuned", values.get("tuned", False)),
-            settings=os.fspath(values["settings"]) if "settings" in values else None,
+            settings=self._path("settings", values["settings"]) if "settings" in values else None,
             changes=self._changes("set", values.get("set", {})),
             env_kwargs=self._keywords(values.get("env_kwargs", {})),
             protocol=Protocol(**protocol),
@@ -194,6 +196,19 @@ class _Maker:
             raise self.error_at(name)(f"{name}={value!r} is neither true nor false.")
         return value
 
+    def _path(self, name: str, value: Any) -> str:
+        if not isinstance(value, str | os.PathLike):
+            raise self.error_at(name)(f"{name}={value!r} is no path of a file or a folder.")
+        return os.fspath(value)
+
+    def _names(self, entry: str, value: Any) -> list[Any]:
+        """Return one name or several names as a list."""
+        if isinstance(value, str | type):
+            return [value]
+        if not isinstance(value, Iterable):
+            raise self.error_at(entry)(f"{value!r} is no list of names. Write [name, name].")
+        return list(value)
+
     def _keywords(self, kwargs: Any) -> dict[str, Any]:
         if not (isinstance(kwargs, Mapping) and all(str(key).isidentifier() for key in kwargs)):
             raise self.error_at("env_kwargs")(
@@ -208,7 +223,7 @@ class _Maker:
             ) from error
 
     def _envs(self, envs: Any, entry: str = "envs") -> tuple[str, ...]:
-        envs = [envs] if isinstance(envs, str) else list(envs)
+        envs = self._names(entry, envs)
         for env in envs:
             if not isinstance(env, str):
                 raise self.error_at(entry)(
@@ -220,8 +235,7 @@ class _Maker:
     def _variants(self, algos: Any) -> tuple[Variant, ...]:
         if isinstance(algos, Mapping):
             return self._checked([self._variant(str(key), algos[key]) for key in algos])
-        algos = [algos] if isinstance(algos, str | type) else list(algos)
-        specs = [self._spec(one) for one in algos]
+        specs = [self._spec(one) for one in self._names("algos", algos)]
         return self._checked([Variant(_label(spec), spec) for spec in specs])
 
     def _checked(self, variants: Sequence[Variant]) -> tuple[Variant, ...]:
@@ -263,8 +277,6 @@ class _Maker:
     def _spec(self, algorithm: Any) -> str:
         if isinstance(algorithm, str):
             return algorithm
-        if isinstance(algorithm, type) and algorithm.__module__.startswith("agentzoo.algos."):
-            return algorithm.__name__.lower()
         if not isinstance(algorithm, type) or "<locals>" in algorithm.__qualname__:
             raise self.error_at("algos")(
                 f"{algorithm!r} names no algorithm. Write its name, or 'my_module:MyAlgorithm' for "
@@ -276,7 +288,7 @@ class _Maker:
                 f"the processes of a benchmark cannot import it. Move it into a module, and write "
                 f"'my_module:{algorithm.__name__}'."
             )
-        return f"{algorithm.__module__}:{algorithm.__name__}"
+        return spec_of(algorithm)
 
     def _changes(self, name: str, changes: Any) -> dict[str, Any]:
         if not isinstance(changes, Mapping):
@@ -285,6 +297,13 @@ class _Maker:
             return {str(key): from_plain(value) for key, value in changes.items()}
         except ConfigurationError as error:
             raise self.error_at(name)(str(error)) from None
+
+
+def spec_of(cls: type[Any]) -> str:
+    """Return an algorithm as text: its name, or "module:Class" for one of a user."""
+    if cls.__module__.startswith("agentzoo.algos."):
+        return cls.__name__.lower()
+    return f"{cls.__module__}:{cls.__name__}"
 
 
 def _label(spec: str) -> str:

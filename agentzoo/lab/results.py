@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import io
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -135,12 +136,16 @@ def run_folder(folder: Path, label: str, env: str, seed: int) -> Path:
     return folder / label / env.replace("/", "--") / f"seed_{seed}"
 
 
-def write_plan(folder: Path, plan: Mapping[str, Any]) -> None:
-    """Write what was asked for, which makes a folder a results folder."""
+def write_plan(folder: Path, plan: Mapping[str, Any], version: str = __version__) -> None:
+    """Write what was asked for, which makes a folder a results folder.
+
+    Args:
+      folder: the results folder.
+      plan: what was asked for.
+      version: the version of agentzoo that began the benchmark.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    _write_json(
-        folder / PLAN, {"format": FORMAT, "version": __version__, "plan": dict(plan)}, indent=1
-    )
+    _write_json(folder / PLAN, {"format": FORMAT, "version": version, "plan": dict(plan)}, indent=1)
 
 
 def write(folder: Path, result: Result) -> Path:
@@ -290,7 +295,7 @@ def _read_json(path: Path, kind: str) -> dict[str, Any]:
     """Read a file of a results folder, and check its form."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(
             f"{path} cannot be read ({error}). Remove the file to run it again, or restore it."
         ) from error
@@ -319,16 +324,24 @@ def _problem(data: Any, kind: str) -> str | None:
         return f"{error.message}{place and ' at ' + place}"
     if kind != "plan":
         parts = [*data["curve"], *([data["final"]] if data.get("final") else [])]
-        # A schema takes a hundred times as long for this.
-        if not all(type(value) in (int, float) for part in parts for value in part["returns"]):
-            return "a return is not a number"
+        # A schema takes a hundred times as long for this, and takes NaN for a number.
+        if not all(_is_number(value) for part in parts for value in part["returns"]):
+            return "a return is not a finite number"
+        if not all(_is_number(part["seconds"]) for part in data["curve"]):
+            return "the seconds of an evaluation are not a finite number"
         if not all(type(value) is int for part in parts for value in part["lengths"]):
             return "a length is not an integer"
         if any(len(part["returns"]) != len(part["lengths"]) for part in parts):
             return "an evaluation has not as many lengths as returns"
+    if kind == "result" and not _is_number(data["seconds"]):
+        return "the seconds are not a finite number"
     if kind == "result" and (data["status"] == "finished") != (data["final"] is not None):
         return f"a run that is {data['status']!r} has final={data['final']!r:.20}"
     return None
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 @functools.cache
@@ -363,7 +376,18 @@ _PROGRESS = _object(
         "curve": _POINTS,
     }
 )
+_RUNS = _object(
+    {
+        "runs": {
+            "type": "object",
+            "additionalProperties": {"type": "object", "additionalProperties": {"type": "object"}},
+        },
+        "seeds": {"type": "array", "items": _COUNT},
+    }
+)
 _PLAN = _object({"version": {"type": "string"}, "plan": {"type": "object"}})
+# A plan that another program has written may be of another form.
+_PLAN["properties"]["plan"] |= {"if": {"required": ["runs"]}, "then": _RUNS}
 _RESULT = _object(
     {
         "status": {"enum": ["finished", "failed"]},

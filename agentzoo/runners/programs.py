@@ -262,7 +262,7 @@ def compile_agent(
     queries = programs.queries.items()
     return programs._replace(
         numbers=numbers,
-        init=lambda key: replicate(programs.init(numbers, key), mesh),
+        init=lambda key, without=(): replicate(programs.init(numbers, key, without), mesh),
         act=functools.partial(programs.act, numbers),
         predict=functools.partial(programs.predict, numbers),
         learn=programs.learn.bind(numbers),
@@ -274,8 +274,9 @@ def compile_agent(
 def _compile(make_agent: MakeAgent, queries: tuple[str, ...], mesh: Mesh | None) -> Programs:
     """Compile the functions of all agents that differ only in their numbers."""
 
-    def init(numbers, key):
-        return make_agent(numbers).init(key)
+    def init(numbers, key, without):
+        state = make_agent(numbers).init(key)
+        return state._replace(**dict.fromkeys(without))
 
     def act_packed(numbers, params, memory, obs, first, key, packed):
         counters = ActCounters.unpack(packed)
@@ -301,7 +302,7 @@ def _compile(make_agent: MakeAgent, queries: tuple[str, ...], mesh: Mesh | None)
     return Programs(
         make_agent=make_agent,
         numbers=None,
-        init=jax.jit(with_precision(init)),
+        init=jax.jit(with_precision(init), static_argnums=2),
         act=jax.jit(with_precision(act_packed)),
         predict=jax.jit(with_precision(predict), static_argnums=7),
         learn=InPlace(with_precision(learn_packed)),

@@ -122,6 +122,20 @@ def parse_yaml(text: str, path: Path) -> Any:
     return content
 
 
+def parse_value(text: str) -> Any:
+    """Return the value that a text stands for in YAML, as one of Python's own types.
+
+    Raises:
+      ValueError: if the text is no YAML.
+    """
+    from ruamel.yaml import YAML, YAMLError
+
+    try:
+        return plain(YAML().load(text))
+    except YAMLError as error:
+        raise ValueError(f"{text!r} is no YAML") from error
+
+
 def plain(value: Any) -> Any:
     """Return a value of a YAML file as one of Python's own types."""
     if isinstance(value, dict):

@@ -1,6 +1,7 @@
 """The agent for another number of environments, and what it keeps of its state."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +27,14 @@ class Regrouped(NamedTuple):
     learner_state: Any
 
 
-def regroup(recipe: Recipe, num_envs: int, old: Any, mesh: Mesh | None, skips: bool) -> Regrouped:
+def regroup(
+    recipe: Recipe,
+    num_envs: int,
+    old: Any,
+    mesh: Mesh | None,
+    skips: bool,
+    without: Sequence[str] = (),
+) -> Regrouped:
     """Return the agent for another number of environments, with its state.
 
     Args:
@@ -35,6 +43,7 @@ def regroup(recipe: Recipe, num_envs: int, old: Any, mesh: Mesh | None, skips: b
       old: the state of the learner.
       mesh: the devices that learn together, or None.
       skips: whether updates that are not finite are dropped.
+      without: parts of the state that neither of them has.
 
     Raises:
       ConfigurationError: if the state does not fit these hyperparameters.
@@ -42,8 +51,10 @@ def regroup(recipe: Recipe, num_envs: int, old: Any, mesh: Mesh | None, skips: b
     spec = recipe.spec._replace(num_envs=num_envs)
     new = dataclasses.replace(recipe, spec=spec)
     agent, programs = new.build(mesh, skips)
-    parts = programs.init(jax.random.key(0))._asdict()
+    parts = programs.init(jax.random.key(0), without)._asdict()
     for name, part in parts.items():
+        if name in without:
+            continue
         before = getattr(old, name)
         if name in agent.refill:
             parts[name] = agent.refill[name](part, before)

@@ -295,6 +295,19 @@ def check_learner_state(
         )
 
 
+def made_later(manifest: Mapping[str, Any], state: Any) -> tuple[str, ...]:
+    """Return the parts of the learner's state that a file lacks, and that acting does without.
+
+    These parts may be large, so they are made when the agent learns.
+
+    Args:
+      manifest: what `read_manifest` returned for the file.
+      state: the learner's state, or its shapes.
+    """
+    lacks = "replay" in manifest["excluded"] and "replay" in state._fields
+    return ("replay",) if lacks and manifest["revision"] >= 2 else ()
+
+
 def _names(manifest: Mapping[str, Any]) -> Mapping[str, str]:
     """Return what the file calls the parts of a session that had another name in its time."""
     return {} if manifest["revision"] >= 3 else _OLD_NAMES

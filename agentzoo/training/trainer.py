@@ -46,7 +46,12 @@ from agentzoo.training.plan import RunPlan
 from agentzoo.training.policy import Policy
 from agentzoo.training.recipe import Recipe
 from agentzoo.training.regroup import Regrouped, regroup
-from agentzoo.training.session import EpisodeWindow, Session, load_session, save_session
+from agentzoo.training.session import (
+    EpisodeWindow,
+    Session,
+    load_session,
+    save_session,
+)
 from agentzoo.training.turns import Turns
 from agentzoo.types import (
     ConfigurationError,
@@ -159,6 +164,7 @@ class Trainer:
       placement: where and how it trains.
       log: the log of its runs.
       info_keywords: names of entries in the environments' `info` that are logged.
+      without: parts of the learner's state that are not made until something needs them.
 
     Attributes:
       agent: the agent's functions.
@@ -181,6 +187,7 @@ class Trainer:
         placement: Placement,
         log: RunLog,
         info_keywords: Sequence[str] = (),
+        without: Sequence[str] = (),
     ):
         self.recipe = recipe
         self.placement = placement
@@ -188,10 +195,12 @@ class Trainer:
         self.info_keywords = info_keywords
         self.agent, self.programs = recipe.build(placement.mesh, placement.skips)
         init_key, act_key, predict_key = jax.random.split(jax.random.key(recipe.seed), 3)
-        self._predict_key = predict_key
+        self._init_key, self._predict_key = init_key, predict_key
+        self._without = tuple(without)
         self.policy = Policy(self.agent, self.programs, recipe.spec, predict_key)
         act_key = replicate(act_key, placement.mesh)
-        run = RunState(self.programs.init(init_key), act_key, step=0, act_calls=0)
+        learner_state = self.programs.init(init_key, self._without)
+        run = RunState(learner_state, act_key, step=0, act_calls=0)
         self._session = Session(run, EpisodeWindow())
         self.envs: Envs | None = None
         self.runner: Runner | None = None
@@ -212,6 +221,7 @@ class Trainer:
     @property
     def session(self) -> Session:
         """The session as it is now. The next training cycle overwrites its arrays."""
+        self._complete()
         session = self._session
         if self._mark is not None:
             session = session._replace(**self._seen(self._mark))
@@ -250,7 +260,23 @@ class Trainer:
     @property
     def run(self) -> RunState:
         """How far the run has come."""
+        self._complete()
         return self._session.run
+
+    def _complete(self) -> None:
+        """Make the parts of the learner's state that have not been needed up to now."""
+        if not self._without:
+            return
+        whole = self.programs.init(self._init_key)._asdict()
+        run = self._session.run
+        parts = {name: whole[name] for name in self._without}
+        run = run._replace(learner_state=run.learner_state._replace(**parts))
+        self._session, self._without = self._session._replace(run=run), ()
+
+    @property
+    def step(self) -> int:
+        """Environment steps of the run."""
+        return self._session.run.step
 
     @run.setter
     def run(self, run: RunState) -> None:
@@ -521,16 +547,18 @@ class Trainer:
                 f"The agent's state is not finite, so that it does not replace {path}; save it "
                 f"elsewhere."
             )
-        fields = self.run.learner_state._fields
+        fields = self._session.run.learner_state._fields
         excluded = [exclude] if isinstance(exclude, str) else list(exclude)
         # "replay" is allowed for an agent without a replay buffer, so that one call suits all.
         excluded = [part for part in excluded if part != "replay" or part in fields]
         for part in excluded:
             if part not in fields or part == "params":
                 raise ConfigurationError(f"exclude={part!r}; choose from {', '.join(fields[1:])}.")
-        session = self.session
         if policy_only:
-            excluded, session = [part for part in fields if part != "params"], session.without_run()
+            excluded = [part for part in fields if part != "params"]
+            session = self._session.without_run()
+        else:
+            session = self.session
         return save_session(path, session, self.recipe.to_json(), excluded)
 
     def restore(
@@ -637,14 +665,15 @@ class Trainer:
         self.agent = regrouped.agent
         self.programs = regrouped.programs
         self.policy = Policy(self.agent, self.programs, self.recipe.spec, self._predict_key)
-        self.run = self.run._replace(learner_state=regrouped.learner_state)
+        self.run = self._session.run._replace(learner_state=regrouped.learner_state)
 
     def _regroup(self, num_envs: int) -> Regrouped:
         """Return the agent for another number of environments, with its state."""
-        old = self.run.learner_state
+        old, without = self._session.run.learner_state, self._without
         if num_envs == self.recipe.spec.num_envs:
             return Regrouped(self.recipe, self.agent, self.programs, old)
-        return regroup(self.recipe, num_envs, old, self.placement.mesh, self.placement.skips)
+        mesh, skips = self.placement.mesh, self.placement.skips
+        return regroup(self.recipe, num_envs, old, mesh, skips, without)
 
     def vector_env(self) -> TrainingEnv | None:
         """Return the environments as one Gymnasium `VectorEnv`; None without environments."""

@@ -97,7 +97,9 @@ def _read(path: Path) -> Entry:
         record = json.loads(about.read_text())
         lacks = [name for name in ("format", *_NEEDED) if name not in record]
         lacks += [f"score/{name}" for name in _SCORE if name not in record.get("score", {})]
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        if not lacks:
+            _check(record)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigurationError(
             f"The record {about} of the agent cannot be read ({error}). Publish the agent again."
         ) from error
@@ -107,6 +109,21 @@ def _read(path: Path) -> Entry:
             f"The record {about} {reason}, so this version cannot read it. Publish the agent again."
         )
     return Entry(path.parent.name, record["env"], path, record)
+
+
+def _check(record: Mapping[str, Any]) -> None:
+    """Check the parts of a record that lists and cards show.
+
+    Raises:
+      TypeError: if one is of another type.
+    """
+    numbers = {name: record["score"][name] for name in _SCORE} | {"steps": record["steps"]}
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"{name}: {value!r} is no number")
+    for name in ("env", "algorithm"):
+        if not isinstance(record[name], str):
+            raise TypeError(f"{name}: {record[name]!r} is no text")
 
 
 def is_name(path: str | os.PathLike[str]) -> bool:

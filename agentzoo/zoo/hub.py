@@ -58,9 +58,10 @@ def push_to_hub(
       ConfigurationError: if `huggingface_hub` is not installed, or the Hub refuses the upload or
         cannot be reached.
     """
-    if returns is not None and not len(returns):
+    if returns is not None and not (len(returns) and np.isfinite(returns).all()):
         raise ConfigurationError(
-            "returns is empty. Pass the return of at least one episode, or leave it out."
+            f"returns={returns!r} is empty or holds a value that is no number. Pass the return of "
+            f"at least one episode, or leave it out."
         )
     api = _api() if api is None else api
     with tempfile.TemporaryDirectory() as name, _clear_errors(repo_id):
@@ -139,6 +140,7 @@ def _clear_errors(repo_id: str) -> Iterator[None]:
     """
     errors = _hub().errors
     refused = (errors.HFValidationError, errors.EntryNotFoundError, errors.HTTPError)
+    refused = (*refused, ConnectionError, ValueError)  # the offline mode, and names with ".."
     try:
         yield
     except (*refused, errors.HfHubHTTPError, errors.LocalEntryNotFoundError) as error:

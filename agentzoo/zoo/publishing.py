@@ -21,6 +21,7 @@ import numpy as np
 
 from agentzoo.algos import loading
 from agentzoo.lab import results as results_of
+from agentzoo.lab.plan import spec_of
 from agentzoo.lab.results import Result
 from agentzoo.logging.files import write_whole
 from agentzoo.types import ConfigurationError
@@ -98,7 +99,7 @@ def _publish(folder: Path, runs: Sequence[Result], home: Path) -> Entry:
     best = max(runs, key=lambda run: float(np.mean(_returns(run))))
     place = results_of.run_folder(folder, best.label, best.env, best.seed)
     agent = loading.load(place / results_of.RUN, n_envs=best.n_envs)
-    record = _record(best, runs)
+    record = _record(best, runs, spec_of(type(agent)))
     path = catalogue.place(home, best.label, best.env)
     path.parent.mkdir(parents=True, exist_ok=True)
     agent.save(path, policy_only=True)
@@ -113,7 +114,7 @@ def _returns(run: Result) -> tuple[float, ...]:
     return run.final.returns
 
 
-def _record(best: Result, runs: Sequence[Result]) -> dict[str, Any]:
+def _record(best: Result, runs: Sequence[Result], algorithm: str) -> dict[str, Any]:
     """Return the record of the best of several runs."""
     returns = _returns(best)
     return {
@@ -140,13 +141,13 @@ def _record(best: Result, runs: Sequence[Result]) -> dict[str, Any]:
         "tuned": best.tuned,
         "versions": dict(best.versions),
         "machine": dict(best.machine),
-        "command": _command(best, len(runs)),
+        "command": _command(best, algorithm, len(runs)),
     }
 
 
-def _command(run: Result, seeds: int) -> str:
+def _command(run: Result, algorithm: str, seeds: int) -> str:
     """Return the command that runs the same benchmark again."""
-    words = ["agentzoo", "benchmark", "--algos", run.algorithm.lower(), "--envs", run.env]
+    words = ["agentzoo", "benchmark", "--algos", algorithm, "--envs", run.env]
     words += ["--seeds", str(seeds), "--steps", str(run.steps), "--n-envs", str(run.n_envs)]
     words += ["--tuned"] * run.tuned + ["--out", "results"]
     changes = [f"{name}={json.dumps(value)}" for name, value in run.changes.items()]
