@@ -52,7 +52,7 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         """Note the title."""
-        if self._in_title and data != "#":
+        if self._in_title and data not in ("#", "¶"):  # the sign of its link
             self.title += data
 
 

@@ -1,7 +1,7 @@
 """Learning curves, drawn from the evaluations that `scripts/curves.py` keeps beside the pages."""
 
-import csv
 import itertools
+import json
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,69 +12,64 @@ from sphinx.util.docutils import SphinxDirective
 
 from agentzoo.lab import charts
 
-KEPT = Path(__file__).parents[1] / "results" / "curves"
-DRAWN = Path(__file__).parents[1] / "_build" / "curves"
+DOCS = Path(__file__).parents[1]
+KEPT = DOCS / "results" / "curves"
+DRAWN = DOCS / "_build" / "curves"
 RETURN = charts.Axis("mean", "mean return")
 
 
 class LearningCurves(SphinxDirective):
     """The curves of one environment, of all algorithms or of those that are named.
 
-    The arguments are the environment, and algorithms.
+    The arguments are the environment, and algorithms. With the option `commands`, the commands that
+    trained the agents stand below.
     """
 
     required_arguments = 1
     optional_arguments = 10
-    option_spec: ClassVar = {"height": directives.nonnegative_int}
+    option_spec: ClassVar = {"height": directives.nonnegative_int, "commands": directives.flag}
 
     def run(self):
         """Draw the curves, and return the picture."""
         env, *algorithms = self.arguments
-        path = KEPT / f"{env.replace('/', '--')}.csv"
+        path = KEPT / f"{env.replace('/', '--')}.json"
         self.env.note_dependency(str(path))
-        runs = read(path, algorithms)
-        labels = list(runs)
-        chart = charts.lines(
-            [row for label in labels for row in curve(label, runs[label])],
-            labels,
-            charts.STEPS,
-            RETURN,
-            self.options.get("height", 260),
-        )
+        self.env.note_dependency(__file__)
+        kept = json.loads(path.read_text())
+        runs = {name: kept[name] for name in algorithms or kept}
         picture = DRAWN / f"{'_'.join(self.arguments).replace('/', '--')}.svg"
-        charts.save(chart, picture, width=600)
-        self.env.note_dependency(str(KEPT.parents[1] / "_extensions" / "curves.py"))
-        seeds = max(len(found) for found in runs.values())
-        what = f"Learning curves in {env}: mean and range of {seeds} seeds"
-        uri = "/" + picture.relative_to(KEPT.parents[1]).as_posix()
-        image = nodes.image("", uri=uri, alt=what, width="100%", classes=["curves"])
-        node = nodes.figure("", image, nodes.caption("", f"{what}."))
-        self.set_source_info(node)
-        return [node]
+        draw(runs, picture, self.options.get("height", 260))
+        numbers = sorted({len(each["seeds"]) for each in runs.values()})
+        what = f"{env}: mean and range of {' or '.join(map(str, numbers))} seeds"
+        uri = f"/{picture.relative_to(DOCS).as_posix()}"
+        image = nodes.image("", uri=uri, alt=f"Learning curves in {what}", classes=["curves"])
+        found = [nodes.figure("", image, nodes.caption("", f"{what}."))]
+        if "commands" in self.options:
+            text = "\n".join(f"$ {each['command']}" for each in runs.values())
+            found.append(nodes.literal_block(text, text, language="console"))
+        return found
 
 
-def read(path, algorithms=()):
-    """Return the curves of a file: by algorithm and seed, points of a step and a mean return."""
-    runs = {}
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            if not algorithms or row["algorithm"] in algorithms:
-                points = runs.setdefault(row["algorithm"], {}).setdefault(row["seed"], {})
-                points[int(row["step"])] = float(row["mean_return"])
-    return runs
+def draw(runs, picture, height):
+    """Write the curves of algorithms as a picture."""
+    labels = list(runs)
+    rows = [row for label in labels for row in curve(label, runs[label]["seeds"].values())]
+    charts.save(charts.lines(rows, labels, charts.STEPS, RETURN, height), picture, width=600)
 
 
 def curve(label, seeds):
-    """Return the points of an algorithm: the mean, the lowest and the highest of its seeds."""
-    steps = sorted(set(itertools.chain.from_iterable(seeds.values())))
-    for step in steps:
-        found = [points[step] for points in seeds.values() if step in points]
+    """Yield the points of an algorithm: the mean, the lowest and the highest of its seeds."""
+    by_step = {}
+    for step, value in itertools.chain.from_iterable(seeds):
+        by_step.setdefault(step, []).append(value)
+    for step, found in sorted(by_step.items()):
+        low, high = min(found), max(found)
         yield {
             "label": label,
             "step": step,
             "mean": float(np.mean(found)),
-            "low": min(found),
-            "high": max(found),
+            "low": low,
+            "high": high,
         }
 
 
