@@ -624,10 +624,30 @@ def test_only_one_benchmark_uses_a_folder(tmp_path):
     from agentzoo.training.folder import Lock
 
     agree(tmp_path, jobs())
+    plan = (tmp_path / "plan.json").read_bytes()
     lock = Lock(tmp_path)
     with pytest.raises(ConfigurationError, match="Another benchmark is running in"):
-        lab.benchmark("dqn", "CartPole-v1", 2, tmp_path, steps=100)
+        lab.benchmark(["dqn", "qrdqn"], "CartPole-v1", 2, tmp_path, steps=100)
+    assert (tmp_path / "plan.json").read_bytes() == plan
     lock.release()
+
+
+def test_a_change_of_version_during_a_run_is_recorded():
+    def curve():
+        return Curve(LINE, 0, 100, Protocol(**QUICK), lambda points: None)
+
+    same = curve()
+    same.set_state(curve().state())
+    assert same.versions == curve().versions
+    old = curve().state()
+    old["versions"] = {**old["versions"], "agentzoo": "0.0.9"}
+    changed = curve()
+    changed.set_state(old)
+    both = f"0.0.9, then {agentzoo.__version__}"
+    assert changed.versions == {**same.versions, "agentzoo": both}
+    again = curve()
+    again.set_state(changed.state())
+    assert again.versions == changed.versions
 
 
 def test_help(capsys):

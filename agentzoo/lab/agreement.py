@@ -18,8 +18,7 @@ def agree(folder: Path, jobs: Sequence[Job]) -> None:
     Raises:
       ConfigurationError: if the folder holds runs with other settings, or is of another version.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ConfigurationError(f"--out {folder} is a file. Choose a folder.")
+    make_folder(folder)
     plan, version = _describe(jobs), __version__
     if (folder / results.PLAN).is_file():
         found = results.read(folder)
@@ -27,9 +26,27 @@ def agree(folder: Path, jobs: Sequence[Job]) -> None:
     try:
         results.write_plan(folder, plan, version)
     except OSError as error:
-        raise ConfigurationError(
-            f"The folder {folder} cannot be written to ({error.strerror}). Choose another folder."
-        ) from error
+        raise _unwritable(folder, error) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make the results folder, if it does not exist.
+
+    Raises:
+      ConfigurationError: if it cannot be made.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigurationError(f"--out {folder} is a file. Choose a folder.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> ConfigurationError:
+    return ConfigurationError(
+        f"The folder {folder} cannot be written to ({error.strerror}). Choose another folder."
+    )
 
 
 def _describe(jobs: Sequence[Job]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from agentzoo import config as configs
 from agentzoo import progress
 from agentzoo.lab import results
-from agentzoo.lab.agreement import agree
+from agentzoo.lab.agreement import agree, make_folder
 from agentzoo.lab.board import Board
 from agentzoo.lab.jobs import Job, jobs_of
 from agentzoo.lab.plan import Plan, make_plan, read_plan
@@ -96,8 +96,8 @@ def benchmark(
     folder, at_once = Path(out), configs.integer("jobs", jobs, 1)
     if scores is not None:
         files_for_scores(Path(scores), runs)
-    agree(folder, runs)
     with _alone(folder), _writable(folder):
+        agree(folder, runs)
         _perform(folder, runs, at_once, together, ray, verbose)
         if scores is not None:
             for line in save_scores(Path(scores), folder, runs):
@@ -128,8 +128,9 @@ def _alone(folder: Path) -> Iterator[None]:
     """Return a context in which no other benchmark uses the folder.
 
     Raises:
-      ConfigurationError: if another one does.
+      ConfigurationError: if another one does, or the folder cannot be made.
     """
+    make_folder(folder)
     try:
         lock = Lock(folder)
     except ConfigurationError as error:

@@ -11,6 +11,7 @@ import numpy as np
 from agentzoo.callbacks import BaseCallback
 from agentzoo.envs import EnvLike
 from agentzoo.evaluation import evaluate_policy
+from agentzoo.lab.machine import package_versions
 from agentzoo.lab.plan import Protocol
 from agentzoo.lab.results import Episodes, Evaluation
 
@@ -69,6 +70,8 @@ class Curve:
 
     Attributes:
       points: the evaluations. The list is never changed, only replaced.
+      versions: the versions of the packages, by name. If a version changed while the run was
+        interrupted, its text names both.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Curve:
     ):
         self.clock = clock or Stopwatch()
         self.points: list[Evaluation] = []
+        self.versions = package_versions()
         self._env, self._seed, self._steps = env, seed, steps
         self._protocol, self._report = protocol, report
         self._done = 0
@@ -112,7 +116,12 @@ class Curve:
     def state(self) -> dict[str, Any]:
         """Return the evaluations and the seconds so far as plain JSON."""
         points = [[step, seconds, *map(list, episodes)] for step, seconds, episodes in self.points]
-        return {"done": self._done, "points": points, "seconds": self.clock.read()}
+        return {
+            "done": self._done,
+            "points": points,
+            "seconds": self.clock.read(),
+            "versions": self.versions,
+        }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` returned."""
@@ -122,6 +131,10 @@ class Curve:
             for step, seconds, returns, lengths in state["points"]
         ]
         self.clock.seconds = state["seconds"]
+        for name, before in state.get("versions", {}).items():
+            now = self.versions.get(name, "none")
+            same = before == now or before.endswith(f", then {now}")
+            self.versions[name] = before if same else f"{before}, then {now}"
 
     def _number(self, step: int) -> int:
         """Return how many evaluations are due up to a step."""

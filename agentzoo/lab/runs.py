@@ -4,7 +4,7 @@ import contextlib
 import datetime
 import functools
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +75,12 @@ def record_failure(folder: Path, job: Job, error: str, curve: Curve | None = Non
       curve: the curve; None for the one that the process of the run has left in its folder.
     """
     if curve is not None:
-        clock, points = curve.clock.read(), tuple(curve.points)
+        clock, points, versions = curve.clock.read(), tuple(curve.points), curve.versions
     else:
         left = read_progress(home_of(folder, job))
         points = () if left is None else left.curve
-        clock = points[-1].seconds if points else 0.0
-    write(folder, _result(job, clock, points, None, error))
+        clock, versions = points[-1].seconds if points else 0.0, package_versions()
+    write(folder, _result(job, clock, points, versions, None, error))
     (home_of(folder, job) / PROGRESS).unlink(missing_ok=True)
 
 
@@ -151,7 +151,8 @@ def _conclude(folder: Path, job: Job, agent: Any, curve: Curve) -> None:
     """Evaluate the trained agent, and write the result."""
     with curve.clock.paused():
         final = curve.finish(agent)
-    write(folder, _result(job, curve.clock.seconds, tuple(curve.points), final, None))
+    seconds, points = curve.clock.seconds, tuple(curve.points)
+    write(folder, _result(job, seconds, points, curve.versions, final, None))
     (home_of(folder, job) / PROGRESS).unlink(missing_ok=True)
     # From here on nobody resumes the run, so what only resuming needs goes.
     shutil.rmtree(home_of(folder, job) / RUN / CHECKPOINTS, ignore_errors=True)
@@ -159,7 +160,12 @@ def _conclude(folder: Path, job: Job, agent: Any, curve: Curve) -> None:
 
 
 def _result(
-    job: Job, seconds: float, points: tuple[Any, ...], final: Episodes | None, error: str | None
+    job: Job,
+    seconds: float,
+    points: tuple[Evaluation, ...],
+    versions: Mapping[str, str],
+    final: Episodes | None,
+    error: str | None,
 ) -> Result:
     return Result(
         label=job.label,
@@ -171,7 +177,7 @@ def _result(
         changes=job.changes,
         tuned=job.tuned is not None,
         n_envs=job.n_envs,
-        versions=package_versions(),
+        versions=dict(versions),
         machine=describe_machine(),
         seconds=round(seconds, 3),
         date=datetime.date.today().isoformat(),
