@@ -26,7 +26,7 @@ from agentzoo.lab.agreement import agree
 from agentzoo.lab.curve import Curve
 from agentzoo.lab.jobs import jobs_of
 from agentzoo.lab.plan import Plan, Protocol, Variant, make_plan, read_plan
-from agentzoo.lab.scoring import files_for_scores, summarize
+from agentzoo.lab.scoring import files_for_scores, save_scores, summarize
 from agentzoo.settings import Row
 
 ROOT = Path(agentzoo.__file__).parents[1]
@@ -413,6 +413,19 @@ def test_scores_are_in_the_file(finished):
     assert row.steps == 200
 
 
+def test_scores_that_cannot_be_written_are_said(finished, monkeypatch):
+    home, _ = finished
+    planned = jobs_of(make_plan("tests.lab_module:MyDQN", LINE, seeds=2, tuned=True,
+                                settings=home, **QUICK))  # fmt: skip
+    monkeypatch.setattr(settings, "write_row", _no_space)
+    (line,) = save_scores(home, home / "results", planned)
+    assert line.endswith("mydqn.yaml cannot be written (No space left on device).")
+
+
+def _no_space(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def test_a_finished_benchmark_is_only_read(finished, monkeypatch):
     home, found = finished
     monkeypatch.setattr("agentzoo.lab.processes._start", None)  # it would fail
@@ -444,10 +457,7 @@ def test_failures_are_recorded_and_tried_again(tmp_path, capsys):
 
 
 def test_a_full_disk_ends_the_benchmark(tmp_path, monkeypatch, capsys):
-    def write(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(runs, "write", write)
+    monkeypatch.setattr(runs, "write", _no_space)
     command = ["benchmark", "--algos", "dqn", "--envs", DEADLY, "--seeds", "1", "--steps", "60"]
     with pytest.raises(SystemExit) as stop:
         main([*command, "--out", str(tmp_path / "out")])
@@ -665,6 +675,10 @@ def test_help(capsys):
         ("--algos dqn --envs CartPole-v1 --set gamma=1 gamma=0.5", "--set names gamma twice"),
         ("--algos dqn --envs CartPole-v1 --env-kwargs a=3", "--env-kwargs a=3 is not a pair"),
         ("--plan nowhere.yaml", "no plan at nowhere.yaml"),
+        (
+            "--algos dqn --envs CartPole-v1 --env-kwargs a:3 --publish zoo",
+            "--publish takes no agents of environments with arguments",
+        ),
     ],
 )
 def test_bad_commands(command, message, capsys):

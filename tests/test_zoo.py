@@ -164,6 +164,19 @@ def test_unfinished_benchmarks_are_not_published(spoil, message, benchmark, tmp_
     assert not (tmp_path / "zoo").exists()
 
 
+def test_agents_of_environments_with_arguments_are_not_published(benchmark, tmp_path):
+    run = synthetic.result("ppo", env_kwargs={"sutton_barto_reward": True})
+    results.write(benchmark, run)
+    with pytest.raises(ConfigurationError, match="ppo on CartPole-v1 had the arguments"):
+        publish(benchmark, tmp_path / "zoo")
+
+
+def test_a_zoo_that_cannot_be_written_is_named(benchmark, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match=r"file.* cannot be written .*publish"):
+        publish(benchmark, tmp_path / "file" / "zoo")
+
+
 def test_a_benchmark_publishes_its_agents_at_the_end(benchmark, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(agentzoo.cli, "use_compilation_cache", lambda: None)
     # The runs have been done already.

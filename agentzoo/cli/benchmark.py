@@ -5,7 +5,7 @@ import shlex
 from agentzoo.cli import signals
 from agentzoo.cli.options import Benchmark
 from agentzoo.cli.pairs import parse_changes, parse_keywords
-from agentzoo.types import TrainingError
+from agentzoo.types import ConfigurationError, TrainingError
 
 
 def benchmark(options: Benchmark) -> None:
@@ -16,6 +16,11 @@ def benchmark(options: Benchmark) -> None:
 
     if signals.interrupts:  # while they were being imported
         raise KeyboardInterrupt
+    if options.publish is not None and options.env_kwargs:
+        raise ConfigurationError(
+            "--publish takes no agents of environments with arguments, which the name of an agent "
+            "in the zoo cannot hold. Leave out --publish or --env-kwargs."
+        )
     found = compare(
         _names(options.algos),
         _names(options.envs),

@@ -62,7 +62,11 @@ def save_scores(folder: Path, out: Path, jobs: Sequence[Job]) -> list[str]:
             lines.append(f"{label} on {env}: no scores are written, because a run failed.")
             continue
         row, scores = _row(folder, group[0]), summarize(results)
-        settings.write_row(files[label], row._replace(scores=scores))
+        try:
+            settings.write_row(files[label], row._replace(scores=scores))
+        except OSError as error:
+            lines.append(f"{label} on {env}: {files[label]} cannot be written ({error.strerror}).")
+            continue
         lines.append(f"{label} on {env}: mean {scores['mean']} is written into {files[label]}.")
     return lines
 

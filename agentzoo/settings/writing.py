@@ -36,8 +36,12 @@ def write_row(path: str | os.PathLike[str], row: Row) -> None:
     text = _with_row(path.read_text(encoding="utf-8") if path.is_file() else "", path, row)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _with_row(text: str, path: Path, row: Row) -> str:

@@ -54,7 +54,15 @@ def publish(
     groups: dict[tuple[str, str], list[Result]] = {}
     for run in read.runs:
         groups.setdefault((run.label, run.env), []).append(run)
-    return [_publish(read.folder, runs, home) for runs in groups.values()]
+    try:
+        return [_publish(read.folder, runs, home) for runs in groups.values()]
+    except OSError as error:
+        if error.filename is None or isinstance(error, FileNotFoundError):
+            raise
+        raise ConfigurationError(
+            f"{error.filename} cannot be written ({error.strerror}). Choose another folder for the "
+            f"zoo, and publish the results in {read.folder} again with agentzoo.zoo.publish."
+        ) from error
 
 
 def _check_finished(read: results_of.Results) -> None:
