@@ -51,7 +51,10 @@ EXHAUSTIVE = re.compile("|".join([
 
 # Files that take longest, which begin first. The operators' tests come last, because each of their
 # files takes seconds: so no process waits long for another in the end.
-LONG = ("sac", "mpo", "ppo", "faults", "observations", "dqn", "ownership", "runners", "x64")
+LONG = (
+    *("sac", "mpo", "ppo", "faults", "observations", "dqn", "ownership", "runners", "x64"),
+    "notebooks",
+)
 
 
 def pytest_configure(config):
