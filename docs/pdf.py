@@ -21,6 +21,24 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 STYLE = Path(__file__).parent / "_static" / "print.css"
 HEADINGS = 6  # levels that HTML has
 PRINT = {"prefer_css_page_size": True, "print_background": True, "outline": True, "tagged": True}
+WIDTH = 582  # of the text in pixels: 154 mm, as `print.css` says
+CUT_OFF = """() => [...document.querySelectorAll("body *")]
+  .filter((one) => one.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
+  .map((one) => `${one.tagName} ${one.textContent.trim().slice(0, 60)}`)"""
+
+
+class Book(NamedTuple):
+    """What was printed.
+
+    Attributes:
+      chapters: the pages of the site.
+      pages: the page of the PDF on which each chapter begins; without those that have no place.
+      cut_off: what is wider than the text.
+    """
+
+    chapters: list
+    pages: dict
+    cut_off: list
 
 
 class Chapter(NamedTuple):
@@ -140,11 +158,14 @@ def make(site, target):
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-        page = chromium.new_page()
-        pages = print_pdf(page, to_html(site, book, numbers, {}), source, target)
-        pages = print_pdf(page, to_html(site, book, numbers, pages), source, target)
+        page = chromium.new_page(viewport={"width": WIDTH, "height": 800})
+        page.emulate_media(media="print")
+        places = print_pdf(page, to_html(site, book, numbers, {}), source, target)
+        places = print_pdf(page, to_html(site, book, numbers, places), source, target)
+        cut_off = page.evaluate(CUT_OFF)
         chromium.close()
-    return book, numbers, pages
+    pages = {each: places[numbers[each.path]] for each in book if numbers[each.path] in places}
+    return Book(book, pages, cut_off)
 
 
 def titles(pdf):
@@ -162,19 +183,24 @@ def titles(pdf):
 
 
 def main(site, target):
-    """Make the PDF, and check that it has the title of each page."""
-    book, numbers, pages = make(site, target)
+    """Make the PDF, and check that it has the title of each page and that nothing is cut off."""
+    book = make(site, target)
     found = {title for title, _ in titles(target)}
-    missing = [chapter.title for chapter in book if chapter.title not in found]
-    missing += [chapter.title for chapter in book if numbers[chapter.path] not in pages]
-    size = Path(target).stat().st_size / 1e6
+    missing = [
+        chapter.title
+        for chapter in book.chapters
+        if chapter.title not in found or chapter not in book.pages
+    ]
+    size, number = Path(target).stat().st_size / 1e6, len(book.chapters)
     print(
         f"{target}: {len(PdfReader(target).pages)} pages, {size:.1f} MB, "
-        f"{len(book) - len(missing)} of the {len(book)} titles of the site."
+        f"{number - len(missing)} of the {number} titles of the site."
     )
     for title in missing:
         print(f"The title {title!r} is missing.")
-    return bool(missing)
+    for each in book.cut_off:
+        print(f"This is wider than the page: {each}")
+    return bool(missing or book.cut_off)
 
 
 if __name__ == "__main__":

@@ -87,15 +87,26 @@ def test_problems_are_found(script, site, text, problem):
 def test_the_pdf_has_all_titles_and_links(script, site, tmp_path):
     chromium()
     pdf = script("pdf")
-    pdf.make(site, tmp_path / "book.pdf")
+    book = pdf.make(site, tmp_path / "book.pdf")
+    assert book.cut_off == []
     found = dict(pdf.titles(tmp_path / "book.pdf"))
     assert list(found) == ["Front", "Page one", "Page two: K < 3"]
+    assert list(found.values()) == list(book.pages.values())
     reader = importlib.import_module("pypdf").PdfReader(tmp_path / "book.pdf")
     contents = reader.pages[1].extract_text().split("\n")
     for title, page in found.items():  # the table of contents names the page of each title
         assert any(title in line and line.endswith(str(page)) for line in joined(contents))
     targets = {link["/Dest"] for page in reader.pages for link in links_of(page)}
     assert targets <= set(reader.named_destinations)
+
+
+def test_what_is_wider_than_the_page_is_found(script, site, tmp_path):
+    chromium()
+    page = site / "part" / "one.html"
+    wide = '<td style="white-space: nowrap">' + "wide " * 60
+    page.write_text(page.read_text().replace("<td>", wide))
+    book = script("pdf").make(site, tmp_path / "book.pdf")
+    assert any("wide" in each for each in book.cut_off)
 
 
 def joined(lines):
@@ -123,7 +134,7 @@ def test_the_whole_site_and_its_pdf(script, tmp_path):
         if path.relative_to(site).parts[0] not in NO_CHAPTERS
     }
     pdf = script("pdf")
-    pdf.make(site, book)
+    assert pdf.make(site, book).cut_off == []
     titles = [title for title, _ in pdf.titles(book)]
     assert len(pages) > 60
     for page in pages.values():
