@@ -7,6 +7,7 @@ sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
 
 project = "agentzoo"
 author = "The agentzoo authors"
+project_copyright = author
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",

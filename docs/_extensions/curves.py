@@ -1,5 +1,6 @@
 """Learning curves, drawn from the evaluations that `scripts/curves.py` keeps beside the pages."""
 
+import csv
 import itertools
 import json
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 from docutils import nodes
 from docutils.parsers.rst import directives
 from sphinx.util.docutils import SphinxDirective
+from tables import console
 
 from agentzoo.lab import charts
 
@@ -16,6 +18,8 @@ DOCS = Path(__file__).parents[1]
 KEPT = DOCS / "results" / "curves"
 DRAWN = DOCS / "_build" / "curves"
 RETURN = charts.Axis("mean", "mean return")
+# Curves of long runs, which `benchmarks/curves` keeps: by environment and algorithm.
+LONG_RUNS = {"HalfCheetah-v5": {"SAC": "halfcheetah_sac", "MPO": "halfcheetah_mpo"}}
 
 
 class LearningCurves(SphinxDirective):
@@ -32,22 +36,33 @@ class LearningCurves(SphinxDirective):
     def run(self):
         """Draw the curves, and return the picture."""
         env, *algorithms = self.arguments
-        path = KEPT / f"{env.replace('/', '--')}.json"
-        self.env.note_dependency(str(path))
         self.env.note_dependency(__file__)
-        kept = json.loads(path.read_text())
+        kept = read(env)
         runs = {name: kept[name] for name in algorithms or kept}
         picture = DRAWN / f"{'_'.join(self.arguments).replace('/', '--')}.svg"
         draw(runs, picture, self.options.get("height", 260))
-        numbers = sorted({len(each["seeds"]) for each in runs.values()})
-        what = f"{env}: mean and range of {' or '.join(map(str, numbers))} seeds"
+        number = max(len(each["seeds"]) for each in runs.values())
+        what = f"{env}: {f'mean and range of {number} seeds' if number > 1 else 'one seed'}"
         uri = f"/{picture.relative_to(DOCS).as_posix()}"
         image = nodes.image("", uri=uri, alt=f"Learning curves in {what}", classes=["curves"])
         found = [nodes.figure("", image, nodes.caption("", f"{what}."))]
         if "commands" in self.options:
-            text = "\n".join(f"$ {each['command']}" for each in runs.values())
-            found.append(nodes.literal_block(text, text, language="console"))
+            found.append(console([each["command"] for each in runs.values()]))
         return found
+
+
+def read(env):
+    """Return the curves of an environment: by algorithm, points by seed, and the command."""
+    if env not in LONG_RUNS:
+        return json.loads((KEPT / f"{env.replace('/', '--')}.json").read_text())
+    found = {}
+    for algorithm, name in LONG_RUNS[env].items():
+        with (DOCS.parent / "benchmarks" / "curves" / f"{name}.csv").open(newline="") as file:
+            points = [[int(row["step"]), float(row["evaluation"])] for row in csv.DictReader(file)]
+        task = "-".join(reversed(name.split("_")))
+        command = f"python benchmarks/parts.py runs/hc {task} --every 20000 --episodes 5"
+        found[algorithm] = {"seeds": {"0": points}, "command": command}
+    return found
 
 
 def draw(runs, picture, height):

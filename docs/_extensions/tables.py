@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import importlib
 import inspect
+import textwrap
 from pathlib import Path
 from typing import get_type_hints
 
@@ -76,6 +77,13 @@ def text_of(*parts, classes=()):
 def small(*parts):
     """Return text or nodes in small print."""
     return text_of(*parts, classes=["small"])
+
+
+def console(commands):
+    """Return commands as a block of code. A long command takes several lines."""
+    wrap = textwrap.TextWrapper(84, break_on_hyphens=False, break_long_words=False).wrap
+    text = "\n".join(" \\\n    ".join(wrap(f"$ {command}")) for command in commands)
+    return nodes.literal_block(text, text, language="console")
 
 
 @functools.cache
@@ -213,8 +221,7 @@ class ZooCommands(SphinxDirective):
     def run(self):
         """Return the commands as one block of code."""
         commands = {entry.record["command"]: None for entry in zoo.entries()}
-        text = "\n".join(f"$ {command}" for command in commands)
-        return [nodes.literal_block(text, text, language="console")]
+        return [console(commands)]
 
 
 class Peers(SphinxDirective):
