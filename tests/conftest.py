@@ -43,6 +43,7 @@ EXHAUSTIVE = re.compile("|".join([
     r"test_(qrdqn|mpo)::test_it_learns",
     r"test_sac::test_it_learns_cartpole",
     r"test_bounds::test_many_structures",
+    r"test_convolutions::test_many_layers",
     r"test_(on_nan|callbacks|evaluation)::.*ray",
     r"test_(callbacks|checkpoint|custom_networks|determinism|device|env_faults|faults|interrupts"
     r"|loading|log_tags|logging|on_nan|ownership|progress|schedules|shared_programs|sharding|spaces"

@@ -1,4 +1,4 @@
-"""Parameters, values and gradients of our convolutions, compared with Haiku's."""
+"""Our convolutions and max-pooling, compared with Haiku's."""
 
 import operator
 
@@ -7,18 +7,33 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
-from agentzoo.networks.convolutions import Conv2D
+from agentzoo.networks import convolutions
+from agentzoo.networks.convolutions import Conv2D, max_pool
 
 IMAGES = np.random.default_rng(0).normal(size=(3, 11, 14, 2)).astype(np.float32)
 
 
-def loss(module, padding, kernel, stride):
+def loss(module, padding, kernel, stride, features=4):
     def forward(x):
-        y = module(4, kernel, stride, padding=padding)(x)
+        y = module(features, kernel, stride, padding=padding)(x)
         return jnp.sum(jnp.sin(y))  # the gradient of the sine differs from place to place
 
     return hk.without_apply_rng(hk.transform(forward))
+
+
+def assert_close(found, expected):
+    """Compare trees, with an error that grows with the largest element, as rounding does."""
+    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert x.shape == y.shape and x.dtype == y.dtype
+        scale = np.abs(y).max(initial=1e-3)
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5 * scale)
+
+
+def numbers(key, *shape):
+    return jax.random.normal(jax.random.key(key), shape)
 
 
 @pytest.mark.parametrize("padding", ["VALID", "SAME"])
@@ -30,23 +45,148 @@ def test_as_haiku(padding, kernel, stride):
     assert jax.tree.all(
         jax.tree.map(jnp.array_equal, params, theirs.init(jax.random.key(0), IMAGES))
     )
-    np.testing.assert_allclose(ours.apply(params, IMAGES), theirs.apply(params, IMAGES), rtol=1e-5)
+    assert_close(ours.apply(params, IMAGES), theirs.apply(params, IMAGES))
     for argument in (0, 1):
         found, expected = (jax.grad(f.apply, argument)(params, IMAGES) for f in (ours, theirs))
-        jax.tree.map(
-            lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), found, expected
-        )
+        assert_close(found, expected)
 
 
-def test_under_vmap():
-    """Several networks at once, such as an ensemble, have the same gradients as each alone."""
+@st.composite
+def layers(draw):
+    """Draw a layer, a batch of images, and the largest size of patches of a group of images."""
+    pair = st.tuples(st.integers(1, 5), st.integers(1, 5))
+    pads = st.tuples(*[st.tuples(st.integers(0, 3), st.integers(0, 3))] * 2)
+    return {
+        "shape": (draw(st.integers(1, 7)), *draw(st.tuples(*[st.integers(1, 12)] * 2))),
+        "channels": draw(st.sampled_from([1, 2, 3, 15, 16, 17])),
+        "features": draw(st.sampled_from([1, 4, 16])),
+        "kernel": draw(pair),
+        "stride": draw(pair),
+        "padding": draw(st.one_of(st.sampled_from(["SAME", "VALID"]), pads)),
+        "patches": draw(st.sampled_from([1, 3_000, 2**20])),
+        "agents": draw(st.sampled_from([None, 1, 3])),
+    }
+
+
+def check(shape, channels, features, kernel, stride, padding, patches, agents):
+    images = numbers(1, *shape, channels)
+    ours, theirs = (loss(m, padding, kernel, stride, features) for m in (Conv2D, hk.Conv2D))
+
+    def every(function):
+        """Values and gradients of one agent, or of several with images of their own."""
+        both = jax.value_and_grad(function.apply, (0, 1))
+        return jax.jit(both if agents is None else jax.vmap(both))
+
+    if agents is None:
+        params = theirs.init(jax.random.key(0), images)
+    else:
+        params = jax.vmap(theirs.init, (0, None))(jax.random.split(jax.random.key(0), agents), images)
+        images = numbers(1, agents, *images.shape)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convolutions, "PATCHES", patches)
+        assert_close(every(ours)(params, images), every(theirs)(params, images))
+
+
+PHASES = (Phase.explicit, Phase.generate)  # each example compiles; smaller ones are not worth it
+
+
+@settings(max_examples=12, deadline=None, phases=PHASES, derandomize=True)
+@given(layers())
+def test_any_layer(layer):
+    """Kernels, strides, paddings and channels, one agent or several, in groups or at once."""
+    check(**layer)
+
+
+@settings(max_examples=400, deadline=None, phases=PHASES)
+@given(layers())
+def test_many_layers(layer):
+    check(**layer)
+
+
+@pytest.mark.parametrize("patches", [1, 2**20])
+def test_shared_images(patches, monkeypatch):
+    """Several networks of the same images have the same gradients as each alone."""
+    monkeypatch.setattr(convolutions, "PATCHES", patches)
     ours = loss(Conv2D, "VALID", 3, 2)
     params = jax.vmap(ours.init, (0, None))(jax.random.split(jax.random.key(0), 2), IMAGES)
     together = jax.vmap(jax.grad(ours.apply), (0, None))(params, IMAGES)
     alone = [
         jax.grad(ours.apply)(jax.tree.map(operator.itemgetter(i), params), IMAGES) for i in range(2)
     ]
-    expected = jax.tree.map(lambda *each: jnp.stack(each), *alone)
-    jax.tree.map(
-        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), together, expected
-    )
+    assert_close(together, jax.tree.map(lambda *each: jnp.stack(each), *alone))
+
+
+def arrays_of(jaxpr):
+    """Yield the size of each result of a program, also within loops."""
+    for equation in jaxpr.eqns:
+        yield from (v.aval.size for v in equation.outvars if hasattr(v.aval, "size"))
+        for value in jax.tree.leaves(equation.params):
+            if hasattr(value, "jaxpr") or hasattr(value, "eqns"):  # an inner program
+                yield from arrays_of(getattr(value, "jaxpr", value))
+
+
+def test_memory_of_patches():
+    """No array of a layer and its gradient is larger than its images, its results, or PATCHES."""
+    images, w = jnp.ones((64, 42, 42, 16)), jnp.ones((3, 3, 16, 16))
+    pads = ((1, 1), (1, 1))
+    patches = images.size * 9
+    assert patches > 10 * convolutions.PATCHES
+
+    def both(x, w):
+        return jax.grad(lambda *xw: convolutions.convolve(*xw, (1, 1), pads).sum(), (0, 1))(x, w)
+
+    largest = max(arrays_of(jax.make_jaxpr(both)(images, w).jaxpr))
+    assert largest <= max(images.size, convolutions.PATCHES)
+
+
+def test_no_gradient_of_images():
+    """The program has no product for a gradient that nobody asks for."""
+    images, w = numbers(0, 32, 21, 21, 16), numbers(1, 3, 3, 16, 16)
+
+    def value(x, w):
+        return jnp.sin(convolutions.convolve(x, w, (1, 1), ((0, 0), (0, 0)))).sum()
+
+    def count_loops(argument):
+        text = jax.jit(jax.grad(value, argument)).lower(images, w).compile().as_text()
+        return text.count(" while(")
+
+    assert convolutions._patch_size(images, w, (1, 1), ((0, 0), (0, 0))) * 32 > convolutions.PATCHES
+    # The loops over groups of images: forward, the gradient of the kernels, that of the images.
+    assert count_loops((0, 1)) - count_loops(1) == 1
+
+
+@pytest.mark.parametrize("window, stride", [(3, 2), (2, 3)])
+@pytest.mark.parametrize("size", [10, 11])
+def test_max_pool(size, window, stride):
+    """Values and gradients are those of Haiku, also where several values are the largest."""
+    images = jnp.round(numbers(0, 4, size, size + 1, 3))  # many equal values
+
+    def ours(x):
+        return max_pool(x, window, stride)
+
+    def theirs(x):
+        return hk.max_pool(x, (window, window, 1), (stride, stride, 1), "SAME")
+
+    assert (ours(images) == theirs(images)).all()
+    dy = numbers(1, *ours(images).shape)
+    assert_close(jax.vjp(ours, images)[1](dy), jax.vjp(theirs, images)[1](dy))
+    several = jnp.stack([images, -images])
+    assert (jax.vmap(ours)(several)[1] == theirs(-images)).all()
+
+
+def test_on_accelerators(monkeypatch):
+    """Where there is an accelerator, programs have JAX's own convolutions and gradients for it."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    images = numbers(0, 2, 10, 10, 16)
+    ours = loss(Conv2D, "SAME", 3, 2)
+    theirs = loss(hk.Conv2D, "SAME", 3, 2)
+    params = theirs.init(jax.random.key(0), images)
+
+    def operations(function):
+        gradient = jax.jit(jax.grad(function.apply, (0, 1)))
+        text = gradient.trace(params, images).lower(lowering_platforms=("cuda",)).as_text()
+        return [text.count(f"stablehlo.{name}") for name in ("convolution", "dot_general")]
+
+    assert operations(ours) == operations(theirs) == [3, 0]
+    # The same program, compiled for the CPU, is right as well.
+    assert_close(jax.grad(ours.apply)(params, images), jax.grad(theirs.apply)(params, images))

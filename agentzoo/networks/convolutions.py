@@ -1,6 +1,33 @@
-"""Convolutions whose gradients are fast inside a loop on a CPU."""
+"""Convolutions and max-pooling that are fast on a CPU, also for gradients and inside loops.
+
+On accelerators, the functions of this file are those of JAX. On a CPU, XLA has a fast convolution
+for images `[N, H, W, C]`, but none for gradients, whose axes come in another order
+(https://github.com/jax-ml/jax/issues/12868). So this file states the gradients as products of
+matrices, for which XLA has fast code. Three rules decide how a layer is computed on a CPU:
+
+1. Groups of images. A convolution reads each pixel up to `kh * kw` times, once for each place of
+   the kernel above it. Written out, these patches need many times the memory of the images. So a
+   layer goes through a large batch in groups of images whose patches have at most `PATCHES`
+   numbers, which is 4 MiB in float32. Patches then stay in the cache, and this bounds their memory.
+2. No strides. With strides `sh` and `sw`, the gradients first make channels of each block of
+   `sh * sw` pixels. This only moves numbers. It leaves a convolution without strides, whose
+   kernels have as many rows as the blocks that the original kernel touches.
+3. Slices or patches. Without strides, a convolution is a sum of `kh * kw` products of matrices.
+   Each product takes a slice of the images, shifted by a place of the kernel, and the weights at
+   this place. There is no need to write out patches, unless a pixel has fewer channels than
+   `NARROW`. Rows of so few numbers do not fill the registers of a processor. Then all slices are
+   joined to patches, with one product for all of them.
+
+The gradient with respect to images is the product of the gradient of the outputs and the turned
+weights, `[N * H' * W', kh * kw * C]`. Each of its `kh * kw` parts is added to the pixels that it
+belongs to. Unlike a convolution of padded gradients, this multiplies no zeros. XLA leaves the whole
+computation out where nobody needs this gradient, such as for the first layer.
+"""
 
 import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import haiku as hk
 import jax
@@ -9,123 +36,384 @@ import numpy as np
 
 from agentzoo.types import Array
 
+PATCHES = 2**20
+"""The largest number of elements of the patches of a group of images."""
+
+NARROW = 16
+"""Images of fewer channels than this are multiplied as patches: 16 float32 fill a register."""
+
+Pair = tuple[int, int]
+Pads = tuple[Pair, Pair]
+
 _AXES = ("NHWC", "HWIO", "NHWC")
 
 
 class Conv2D(hk.Module):
-    """`haiku.Conv2D` for images `[N, H, W, C]`, with square kernels and strides.
+    """`haiku.Conv2D` for images `[N, H, W, C]`, fast on a CPU.
 
-    The parameters are the same as those of `haiku.Conv2D`.
+    The parameters are the same as those of `haiku.Conv2D`, and so are the values and the gradients
+    up to rounding. Only gradients in reverse mode are supported, such as those of `jax.grad`.
 
-    XLA brings convolutions into the order of axes that its fast CPU kernels need, but not inside
-    loops (https://github.com/jax-ml/jax/issues/12868), where all gradient steps happen. The
-    convolutions that JAX forms for gradients have another order and take up to 40 times as long
-    inside loops. So `convolve` states its own gradients, in the order that is fast.
+    Args:
+      output_channels: the number of channels of the result.
+      kernel_shape: the height and the width of the kernel, or one number for both.
+      stride: the distance between two places of the kernel in pixels, vertically and horizontally,
+        or one number for both.
+      padding: "SAME", "VALID", or the numbers of zeros before and after the rows and the columns,
+        such as `((1, 1), (0, 2))`.
+      with_bias: whether to add a bias to each channel of the result.
+      w_init: initialiser of the weights. By default, their standard deviation is
+        `1 / sqrt(kh * kw * C)`.
+      name: the name of the module.
     """
 
     def __init__(
         self,
         output_channels: int,
-        kernel_shape: int,
-        stride: int = 1,
-        padding: str = "SAME",
+        kernel_shape: int | Sequence[int],
+        stride: int | Sequence[int] = 1,
+        padding: str | Sequence[Sequence[int]] = "SAME",
+        with_bias: bool = True,
+        w_init: hk.initializers.Initializer | None = None,
         name: str | None = None,
     ):
         super().__init__(name or "conv2_d")
-        self.output_channels, self.kernel_shape = output_channels, kernel_shape
-        self.stride, self.padding = stride, padding
+        self.output_channels, self.padding = output_channels, padding
+        self.kernel_shape, self.stride = _pair(kernel_shape), _pair(stride)
+        self.with_bias, self.w_init = with_bias, w_init
 
     def __call__(self, x: Array) -> Array:
         """Convolve images `[N, H, W, C]`; return `[N, H', W', output_channels]`."""
-        size, channels = self.kernel_shape, x.shape[-1]
-        w_init = hk.initializers.TruncatedNormal(1 / np.sqrt(size * size * channels))
-        w = hk.get_parameter("w", (size, size, channels, self.output_channels), x.dtype, w_init)
-        b = hk.get_parameter("b", (self.output_channels,), x.dtype, jnp.zeros)
-        pads = jax.lax.padtype_to_pads(
-            x.shape[1:3], (size, size), (self.stride, self.stride), self.padding
-        )
-        return jnp.add(convolve(jnp.pad(x, ((0, 0), *pads, (0, 0))), w, self.stride), b)
+        shape = (*self.kernel_shape, x.shape[-1])
+        w_init = self.w_init or hk.initializers.TruncatedNormal(1 / np.sqrt(math.prod(shape)))
+        w = hk.get_parameter("w", (*shape, self.output_channels), x.dtype, w_init)
+        pads = _pads(x, self.kernel_shape, self.stride, self.padding)
+        y = convolve(x, w, self.stride, pads)
+        if not self.with_bias:
+            return y
+        return jnp.add(y, hk.get_parameter("b", (self.output_channels,), x.dtype, jnp.zeros))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def convolve(x: Array, w: Array, stride: int) -> Array:
-    """Cross-correlate images with kernels, without padding.
+def max_pool(x: Array, window: int, stride: int) -> Array:
+    """Return the largest value of each window of images `[N, H, W, C]`, with padding "SAME".
+
+    The gradient goes to the first of several equal values, as in JAX.
+    """
+    return _max_pool(x, window, stride, _pads(x, (window, window), (stride, stride), "SAME"))
+
+
+def _pair(number: int | Sequence[int]) -> Pair:
+    height, width = (number, number) if isinstance(number, int | np.integer) else number
+    return int(height), int(width)
+
+
+def _pads(x: Array, window: Pair, strides: Pair, padding: str | Sequence[Sequence[int]]) -> Pads:
+    """Return the number of zeros before and after the rows and the columns."""
+    if isinstance(padding, str):
+        padding = jax.lax.padtype_to_pads(x.shape[1:3], window, strides, padding)
+    rows, columns = padding
+    return _pair(rows), _pair(columns)
+
+
+def _by_platform(
+    cpu: Callable[..., Array], default: Callable[..., Array], *operands: Array
+) -> Array:
+    """Call the function for the platform that the program is compiled for."""
+    if jax.default_backend() == "cpu":
+        # There is no accelerator, so its branch need not be traced.
+        return cpu(*operands)
+    return jax.lax.platform_dependent(*operands, cpu=cpu, default=default)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def convolve(x: Array, w: Array, strides: Pair, pads: Pads) -> Array:
+    """Cross-correlate images with kernels.
 
     Args:
       x: images `[N, H, W, C]`.
-      w: kernels `[K, K, C, D]`.
-      stride: the distance between two places of a kernel, in pixels.
+      w: kernels `[kh, kw, C, D]`.
+      strides: the distance between two places of a kernel in pixels, vertically and horizontally.
+      pads: the number of zeros before and after the rows and the columns.
 
     Returns:
-      `[N, H', W', D]`, with `H' = (H - K) // stride + 1` and W' likewise.
+      `[N, H', W', D]`, with `H' = (H + pads - kh) // stride + 1` and W' likewise.
     """
-    return jax.lax.conv_general_dilated(x, w, (stride, stride), "VALID", dimension_numbers=_AXES)
+    library = functools.partial(_library, strides=strides, pads=pads)
+
+    def products(x: Array, w: Array) -> Array:
+        # XLA's own convolution is the fastest one, unless there are few channels.
+        few = strides == (1, 1) and x.shape[-1] < NARROW
+        return _in_groups(
+            lambda x: _product_of_patches(x, w, pads) if few else library(x, w),
+            _patch_size(x, w, strides, pads),
+            x,
+        )
+
+    return _by_platform(products, library, x, w)
 
 
-def _forward(x: Array, w: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
-    return convolve(x, w, stride), (x, w)
+def _library(x: Array, w: Array, strides: Pair, pads: Pads) -> Array:
+    """Cross-correlate images with kernels, as XLA does."""
+    return jax.lax.conv_general_dilated(x, w, strides, pads, dimension_numbers=_AXES)
 
 
-def _backward(stride: int, residuals: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+def _forward(x: Array, w: Array, strides: Pair, pads: Pads) -> tuple[Array, tuple[Array, Array]]:
+    return convolve(x, w, strides, pads), (x, w)
+
+
+def _backward(
+    strides: Pair, pads: Pads, residuals: tuple[Array, Array], dy: Array
+) -> tuple[Array, Array]:
     x, w = residuals
-    dw = _kernel_gradient(x, dy, w.shape[0], stride)
-    return _image_gradient(w, dy, x.shape[1:3], stride), dw
+    size = _patch_size(x, w, strides, pads)
 
+    def library_dx(x: Array, w: Array, dy: Array) -> Array:
+        return jax.vjp(lambda x: _library(x, w, strides, pads), x)[1](dy)[0]
 
-def _kernel_gradient(x: Array, dy: Array, size: int, stride: int) -> Array:
-    """Return the gradient `[K, K, C, D]` with respect to kernels of `size` K.
+    def library_dw(x: Array, w: Array, dy: Array) -> Array:
+        return jax.vjp(lambda w: _library(x, w, strides, pads), w)[1](dy)[0]
 
-    The gradient is
+    def products_dx(x: Array, w: Array, dy: Array) -> Array:
+        shape = x.shape[1:3]
+        return _in_groups(lambda dy: _image_gradient(w, dy, shape, strides, pads), size, dy)
 
-        dw[k, l, c, d] = sum_nij x[n, stride * i + k, stride * j + l, c] dy[n, i, j, d].
+    def products_dw(x: Array, w: Array, dy: Array) -> Array:
+        shape = w.shape[:2]
+        return _in_groups(
+            lambda x, dy: _kernel_gradient(x, dy, shape, strides, pads), size, x, dy, total=True
+        )
 
-    This is a convolution of images `[C, H, W, N]` with kernels `[H', W', N, D]` whose pixels are
-    `stride` apart: the channels take the place of the batch, and the batch that of the channels.
-    """
-    m, n = dy.shape[1:3]
-    # If the stride leaves pixels at the end out, no kernel lies on them.
-    reached = x[:, : stride * (m - 1) + size, : stride * (n - 1) + size]
-    dw = jax.lax.conv_general_dilated(
-        reached.transpose(3, 1, 2, 0),
-        dy.transpose(1, 2, 0, 3),
-        (1, 1),
-        "VALID",
-        rhs_dilation=(stride, stride),
-        dimension_numbers=_AXES,
-    )
-    return dw.transpose(1, 2, 0, 3)  # [C, K, K, D] to [K, K, C, D]
-
-
-def _image_gradient(w: Array, dy: Array, shape: tuple[int, ...], stride: int) -> Array:
-    """Return the gradient `[N, H, W, C]` with respect to images of `shape` `(H, W)`.
-
-    With R = stride, pixel `R * p + r` (of a row or a column, 0 <= r < R) lies below row
-    `R * s + r` of the kernel at place `p - s`. So the gradient for all pixels with the same r is a
-    convolution of dy with every R-th row and column of the kernels, turned round. One convolution
-    computes it for all R * R pairs of r, as R * R * C channels.
-    """
-    height, width = shape
-    size, _, channels, features = w.shape
-    steps = -(-size // stride)  # S, the number of values of s: K / R rounded up
-    # Pad the kernels with zeros to [S * R, S * R, C, D].
-    w = jnp.pad(w, ((0, steps * stride - size), (0, steps * stride - size), (0, 0), (0, 0)))
-    # Separate s from r, turn s round: [S, R, S, R, C, D].
-    w = w.reshape(steps, stride, steps, stride, channels, features)[::-1, :, ::-1]
-    # Exchange inputs and outputs: [S, S, D, R, R, C], then [S, S, D, R * R * C].
-    w = w.transpose(0, 2, 5, 1, 3, 4)
-    w = w.reshape(steps, steps, features, stride * stride * channels)
-    dx = jax.lax.conv_general_dilated(
-        dy, w, (1, 1), ((steps - 1, steps - 1),) * 2, dimension_numbers=_AXES
-    )
-    # Interleave the pixels: [N, P, Q, R, R, C] to [N, P, R, Q, R, C] to [N, P * R, Q * R, C].
-    m, n = dy.shape[1] + steps - 1, dy.shape[2] + steps - 1
-    dx = dx.reshape(-1, m, n, stride, stride, channels).transpose(0, 1, 3, 2, 4, 5)
-    dx = dx.reshape(-1, m * stride, n * stride, channels)
-    # Cut off the padding of the kernels, and add zeros for pixels that no kernel lies on.
-    return jnp.pad(
-        dx[:, :height, :width],
-        ((0, 0), (0, max(0, height - m * stride)), (0, max(0, width - n * stride)), (0, 0)),
-    )
+    dx = _by_platform(products_dx, library_dx, x, w, dy)
+    dw = _by_platform(products_dw, library_dw, x, w, dy)
+    return dx, dw
 
 
 convolve.defvjp(_forward, _backward)
+
+
+def _patch_size(x: Array, w: Array, strides: Pair, pads: Pads) -> int:
+    """Return the number of elements of the patches of one image."""
+    height, width, channels, _ = w.shape
+    m, n = _output_shape(x.shape[1:3], (height, width), strides, pads)
+    return m * n * height * width * channels
+
+
+def _output_shape(shape: Sequence[int], window: Pair, strides: Pair, pads: Pads) -> Pair:
+    """Return the height and the width of the result for images of a shape (H, W)."""
+    each = zip(shape, window, strides, pads, strict=True)
+    height, width = (max(0, (size + sum(pad) - k) // s + 1) for size, k, s, pad in each)
+    return height, width
+
+
+def _in_groups(
+    function: Callable[..., Array], size: int, *arrays: Array, total: bool = False
+) -> Array:
+    """Apply a function of images to groups of images.
+
+    Args:
+      function: a function of arrays `[G, ...]`. It returns an array `[G, ...]`, or the sum of what
+        each image contributes.
+      size: the number of elements of the patches of one image.
+      *arrays: arrays `[N, ...]`.
+      total: whether the function returns a sum.
+
+    Returns:
+      An array `[N, ...]`, or the sum over all images.
+    """
+    num_images = len(arrays[0])
+    wanted = -(-num_images * size // PATCHES)  # the number of groups, rounded up
+    if wanted <= 1:
+        return function(*arrays)
+    wanted = min(wanted, num_images)
+    # A few more groups are better than images of zeros, which fill up the last group otherwise.
+    number = next((k for k in range(wanted, 2 * wanted) if num_images % k == 0), wanted)
+    group = -(-num_images // number)
+    missing = group * number - num_images
+
+    def split(x: Array) -> Array:
+        # Group i consists of the images i, number + i, 2 * number + i, ... So each of several
+        # devices that share the images has a share of every group.
+        x = jnp.pad(x, ((0, missing), *((0, 0),) * (x.ndim - 1))) if missing else x
+        return x.reshape(group, number, *x.shape[1:])
+
+    parts = [split(x) for x in arrays]
+
+    def result(i: Array | int) -> Array:
+        return function(*(jax.lax.dynamic_index_in_dim(x, i, 1, keepdims=False) for x in parts))
+
+    shape = jax.eval_shape(result, 0)
+    if total:
+        zeros = jnp.zeros(shape.shape, shape.dtype)
+        return jax.lax.fori_loop(0, number, lambda i, sum_: sum_ + result(i), zeros)
+    zeros = jnp.zeros((group, number, *shape.shape[1:]), shape.dtype)
+
+    def fill(i: Array, y: Array) -> Array:
+        return jax.lax.dynamic_update_index_in_dim(y, result(i), i, 1)
+
+    y = jax.lax.fori_loop(0, number, fill, zeros)
+    return y.reshape(group * number, *y.shape[2:])[:num_images]
+
+
+def _slices(x: Array, places: Pair, shape: Pair) -> list[Array]:
+    """Return the pixels `[N, H', W', C]` below each place of a kernel, without strides."""
+    (height, width), (m, n) = places, shape
+    return [x[:, i : i + m, j : j + n] for i in range(height) for j in range(width)]
+
+
+def _product_of_patches(x: Array, w: Array, pads: Pads) -> Array:
+    """Cross-correlate images with kernels, without strides, by one product."""
+    height, width, channels, features = w.shape
+    shape = _output_shape(x.shape[1:3], (height, width), (1, 1), pads)
+    padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    patches = jnp.concatenate(_slices(padded, (height, width), shape), axis=-1)
+    y = patches.reshape(-1, height * width * channels) @ w.reshape(-1, features)
+    return y.reshape(len(x), *shape, features)
+
+
+def _kernel_gradient(x: Array, dy: Array, window: Pair, strides: Pair, pads: Pads) -> Array:
+    """Return the gradient `[kh, kw, C, D]` with respect to kernels.
+
+    The gradient is
+
+        dw[k, l, c, d] = sum_nij x[n, sh * i + k, sw * j + l, c] dy[n, i, j, d].
+
+    Without strides, it is a product of matrices for each k and l.
+    """
+    (_, m, n, features), (sh, sw) = dy.shape, strides
+    rows, columns = _blocks_of(window, strides)
+    x = _blocks(x, strides, pads, (m + rows - 1, n + columns - 1))
+    channels = x.shape[-1]
+    # XLA would take the transpose into the product otherwise, and then has no fast code for it.
+    dy = jax.lax.optimization_barrier(dy.reshape(-1, features).T)
+    slices = _slices(x, (rows, columns), (m, n))
+    if channels < NARROW:
+        slices = [jnp.concatenate(slices, axis=-1)]
+    products = [dy @ part.reshape(-1, part.shape[-1]) for part in slices]  # [D, C] each
+    dw = jnp.concatenate(products, axis=-1).T  # [rows * columns * C, D]
+    # Channels consist of the sh * sw pixels of a block.
+    dw = dw.reshape(rows, columns, sh, sw, -1, features).transpose(0, 2, 1, 3, 4, 5)
+    # The blocks of the last row and column may be larger than what is left of the kernel.
+    return dw.reshape(rows * sh, columns * sw, -1, features)[: window[0], : window[1]]
+
+
+def _image_gradient(w: Array, dy: Array, shape: Pair, strides: Pair, pads: Pads) -> Array:
+    """Return the gradient `[N, H, W, C]` with respect to images of `shape` `(H, W)`."""
+    (height, width, channels, features), (sh, sw), (_, m, n, _) = w.shape, strides, dy.shape
+    rows, columns = _blocks_of((height, width), strides)
+    # Fill up the kernels to whole blocks, and make channels of the pixels of a block.
+    w = jnp.pad(w, ((0, rows * sh - height), (0, columns * sw - width), (0, 0), (0, 0)))
+    w = w.reshape(rows, sh, columns, sw, channels, features)
+    w = w.transpose(5, 0, 2, 1, 3, 4).reshape(features, -1)
+    w = jax.lax.optimization_barrier(w)  # as in `_kernel_gradient`
+    products = (dy.reshape(-1, features) @ w).reshape(
+        len(dy), m, n, rows, columns, sh * sw * channels
+    )
+    # Block p of the images lies below row i of the kernels at place p - i.
+    dx = sum(
+        jnp.pad(products[:, :, :, i, j], ((0, 0), (i, rows - 1 - i), (j, columns - 1 - j), (0, 0)))
+        for i in range(rows)
+        for j in range(columns)
+    )
+    return _pixels(dx, strides, pads, shape)
+
+
+def _blocks_of(window: Pair, strides: Pair) -> Pair:
+    """Return how many rows and columns of blocks a kernel touches."""
+    return -(-window[0] // strides[0]), -(-window[1] // strides[1])
+
+
+def _blocks(x: Array, strides: Pair, pads: Pads, number: Pair) -> Array:
+    """Make channels of blocks of pixels.
+
+    Args:
+      x: images `[N, H, W, C]`.
+      strides: the height and the width of a block, sh and sw.
+      pads: the number of zeros to add before and after the rows and the columns.
+      number: how many rows and columns of blocks to return, p and q. Pixels beyond are left out,
+        and zeros are added if there are too few pixels.
+
+    Returns:
+      `[N, p, q, sh * sw * C]`.
+    """
+    (sh, sw), (p, q), (height, width) = strides, number, x.shape[1:3]
+    top, left = pads[0][0], pads[1][0]
+    below, right = p * sh - height - top, q * sw - width - left
+    # Negative numbers of zeros cut pixels off.
+    x = jax.lax.pad(
+        x, jnp.zeros((), x.dtype), ((0, 0, 0), (top, below, 0), (left, right, 0), (0, 0, 0))
+    )
+    if strides == (1, 1):
+        return x
+    channels = x.shape[-1]
+    x = x.reshape(len(x), p, sh, q, sw, channels).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(len(x), p, q, sh * sw * channels)
+
+
+def _pixels(x: Array, strides: Pair, pads: Pads, shape: Pair) -> Array:
+    """Undo `_blocks` for images of `shape` `(H, W)`, with zeros for pixels that it left out."""
+    (sh, sw), (_, p, q, channels) = strides, x.shape
+    if strides != (1, 1):
+        x = x.reshape(len(x), p, q, sh, sw, channels // (sh * sw)).transpose(0, 1, 3, 2, 4, 5)
+        x = x.reshape(len(x), p * sh, q * sw, channels // (sh * sw))
+    top, left = pads[0][0], pads[1][0]
+    below, right = shape[0] + top - p * sh, shape[1] + left - q * sw
+    return jax.lax.pad(
+        x, jnp.zeros((), x.dtype), ((0, 0, 0), (-top, below, 0), (-left, right, 0), (0, 0, 0))
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _max_pool(x: Array, window: int, stride: int, pads: Pads) -> Array:
+    """Return the largest value of each window of images `[N, H, W, C]`."""
+
+    def of_slices(x: Array) -> Array:
+        return functools.reduce(jnp.maximum, _windows(x, window, stride, pads))
+
+    return _by_platform(
+        of_slices, functools.partial(_library_pool, window=window, stride=stride, pads=pads), x
+    )
+
+
+def _library_pool(x: Array, window: int, stride: int, pads: Pads) -> Array:
+    return jax.lax.reduce_window(
+        x,
+        -jnp.inf,
+        jax.lax.max,
+        (1, window, window, 1),
+        (1, stride, stride, 1),
+        ((0, 0), *pads, (0, 0)),
+    )
+
+
+def _windows(x: Array, window: int, stride: int, pads: Pads) -> list[Array]:
+    """Return the pixels `[N, H', W', C]` at each place of the windows."""
+    m, n = _output_shape(x.shape[1:3], (window, window), (stride, stride), pads)
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf)
+    rows, columns = (slice(0, stride * (size - 1) + 1, stride) for size in (m, n))
+    return [x[:, i:, j:][:, rows, columns] for i in range(window) for j in range(window)]
+
+
+def _pool_forward(x: Array, *static: Any) -> tuple[Array, tuple[Array, Array]]:
+    y = _max_pool(x, *static)
+    return y, (x, y)
+
+
+def _pool_backward(
+    window: int, stride: int, pads: Pads, residuals: tuple[Array, Array], dy: Array
+) -> tuple[Array]:
+    def library(x: Array, y: Array, dy: Array) -> Array:
+        return jax.vjp(lambda x: _library_pool(x, window, stride, pads), x)[1](dy)[0]
+
+    def of_slices(x: Array, y: Array, dy: Array) -> Array:
+        _, scatter = jax.vjp(lambda x: _windows(x, window, stride, pads), x)
+        parts, found = [], jnp.zeros(y.shape, bool)
+        for part in _windows(x, window, stride, pads):
+            largest = (part == y) & ~found
+            parts.append(jnp.where(largest, dy, 0))
+            found |= largest
+        return scatter(parts)[0]
+
+    return (_by_platform(of_slices, library, *residuals, dy),)
+
+
+_max_pool.defvjp(_pool_forward, _pool_backward)

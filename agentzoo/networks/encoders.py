@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from gymnasium import spaces
 
 from agentzoo.elements import zeros
-from agentzoo.networks.convolutions import Conv2D
+from agentzoo.networks.convolutions import Conv2D, max_pool
 from agentzoo.networks.observations import Image, View
 from agentzoo.types import Array, ConfigurationError, PyTree
 
@@ -86,7 +86,7 @@ def impala_cnn(x: Array) -> Array:
     right.
     """
     for channels in (16, 32, 32):
-        x = hk.MaxPool((3, 3, 1), (2, 2, 1), padding="SAME")(Conv2D(channels, 3)(x))
+        x = max_pool(Conv2D(channels, 3)(x), window=3, stride=2)
         for _ in range(2):
             residual = Conv2D(channels, 3)(jax.nn.relu(x))
             x = x + Conv2D(channels, 3)(jax.nn.relu(residual))
