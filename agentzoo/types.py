@@ -268,6 +268,9 @@ class Agent(NamedTuple):
       targets: functions `(params) -> part`, by name, for the parts of the state that begin as
         copies of parameters, such as a target network. An agent whose file lacks such a part begins
         with a copy of the loaded parameters.
+      newest: names of entries of `extras` that `learn` can only use if the parameters that acted
+        are those of the state, such as values. Runners whose actors may act with older parameters
+        leave these entries out, and `learn` computes what it needs.
     """
 
     init: Callable[[Array], Any]
@@ -280,3 +283,10 @@ class Agent(NamedTuple):
     inputs: Mapping[str, str] = MappingProxyType({})
     refill: Mapping[str, Callable[[PyTree, PyTree], PyTree]] = MappingProxyType({})
     targets: Mapping[str, Callable[[PyTree], PyTree]] = MappingProxyType({})
+    newest: frozenset[str] = frozenset()
+
+    def without_newest(self, extras: PyTree) -> PyTree:
+        """Return the extras for an agent whose parameters may be newer than those that acted."""
+        if not self.newest:
+            return extras
+        return {name: x for name, x in extras.items() if name not in self.newest}

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from agentzoo.networks import convolutions
 from agentzoo.networks.convolutions import Conv2D, max_pool
+from tests.jaxprs import equations
 
 IMAGES = np.random.default_rng(0).normal(size=(3, 11, 14, 2)).astype(np.float32)
 
@@ -80,7 +81,8 @@ def check(shape, channels, features, kernel, stride, padding, patches, agents):
     if agents is None:
         params = theirs.init(jax.random.key(0), images)
     else:
-        params = jax.vmap(theirs.init, (0, None))(jax.random.split(jax.random.key(0), agents), images)
+        keys = jax.random.split(jax.random.key(0), agents)
+        params = jax.vmap(theirs.init, (0, None))(keys, images)
         images = numbers(1, agents, *images.shape)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(convolutions, "PATCHES", patches)
@@ -116,15 +118,6 @@ def test_shared_images(patches, monkeypatch):
     assert_close(together, jax.tree.map(lambda *each: jnp.stack(each), *alone))
 
 
-def arrays_of(jaxpr):
-    """Yield the size of each result of a program, also within loops."""
-    for equation in jaxpr.eqns:
-        yield from (v.aval.size for v in equation.outvars if hasattr(v.aval, "size"))
-        for value in jax.tree.leaves(equation.params):
-            if hasattr(value, "jaxpr") or hasattr(value, "eqns"):  # an inner program
-                yield from arrays_of(getattr(value, "jaxpr", value))
-
-
 def test_memory_of_patches():
     """No array of a layer and its gradient is larger than its images, its results, or PATCHES."""
     images, w = jnp.ones((64, 42, 42, 16)), jnp.ones((3, 3, 16, 16))
@@ -135,7 +128,8 @@ def test_memory_of_patches():
     def both(x, w):
         return jax.grad(lambda *xw: convolutions.convolve(*xw, (1, 1), pads).sum(), (0, 1))(x, w)
 
-    largest = max(arrays_of(jax.make_jaxpr(both)(images, w).jaxpr))
+    results = [v.aval for equation in equations(both, images, w) for v in equation.outvars]
+    largest = max(x.size for x in results if hasattr(x, "size"))
     assert largest <= max(images.size, convolutions.PATCHES)
 
 

@@ -196,9 +196,9 @@ def make_agent(
     ) -> tuple[Array, dict[str, Array]]:
         before = forward(params, trajectory.obs_tm1, trajectory.first_tm1, trajectory.memory)
         policy, v_tm1 = before.policy, before.v
-        after = step(
-            jax.lax.stop_gradient(params),
-            *jax.tree.map(lambda x: jax.lax.collapse(x, 0, 2), (before.memory, trajectory.obs_t)),
+        constants, *states = jax.lax.stop_gradient((params, v_tm1, before.memory))
+        v_t = networks.successor_values(
+            *states, trajectory, lambda memory, obs: step(constants, memory, obs).v[0]
         )
         a_tm1 = trajectory.extras.get("a_tm1", trajectory.a_tm1)
         log_prob_tm1 = policy.log_prob(a_tm1.reshape(*v_tm1.shape, *policy.event_shape))
@@ -207,7 +207,7 @@ def make_agent(
         )
         vtrace = core.vtrace_td_error_and_advantage(
             v_tm1,
-            after.v.reshape(v_tm1.shape),
+            v_t,
             trajectory.r_t,
             config.gamma * trajectory.discount_t,
             rho_tm1,

@@ -273,6 +273,8 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
         output = step(params, memory, obs)
         a, log_prob = output.policy.sample_and_log_prob(seed=key)
         extras = {"log_prob_tm1": log_prob[0]}
+        if config.recurrent is None:
+            extras["v_tm1"] = output.v[0]
         if model.continuous:
             extras["a_tm1"] = a[0]
         return model.to_environment(a[0]), jax.tree.map(lambda x: x[0], output.memory), extras
@@ -284,27 +286,29 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
 
     def make_sequences(params: PPOParams, trajectory: Trajectory) -> Sequences:
         """Value the steps of a trajectory `[T, N]`, and cut it into sequences `[L, S]`."""
-        before = forward(params, trajectory.obs_tm1, trajectory.first_tm1, trajectory.memory)
-        after = step(
-            params,
-            *jax.tree.map(lambda x: jax.lax.collapse(x, 0, 2), (before.memory, trajectory.obs_t)),
+        if "v_tm1" in trajectory.extras:
+            v_tm1, memory = trajectory.extras["v_tm1"], ()
+        else:  # older parameters acted, or the recurrent states are needed as well
+            before = forward(params, trajectory.obs_tm1, trajectory.first_tm1, trajectory.memory)
+            v_tm1, memory = before.v, before.memory
+        v_t = networks.successor_values(
+            v_tm1, memory, trajectory, lambda memory, obs: step(params, memory, obs).v[0]
         )
         adv_tm1 = core.generalized_advantage_estimation(
             trajectory.r_t,
             config.gamma * trajectory.discount_t,
-            before.v,
-            after.v.reshape(before.v.shape),
+            v_tm1,
+            v_t,
             trajectory.last_t,
             config.gae_lambda,
             trajectory.mask,
         )
-        a_tm1 = trajectory.extras.get("a_tm1", trajectory.a_tm1)
         steps = Sequences(
             obs_tm1=trajectory.obs_tm1,
-            a_tm1=a_tm1.reshape(*before.v.shape, *before.policy.event_shape),
+            a_tm1=trajectory.extras.get("a_tm1", trajectory.a_tm1),
             first_tm1=trajectory.first_tm1,
             log_prob_tm1=trajectory.extras["log_prob_tm1"],
-            v_tm1=before.v,
+            v_tm1=v_tm1,
             adv_tm1=adv_tm1,
             mask=trajectory.mask.astype(jnp.float32),
             memory=(),
@@ -320,7 +324,7 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
             states = jnp.concatenate([initial[None], later[:-1]])  # [T, N, ...] before each step
             return jax.lax.collapse(states[:: layout.length], 0, 2)
 
-        memory = jax.tree.map(at_first_steps, trajectory.memory, before.memory)
+        memory = jax.tree.map(at_first_steps, trajectory.memory, memory)
         return jax.tree.map(cut, steps)._replace(memory=memory)
 
     def loss_fn(
@@ -344,7 +348,7 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
             normalized = centred / (jnp.sqrt(mean(jnp.square(centred))) + 1e-8)
             # The normalised advantage of a single step is 0: the policy would never move.
             adv_tm1 = jnp.where(jnp.sum(weight) >= 2, normalized, adv_tm1)
-        log_prob_tm1 = policy.log_prob(batch.a_tm1)
+        log_prob_tm1 = policy.log_prob(batch.a_tm1.reshape(*output.v.shape, *policy.event_shape))
         ratio = core.prob_ratios(log_prob_tm1, batch.log_prob_tm1)
         policy_loss = core.clipped_surrogate_pg_loss(
             ratio, adv_tm1, clip_range, w_t=weight, reduction="masked_mean"
@@ -474,6 +478,7 @@ def make_agent(config: PPOConfig, spec: EnvSpec, network: networks.Network | Non
         initial_memory=model.initial_memory,
         queries={"value": value},
         inputs=networks.describe(model.view),
+        newest=frozenset({"v_tm1"}),
     )
 
 

@@ -2,6 +2,7 @@
 
 from agentzoo.networks.action_masks import ActionMasks, Seen, action_masks, rule_out, uniform_action
 from agentzoo.networks.actions import ActionBounds, action_bounds
+from agentzoo.networks.convolutions import Conv2D, max_pool
 from agentzoo.networks.encoders import Activation, Cnn, Network, encode, example, mlp, torso
 from agentzoo.networks.heads import NoisyLinear, q_head
 from agentzoo.networks.normalization import (
@@ -13,12 +14,14 @@ from agentzoo.networks.normalization import (
     update_statistics,
 )
 from agentzoo.networks.observations import Images, View, describe, make_view
+from agentzoo.networks.successors import successor_values
 
 __all__ = [
     "ActionBounds",
     "ActionMasks",
     "Activation",
     "Cnn",
+    "Conv2D",
     "Images",
     "Network",
     "NoisyLinear",
@@ -33,11 +36,13 @@ __all__ = [
     "init_reward_normalizer",
     "init_statistics",
     "make_view",
+    "max_pool",
     "mlp",
     "normalize",
     "normalize_rewards",
     "q_head",
     "rule_out",
+    "successor_values",
     "torso",
     "uniform_action",
     "update_statistics",

@@ -171,7 +171,8 @@ class ParallelRunner(Runner):
         idle = 0.0
         with self._working(run, total):
             # Actors begin while `learn` is compiled.
-            compile_ahead(self.agent, self.programs, run, self.spec).wait()
+            lags = self.max_lag > 0
+            compile_ahead(self.agent, self.programs, run, self.spec, lags).wait()
             while run.step < total:
                 while not self._sent.empty():
                     self._receive()
@@ -208,6 +209,9 @@ class ParallelRunner(Runner):
           entries: what the runner adds to the log.
         """
         trajectory = side_by_side([delivery.rollout.trajectory for delivery in deliveries])
+        if self.max_lag:
+            extras = self.agent.without_newest(trajectory.extras)
+            trajectory = trajectory._replace(extras=extras)
         steps = int(trajectory.mask.sum())
         counters = LearnCounters(before.step + steps, steps, total)
         episodes = [episode for one in deliveries for episode in one.rollout.episodes]

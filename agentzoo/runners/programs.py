@@ -311,10 +311,19 @@ def _compile(make_agent: MakeAgent, queries: tuple[str, ...], mesh: Mesh | None)
     )
 
 
-def compile_ahead(agent: Agent, programs: Programs, run: RunState, spec: EnvSpec) -> Background:
+def compile_ahead(
+    agent: Agent, programs: Programs, run: RunState, spec: EnvSpec, lags: bool = False
+) -> Background:
     """Compile `learn` in a thread before there is a trajectory, while `act` compiles and runs.
 
     There is nothing to wait for if it has been called before.
+
+    Args:
+      agent: the agent.
+      programs: its functions, compiled.
+      run: the state of the run.
+      spec: what the agent knows of all environments together.
+      lags: whether the parameters that act may be older than those of the state.
 
     Returns:
       The thread.
@@ -335,6 +344,7 @@ def compile_ahead(agent: Agent, programs: Programs, run: RunState, spec: EnvSpec
         *_, extras = jax.eval_shape(
             programs.act, params, memory, obs, first, run.key, act_counters.pack()
         )
+        extras = agent.without_newest(extras) if lags else extras
         extras = jax.tree.map(lambda x: jax.ShapeDtypeStruct((length, *x.shape), x.dtype), extras)
         trajectory = shapes._replace(extras=extras)
         programs.learn.lower(run.learner_state, trajectory, learn_counters.pack()).compile()
