@@ -118,7 +118,18 @@ def _pads(x: Array, window: Pair, strides: Pair, padding: str | Sequence[Sequenc
 def _by_platform(
     cpu: Callable[..., Array], default: Callable[..., Array], *operands: Array
 ) -> Array:
-    """Call the function for the platform that the program is compiled for."""
+    """Call the function for the platform that the program is compiled for.
+
+    A policy that is exported for batches of any size is for all platforms, so JAX's own functions
+    are exported.
+
+    Args:
+      cpu: the function for CPUs.
+      default: the function for other platforms.
+      *operands: images `[N, H, W, C]`, and the other arguments of the function.
+    """
+    if not isinstance(operands[0].shape[0], int):
+        return default(*operands)
     if jax.default_backend() == "cpu":
         # There is no accelerator, so its branch need not be traced.
         return cpu(*operands)
