@@ -196,8 +196,8 @@ def train(library: str, algorithm: str, cnn: str, warm_up: int, seconds: float) 
         import agentzoo
 
         num_envs, hyperparameters = AGENTS[algorithm]
-        options = {**hyperparameters, **({"cnn": cnn} if cnn else {})}
-        agent = getattr(agentzoo, algorithm.upper())(ENV, n_envs=num_envs, preset="pixels", **options)
+        options = {"preset": "pixels", **hyperparameters, **({"cnn": cnn} if cnn else {})}
+        agent = getattr(agentzoo, algorithm.upper())(ENV, n_envs=num_envs, **options)
         agent.learn(10**7, callback=lambda agent: note(agent.num_timesteps), progress_bar=False)
     else:
         learn_as_peer(library, algorithm, note)
