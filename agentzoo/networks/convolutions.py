@@ -88,7 +88,7 @@ class Conv2D(hk.Module):
         w_init = self.w_init or hk.initializers.TruncatedNormal(1 / np.sqrt(math.prod(shape)))
         w = hk.get_parameter("w", (*shape, self.output_channels), x.dtype, w_init)
         pads = _pads(x, self.kernel_shape, self.stride, self.padding)
-        y = convolve(x, w, self.stride, pads)
+        y: Any = convolve(x, w, self.stride, pads)
         if not self.with_bias:
             return y
         return jnp.add(y, hk.get_parameter("b", (self.output_channels,), x.dtype, jnp.zeros))
@@ -99,7 +99,8 @@ def max_pool(x: Array, window: int, stride: int) -> Array:
 
     The gradient goes to the first of several equal values, as in JAX.
     """
-    return _max_pool(x, window, stride, _pads(x, (window, window), (stride, stride), "SAME"))
+    y: Any = _max_pool(x, window, stride, _pads(x, (window, window), (stride, stride), "SAME"))
+    return y
 
 
 def _pair(number: int | Sequence[int]) -> Pair:
@@ -169,7 +170,8 @@ def _library(x: Array, w: Array, strides: Pair, pads: Pads) -> Array:
 
 
 def _forward(x: Array, w: Array, strides: Pair, pads: Pads) -> tuple[Array, tuple[Array, Array]]:
-    return convolve(x, w, strides, pads), (x, w)
+    y: Any = convolve(x, w, strides, pads)
+    return y, (x, w)
 
 
 def _backward(
@@ -185,11 +187,11 @@ def _backward(
         return jax.vjp(lambda w: _library(x, w, strides, pads), w)[1](dy)[0]
 
     def products_dx(x: Array, w: Array, dy: Array) -> Array:
-        shape = x.shape[1:3]
+        shape = x.shape[1], x.shape[2]
         return _in_groups(lambda dy: _image_gradient(w, dy, shape, strides, pads), size, dy)
 
     def products_dw(x: Array, w: Array, dy: Array) -> Array:
-        shape = w.shape[:2]
+        shape = w.shape[0], w.shape[1]
         return _in_groups(
             lambda x, dy: _kernel_gradient(x, dy, shape, strides, pads), size, x, dy, total=True
         )
@@ -320,12 +322,12 @@ def _image_gradient(w: Array, dy: Array, shape: Pair, strides: Pair, pads: Pads)
         len(dy), m, n, rows, columns, sh * sw * channels
     )
     # Block p of the images lies below row i of the kernels at place p - i.
-    dx = sum(
+    parts = [
         jnp.pad(products[:, :, :, i, j], ((0, 0), (i, rows - 1 - i), (j, columns - 1 - j), (0, 0)))
         for i in range(rows)
         for j in range(columns)
-    )
-    return _pixels(dx, strides, pads, shape)
+    ]
+    return _pixels(functools.reduce(jnp.add, parts), strides, pads, shape)
 
 
 def _blocks_of(window: Pair, strides: Pair) -> Pair:
@@ -404,8 +406,10 @@ def _windows(x: Array, window: int, stride: int, pads: Pads) -> list[Array]:
     return [x[:, i:, j:][:, rows, columns] for i in range(window) for j in range(window)]
 
 
-def _pool_forward(x: Array, *static: Any) -> tuple[Array, tuple[Array, Array]]:
-    y = _max_pool(x, *static)
+def _pool_forward(
+    x: Array, window: int, stride: int, pads: Pads
+) -> tuple[Array, tuple[Array, Array]]:
+    y: Any = _max_pool(x, window, stride, pads)
     return y, (x, y)
 
 
