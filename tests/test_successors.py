@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from agentzoo import PPO
@@ -159,13 +160,15 @@ def test_values_of_older_parameters_are_not_used(max_lag, monkeypatch):
 ])  # fmt: skip
 def test_passes_over_all_observations(module, config, passes):
     """How often the first layer is applied to the whole cycle. IMPALA's gradient needs it once."""
-    agent = module.make_agent(config, BOX)
+    spec = BOX._replace(observation_space=spaces.Box(-1, 1, (5,)))
+    agent = module.make_agent(config, spec)
     state = jax.jit(agent.init)(jax.random.key(0))
-    data = rollout(BOX, agent, state, 32)
+    data = rollout(spec, agent, state, 32)
     products = [
         equation.invars[0].aval.shape
         for equation in equations(agent.learn, state, data, CLOCK)
         if equation.primitive.name == "dot_general"
+        and equation.params["dimension_numbers"][0][0] == (1,)  # not the gradient of the weights
     ]
     num_steps, num_envs, size = data.obs_tm1.shape
     assert products.count((num_steps * num_envs, size)) == passes
