@@ -41,16 +41,19 @@ class Background:
         self._call = function, arguments
         self._thread = threading.Thread(target=self._run, name=name, daemon=daemon)
         self._error: BaseException | None = None
+        self._permits = [None]  # whoever takes it decides whether the function runs
 
     def start(self) -> None:
         """Start the thread."""
-        # An exception within `Thread.start` could hide that the thread has started.
         with signals_deferred():
             self.running = True
             try:
                 self._thread.start()
-            except BaseException:  # the system has no more threads
-                self.running = False
+            except BaseException:  # the system has no more threads, or an exception came
+                # Nobody knows whether the thread has started. If it comes later, it does nothing.
+                with contextlib.suppress(IndexError):
+                    self._permits.pop()
+                    self.running = False
                 raise
 
     def wait(self, seconds: float = float("inf")) -> bool:
@@ -73,6 +76,10 @@ class Background:
         return True
 
     def _run(self) -> None:
+        try:
+            self._permits.pop()
+        except IndexError:  # `start` has failed
+            return
         function, arguments = self._call
         try:
             function(*arguments)
@@ -95,12 +102,27 @@ def signals_deferred() -> Iterator[None]:
     received: list[tuple[int, Any]] = []
     handlers = {int(number): signal.getsignal(number) for number in signal.valid_signals()}
     handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
-    for number in handlers:
-        signal.signal(number, lambda *arguments: received.append(arguments))
-    try:
-        yield
-    finally:
+    # Whatever a handler raises while they are exchanged, all of them are restored.
+    with contextlib.ExitStack() as after:
+        after.callback(_handle, received, handlers)
         for number, handler in handlers.items():
-            signal.signal(number, handler)
-        for number, frame in received:
-            handlers[number](number, frame)
+            after.callback(_restore, number, handler)
+        for number in handlers:
+            signal.signal(number, lambda *arguments: received.append(arguments))
+        yield
+
+
+def _restore(number: int, handler: Any) -> None:
+    """Set the handler of a signal, even if another handler raises an exception at this moment."""
+    try:
+        signal.signal(number, handler)
+    except BaseException:  # comes before the handler is set
+        signal.signal(number, handler)
+        raise
+
+
+def _handle(received: list[tuple[int, Any]], handlers: dict[int, Any]) -> None:
+    """Handle all signals that have arrived, even if a handler raises an exception."""
+    with contextlib.ExitStack() as calls:
+        for number, frame in reversed(received):
+            calls.callback(handlers[number], number, frame)

@@ -22,6 +22,7 @@ from agentzoo.callbacks import EvalCallback
 from agentzoo.cli import main
 from agentzoo.envs import Guard, make_envs, make_trajectory
 from agentzoo.envs.guard import MAX_FAILURES, Caller, NoAnswer
+from agentzoo.envs.restarts import Restarts
 from agentzoo.runners.counters import LearnCounters
 from agentzoo.types import ConfigurationError, EnvError, InvalidStep, TrainingError
 from benchmarks.faults import run_one
@@ -222,6 +223,59 @@ def test_a_time_limit_changes_nothing_else():
     agents[1].trainer.envs.close()
     time.sleep(0.1)
     assert threading.active_count() < before
+
+
+def test_a_caller_whose_thread_could_not_start_begins_another(monkeypatch):
+    caller = Caller(5.0)
+
+    def fail(thread):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(threading.Thread, "start", fail)
+        caller.call(lambda: 1)
+    assert caller.call(lambda: 2) == 2
+    caller.close()
+
+
+class Closing(gym.Env):
+    """Needs some time to close."""
+
+    closed = False
+
+    def __init__(self, seconds=0.0):
+        self.seconds = seconds
+
+    def close(self):
+        time.sleep(self.seconds)
+        self.closed = True
+
+
+def test_an_environment_that_does_not_close_keeps_no_other_one_open():
+    envs = [Closing(1.0), Closing()]
+    with pytest.warns(RuntimeWarning, match=r"Environment 0 was left open.* for 0.05 s"):
+        Restarts(2, None, Guard(0.05)).close(envs)
+    assert envs[1].closed
+
+
+def test_an_environment_that_is_stuck_is_not_used_before_there_is_another_one():
+    made = iter([OSError("port in use"), Closing()])
+
+    def make_env():
+        result = next(made)
+        if isinstance(result, OSError):
+            raise result
+        return result
+
+    restarts = Restarts(1, make_env, Guard(0.05))
+    stuck = Closing(0.5)
+    with pytest.raises(EnvError, match="has not answered"):
+        restarts.restart(0, NoAnswer(0), False, 1, stuck, lambda env: None)
+    used = []
+    with pytest.raises(OSError, match="port in use"):
+        restarts.renew_lost([stuck], lambda n, env: used.append(env))
+    restarts.renew_lost([stuck], lambda n, env: used.append(env))
+    assert len(used) == 1 and used[0] is not stuck
 
 
 def test_a_call_that_is_late():

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import functools
 import random
 import signal
 import subprocess
@@ -15,8 +16,11 @@ import pytest
 from gymnasium.vector import AsyncVectorEnv
 
 import agentzoo
+from agentzoo.background import Background, signals_deferred
 from agentzoo.callbacks import BaseCallback
 from agentzoo.training.interrupts import FirstError, insist
+from agentzoo.training.turns import Turns
+from agentzoo.types import ConfigurationError
 from tests.agents import CATCH, SETTINGS, arrays, assert_same, make
 
 ALGORITHMS = sorted(SETTINGS)
@@ -262,6 +266,133 @@ def test_sigterm_saves_the_agent(runner, tmp_path):
     agent = agentzoo.load(folder, CATCH)
     assert agent.num_timesteps >= 64
     agent.learn(32, progress_bar=False, reset_num_timesteps=False)
+
+
+SLOW = """
+import os, signal, sys, threading, time
+import gymnasium as gym
+from tests.agents import make
+class Slow(gym.Wrapper):
+    def step(self, action):
+        if agent.num_timesteps >= 64:
+            if signals:
+                os.kill(os.getpid(), signals.pop())
+            time.sleep(1000)
+        return super().step(action)
+signals = [signal.SIGTERM]
+make_env = lambda: Slow(gym.make("CartPole-v1"))
+agent = make("DQN", make_env, runner="threads", log_dir=sys.argv[1])
+agent.learn(1e8, progress_bar=False)
+"""
+
+
+def test_sigterm_does_not_wait_for_slow_environments_in_threads(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", SLOW, str(tmp_path)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 143 and done.stderr == ""
+    [folder] = tmp_path.iterdir()
+    assert agentzoo.load(folder, "CartPole-v1").num_timesteps >= 64
+
+
+def test_threads_learn_whether_the_process_ends():
+    """A callback that ends the process is outside of the runner, which closes its threads."""
+    agent = make("DQN", slow, runner="threads")
+    with pytest.raises(SystemExit):
+        agent.learn(1e8, lambda _: sys.exit(3), progress_bar=False)
+    agent.learn(8, progress_bar=False)  # waits for the threads
+
+
+def test_an_interrupt_does_not_leave_a_thread_waiting_for_its_turn():
+    turns = Turns()
+    calls, results = [], []
+
+    def function():
+        calls.append(threading.get_ident())
+        if len(calls) == 1:
+            raise Break
+        return "result"
+
+    thread = threading.Thread(target=lambda: results.append(turns.call(function)), daemon=True)
+    with pytest.raises(Break), turns.learning():
+        thread.start()
+        while not turns.is_awaited:
+            time.sleep(0.001)
+        turns.serve()
+    thread.join(10)
+    assert results == ["result"] and len(calls) == 2
+
+
+def test_handlers_of_signals_are_restored_whatever_they_raise(monkeypatch):
+    arrived = []
+
+    def fail(number, _):
+        arrived.append(number)
+        raise Break
+
+    numbers = [signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM]
+    previous = {number: signal.signal(number, fail) for number in numbers}
+    original = signal.signal
+
+    def exchange(at, number, handler):
+        if at == (number, handler is fail):
+            signal.raise_signal(number)
+        return original(number, handler)
+
+    try:
+        for at in ((signal.SIGUSR2, False), (signal.SIGUSR1, True)):
+            arrived.clear()
+            with monkeypatch.context() as patched, pytest.raises(Break):
+                patched.setattr(signal, "signal", functools.partial(exchange, at))
+                with signals_deferred():
+                    pass
+            assert arrived and all(signal.getsignal(number) is fail for number in numbers)
+        arrived.clear()
+        with pytest.raises(Break), signals_deferred():
+            for number in numbers:
+                signal.raise_signal(number)
+        assert arrived == numbers
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_a_thread_whose_start_is_broken_off_is_known(monkeypatch, has_begun):
+    ended = threading.Event()
+    background = Background(ended.wait, 10, name="test")
+    original = threading.Thread.start
+
+    def start(thread):
+        if has_begun:
+            original(thread)
+        raise Break
+
+    with monkeypatch.context() as patched, pytest.raises(Break):
+        patched.setattr(threading.Thread, "start", start)
+        background.start()
+    assert background.wait(0.05) == (not has_begun)
+    ended.set()
+    assert background.wait(10)
+
+
+def test_environments_cannot_be_exchanged_while_the_agent_learns():
+    agent = make("DQN", CATCH)
+    with pytest.raises(ConfigurationError, match="while the agent is learning"):
+        agent.learn(64, lambda agent: agent.set_env(CATCH, n_envs=2), progress_bar=False)
+    agent.learn(32, progress_bar=False)
+
+
+def test_a_new_run_forgets_the_last_cycle_of_the_one_before():
+    class Bad(BaseCallback):
+        def _on_rollout_start(self):
+            self.begun = self.model.trainer.runner.rollout_state
+            raise Break
+
+    agent = make("DQN", CATCH, runner="device").learn(64, progress_bar=False)
+    with pytest.raises(Break):
+        agent.learn(64, bad := Bad(), progress_bar=False)
+    assert agent.trainer.runner.rollout_state is bad.begun
 
 
 def test_parts_keep_the_first_error():

@@ -1,5 +1,6 @@
 """Runs that are interrupted and resumed end as if they had never been interrupted."""
 
+import contextlib
 import csv
 import functools
 import json
@@ -9,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -22,6 +24,7 @@ from agentzoo import ConfigurationError, callbacks, checkpoint
 from agentzoo.cli import main
 from agentzoo.envs import is_custom, make_env
 from agentzoo.training import Lock
+from agentzoo.training import folder as folders
 from tests.agents import CATCH, SETTINGS, arrays, make
 from tests.test_logging import points
 
@@ -723,3 +726,30 @@ def test_restarts_of_environments_are_counted_across_interruptions(tmp_path):
     assert float(log(tmp_path / "a")[-1]["env/restarts"]) > 1
     counts = [[row["env/restarts"] for row in log(tmp_path / name)] for name in "ab"]
     assert counts[0] == counts[1]
+
+
+def test_two_threads_cannot_take_a_folder_at_once(tmp_path, monkeypatch):
+    (tmp_path / ".lock").touch()
+    both = threading.Barrier(2)
+
+    def slow(*arguments):
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.2)
+        return open(*arguments)
+
+    monkeypatch.setattr(folders, "open", slow, raising=False)
+    taken, errors = [], []
+
+    def take():
+        try:
+            taken.append(folders.Lock(tmp_path))
+        except ConfigurationError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=take) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(taken) == len(errors) == 1
+    taken[0].release()

@@ -594,8 +594,8 @@ class Algorithm(Generic[Config]):
             None keeps the number.
 
         Raises:
-          ConfigurationError: if their spaces differ from the ones that the agent was made for, or
-            the hyperparameters do not allow their number.
+          ConfigurationError: if the agent is learning, their spaces differ from the ones that the
+            agent was made for, or the hyperparameters do not allow their number.
         """
         placement = self.trainer.placement
         self.trainer.use_envs(placement.make_similar_envs(self.spec, env, n_envs))

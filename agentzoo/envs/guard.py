@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 import gymnasium as gym
 import numpy as np
 
+from agentzoo.background import signals_deferred
 from agentzoo.types import ConfigurationError, EnvError, InvalidStep, TrainingError
 
 MAX_FAILURES = 10
@@ -120,8 +121,10 @@ class Caller:
         if self.timeout is None:
             return function(*args, **kwargs)
         if self._server is None:
-            self._server, self._interrupted = _Server(), False
-            self._server.start()
+            server = _Server()
+            with signals_deferred():  # within `Thread.start`, one could hide that it has started
+                server.start()
+            self._server, self._interrupted = server, False
         server = self._server
         try:
             if self._interrupted:

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import gymnasium as gym
 
 from agentzoo.envs.guard import (
     CORRECT,
+    LONGER,
     MAX_FAILURES,
     RESTART,
     WINDOW,
@@ -137,16 +139,30 @@ class Restarts:
     def _replace(self, n: int, env: gym.Env) -> gym.Env:
         """Return a new environment, and close the old one unless it is stuck in a call."""
         assert self._make is not None
-        if n in self._lost:
-            self._lost.remove(n)
-        else:
+        if n not in self._lost:
             with contextlib.suppress(Exception):
                 self.call(env.close)
-        return self.call(self._make)
+        new = self.call(self._make)
+        self._lost.discard(n)  # not before there is another one in its place
+        return new
 
     def close(self, envs: list[gym.Env]) -> None:
         """Close the environments, except for those that are stuck in a call."""
-        for n, env in enumerate(envs):
-            if n not in self._lost:
-                self.call(env.close)
-        self._caller.close()
+        with contextlib.ExitStack() as closing:  # closes all, whatever one of them raises
+            closing.callback(self._caller.close)
+            for n, env in reversed(list(enumerate(envs))):
+                if n not in self._lost:
+                    closing.callback(self._close_one, n, env)
+
+    def _close_one(self, n: int, env: gym.Env) -> None:
+        try:
+            self.call(env.close)
+        except NoAnswer as error:
+            self._lost.add(n)
+            place = f" ({error.place})" if error.place else ""
+            warnings.warn(
+                f"Environment {n} was left open, because its close has not answered for "
+                f"{self._guard.timeout:g} s{place}. {LONGER}",
+                RuntimeWarning,
+                stacklevel=2,
+            )

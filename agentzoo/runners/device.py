@@ -78,6 +78,7 @@ class DeviceRunner(Runner):
             keys = self.rollout_state.envs.key
         begin = compile_begin(self.chunk_spec(self._most))
         self.rollout_state = shard(begin(self.programs.numbers, keys), self.mesh)
+        self._handover = None  # the cycle before, after which the environments stood elsewhere
 
     def state_template(self) -> Any:
         """Return a tree with the structure, shapes and dtypes of `rollout_state`."""

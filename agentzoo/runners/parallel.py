@@ -16,6 +16,7 @@ of the learner: https://arxiv.org/abs/2104.06272.
 
 import contextlib
 import itertools
+import math
 import queue
 import time
 from collections import deque
@@ -33,6 +34,8 @@ from agentzoo.runners.faults import describe_fault
 from agentzoo.runners.handover import Handover
 from agentzoo.runners.programs import Programs, compile_ahead
 from agentzoo.types import Agent, Array, EnvSpec, PyTree, Trajectory
+
+_PATIENCE = 1.0  # seconds that threads may take to end when the process ends
 
 
 class Published(NamedTuple):
@@ -245,7 +248,12 @@ class ParallelRunner(Runner):
 
     @contextlib.contextmanager
     def _working(self, run: RunState, total: int) -> Iterator[None]:
-        """Let the actors work in threads. On exit, wait until all threads have ended."""
+        """Let the actors work in threads. On exit, wait until all threads have ended.
+
+        If the process is about to end, the agent has to be saved before long, so that threads with
+        slow environments are left to themselves.
+        """
+        patience = math.inf
         self.occupy(True)
         try:
             for index in range(len(self.actors)):
@@ -253,22 +261,29 @@ class ParallelRunner(Runner):
                 self._threads.append(thread)
                 thread.start()
             yield
+        except SystemExit:
+            patience = _PATIENCE
+            raise
         finally:
-            self.stop()
+            self.stop(patience)
 
-    def stop(self) -> None:
+    def stop(self, patience: float = math.inf) -> None:
         """Stop the actors' threads, and wait until they have ended.
 
         An exception may interrupt this. So it is also called before the environments are used
         again, because two threads must never step the same ones.
+
+        Args:
+          patience: seconds to wait. Environments that are still being stepped stay occupied.
         """
+        deadline = time.monotonic() + patience
         self.stopped = True
         for told in self._told:
             told.put(None)
-        for thread in self._threads:
-            thread.wait()
-        self._threads = []
-        self.occupy(False)
+        waits = [thread.wait(deadline - time.monotonic()) for thread in self._threads]
+        if all(waits):
+            self._threads = []
+            self.occupy(False)
 
     def occupy(self, busy: bool) -> None:
         """Say whether actors are stepping environments of this process."""

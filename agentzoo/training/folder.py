@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ _FILES = (MODEL, CHECKPOINTS, _LOCK, "config.json", "progress.csv")
 
 _held: set[tuple[int, int]] = set()
 """The locks that this process holds, by device and inode. The system does not know them apart."""
+_taking = threading.Lock()  # threads that take locks take turns
 
 
 def holds_run(folder: Path) -> bool:
@@ -83,6 +85,10 @@ class Lock:
 
     def __init__(self, folder: Path):
         refuse_links(folder)
+        with _taking:
+            self._take(folder)
+
+    def _take(self, folder: Path) -> None:
         path = folder / _LOCK
         # A second file would end the lock of this process when it is closed.
         if path.exists() and _key(os.stat(path)) in _held:

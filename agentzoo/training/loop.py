@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -99,7 +99,7 @@ def _run(
     parts = FirstError()
     with parts.part():
         cycles = trainer.runner.run(trainer.run, total, next_stop)
-        with contextlib.closing(cycles):
+        with _ending(cycles):
             callback.on_rollout_start()
             for cycle in _with_pending(trainer, cycles):
                 trainer.take_over(cycle)
@@ -124,6 +124,16 @@ def _run(
         with parts.part():
             end()
     parts.raise_it()
+
+
+@contextlib.contextmanager
+def _ending(cycles: Generator[Cycle, None, None]) -> Iterator[None]:
+    """Return a context at the end of which a runner stops. It learns whether the process ends."""
+    with contextlib.closing(cycles):
+        try:
+            yield
+        except SystemExit as error:
+            cycles.throw(error)  # raises it again
 
 
 def _with_pending(trainer: Trainer, cycles: Iterator[Cycle]) -> Iterator[Cycle]:

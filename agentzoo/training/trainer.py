@@ -628,9 +628,14 @@ class Trainer:
         """Train in these environments from now on; change nothing if that is impossible.
 
         Raises:
-          ConfigurationError: if the hyperparameters do not allow their number, or the runner
-            cannot step them.
+          ConfigurationError: if the agent is learning, the hyperparameters do not allow their
+            number, or the runner cannot step them.
         """
+        if self.turns.is_learning:
+            raise ConfigurationError(
+                "The environments cannot be exchanged while the agent is learning, as in a "
+                "callback. Call set_env after learn has returned."
+            )
         regrouped = self._regroup(made.envs.spec.num_envs)
         runner = self._make_runner(regrouped, made.envs)
         self._take_over(regrouped)
