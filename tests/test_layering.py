@@ -69,6 +69,7 @@ MAY_IMPORT = {
         "jax",
         "numpy",
         "ale_py",
+        "background",
         "elements",
         "types",
         "envs",
