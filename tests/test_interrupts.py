@@ -376,10 +376,18 @@ def test_a_thread_whose_start_is_broken_off_is_known(monkeypatch, has_begun):
     assert background.wait(10)
 
 
-def test_environments_cannot_be_exchanged_while_the_agent_learns():
+@pytest.mark.parametrize("change", ["environments", "state"])
+def test_what_training_uses_cannot_be_exchanged_while_the_agent_learns(change):
+    def exchange(agent):
+        if change == "environments":
+            agent.set_env(CATCH, n_envs=2)
+        else:
+            agent.learner_state = agent.learner_state
+
     agent = make("DQN", CATCH)
     with pytest.raises(ConfigurationError, match="while the agent is learning"):
-        agent.learn(64, lambda agent: agent.set_env(CATCH, n_envs=2), progress_bar=False)
+        agent.learn(64, exchange, progress_bar=False)
+    exchange(agent)
     agent.learn(32, progress_bar=False)
 
 

@@ -329,11 +329,19 @@ class Algorithm(Generic[Config]):
 
         It is a NamedTuple that begins with `params`. The next training cycle overwrites the other
         arrays, so copy what you want to keep. Setting the state replaces it.
+
+        Raises:
+          ConfigurationError: if the state is set while the agent is learning.
         """
         return self.trainer.run.learner_state
 
     @learner_state.setter
     def learner_state(self, state: Any) -> None:
+        if self.trainer.turns.is_learning:
+            raise ConfigurationError(
+                "The state cannot be replaced while the agent is learning, as in a callback. Set "
+                "learner_state after learn has returned."
+            )
         self.trainer.run = self.trainer.run._replace(learner_state=state)
 
     @property
