@@ -196,9 +196,9 @@ def make_agent(
     ) -> tuple[Array, dict[str, Array]]:
         before = forward(params, trajectory.obs_tm1, trajectory.first_tm1, trajectory.memory)
         policy, v_tm1 = before.policy, before.v
-        constants, *states = jax.lax.stop_gradient((params, v_tm1, before.memory))
+        constants, v, memory = jax.lax.stop_gradient((params, v_tm1, before.memory))
         v_t = networks.successor_values(
-            *states, trajectory, lambda memory, obs: step(constants, memory, obs).v[0]
+            v, memory, trajectory, lambda memory, obs: step(constants, memory, obs).v[0]
         )
         a_tm1 = trajectory.extras.get("a_tm1", trajectory.a_tm1)
         log_prob_tm1 = policy.log_prob(a_tm1.reshape(*v_tm1.shape, *policy.event_shape))
