@@ -46,7 +46,7 @@ def test_a_phase_of_learning_stores_first_and_then_takes_its_gradient_steps(
 
     phase = make_learning_phase(update, buffer, learning_starts, gradient_steps, min_size)
     learn = jax.jit(phase)
-    state, draws = Learner(buffer.init(), jax.random.key(0), jnp.int32(0)), set()
+    state, draws = Learner(buffer.init(), jax.random.PRNGKey(0), jnp.int32(0)), set()
     for cycle, number in enumerate(expected):
         row, last = np.full((2, 2), float(cycle)), np.ones((2, 2), bool)
         mask = np.full((2, 2), cycle > 0)

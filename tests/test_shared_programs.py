@@ -8,6 +8,7 @@ import pytest
 
 from agentzoo import Linear, learn_together
 from agentzoo.algos.loading import find
+from agentzoo.runners import kept
 
 compiled: list[str] = []
 
@@ -18,6 +19,13 @@ def count(event: str, *_, **__) -> None:
 
 
 jax.monitoring.register_event_duration_secs_listener(count)
+
+
+@pytest.fixture(autouse=True)
+def all_kept(monkeypatch):
+    # When a structure is dropped, small programs outside of agents are compiled again, too.
+    monkeypatch.setattr(kept, "MOST", 1_000)
+
 
 SMALL = {"net_arch": (8,)}
 OFF_POLICY = {

@@ -28,6 +28,7 @@ NAME = "agentzoo"
 _FAILED = "error"  # the attribute of a trial that failed by itself, and was not interrupted
 _ABOUT = "about"  # the attribute of a study that says what it searches
 _HEARTBEAT, _GRACE = 10, 60  # seconds; a process that is silent for the second one is gone
+_ATTEMPTS, _PAUSE = 10, 0.5  # to open a new database, and seconds between two of them
 _POLL = 0.5  # seconds between two looks at the trials of other processes
 
 StrPath = str | os.PathLike[str]
@@ -211,15 +212,25 @@ def _database_errors() -> tuple[type[Exception], ...]:
 
 
 def _database(package: Any, storage: StrPath) -> Any:
+    from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
     text = os.fspath(storage)
     if "://" in text:
         address, options = text, {}
     else:
         # Other processes may be writing. SQLite lets them wait.
         address, options = f"sqlite:///{Path(text).absolute()}", {"connect_args": {"timeout": 60}}
-    return package.storages.RDBStorage(
-        address, engine_kwargs=options, heartbeat_interval=_HEARTBEAT, grace_period=_GRACE
-    )
+    for remaining in reversed(range(_ATTEMPTS)):
+        try:
+            return package.storages.RDBStorage(
+                address, engine_kwargs=options, heartbeat_interval=_HEARTBEAT, grace_period=_GRACE
+            )
+        except SQLAlchemyError as error:
+            # Another process is creating the tables of a new database at the same moment.
+            is_conflict = "already exists" in str(error) or isinstance(error, IntegrityError)
+            if remaining == 0 or not is_conflict:
+                raise
+            time.sleep(_PAUSE)
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
