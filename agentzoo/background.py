@@ -6,17 +6,29 @@ raise an exception, as that of Ctrl-C does. If it arrives inside a method of `th
 Python 3.11, `Thread.join` does not wait any more after an exception has interrupted it. So the main
 thread exchanges data with other threads only by `queue.SimpleQueue`, which is written in C, and by
 plain attributes.
+
+A thread works under the settings of JAX that hold in the thread that makes it, as in the context
+`with jax.default_device(device)`.
 """
 
+import _thread
+import atexit
 import contextlib
+import multiprocessing
+import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
-COMPILE = "agentzoo compile"
-"""The name of threads that compile a program."""
+import jax
+
+Result = TypeVar("Result")
+
+exit_code: int | None = None
+"""The code with which the process ends soon, as after SIGTERM; None if it does not."""
 
 _PAUSE = 0.001  # seconds between two looks at a thread
 
@@ -27,34 +39,37 @@ class Background:
     Args:
       function: the function.
       arguments: its arguments.
-      name: the name of the thread.
-      daemon: whether the process may end before the function does.
-
-    Attributes:
-      running: whether the function is running.
+      name: what it does.
+      awaited: whether Python waits for the function when the process ends.
     """
 
     def __init__(
-        self, function: Callable[..., Any], *arguments: Any, name: str, daemon: bool = True
+        self, function: Callable[..., Any], *arguments: Any, name: str, awaited: bool = False
     ):
-        self.running = False
+        self.name = name
         self._call = function, arguments
-        self._thread = threading.Thread(target=self._run, name=name, daemon=daemon)
+        self._settings = jax_settings()
         self._error: BaseException | None = None
-        self._permits = [None]  # whoever takes it decides whether the function runs
+        self.awaited = awaited
+        self._threads: list[int] = []  # the identifier of the thread, once it has been started
+        self._ended = False
 
     def start(self) -> None:
         """Start the thread."""
-        with signals_deferred():
-            self.running = True
-            try:
-                self._thread.start()
-            except BaseException:  # the system has no more threads, or an exception came
-                # Nobody knows whether the thread has started. If it comes later, it does nothing.
-                with contextlib.suppress(IndexError):
-                    self._permits.pop()
-                    self.running = False
-                raise
+        _all.add(self)
+        # `Thread.start` waits for the thread in Python, where an exception could hide that it has
+        # started. Here, everything between the call and its record is written in C.
+        self._threads.extend(map(_thread.start_new_thread, [self._run], [()]))
+
+    @property
+    def ident(self) -> int | None:
+        """The identifier of the thread; None before it has been started."""
+        return self._threads[0] if self._threads else None
+
+    @property
+    def running(self) -> bool:
+        """Whether the function is running."""
+        return bool(self._threads) and not self._ended
 
     def wait(self, seconds: float = float("inf")) -> bool:
         """Wait until the function has ended, or until the time is over.
@@ -76,40 +91,103 @@ class Background:
         return True
 
     def _run(self) -> None:
-        try:
-            self._permits.pop()
-        except IndexError:  # `start` has failed
-            return
         function, arguments = self._call
         try:
-            function(*arguments)
+            with contextlib.ExitStack() as settings:
+                for setting, value in self._settings:
+                    settings.enter_context(setting(value))
+                function(*arguments)
         except BaseException as error:
             self._error = error
         finally:
             del self._call, function, arguments  # they may hold large arrays
-            self.running = False
+            _all.discard(self)
+            self._ended = True
 
 
-@contextlib.contextmanager
-def signals_deferred() -> Iterator[None]:
-    """Let the handlers of signals wait for the end of the context.
+_all: set[Background] = set()
 
-    Only the main thread executes them, so the context has no effect in other threads.
+
+def running() -> list[Background]:
+    """Return the threads that are running."""
+    return [background for background in tuple(_all) if background.running]
+
+
+def _await_all() -> None:
+    for background in running():
+        while background.awaited and background.running:
+            if exit_code is not None:
+                end_process(exit_code)
+            time.sleep(_PAUSE)
+
+
+# JAX has registered its own function when it was imported, so that this one is called before.
+atexit.register(_await_all)
+
+
+def end_process(code: int) -> None:
+    """End the process at once, although threads are running that cannot be stopped."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    for process in multiprocessing.active_children():  # of vector environments
+        process.terminate()
+    os._exit(code)
+
+
+def jax_settings() -> list[tuple[Callable[[Any], Any], Any]]:
+    """Return the settings of JAX that hold in this thread alone, as context managers and values.
+
+    JAX has no public function for this. If a version of it lacks what is used here, there are none.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    try:
+        from jax._src.config import config_ext, config_states
+    except ImportError:
+        return []
+    values = [(setting, setting.get_local()) for setting in config_states.values()]
+    return [(setting, value) for setting, value in values if value is not config_ext.unset]
+
+
+def jax_context() -> Any:
+    """Return a value that is equal in two threads if one program serves both of them.
+
+    It is None if this version of JAX does not say.
+    """
+    try:
+        from jax._src.config import trace_context
+    except ImportError:
+        return None
+    return trace_context(), jax.config.jax_default_device  # type: ignore[attr-defined]
+
+
+def with_signals_deferred(function: Callable[[], Result]) -> Result:
+    """Return the result of a function. The handlers of signals wait until it has ended.
+
+    Only the main thread executes them, so functions in other threads are simply called.
+    """
+    if threading.get_ident() != threading.main_thread().ident:
+        return function()
     received: list[tuple[int, Any]] = []
     handlers = {int(number): signal.getsignal(number) for number in signal.valid_signals()}
     handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
-    # Whatever a handler raises while they are exchanged, all of them are restored.
+    try:
+        try:
+            for number in handlers:
+                signal.signal(number, lambda *arguments: received.append(arguments))
+            return function()
+        finally:
+            restore_handlers(handlers)
+    finally:
+        # Once more, because an exception may have interrupted the first time.
+        restore_handlers(handlers)
+        _handle(received, handlers)
+
+
+def restore_handlers(handlers: Mapping[int, Any]) -> None:
+    """Set the handlers of signals, whatever a handler raises in between."""
     with contextlib.ExitStack() as after:
-        after.callback(_handle, received, handlers)
         for number, handler in handlers.items():
             after.callback(_restore, number, handler)
-        for number in handlers:
-            signal.signal(number, lambda *arguments: received.append(arguments))
-        yield
 
 
 def _restore(number: int, handler: Any) -> None:

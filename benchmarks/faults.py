@@ -9,6 +9,7 @@ agent can learn again, and that no process and no thread is left. The script pri
 and a table, and ends with exit code 1 if a run failed.
 """
 
+import _thread
 import argparse
 import collections
 import multiprocessing
@@ -28,6 +29,7 @@ from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
 import agentzoo
+from agentzoo import background
 from agentzoo.algos import ALGORITHMS
 from agentzoo.types import EnvError, InvalidStep
 
@@ -171,7 +173,7 @@ def run_one(seed):
 def _check(chosen, folder):
     """Train, and return what is wrong, or None."""
     _, _, kind, _, restart = chosen
-    threads = threading.active_count()
+    threads = _thread._count()
     agent = make_agent(*chosen, folder)
     failure = None
     try:
@@ -203,10 +205,10 @@ def _left_over(agent, threads):
     end = time.monotonic() + 10
     while time.monotonic() < end:
         children = multiprocessing.active_children()
-        if not children and threading.active_count() <= threads:
+        if not children and _thread._count() <= threads:
             return None
         time.sleep(0.02)
-    names = [thread.name for thread in threading.enumerate()]
+    names = [thread.name for thread in (*threading.enumerate(), *background.running())]
     return f"left over: processes {children}, threads {names}"
 
 

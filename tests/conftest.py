@@ -39,15 +39,19 @@ DAYS_KEPT = 7
 # them, and `make test` leaves them out. DQN, PPO and SAC stand for all algorithms there.
 EXHAUSTIVE = re.compile("|".join([
     r"test_runners::test_it_learns\[(QRDQN|SAC|MPO|IMPALA)-ray",
-    r"test_ray::test_(whatever_dies|a_node_that_dies)",
+    r"test_ray::test_(whatever_dies|a_node_that_dies|wrong_data)",
     r"test_(qrdqn|mpo)::test_it_learns",
     r"test_sac::test_it_learns_cartpole",
     r"test_bounds::test_many_structures",
     r"test_convolutions::test_many_layers",
+    r"test_benchmark::test_(seeds_that_learn_together|a_benchmark_on_ray)",
+    r"test_determinism::test_processes_agree\[PPO-host",
+    r"test_interrupts::test_what_the_run_before_has_begun_is_awaited\[.*-0\.1",
+    r"test_numbers::test_a_program_.*\[(qrdqn|mpo|impala|ppo-|sac-schedule)",
     r"test_(on_nan|callbacks|evaluation)::.*ray",
-    r"test_(callbacks|checkpoint|custom_networks|determinism|device|env_faults|faults|interrupts"
-    r"|loading|log_tags|logging|on_nan|ownership|progress|schedules|shared_programs|sharding|spaces"
-    r"|together)::.*\[.*(QRDQN|MPO|IMPALA)",
+    r"test_(action_masks|callbacks|checkpoint|custom_networks|determinism|device|env_faults|export"
+    r"|faults|interrupts|loading|log_tags|logging|observations|on_nan|ownership|precision|progress"
+    r"|schedules|shared_programs|sharding|spaces|together|x64)::.*\[.*(QRDQN|MPO|IMPALA)",
 ]))  # fmt: skip
 
 # Files that take longest, which begin first. The operators' tests come last, because each of their

@@ -2,23 +2,22 @@
 
 import os
 import platform
-import threading
 
 import jax
 import pytest
 from gymnasium import spaces
 
 import agentzoo
-from agentzoo import DQN, IMPALA
+from agentzoo import DQN, IMPALA, background
 from tests import probes
 
 
 @pytest.fixture
 def compiled():
     """The names of the functions that are compiled, in a list that grows."""
-    for thread in threading.enumerate():
-        if thread.name.startswith("compile"):  # what another test began
-            thread.join()
+    for thread in background.running():
+        if thread.name == "compile":  # what another test began
+            thread.wait()
     names = []
 
     def listen(event, seconds, fun_name="", **_):

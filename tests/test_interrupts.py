@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import functools
+import queue
 import random
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 from gymnasium.vector import AsyncVectorEnv
 
 import agentzoo
-from agentzoo.background import Background, signals_deferred
+from agentzoo.background import Background, with_signals_deferred
 from agentzoo.callbacks import BaseCallback
 from agentzoo.training.interrupts import FirstError, insist
 from agentzoo.training.turns import Turns
@@ -75,6 +76,46 @@ def asynchronous(seconds):
         timer.join()
 
 
+class InjectedAt:
+    """Raises `Break` at an instruction of Python code, counted from 1.
+
+    An asynchronous exception arrives between two instructions, too, but nobody can choose which.
+
+    Args:
+      at: the number of the instruction.
+      parts: parts of the names of the files whose instructions count.
+
+    Attributes:
+      count: how many instructions were executed.
+    """
+
+    def __init__(self, at, parts):
+        self.at = at
+        self.parts = parts
+        self.count = 0
+
+    def __enter__(self):
+        self.previous = sys.gettrace()
+        sys.settrace(self._call)
+        return self
+
+    def __exit__(self, *_):
+        sys.settrace(self.previous)
+
+    def _call(self, frame, event, argument):
+        if any(part in frame.f_code.co_filename for part in self.parts):
+            frame.f_trace_opcodes = True
+            return self._step
+        return None
+
+    def _step(self, frame, event, argument):
+        if event == "opcode":
+            self.count += 1
+            if self.count == self.at:
+                raise Break
+        return self._step
+
+
 def go_on(agent, callback=None):
     agent.learn(
         TOTAL - agent.num_timesteps, callback, progress_bar=False, reset_num_timesteps=False
@@ -118,11 +159,8 @@ def test_compiled_training_survives_exceptions(algorithm, how):
     assert_same(agent, other)
 
 
-# Python's own `threading` may lose a lock if an asynchronous exception arrives, so threads are only
-# tried with a signal.
-@pytest.mark.parametrize(
-    ("runner", "how"), [("host", alarm), ("host", asynchronous), ("threads", alarm)]
-)
+@pytest.mark.parametrize("how", [alarm, asynchronous])
+@pytest.mark.parametrize("runner", ["host", "threads"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_training_in_python_survives_exceptions(algorithm, how, runner):
     env = "Pendulum-v1" if algorithm in CONTINUOUS else "CartPole-v1"
@@ -188,17 +226,67 @@ def test_groups_survive_exceptions():
         assert_same(agent, other)
 
 
-@pytest.mark.parametrize("runner", ["host", "device"])
-def test_the_first_call_of_a_program_is_not_interrupted(runner):
+PARTS = ("agentzoo/training", "agentzoo/runners", "agentzoo/background", "contextlib")
+
+
+@pytest.mark.parametrize("runner", ["host", "device", "threads"])
+@pytest.mark.parametrize("is_first", [False, True])
+def test_an_exception_at_any_instruction_loses_nothing(runner, is_first, tmp_path):
+    """Tries instructions at random. In the first call of a program, JAX executes Python code."""
+
+    def learn(at, parts=PARTS):
+        if is_first:
+            jax.clear_caches()
+        with InjectedAt(at, parts) as injected:
+            agent.learn(24, progress_bar=False, reset_num_timesteps=False)
+        return injected.count
+
+    agent = make("DQN", "CartPole-v1" if runner != "device" else CATCH, runner=runner)
+    agent.learn(64, progress_bar=False)
+    parts = (*PARTS, "jax/_src/pjit", "jax/_src/interpreters/pxla") if is_first else PARTS
+    most = learn(-1, parts)
+    rng = random.Random(0)
+    for _ in range(30 if is_first else 100):
+        before = agent.num_timesteps
+        with contextlib.suppress(Break):
+            learn(rng.randint(1, most), parts)
+        assert not any(x.is_deleted() for x in jax.tree.leaves(agent.learner_state))
+        assert before <= agent.num_timesteps <= before + 24
+    agent.learn(24, progress_bar=False, reset_num_timesteps=False)
+
+
+class ClearingCaches(BaseCallback):
+    """Drops all compiled programs after each training cycle, as a user may."""
+
+    def _on_step(self):
+        jax.clear_caches()
+        return True
+
+
+@pytest.mark.parametrize("how", [alarm, asynchronous])
+@pytest.mark.parametrize("runner", ["host", "device", "threads"])
+def test_the_first_call_of_a_program_is_not_interrupted(runner, how):
     """JAX executes Python code in the first call, where an exception would lose the results."""
     for delay in (0.02, 0.1, 0.2, 0.3, 0.5):
         # Gymnasium's checker does not survive an exception in the first reset.
         env = CATCH if runner == "device" else lambda: gym.make(CATCH, disable_env_checker=True)
         agent = make("DQN", env, runner=runner, seed=int(1e3 * delay))
-        with contextlib.suppress(Break), alarm(delay):
-            agent.learn(400, progress_bar=False)
+        with contextlib.suppress(Break), how(delay):
+            agent.learn(400, ClearingCaches(), progress_bar=False)
         assert not any(x.is_deleted() for x in jax.tree.leaves(agent.learner_state))
         agent.learn(8, progress_bar=False, reset_num_timesteps=False)
+
+
+@pytest.mark.parametrize("runner", ["host", "device", "threads"])
+def test_settings_of_a_thread_hold_in_those_that_work_for_it(runner):
+    """Otherwise, the program that another thread has called would be compiled again."""
+    device = jax.devices()[1]
+    with jax.default_device(device), jax.debug_nans(True):
+        agent = make("DQN", CATCH, runner=runner, net_arch=(13,)).learn(64, progress_bar=False)
+        programs = agent.trainer.runner._chunk if runner == "device" else agent.trainer.programs
+        learn = programs if runner == "device" else programs.learn
+        assert learn.is_hot and learn.compiled._cache_size() == 1
+    assert {x.device for x in jax.tree.leaves(agent.params)} == {device}
 
 
 def test_an_error_at_the_end_of_a_run_does_not_hide_the_first_one():
@@ -265,6 +353,30 @@ def test_sigterm_saves_the_agent(runner, tmp_path):
     [folder] = tmp_path.iterdir()
     agent = agentzoo.load(folder, CATCH)
     assert agent.num_timesteps >= 64
+    agent.learn(32, progress_bar=False, reset_num_timesteps=False)
+
+
+COMPILING = """
+import os, signal, sys, time
+import jax
+from tests.agents import make, CATCH
+def compile(lowered):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(1000)
+jax.stages.Lowered.compile = compile
+make("DQN", CATCH, runner={runner!r}, log_dir=sys.argv[1]).learn(1e8, progress_bar=False)
+"""
+
+
+@pytest.mark.parametrize("runner", ["host", "device", "threads"])
+def test_sigterm_does_not_wait_for_the_compiler(runner, tmp_path):
+    script = COMPILING.format(runner=runner)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 143 and done.stderr == ""
+    [folder] = tmp_path.iterdir()
+    agent = agentzoo.load(folder, CATCH)
     agent.learn(32, progress_bar=False, reset_num_timesteps=False)
 
 
@@ -344,36 +456,37 @@ def test_handlers_of_signals_are_restored_whatever_they_raise(monkeypatch):
             arrived.clear()
             with monkeypatch.context() as patched, pytest.raises(Break):
                 patched.setattr(signal, "signal", functools.partial(exchange, at))
-                with signals_deferred():
-                    pass
+                with_signals_deferred(lambda: None)
             assert arrived and all(signal.getsignal(number) is fail for number in numbers)
         arrived.clear()
-        with pytest.raises(Break), signals_deferred():
-            for number in numbers:
-                signal.raise_signal(number)
+        with pytest.raises(Break):
+            with_signals_deferred(lambda: [signal.raise_signal(number) for number in numbers])
         assert arrived == numbers
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("has_begun", [False, True])
-def test_a_thread_whose_start_is_broken_off_is_known(monkeypatch, has_begun):
-    ended = threading.Event()
-    background = Background(ended.wait, 10, name="test")
-    original = threading.Thread.start
-
-    def start(thread):
-        if has_begun:
-            original(thread)
-        raise Break
-
-    with monkeypatch.context() as patched, pytest.raises(Break):
-        patched.setattr(threading.Thread, "start", start)
-        background.start()
-    assert background.wait(0.05) == (not has_begun)
-    ended.set()
-    assert background.wait(10)
+def test_a_thread_whose_start_is_broken_off_is_known():
+    """Raises an exception at each instruction of `start`."""
+    outcomes = set()
+    for instruction in range(1, 200):
+        go_on, ran = queue.SimpleQueue(), []
+        background = Background(lambda ran=ran, go_on=go_on: (ran.append(1), go_on.get()), name="")
+        try:
+            with InjectedAt(instruction, parts=("agentzoo/background",)):
+                background.start()
+        except Break:
+            started = background.running
+            outcomes.add(started)
+            time.sleep(0.01)
+            assert bool(ran) == started
+        else:
+            break
+        finally:
+            go_on.put(None)
+            assert background.wait(10)
+    assert outcomes == {False, True}
 
 
 @pytest.mark.parametrize("change", ["environments", "state"])
@@ -406,12 +519,12 @@ def test_a_new_run_forgets_the_last_cycle_of_the_one_before():
 def test_parts_keep_the_first_error():
     parts = FirstError()
     ran = []
-    with parts.part():
+    with parts:
         raise KeyboardInterrupt
-    with parts.part():
+    with parts:
         ran.append(1)
         raise OSError("no space")
-    with parts.part():
+    with parts:
         ran.append(2)
     with pytest.raises(KeyboardInterrupt) as caught:
         parts.raise_it()

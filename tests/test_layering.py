@@ -78,11 +78,11 @@ MAY_IMPORT = {
         *("jax", "numpy", "ray"),
         *("background", "envs", "process", "sharding", "types", "runners"),
     },
-    "background": set(),
+    "background": {"jax"},
     "process": {"jax"},
     "training": {
-        *("jax", "numpy", "callbacks", "checkpoint", "config", "envs", "logging", "policy"),
-        *("process", "progress", "runners", "sharding", "types", "training"),
+        *("jax", "numpy", "background", "callbacks", "checkpoint", "config", "envs", "logging"),
+        *("policy", "process", "progress", "runners", "sharding", "types", "training"),
     },
     "policy": {"jax", "envs", "runners", "types"},
     "export": {

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from agentzoo import DQN, IMPALA, SAC, ConfigurationError
+from agentzoo import DQN, IMPALA, SAC, ConfigurationError, background
 from agentzoo.envs import GymEnvs
 from agentzoo.runners import RunState, ThreadsRunner, compile_agent
 from agentzoo.types import Agent, Array, EnvError
@@ -32,7 +32,7 @@ OFF_POLICY = dict(
 @pytest.fixture(autouse=True)
 def _no_thread_is_left():
     yield
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("actor")]
+    assert not [thread.name for thread in background.running() if thread.name.startswith("actor")]
 
 
 def learned(make, steps=300, **kwargs):

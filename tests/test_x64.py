@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 OFF_POLICY = {"learning_starts": 0, "n_steps": 3}
 REPLAY = {**OFF_POLICY, "prioritized_replay": True}
 # Each algorithm learns with the defaults, and with each of these.
@@ -29,6 +31,7 @@ OPTIONS = {
 # Learns in environments with numbers, categories and masks, and in one of 64-bit numbers. Prints
 # what is not in 32 bits.
 SCRIPT = """
+import sys
 import warnings
 
 import gymnasium as gym
@@ -65,19 +68,21 @@ def learn(algorithm, env, runner, **options):
             print(algorithm, env, runner, options, name)
 
 
-for algorithm, (first, second) in OPTIONS.items():
-    box = algorithm in ("SAC", "MPO", "PPO", "IMPALA")
-    learn(algorithm, Fork(), "host", **first)
-    learn(algorithm, Walk(discrete=not box), "device", **(second if box else {**first, **second}))
-    learn(algorithm, Wide, "host", **({"learning_starts": 0} if "learning_starts" in first else {}))
+algorithm = sys.argv[1]
+first, second = OPTIONS[algorithm]
+box = algorithm in ("SAC", "MPO", "PPO", "IMPALA")
+learn(algorithm, Fork(), "host", **first)
+learn(algorithm, Walk(discrete=not box), "device", **(second if box else {**first, **second}))
+learn(algorithm, Wide, "host", **({"learning_starts": 0} if "learning_starts" in first else {}))
 print("learned")
 """
 
 
-def test_all_agents_learn_with_64_bits():
+@pytest.mark.parametrize("algorithm", OPTIONS)
+def test_agents_learn_with_64_bits(algorithm):
     root = Path(__file__).parents[1]
     env = {**os.environ, "JAX_ENABLE_X64": "1", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)}
-    command = [sys.executable, "-c", SCRIPT]
+    command = [sys.executable, "-c", SCRIPT, algorithm]
     done = subprocess.run(
         command, env=env, capture_output=True, text=True, check=False, timeout=1_800
     )

@@ -88,7 +88,7 @@ class CheckpointStore:
         about = {"sequence": self._sequence, "step": int(step), "score": _finite(score)}
         job = _Job(int(step), manifest, about)
         try:
-            self._writer = Background(self._run, job, name="agentzoo checkpoint")
+            self._writer = Background(self._run, job, name="checkpoint")
             self._writer.start()
             job.collect(tree, last.blocks)
         finally:

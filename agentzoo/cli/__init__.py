@@ -8,7 +8,7 @@ import sys
 
 import tyro
 
-from agentzoo import __version__
+from agentzoo import __version__, background
 from agentzoo.algos import loading
 from agentzoo.cli import signals
 from agentzoo.cli.benchmark import benchmark
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(130)
     except SystemExit as end:
         if end.code == TERMINATED:
-            signals.end_if_compiling(TERMINATED)
+            background.exit_code = TERMINATED
         raise
     except BrokenPipeError:
         if not signals.reader_is_gone():

@@ -9,8 +9,6 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from agentzoo.background import COMPILE
-
 interrupts: list[int] = []
 """The signals of Ctrl-C that came while a command ran."""
 
@@ -53,16 +51,3 @@ def reader_is_gone() -> bool:
     # Python flushes once more when it ends.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return True
-
-
-def end_if_compiling(code: int) -> None:
-    """End the process at once if one of its threads is compiling a program.
-
-    Python would wait for the compiler, which may take longer than the time between SIGTERM and
-    SIGKILL.
-    """
-    if any(thread.name == COMPILE for thread in threading.enumerate()):
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                stream.flush()
-        os._exit(code)

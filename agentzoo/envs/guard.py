@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 import gymnasium as gym
 import numpy as np
 
-from agentzoo.background import signals_deferred
+from agentzoo.background import Background
 from agentzoo.types import ConfigurationError, EnvError, InvalidStep, TrainingError
 
 MAX_FAILURES = 10
@@ -120,11 +120,10 @@ class Caller:
         """
         if self.timeout is None:
             return function(*args, **kwargs)
-        if self._server is None:
-            server = _Server()
-            with signals_deferred():  # within `Thread.start`, one could hide that it has started
-                server.start()
-            self._server, self._interrupted = server, False
+        # An exception may have come before the thread was started.
+        if self._server is None or self._server.thread.ident is None:
+            self._server, self._interrupted = _Server(), False
+            self._server.thread.start()
         server = self._server
         try:
             if self._interrupted:
@@ -151,7 +150,7 @@ class Caller:
     def _give_up(self, server: "_Server") -> NoAnswer:
         """Leave the thread to itself, and return the error that says so."""
         self.close()
-        return NoAnswer(frame=sys._current_frames().get(server.ident or 0))
+        return NoAnswer(frame=sys._current_frames().get(server.thread.ident or 0))
 
     def close(self) -> None:
         """Let the thread end after its current call."""
@@ -163,21 +162,21 @@ class Caller:
         self.close()
 
 
-class _Server(threading.Thread):
+class _Server:
     """A thread that makes the calls of one `Caller`, until it gets None.
 
     Attributes:
+      thread: the thread.
       calls: functions and their arguments.
       results: results and errors of the calls.
     """
 
     def __init__(self) -> None:
-        super().__init__(name="environment", daemon=True)
         self.calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.results: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.thread = Background(self._run, name="environment")
 
-    def run(self) -> None:
-        """Make the calls."""
+    def _run(self) -> None:
         while (call := self.calls.get()) is not None:
             function, args, kwargs = call
             try:

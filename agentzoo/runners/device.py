@@ -11,10 +11,8 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any
 
-import jax
 import numpy as np
 
-from agentzoo.background import COMPILE, Background
 from agentzoo.envs import Envs, FunctionalEnv
 from agentzoo.envs.functional import draw_keys
 from agentzoo.runners.base import Cycle, Episode, Runner, RunState
@@ -95,6 +93,7 @@ class DeviceRunner(Runner):
         `next_stop(step)`, or earlier, so that it takes a fraction of a second.
         """
         self._handover = None
+        self._chunk.cool()
         if self.rollout_state is None:
             self.reset()
         while run.step < total:
@@ -104,24 +103,16 @@ class DeviceRunner(Runner):
             counters = ChunkCounters(cycles, run.step, run.act_calls, total)
             complete = functools.partial(self._complete, run, counters)
             self._handover = Handover(complete)
-            if not self._chunk.is_warm:
-                # Compiled before the call, which no signal interrupts if it is the first. Signals
-                # are handled while another thread compiles.
-                compiling = Background(
-                    self._lower(run, counters).compile, name=COMPILE, daemon=False
-                )
-                compiling.start()
-                compiling.wait()
+            compiled = self._chunk.is_hot
             start = time.perf_counter()
             cycle = self._handover.call(
                 self._chunk, run.learner_state, self.rollout_state, run.key, counters.pack()
             )
-            self._adapt(cycles, from_first_host(time.perf_counter() - start, self.mesh))
+            seconds = from_first_host(time.perf_counter() - start, self.mesh)
+            if compiled:
+                self._adapt(cycles, seconds)
             run = cycle.run
             yield cycle
-
-    def _lower(self, run: RunState, counters: ChunkCounters) -> jax.stages.Lowered:
-        return self._chunk.lower(run.learner_state, self.rollout_state, run.key, counters.pack())
 
     def _complete(self, before: RunState, counters: ChunkCounters, results: Any) -> Cycle:
         """Return the last cycle of a chunk, given the results of the chunk."""

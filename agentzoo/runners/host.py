@@ -85,6 +85,7 @@ class HostRunner(Runner):
         Yields after every training cycle.
         """
         self._handover = None
+        self.programs.learn.cool()
         self.resume()
         # `learn` is compiled in a thread, while the first trajectory is collected.
         compiling = compile_ahead(self.agent, self.programs, run, self.envs.spec)

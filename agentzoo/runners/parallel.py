@@ -164,6 +164,7 @@ class ParallelRunner(Runner):
         self.resume()
         self._continues = False
         self._handover = None
+        self.programs.learn.cool()
         self.stopped = False
         self._told = [queue.SimpleQueue() for _ in self.actors]
         # What the actors send, with the index of the actor.

@@ -4,15 +4,16 @@ Hyperparameters that are numbers are an argument of every compiled function, so 
 only in numbers share the same programs.
 """
 
+import contextlib
 import copy
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from agentzoo.background import COMPILE, Background
+from agentzoo.background import Background, jax_context
 from agentzoo.envs import trajectory_shapes
 from agentzoo.runners.base import RunState
 from agentzoo.runners.counters import ActCounters, LearnCounters
@@ -42,7 +43,6 @@ class InPlace:
     Attributes:
       compiled: the compiled function. It takes what `arguments` returns, and returns a list from
         which `results` makes the results.
-      is_warm: whether the function has been called. JAX executes Python code in the first call.
     """
 
     def __init__(self, function: Callable[..., Any], overwritten: int = 0):
@@ -66,7 +66,9 @@ class InPlace:
         # The name of the program in JAX's logs and profiles.
         call.__name__ = getattr(function, "__name__", "call")
         self.compiled = jax.jit(call, static_argnums=4, donate_argnums=2)
-        self.is_warm = False
+        self._was_called = False
+        # The number of programs that JAX knew after the last call, and the context of this call.
+        self._heat: tuple[int, Any] | None = None
         self._overwritten = overwritten
         self._layouts: dict[Any, _Layout] = {}
         self._unpack = unpack
@@ -77,6 +79,34 @@ class InPlace:
         bound = copy.copy(self)
         bound._numbers = numbers
         return bound
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether the function has been called, and JAX still knows the compiled program."""
+        return self._was_called and self._known() > 0
+
+    @property
+    def is_hot(self) -> bool:
+        """Whether JAX will not execute Python code in the next call."""
+        return self._heat == (self._known(), jax_context())
+
+    def _known(self) -> int:
+        """Return for how many kinds of arguments JAX calls the program without Python."""
+        return self.compiled._cache_size()  # type: ignore[attr-defined]
+
+    def cool(self) -> None:
+        """Forget that the function has been called, because the next arguments may be others."""
+        self._heat = None
+
+    @contextlib.contextmanager
+    def heating(self) -> Iterator[None]:
+        """Return a context in which the function is called, perhaps for the first time."""
+        before = self._known()
+        yield
+        self._was_called = True
+        # If JAX has learned a new kind of arguments, the results may be another kind.
+        if self._known() == before:
+            self._heat = before, jax_context()
 
     def arguments(self, state: Any, *arguments: Any) -> tuple[Any, ...]:
         """Return the arguments of `compiled` for a state and the arguments after it."""
@@ -329,7 +359,7 @@ def compile_ahead(
       The thread.
     """
     if programs.learn.is_warm:
-        return Background(lambda: None, name=COMPILE)
+        return Background(lambda: None, name="compile")
     length, num_envs = agent.unroll_length, spec.num_envs
     memory = agent.initial_memory(num_envs)
     shapes = trajectory_shapes(spec, length)._replace(memory=memory)
@@ -349,7 +379,6 @@ def compile_ahead(
         trajectory = shapes._replace(extras=extras)
         programs.learn.lower(run.learner_state, trajectory, learn_counters.pack()).compile()
 
-    # JAX must not be compiling when Python ends.
-    compiling = Background(compile_learn, name=COMPILE, daemon=False)
+    compiling = Background(compile_learn, name="compile", awaited=True)
     compiling.start()
     return compiling

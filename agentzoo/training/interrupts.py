@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from agentzoo import background
 from agentzoo.types import EnvError
 
 Result = TypeVar("Result")
@@ -21,7 +22,8 @@ TERMINATED = 128 + signal.SIGTERM
 class FirstError:
     """Runs several parts. Each part runs even if another part raises an error.
 
-    The first error is raised at the end. Later errors become notes of the first one.
+    Each part is a block `with first_error:`. The first error is raised at the end. Later errors
+    become notes of the first one.
 
     Attributes:
       error: the first error, or None.
@@ -30,16 +32,14 @@ class FirstError:
     def __init__(self) -> None:
         self.error: BaseException | None = None
 
-    @contextlib.contextmanager
-    def part(self) -> Iterator[None]:
-        """Return a context that keeps the error that is raised in it."""
-        try:
-            yield
-        except BaseException as error:
-            if self.error is None:
-                self.error = error
-            elif error is not self.error:
-                self.error.add_note(f"After this, {type(error).__name__} was raised: {error}")
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _: Any, error: BaseException | None, traceback: Any) -> bool:
+        if self.error is None:
+            self.error = error
+        elif error is not None and error is not self.error:
+            self.error.add_note(f"After this, {type(error).__name__} was raised: {error}")
+        return True
 
     def raise_it(self) -> None:
         """Raise the first error if there was one."""
@@ -101,6 +101,7 @@ def interrupts(on_termination: bool) -> Iterator[Interrupts]:
       The signals that have arrived. The loop checks them after each cycle.
     """
     arrived = Interrupts()
+    background.exit_code = None
     if threading.current_thread() is not threading.main_thread():
         yield arrived
         return
@@ -113,18 +114,27 @@ def interrupts(on_termination: bool) -> Iterator[Interrupts]:
     def terminate(*_: Any) -> None:
         # The loop checks this, too, because some code swallows every exception.
         first, arrived.terminated = not arrived.terminated, True
+        background.exit_code = TERMINATED
         if first and not arrived.must_wait:
             raise SystemExit(TERMINATED)
 
-    with contextlib.ExitStack() as handlers:
-        if previous not in (signal.SIG_IGN, None):
-            handlers.callback(signal.signal, signal.SIGINT, previous)
-            signal.signal(signal.SIGINT, press)
-        default = signal.getsignal(signal.SIGTERM)
-        if on_termination and (default is signal.SIG_DFL or _is_of_ray(default)):
-            handlers.callback(signal.signal, signal.SIGTERM, default)
-            signal.signal(signal.SIGTERM, terminate)
-        yield arrived
+    handlers: dict[int, Any] = {}
+    default = signal.getsignal(signal.SIGTERM)
+    if previous not in (signal.SIG_IGN, None):
+        handlers[signal.SIGINT] = press
+    if on_termination and (default is signal.SIG_DFL or _is_of_ray(default)):
+        handlers[signal.SIGTERM] = terminate
+    replaced = {number: signal.getsignal(number) for number in handlers}
+    try:
+        try:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            yield arrived
+        finally:
+            background.restore_handlers(replaced)
+    finally:
+        # Once more, because an exception may have interrupted the first time.
+        background.restore_handlers(replaced)
 
 
 def _is_of_ray(handler: Any) -> bool:

@@ -44,9 +44,9 @@ def train(
         trainer.begin(new, plan, user_callback)
         parts = FirstError()
         with interrupts(trainer.log.folder is not None) as arrived:
-            with parts.part():
+            with parts:
                 _run(trainer, model, plan, callback, new, watched, arrived)
-            with parts.part():
+            with parts:
                 trainer.end(hurry=arrived.terminated)
         arrived.conclude(parts)
 
@@ -97,7 +97,7 @@ def _run(
         return min(entry, checkpoint, callback.next_step(step))
 
     parts = FirstError()
-    with parts.part():
+    with parts:
         cycles = trainer.runner.run(trainer.run, total, next_stop)
         with _ending(cycles):
             callback.on_rollout_start()
@@ -121,7 +121,7 @@ def _run(
     arrived.must_wait = True
     # The last cycle is taken over before it is saved, and saved before callbacks can fail.
     for end in (trainer.recover, trainer.stop, trainer.dump_logs, callback.on_training_end):
-        with parts.part():
+        with parts:
             end()
     parts.raise_it()
 

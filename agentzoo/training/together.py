@@ -206,7 +206,7 @@ def _learn_as_one(group: Sequence[Any], plan: Plan, move: Move, watch: Watch | N
         writes = any(trainer.log.folder is not None for trainer in trainers)
         parts = FirstError()
         with interrupts(writes) as arrived:
-            with parts.part():
+            with parts:
                 for cycle in runner.run(together.run, total, plan.next_stop):
                     before = together.run.step
                     due = cycle.run.step // plan.log_interval > before // plan.log_interval
@@ -225,7 +225,7 @@ def _learn_as_one(group: Sequence[Any], plan: Plan, move: Move, watch: Watch | N
                 for trainer in trainers:
                     trainer.has_finished = True
             arrived.must_wait = True
-            with parts.part():
+            with parts:
                 together.recover()
             together.end(parts)
         arrived.conclude(parts)
@@ -320,12 +320,12 @@ class _Together:
 
     def end(self, parts: FirstError) -> None:
         """Give the agents back what they have learned, and save them."""
-        with parts.part():
+        with parts:
             insist(self.hand_over)
-        with parts.part():
+        with parts:
             self.dump_logs()
         for trainer in self.trainers:
-            with parts.part():
+            with parts:
                 trainer.end()
 
 

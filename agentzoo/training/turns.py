@@ -32,19 +32,26 @@ class Turns:
         Raises:
           ConfigurationError: if the agent is learning already.
         """
-        with self._lock:
-            if self._learner is not None:
-                raise ConfigurationError(
-                    "The agent is learning already; wait until `learn` has returned, or make "
-                    "another agent."
-                )
-            self._learner = threading.get_ident()
+        begun = False
         try:
-            yield
+            try:
+                with self._lock:
+                    if self._learner is not None:
+                        raise ConfigurationError(
+                            "The agent is learning already; wait until `learn` has returned, or "
+                            "make another agent."
+                        )
+                    begun = True
+                    self._learner = threading.get_ident()
+                yield
+            finally:
+                if begun:
+                    self._learner = None
         finally:
-            self._learner = None
-            with self._lock:
-                self.serve()
+            if begun:
+                self._learner = None  # once more, because an exception may have come before
+                with self._lock:
+                    self.serve()
 
     @property
     def is_learning(self) -> bool:
