@@ -20,6 +20,7 @@ from agentzoo.checkpoint import all_finite
 from agentzoo.envs import Step, checking, make_envs
 from agentzoo.types import InvalidStep, TrainingError
 from tests.probes import ConstantReward, Probe, take_actions
+from tests.test_device import Walk
 
 OFF_POLICY = dict(
     learning_starts=8, train_freq=4, gradient_steps=1, batch_size=8, buffer_size=100, net_arch=(8,)
@@ -361,6 +362,48 @@ def test_no_nan_is_computed(algorithm, runner):
     with jax.debug_nans(True):
         agent = make(algorithm, RUNNERS[runner], runner=runner).learn(64, progress_bar=False)
     assert all_finite(agent.params)
+
+
+class Simulated(Walk):
+    """A compiled environment that calls a Python function, which fails in some call."""
+
+    def __init__(self, discrete, fails_at):
+        super().__init__(discrete)
+        self.fails_at, self.calls = fails_at, 0
+
+    def step(self, state, action, key):
+        (x, t), step = super().step(state, action, key)
+        t = jax.pure_callback(self.call, t, t, vmap_method="sequential")
+        return (x, t), step
+
+    def call(self, t):
+        self.calls += 1
+        if self.calls == self.fails_at:
+            raise ValueError("The simulator has failed")
+        return t
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("fails_at", [1, 300])
+def test_what_a_python_function_in_a_program_raises_loses_nothing(algorithm, fails_at):
+    env = Simulated(algorithm in ("DQN", "QRDQN"), fails_at)
+    agent = make(algorithm, env, runner="device")
+    with pytest.raises(Exception, match="The simulator has failed") as caught:
+        agent.learn(2_000, progress_bar=False)
+    step = agent.num_timesteps
+    assert (step == 0) == (fails_at == 1)
+    assert caught.value.__notes__[-1].startswith(f"Compiled steps from {step} to ")
+    agent.learn(64, progress_bar=False, reset_num_timesteps=False)
+    assert agent.num_timesteps >= step + 64 and all_finite(agent.learner_state)
+
+
+def test_what_a_python_function_raises_loses_no_agent_of_a_group():
+    env = Simulated(True, 600)
+    agents = [make("DQN", env, runner="device", seed=seed) for seed in (0, 1)]
+    with pytest.raises(Exception, match="The simulator has failed"):
+        learn_together(agents, 2_000, progress_bar=False)
+    learn_together(agents, 64, progress_bar=False, reset_num_timesteps=False)
+    assert all(all_finite(agent.learner_state) for agent in agents)
 
 
 @pytest.mark.parametrize("algorithm", ["DQN", "QRDQN", "SAC", "MPO"])

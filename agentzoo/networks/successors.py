@@ -36,13 +36,15 @@ def successor_values(
     # How many of an environment's successors to evaluate come up to each step.
     rank = jnp.cumsum(wanted, axis=0)
     envs = jnp.arange(num_envs)
+    # NumPy arrays cannot be indexed with `t`.
+    sources = jax.tree.map(jnp.asarray, (memory, trajectory.obs_t))
 
     def evaluate(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         """Evaluate successor number k of each environment that has so many."""
         k, v_t = carry
         found = wanted & (rank == k)
         t = jnp.argmax(found, axis=0)  # [N]
-        memory_t, obs_t = jax.tree.map(lambda x: x[t, envs], (memory, trajectory.obs_t))
+        memory_t, obs_t = jax.tree.map(lambda x: x[t, envs], sources)
         v = jnp.where(found.any(axis=0), value(memory_t, obs_t), v_t[t, envs])
         return k + 1, v_t.at[t, envs].set(v)
 

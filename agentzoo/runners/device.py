@@ -105,9 +105,14 @@ class DeviceRunner(Runner):
             self._handover = Handover(complete)
             compiled = self._chunk.is_hot
             start = time.perf_counter()
-            cycle = self._handover.call(
-                self._chunk, run.learner_state, self.rollout_state, run.key, counters.pack()
-            )
+            try:
+                cycle = self._handover.call(
+                    self._chunk, run.learner_state, self.rollout_state, run.key, counters.pack()
+                )
+            except Exception as error:
+                last = run.step + cycles * self._cycle_steps
+                error.add_note(f"Compiled steps from {run.step:,} to {last:,} were running.")
+                raise
             seconds = from_first_host(time.perf_counter() - start, self.mesh)
             if compiled:
                 self._adapt(cycles, seconds)

@@ -66,7 +66,7 @@ class Handover:
         if not program.is_warm:
             arguments = [argument for (argument,) in columns]
             compiling = Background(
-                lambda: program.compiled.lower(*arguments).compile(), name="compile", awaited=True
+                lambda: program.prepare(arguments).compile(), name="compile", awaited=True
             )
             compiling.start()
             compiling.wait()

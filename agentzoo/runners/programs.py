@@ -34,7 +34,9 @@ class InPlace:
 
     The first argument of the function is the vector of numbers, which `bind` sets.
     The `params` of the state stay as they are: a user, an actor or another thread may still hold
-    them. Everything else, such as a large replay buffer, is updated without a copy.
+    them. Everything else, such as a large replay buffer, is updated without a copy. A program that
+    calls Python functions, such as an environment with `jax.pure_callback`, overwrites nothing,
+    because these functions may raise exceptions.
 
     Args:
       function: the function. The state is a NamedTuple with a field `params`.
@@ -65,7 +67,8 @@ class InPlace:
 
         # The name of the program in JAX's logs and profiles.
         call.__name__ = getattr(function, "__name__", "call")
-        self.compiled = jax.jit(call, static_argnums=4, donate_argnums=2)
+        self.compiled = self._overwriting = jax.jit(call, static_argnums=4, donate_argnums=2)
+        self._copying = jax.jit(call, static_argnums=4)
         self._was_called = False
         # The number of programs that JAX knew after the last call, and the context of this call.
         self._heat: tuple[int, Any] | None = None
@@ -129,7 +132,26 @@ class InPlace:
 
     def lower(self, state: Any, *arguments: Any) -> jax.stages.Lowered:
         """Return the function for arguments like these, not compiled yet."""
-        return self.compiled.lower(*self.arguments(state, *arguments))
+        return self.prepare(self.arguments(state, *arguments))
+
+    def prepare(self, arguments: Sequence[Any]) -> jax.stages.Lowered:
+        """Choose `compiled` for arguments of it, and return it, not compiled yet."""
+        traced = self._overwriting.trace(*arguments)
+        if _calls_python(traced.jaxpr.jaxpr):
+            self.compiled = self._copying
+            traced = self._copying.trace(*arguments)
+        return traced.lower()
+
+
+def _calls_python(jaxpr: Any) -> bool:
+    """Return whether a program calls Python functions, by itself or in one of its parts."""
+    for equation in jaxpr.eqns:
+        if "callback" in equation.primitive.name:
+            return True
+        parts = [getattr(part, "jaxpr", part) for part in jax.tree.leaves(equation.params)]
+        if any(hasattr(part, "eqns") and _calls_python(part) for part in parts):
+            return True
+    return False
 
 
 class _Layout(NamedTuple):

@@ -37,7 +37,7 @@ class FirstError:
     def __exit__(self, _: Any, error: BaseException | None, traceback: Any) -> bool:
         if self.error is None:
             self.error = error
-        elif error is not None and error is not self.error:
+        elif error is not None and str(error) != str(self.error):
             self.error.add_note(f"After this, {type(error).__name__} was raised: {error}")
         return True
 
