@@ -21,7 +21,7 @@ import agentzoo
 from agentzoo import ConfigurationError, lab, settings
 from agentzoo.cli import main
 from agentzoo.cli.pairs import parse_changes
-from agentzoo.lab import results, runs
+from agentzoo.lab import benchmarking, results, runs
 from agentzoo.lab.agreement import agree
 from agentzoo.lab.curve import Curve
 from agentzoo.lab.jobs import jobs_of
@@ -685,6 +685,15 @@ def test_bad_commands(command, message, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["benchmark", *command.split()])
     assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("texts", [["dqn,ppo"], ["dqn", "ppo"], ["dqn,", "ppo"], ["dqn, ppo"]])
+def test_names_are_separated_by_commas_or_spaces(texts, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(benchmarking, "benchmark", lambda *names, **_: calls.append(names[:2]))
+    with pytest.raises(AttributeError):  # no results
+        main(["benchmark", "--algos", *texts, "--envs", "CartPole-v1"])
+    assert calls == [(["dqn", "ppo"], ["CartPole-v1"])]
 
 
 def test_the_live_table(tmp_path, finished):

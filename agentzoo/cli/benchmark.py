@@ -55,6 +55,6 @@ def benchmark(options: Benchmark) -> None:
     print(f"All {len(found.runs)} runs in {shlex.quote(str(options.out))} have finished.")
 
 
-def _names(text: str | None) -> list[str] | None:
-    """Return the names in a list with commas."""
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+def _names(texts: tuple[str, ...]) -> list[str] | None:
+    """Return the names in texts, each of which may hold several names; None if none were given."""
+    return [name for text in texts for name in text.replace(",", " ").split()] if texts else None

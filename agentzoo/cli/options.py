@@ -104,11 +104,11 @@ class Benchmark:
     benchmark goes on.
     """
 
-    algos: str | None = None
-    """Algorithms, separated by commas, such as dqn,qrdqn or my_module:MyAlgorithm."""
-    envs: str | None = None
-    """Ids of environments, separated by commas, such as CartPole-v1,Acrobot-v1. An algorithm that
-    cannot act in one of several environments has no run there."""
+    algos: tuple[str, ...] = ()
+    """Algorithms, separated by commas or spaces, such as dqn,qrdqn or my_module:MyAlgorithm."""
+    envs: tuple[str, ...] = ()
+    """Ids of environments, separated by commas or spaces, such as CartPole-v1,Acrobot-v1. An
+    algorithm that cannot act in one of several environments has no run there."""
     env_kwargs: tuple[str, ...] = ()
     """Arguments of all environments as key:value, such as is_slippery:False."""
     seeds: int | None = None
