@@ -44,6 +44,7 @@ EXHAUSTIVE = re.compile("|".join([
     r"test_sac::test_it_learns_cartpole",
     r"test_bounds::test_many_structures",
     r"test_convolutions::test_many_layers",
+    r"test_together::test_each_run_goes_on_by_itself.*\[.*(PPO|SAC)",
     r"test_benchmark::test_(seeds_that_learn_together|a_benchmark_on_ray)",
     r"test_determinism::test_processes_agree\[PPO-host",
     r"test_interrupts::test_what_the_run_before_has_begun_is_awaited\[.*-0\.1",

@@ -1,5 +1,9 @@
 """Several agents at once."""
 
+import csv
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -102,6 +106,53 @@ def test_what_cannot_be_one_program_learns_all_the_same(capsys):
         learn_together(agents[:1] * 2, 40)
     with pytest.raises(ConfigurationError, match="total_timesteps"):
         learn_together(agents, 0)
+
+
+DIES = """
+import os, sys
+from agentzoo import learn_together
+from tests.agents import make
+
+def die(agent):
+    if agent.num_timesteps >= 200:
+        for each in agents:  # those that have begun
+            if each.trainer.checkpoints is not None:
+                each.trainer.checkpoints.close()
+        os._exit(7)
+
+{agents}
+learn_together(agents, 320, 20, False, callback=die, checkpoint_freq=64)
+"""
+
+
+@pytest.mark.parametrize("algorithm", SETTINGS)
+@pytest.mark.parametrize("runner", ["device", "host"])
+def test_each_run_goes_on_by_itself_after_the_process_was_killed(algorithm, runner):
+    """Agents in Python environments learn in turn, and the first one dies."""
+    env = "agentzoo/Pendulum-v0" if algorithm in ("SAC", "MPO") else CATCH
+    agents = (
+        f"agents = [make({algorithm!r}, {env!r}, runner={runner!r}, n_envs=2, seed=seed, "
+        "run_dir=run_dir.format(seed)) for seed in (0, 1)]"
+    )
+    script = DIES.format(agents=f"run_dir = 'cut{{}}'\n{agents}")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 7, done.stderr
+    scope = {"make": make, "run_dir": "whole{}"}
+    exec(agents, scope)
+    learn_together(scope["agents"], 320, 20, progress_bar=False)
+    for seed, whole in enumerate(scope["agents"]):
+        if runner == "host" and seed == 1:
+            continue
+        agent = agentzoo.resume(f"cut{seed}")
+        assert agent.num_timesteps == whole.num_timesteps == 320
+        assert_same_params(agent, whole)
+        steps = logged_steps(f"cut{seed}")
+        assert steps == logged_steps(f"whole{seed}") and len(steps) >= 10
+
+
+def logged_steps(folder):
+    with open(f"{folder}/progress.csv") as file:
+        return [row["time/total_timesteps"] for row in csv.DictReader(file)]
 
 
 @pytest.mark.learning

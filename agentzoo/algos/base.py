@@ -16,7 +16,13 @@ import numpy as np
 from agentzoo import __version__, description, keywords, signatures
 from agentzoo import config as configs
 from agentzoo.algos.restoring import load_trainer
-from agentzoo.callbacks import CallbackLike, CallbackList, ProgressBarCallback, make_callback
+from agentzoo.callbacks import (
+    BaseCallback,
+    CallbackLike,
+    CallbackList,
+    ProgressBarCallback,
+    make_callback,
+)
 from agentzoo.envs import EnvLike, Envs, OnError, TrainingEnv, spaces
 from agentzoo.export import export
 from agentzoo.logging import Logger, TrackersLike, versions
@@ -427,14 +433,24 @@ class Algorithm(Generic[Config]):
         """
         total = self.check_run(total_timesteps, log_interval, reset_num_timesteps)
         plan = RunPlan.make(total, log_interval, checkpoint_freq, keep, progress_bar)
-        self._train(plan, callback, reset_num_timesteps)
+        self.train_run(plan, callback, reset_num_timesteps)
         return self
 
-    def _train(self, plan: RunPlan, callback: CallbackLike, new: bool) -> None:
+    def train_run(
+        self, plan: RunPlan, callback: CallbackLike, new: bool, own: Sequence[BaseCallback] = ()
+    ) -> None:
+        """Train the agent. `learn` calls this.
+
+        Args:
+          plan: how long the run is, and what it writes.
+          callback: as for `learn`.
+          new: whether the run is a new one.
+          own: further callbacks, whose state is no part of checkpoints.
+        """
         users = make_callback(callback)
         # The state of a single callback is saved as that of a list of one.
         users = users if isinstance(users, CallbackList) else CallbackList([users])
-        callbacks = CallbackList([users])
+        callbacks = CallbackList([users, *own])
         if plan.progress_bar:
             callbacks.callbacks.append(ProgressBarCallback())
         callbacks.check_agent(self)
@@ -458,7 +474,7 @@ class Algorithm(Generic[Config]):
         else:
             log.restore(folder, session.log)
             self.trainer.resume()
-        self._train(plan, callback, new=anew)
+        self.train_run(plan, callback, new=anew)
 
     def attach(self, folder: Path) -> None:
         """Let `learn(..., reset_num_timesteps=False)` go on in the folder of a finished run."""

@@ -28,7 +28,7 @@ from agentzoo.lab.results import (
     write_progress,
 )
 from agentzoo.training.folder import CHECKPOINTS
-from agentzoo.training.together import learn_together
+from agentzoo.training.together import Plan, train_together
 
 OUTPUT = "output.txt"
 
@@ -126,7 +126,11 @@ def _learn_alone(folder: Path, job: Job, curves: list[Curve]) -> None:
 
 
 def _learn_as_group(folder: Path, jobs: Sequence[Job], curves: list[Curve]) -> None:
-    """Train all seeds at once. There are no checkpoints, so an interrupted group begins anew."""
+    """Train all seeds at once.
+
+    There are no checkpoints, so an interrupted group begins anew. Seeds that went on alone would
+    give the same results only up to rounding.
+    """
     agents = []
     for job in jobs:
         run = home_of(folder, job) / RUN
@@ -137,7 +141,8 @@ def _learn_as_group(folder: Path, jobs: Sequence[Job], curves: list[Curve]) -> N
     curves[0].clock.start()
     interval = -(-job.steps // job.evaluations)
     visit = functools.partial(_visit, by_agent)
-    learn_together(agents, job.steps, interval, progress_bar=False, callback=visit)
+    plan = Plan(job.steps, interval, reset_num_timesteps=True, checkpoint_freq=None, keep=0)
+    train_together(agents, plan, progress_bar=False, watch=visit)
     for job, agent, curve in zip(jobs, agents, curves, strict=True):
         curve.visit(agent)  # if the last interval is not whole
         _conclude(folder, job, agent, curve)

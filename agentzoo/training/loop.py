@@ -111,7 +111,7 @@ def _run(
                     trainer.dump_logs()
                 trainer.log.logger.flush()
                 trainer.has_stopped = not proceed
-                trainer.finish_cycle()
+                trainer.finish_cycle(trainer.is_due)
                 trainer.turns.serve()
                 arrived.check()
                 if not proceed:

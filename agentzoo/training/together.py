@@ -11,10 +11,11 @@ import numpy as np
 
 from agentzoo import config as configs
 from agentzoo import progress
-from agentzoo.callbacks import BaseCallback
+from agentzoo.callbacks import BaseCallback, CallbackList
 from agentzoo.progress import Budget
 from agentzoo.runners import Cycle, DeviceRunner, GroupRunner, RunState, stack, unstack
 from agentzoo.training.interrupts import FirstError, insist, interrupts
+from agentzoo.training.plan import RunPlan
 from agentzoo.training.trainer import Trainer
 from agentzoo.types import ConfigurationError, PyTree, TrainingError
 
@@ -39,14 +40,24 @@ class Curve(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """How long agents train, and how often something is recorded."""
+    """How long agents train, and how often something is written.
+
+    Attributes:
+      total_timesteps: environment steps of each agent.
+      log_interval: as for `learn`.
+      reset_num_timesteps: as for `learn`.
+      checkpoint_freq: as for `learn`.
+      keep: as for `learn`; 0 if no checkpoints are written.
+    """
 
     total_timesteps: float
     log_interval: int
     reset_num_timesteps: bool
+    checkpoint_freq: float | None
+    keep: int
 
     def next_stop(self, step: int) -> int:
-        """Return the step at which the next entry is due."""
+        """Return the step at which the next entry of the log is due."""
         return (step // self.log_interval + 1) * self.log_interval
 
 
@@ -57,6 +68,8 @@ def learn_together(
     progress_bar: bool = True,
     reset_num_timesteps: bool = True,
     callback: Callable[[Any], None] | None = None,
+    checkpoint_freq: float | None = None,
+    keep: int = 2,
 ) -> list[Curve]:
     """Train several agents. Each learns what its own `learn` would have taught it.
 
@@ -72,6 +85,9 @@ def learn_together(
       progress_bar: show the steps of all agents, as `learn` shows its own.
       reset_num_timesteps: as for `learn`.
       callback: called with each agent every `log_interval` steps, for example to evaluate it.
+      checkpoint_freq: environment steps of an agent between two checkpoints in its run folder, as
+        for `learn`. `agentzoo.resume` continues each run by itself.
+      keep: how many of the last checkpoints are kept, as for `learn`.
 
     Returns:
       The curve of each agent.
@@ -81,13 +97,35 @@ def learn_together(
         loaded without an environment.
     """
     agents = list(agents)  # it may be a generator
+    keep = configs.integer("keep", keep, 1)
+    plan = Plan(total_timesteps, log_interval, reset_num_timesteps, checkpoint_freq, keep)
+    return train_together(agents, plan, progress_bar, callback)
+
+
+def train_together(
+    agents: Sequence[Any],
+    plan: Plan,
+    progress_bar: bool = True,
+    watch: Watch | None = None,
+) -> list[Curve]:
+    """Train several agents as `learn_together` does.
+
+    Args:
+      agents: the agents.
+      plan: how long they train, and how often something is written.
+      progress_bar: show the steps of all agents.
+      watch: called with each agent every `log_interval` steps.
+
+    Returns:
+      The curve of each agent.
+    """
     if len({id(agent) for agent in agents}) < len(agents):
         raise ConfigurationError("An agent appears twice; create a separate agent for each entry.")
-    plan = Plan(total_timesteps, log_interval, reset_num_timesteps)
     budgets = []
     for agent in agents:
-        total = agent.check_run(*plan)
-        first = 0 if reset_num_timesteps else agent.num_timesteps
+        total = agent.check_run(*plan[:3])
+        _run_plan(plan, total, progress_bar)  # refuses what is out of range
+        first = 0 if plan.reset_num_timesteps else agent.num_timesteps
         budgets.append(agent.trainer.budget(first, total))
     groups: dict[Any, list[int]] = {}
     for i, agent in enumerate(agents):
@@ -99,7 +137,7 @@ def learn_together(
         for indices in groups.values():
             group = [agents[i] for i in indices]
             learn = _learn_as_one if len(group) > 1 else _learn_in_turn
-            for i, curve in zip(indices, learn(group, plan, move, callback), strict=True):
+            for i, curve in zip(indices, learn(group, plan, move, watch), strict=True):
                 curves[i] = curve
     finally:
         if bar is not None:
@@ -182,32 +220,39 @@ def _curve(points: Sequence[tuple[int, float]]) -> Curve:
     return Curve(timesteps, np.array([mean for _, mean in points], float))
 
 
+def _run_plan(plan: Plan, total: int, progress_bar: bool = False) -> RunPlan:
+    """Return the plan of the run of each agent up to the step `total`, with checked arguments."""
+    keep = max(plan.keep, 1)  # unused without checkpoints
+    return RunPlan.make(total, plan.log_interval, plan.checkpoint_freq, keep, progress_bar)
+
+
 def _learn_in_turn(
     group: Sequence[Any], plan: Plan, move: Move, watch: Watch | None
 ) -> list[Curve]:
     recorders = [_Recorder(plan, move, watch) for _ in group]
     for agent, recorder in zip(group, recorders, strict=True):
-        reset = plan.reset_num_timesteps
-        agent.learn(plan.total_timesteps, recorder, plan.log_interval, False, reset)
+        total = agent.check_run(*plan[:3])
+        agent.train_run(_run_plan(plan, total), None, plan.reset_num_timesteps, [recorder])
     return [_curve(recorder.points) for recorder in recorders]
 
 
 def _learn_as_one(group: Sequence[Any], plan: Plan, move: Move, watch: Watch | None) -> list[Curve]:
-    total = group[0].check_run(*plan)
+    total = group[0].check_run(*plan[:3])
     trainers: list[Trainer] = [agent.trainer for agent in group]
     points: list[list[tuple[int, float]]] = [[] for _ in group]
     runner = _make_runner(trainers)
     with contextlib.ExitStack() as turns:
         for trainer in trainers:
             turns.enter_context(trainer.turns.learning())
+        run_plan = _run_plan(plan, total) if plan.keep else None
         for trainer in trainers:
-            trainer.begin(plan.reset_num_timesteps)
+            trainer.begin(plan.reset_num_timesteps, run_plan, CallbackList([]))
         together = _Together(trainers, runner)
         writes = any(trainer.log.folder is not None for trainer in trainers)
         parts = FirstError()
         with interrupts(writes) as arrived:
             with parts:
-                for cycle in runner.run(together.run, total, plan.next_stop):
+                for cycle in runner.run(together.run, total, together.next_stop(plan)):
                     before = together.run.step
                     due = cycle.run.step // plan.log_interval > before // plan.log_interval
                     together.take_over(cycle)
@@ -220,6 +265,7 @@ def _learn_as_one(group: Sequence[Any], plan: Plan, move: Move, watch: Watch | N
                         together.hand_over()
                         for agent in group:
                             watch(agent)
+                    together.finish_cycle()
                     together.serve()
                     arrived.check()
                 for trainer in trainers:
@@ -227,7 +273,7 @@ def _learn_as_one(group: Sequence[Any], plan: Plan, move: Move, watch: Watch | N
             arrived.must_wait = True
             with parts:
                 together.recover()
-            together.end(parts)
+            together.end(parts, hurry=arrived.terminated)
         arrived.conclude(parts)
     return [_curve(own) for own in points]
 
@@ -304,6 +350,23 @@ class _Together:
             trainer.dump_logs()
             trainer.log.logger.flush()
 
+    def next_stop(self, plan: Plan) -> Callable[[int], float]:
+        """Return a function from a step to the next one at which something is written."""
+        checkpoints = [t.checkpoints for t in self.trainers if t.checkpoints is not None]
+
+        def next_stop(step: int) -> float:
+            return min(plan.next_stop(step), *(each.next_step(step) for each in checkpoints))
+
+        return next_stop if checkpoints else plan.next_stop
+
+    def finish_cycle(self) -> None:
+        """Record that callbacks and logs have seen everything, and write checkpoints if due."""
+        due = [trainer.is_due for trainer in self.trainers]
+        if any(due):
+            self.hand_over()
+        for trainer, is_due in zip(self.trainers, due, strict=True):
+            trainer.finish_cycle(is_due)
+
     def serve(self) -> None:
         """Let the threads take their turns that wait for one of the agents."""
         if any(trainer.turns.is_awaited for trainer in self.trainers):
@@ -318,15 +381,23 @@ class _Together:
             trainer.run = trainer.run._replace(learner_state=state)
             _runner(trainer).rollout_state = rollout
 
-    def end(self, parts: FirstError) -> None:
-        """Give the agents back what they have learned, and save them."""
+    def end(self, parts: FirstError, hurry: bool) -> None:
+        """Give the agents back what they have learned, and save them.
+
+        Args:
+          parts: keeps the errors.
+          hurry: whether little time is left, as after SIGTERM.
+        """
         with parts:
             insist(self.hand_over)
+        for trainer in self.trainers:
+            with parts:
+                trainer.stop()
         with parts:
             self.dump_logs()
         for trainer in self.trainers:
             with parts:
-                trainer.end()
+                trainer.end(hurry)
 
 
 def _row(i: int, values: Any) -> Any:

@@ -416,15 +416,22 @@ class Trainer:
         if self._mark is not None and self._mark.callbacks is not None:
             plain_json(self._mark.callbacks)
 
-    def finish_cycle(self) -> None:
+    @property
+    def is_due(self) -> bool:
+        """Whether a checkpoint is due."""
+        return self.checkpoints is not None and self.checkpoints.is_due(self.run.step)
+
+    def finish_cycle(self, is_due: bool) -> None:
         """Record that callbacks and log have seen everything up to now.
 
-        If an exception comes later, checkpoints hold this state of callbacks and log. If a
-        checkpoint is due, it is written.
+        If an exception comes later, checkpoints hold this state of callbacks and log.
+
+        Args:
+          is_due: whether to write a checkpoint.
         """
         self.pending = None
         self._take_mark()
-        if self.checkpoints is not None and self.checkpoints.is_due(self.run.step):
+        if is_due:
             self._write_checkpoint()
 
     def _take_mark(self) -> None:
