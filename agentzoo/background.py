@@ -20,6 +20,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -56,7 +57,7 @@ class Background:
 
     def start(self) -> None:
         """Start the thread."""
-        _all.add(self)
+        _all.add(weakref.ref(self, _all.discard))
         # `Thread.start` waits for the thread in Python, where an exception could hide that it has
         # started. Here, everything between the call and its record is written in C.
         self._threads.extend(map(_thread.start_new_thread, [self._run], [()]))
@@ -95,22 +96,30 @@ class Background:
         try:
             with contextlib.ExitStack() as settings:
                 for setting, value in self._settings:
-                    settings.enter_context(setting(value))
+                    if callable(setting):
+                        context: Any = setting(value)
+                        settings.enter_context(context)
+                    else:
+                        setting.set_local(value)  # for the rest of the thread
                 function(*arguments)
         except BaseException as error:
             self._error = error
         finally:
             del self._call, function, arguments  # they may hold large arrays
-            _all.discard(self)
             self._ended = True
 
 
-_all: set[Background] = set()
+# References, because a thread that could not be started may hold large arrays.
+_all: set[weakref.ref[Background]] = set()
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_all.clear)  # a child process has none of the threads
 
 
 def running() -> list[Background]:
     """Return the threads that are running."""
-    return [background for background in tuple(_all) if background.running]
+    each = [reference() for reference in tuple(_all)]
+    return [background for background in each if background is not None and background.running]
 
 
 def _await_all() -> None:
@@ -128,24 +137,34 @@ atexit.register(_await_all)
 def end_process(code: int) -> None:
     """End the process at once, although threads are running that cannot be stopped."""
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # None, broken, or closed
             stream.flush()
     for process in multiprocessing.active_children():  # of vector environments
         process.terminate()
     os._exit(code)
 
 
-def jax_settings() -> list[tuple[Callable[[Any], Any], Any]]:
-    """Return the settings of JAX that hold in this thread alone, as context managers and values.
+def jax_settings() -> list[tuple[Any, Any]]:
+    """Return the settings of JAX that hold in this thread alone, and their values.
 
-    JAX has no public function for this. If a version of it lacks what is used here, there are none.
+    A setting that is callable returns a context manager for a value. JAX has no public function for
+    this. If a version of it lacks what is used here, there are none.
     """
     try:
-        from jax._src.config import config_ext, config_states
-    except ImportError:
+        from jax._src import config
+
+        # The context `with mesh:` is left out, because JAX also keeps the mesh elsewhere.
+        others = [
+            value
+            for name, value in vars(config).items()
+            if isinstance(value, config.config_ext.Config) and name != "mesh_context_manager"
+        ]
+        settings = {id(setting): setting for setting in (*config.config_states.values(), *others)}
+        unset = config.config_ext.unset
+    except (AttributeError, ImportError):
         return []
-    values = [(setting, setting.get_local()) for setting in config_states.values()]
-    return [(setting, value) for setting, value in values if value is not config_ext.unset]
+    values = [(setting, setting.get_local()) for setting in settings.values()]
+    return [(setting, value) for setting, value in values if value is not unset]
 
 
 def jax_context() -> Any:
@@ -157,7 +176,13 @@ def jax_context() -> Any:
         from jax._src.config import trace_context
     except ImportError:
         return None
-    return trace_context(), jax.config.jax_default_device  # type: ignore[attr-defined]
+    return trace_context(), jax.config.jax_default_device, jax_checks_values()  # type: ignore[attr-defined]
+
+
+def jax_checks_values() -> bool:
+    """Return whether JAX raises an exception if a program returns values that are not finite."""
+    config: Any = jax.config
+    return config.jax_debug_nans or config.jax_debug_infs
 
 
 def with_signals_deferred(function: Callable[[], Result]) -> Result:

@@ -406,6 +406,40 @@ def test_what_a_python_function_raises_loses_no_agent_of_a_group():
     assert all(all_finite(agent.learner_state) for agent in agents)
 
 
+class Printing(Walk):
+    """A compiled environment that prints, which is a call of a Python function, too."""
+
+    def step(self, state, action, key):
+        jax.debug.print("{}", state[1])
+        return super().step(state, action, key)
+
+
+def test_a_program_that_prints_overwrites_nothing():
+    agent = make("DQN", Printing(True), runner="device")
+    state = agent.learner_state
+    agent.learn(16, progress_bar=False)
+    assert all_finite(state)
+
+
+class Huge(gym.RewardWrapper):
+    """Gives rewards whose squares are not finite."""
+
+    def reward(self, reward):
+        return 3e38
+
+
+@pytest.mark.parametrize("setting", ["debug_nans", "debug_infs"])
+@pytest.mark.parametrize("runner", ["host", "threads"])
+@pytest.mark.parametrize("learned", [False, True])
+def test_what_jax_raises_for_values_that_are_not_finite_loses_nothing(setting, runner, learned):
+    agent = make("DQN", lambda: Huge(gym.make("CartPole-v1")), runner=runner)
+    if learned:
+        agent.learn(4, progress_bar=False)
+    with getattr(jax, setting)(True), pytest.raises(FloatingPointError):
+        agent.learn(200, progress_bar=False)
+    assert all_finite(agent.learner_state) and agent.num_timesteps > 0
+
+
 @pytest.mark.parametrize("algorithm", ["DQN", "QRDQN", "SAC", "MPO"])
 @pytest.mark.parametrize("runner", RUNNERS)
 def test_what_was_not_learned_is_not_reported(algorithm, runner):

@@ -1,8 +1,10 @@
 """Whatever exception arrives at whatever moment, an agent keeps the last finished cycle."""
 
+import _thread
 import contextlib
 import ctypes
 import functools
+import gc
 import queue
 import random
 import signal
@@ -10,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import gymnasium as gym
 import jax
@@ -17,9 +20,13 @@ import pytest
 from gymnasium.vector import AsyncVectorEnv
 
 import agentzoo
+from agentzoo import background
 from agentzoo.background import Background, with_signals_deferred
 from agentzoo.callbacks import BaseCallback
-from agentzoo.training.interrupts import FirstError, insist
+from agentzoo.envs.guard import Caller
+from agentzoo.runners import handover
+from agentzoo.training import together, trainer
+from agentzoo.training.interrupts import TERMINATED, FirstError, insist, interrupts
 from agentzoo.training.turns import Turns
 from agentzoo.types import ConfigurationError
 from tests.agents import CATCH, SETTINGS, arrays, assert_same, make
@@ -289,6 +296,75 @@ def test_settings_of_a_thread_hold_in_those_that_work_for_it(runner):
     assert {x.device for x in jax.tree.leaves(agent.params)} == {device}
 
 
+@pytest.mark.parametrize("runner", ["host", "device", "threads"])
+def test_the_mesh_of_a_thread_holds_in_those_that_work_for_it(runner, monkeypatch):
+    """Otherwise, JAX would compile in the main thread, and signals would wait for it."""
+
+    def fail(_):
+        raise AssertionError("The first call was made in the main thread.")
+
+    monkeypatch.setattr(handover, "with_signals_deferred", fail)
+    axis_types = (jax.sharding.AxisType.Auto,)
+    with jax.set_mesh(jax.make_mesh((1,), ("x",), axis_types=axis_types)):
+        make("DQN", CATCH, runner=runner).learn(64, progress_bar=False)
+
+
+def test_a_program_is_hot_only_if_jax_knows_its_results_as_arguments():
+    """In the first call, the state may be another kind of array than the program returns."""
+
+    class Watch(BaseCallback):
+        was_hot, known = False, 0
+
+        def _on_step(self):
+            chunk = self.model.trainer.runner._chunk
+            known = chunk.compiled._cache_size()
+            assert known == self.known or not self.was_hot
+            self.was_hot, self.known = chunk.is_hot, known
+            return True
+
+    for steps in (4, 400):
+        agent = make("DQN", CATCH, runner="device", net_arch=(9,))
+        state = agent.learner_state
+        agent.learner_state = jax.tree.map(lambda x: jax.device_put(x, jax.devices()[0]), state)
+        agent.learn(steps, Watch(), progress_bar=False)
+        assert (agent.trainer.runner._chunk.is_hot) == (steps > 4)
+
+
+@pytest.mark.parametrize("runner", ["host", "device", "threads"])
+def test_exceptions_that_interrupt_the_end_of_a_run_lose_nothing(runner, monkeypatch):
+    def fail(*_):
+        raise Break
+
+    agent, other = (make("DQN", CATCH, runner=runner, max_lag=0) for _ in range(2))
+    for one in (agent, other):
+        one.learn(64, progress_bar=False)
+    with monkeypatch.context() as patched, pytest.raises(Break):
+        patched.setattr(trainer.Trainer, "take_over", fail)
+        patched.setattr(trainer, "insist", fail)
+        go_on(agent)
+    assert not any(x.is_deleted() for x in jax.tree.leaves(agent.learner_state))
+    assert agent.num_timesteps > 64
+    for one in (agent, other):
+        go_on(one, StopAt(128))
+    assert_same(agent, other)
+
+
+def test_exceptions_that_interrupt_the_end_of_a_run_lose_no_agent_of_a_group(monkeypatch):
+    def fail(*_):
+        raise Break
+
+    agents, others = ([make("DQN", CATCH, seed=i) for i in range(2)] for _ in range(2))
+    with monkeypatch.context() as patched, pytest.raises(Break):
+        patched.setattr(together._Together, "hand_over", fail)
+        patched.setattr(together, "insist", fail)
+        agentzoo.learn_together(agents, 64, progress_bar=False)
+    agentzoo.learn_together(others, 64, progress_bar=False)
+    for agent, other in zip(agents, others, strict=True):
+        assert_same(agent, other)
+        agent.learn(8, progress_bar=False, reset_num_timesteps=False)
+        assert agent.num_timesteps == 72
+
+
 def test_an_error_at_the_end_of_a_run_does_not_hide_the_first_one():
     class Bad(BaseCallback):
         def _on_step(self):
@@ -378,6 +454,28 @@ def test_sigterm_does_not_wait_for_the_compiler(runner, tmp_path):
     [folder] = tmp_path.iterdir()
     agent = agentzoo.load(folder, CATCH)
     agent.learn(32, progress_bar=False, reset_num_timesteps=False)
+
+
+ENDING = """
+import os, sys, time
+from agentzoo import background
+background.Background(time.sleep, 1000, name="compile", awaited=True).start()
+"""
+CLOSED = "background.exit_code = 143; sys.stdout.close()"
+FORKED = """
+child = os.fork()
+if child:
+    background.end_process(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+sys.exit(143)
+"""
+
+
+@pytest.mark.parametrize("how", [CLOSED, FORKED], ids=["closed", "forked"])
+def test_a_process_ends_although_a_thread_is_running(how):
+    """A closed output does not prevent it. The thread does not exist in a forked process."""
+    command = [sys.executable, "-W", "ignore", "-c", ENDING + how]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 143 and done.stderr == ""
 
 
 SLOW = """
@@ -487,6 +585,98 @@ def test_a_thread_whose_start_is_broken_off_is_known():
             go_on.put(None)
             assert background.wait(10)
     assert outcomes == {False, True}
+
+
+def test_a_thread_that_cannot_be_started_holds_no_arrays(monkeypatch):
+    def fail(*_):
+        raise RuntimeError("can't start new thread")
+
+    array = jax.numpy.zeros(3)
+    reference = weakref.ref(array)
+    thread = Background(print, array, name="test", awaited=True)
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError):
+        patched.setattr(_thread, "start_new_thread", fail)
+        thread.start()
+    del array, thread
+    gc.collect()
+    assert reference() is None and not any(one.name == "test" for one in background.running())
+
+
+def test_a_run_in_another_thread_does_not_change_how_the_process_ends():
+    def run():
+        with interrupts(True):
+            pass
+
+    background.exit_code = TERMINATED
+    try:
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+        assert background.exit_code == TERMINATED
+    finally:
+        background.exit_code = None
+
+
+def test_another_thread_may_begin_to_train_as_soon_as_one_has_ended():
+    class Handing(Turns):
+        """Lets another thread begin at once when the first one has ended."""
+
+        @property
+        def _learner(self):
+            return self.learner
+
+        @_learner.setter
+        def _learner(self, learner):
+            had, self.learner = getattr(self, "learner", None), learner
+            if had == threading.get_ident() and learner is None and not begun.is_set():
+                thread.start()
+                begun.wait(10)
+
+    def learn():
+        with turns.learning():
+            begun.set()
+            ended.wait(10)
+
+    begun, ended = threading.Event(), threading.Event()
+    thread = threading.Thread(target=learn)
+    turns = Handing()
+    with turns.learning():
+        pass
+    assert turns.is_learning
+    ended.set()
+    thread.join()
+    assert not turns.is_learning
+
+
+@pytest.mark.parametrize("where", ["call", "close"])
+def test_a_caller_survives_an_exception_at_any_instruction(where):
+    """During `call`, it comes after another exception, which has broken off the wait."""
+
+    class Interrupted:
+        def __init__(self, results):
+            self.results = results
+
+        def get(self, timeout):
+            server.results = self.results
+            raise Break
+
+    for instruction in range(1, 400):
+        caller = Caller(2.0)
+        assert caller.call(lambda: 0) == 0
+        server = caller._server
+        with contextlib.suppress(Break), InjectedAt(instruction, ("agentzoo/envs/guard",)) as trace:
+            if where == "close":
+                caller.close()
+            else:
+                server.results = Interrupted(server.results)
+                caller.call(lambda: 1)
+        if isinstance(server.results, Interrupted):
+            server.results = server.results.results
+        assert caller.call(lambda: 2) == 2
+        caller.close()
+        if trace.count < instruction:
+            break
+    assert trace.count < instruction
 
 
 @pytest.mark.parametrize("change", ["environments", "state"])

@@ -110,7 +110,7 @@ class Caller:
     def __init__(self, timeout: float | None):
         self.timeout = timeout
         self._server: _Server | None = None
-        self._interrupted = False  # whether an interrupt has broken off the last call
+        self._interrupted = False  # whether the last call has begun, and has not returned
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Return the result of a function, or raise its error.
@@ -128,13 +128,12 @@ class Caller:
         try:
             if self._interrupted:
                 self._discard_results(server)
+            self._interrupted = True
             server.calls.put((function, args, kwargs))
             result, error = server.results.get(timeout=self.timeout)
         except queue.Empty:
             raise self._give_up(server) from None
-        except BaseException:
-            self._interrupted = True
-            raise
+        self._interrupted = False
         if error is not None:
             raise error
         return result
@@ -154,9 +153,9 @@ class Caller:
 
     def close(self) -> None:
         """Let the thread end after its current call."""
-        if self._server is not None:
-            self._server.calls.put(None)
-            self._server = None
+        server, self._server = self._server, None
+        if server is not None:
+            server.calls.put(None)
 
     def __del__(self) -> None:
         self.close()

@@ -103,7 +103,7 @@ class DeviceRunner(Runner):
             counters = ChunkCounters(cycles, run.step, run.act_calls, total)
             complete = functools.partial(self._complete, run, counters)
             self._handover = Handover(complete)
-            compiled = self._chunk.is_hot
+            compiled = self._chunk.is_warm
             start = time.perf_counter()
             try:
                 cycle = self._handover.call(

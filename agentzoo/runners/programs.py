@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from agentzoo.background import Background, jax_context
+from agentzoo.background import Background, jax_checks_values, jax_context
 from agentzoo.envs import trajectory_shapes
 from agentzoo.runners.base import RunState
 from agentzoo.runners.counters import ActCounters, LearnCounters
@@ -36,7 +36,8 @@ class InPlace:
     The `params` of the state stay as they are: a user, an actor or another thread may still hold
     them. Everything else, such as a large replay buffer, is updated without a copy. A program that
     calls Python functions, such as an environment with `jax.pure_callback`, overwrites nothing,
-    because these functions may raise exceptions.
+    because these functions may raise exceptions. For the same reason, nothing is overwritten under
+    `jax_debug_nans` and `jax_debug_infs`.
 
     Args:
       function: the function. The state is a NamedTuple with a field `params`.
@@ -69,8 +70,11 @@ class InPlace:
         call.__name__ = getattr(function, "__name__", "call")
         self.compiled = self._overwriting = jax.jit(call, static_argnums=4, donate_argnums=2)
         self._copying = jax.jit(call, static_argnums=4)
-        self._was_called = False
-        # The number of programs that JAX knew after the last call, and the context of this call.
+        # How many calls in a row had arguments of a kind that JAX knew, in one context: in all
+        # runs, and in this run.
+        self._known_calls = self._calls = 0
+        self._context: Any = None  # of the last call
+        # How many kinds of arguments JAX knew, and the context, when the program became hot.
         self._heat: tuple[int, Any] | None = None
         self._overwritten = overwritten
         self._layouts: dict[Any, _Layout] = {}
@@ -85,8 +89,8 @@ class InPlace:
 
     @property
     def is_warm(self) -> bool:
-        """Whether the function has been called, and JAX still knows the compiled program."""
-        return self._was_called and self._known() > 0
+        """Whether the program has been hot in this context, and JAX still knows it."""
+        return self._known_calls > 1 and self._known() > 0 and self._context == jax_context()
 
     @property
     def is_hot(self) -> bool:
@@ -99,17 +103,21 @@ class InPlace:
 
     def cool(self) -> None:
         """Forget that the function has been called, because the next arguments may be others."""
-        self._heat = None
+        self._heat, self._calls = None, 0
 
     @contextlib.contextmanager
     def heating(self) -> Iterator[None]:
         """Return a context in which the function is called, perhaps for the first time."""
-        before = self._known()
+        known, context = self._known(), jax_context()
         yield
-        self._was_called = True
-        # If JAX has learned a new kind of arguments, the results may be another kind.
-        if self._known() == before:
-            self._heat = before, jax_context()
+        is_known = self._known() == known and self._context == context
+        self._known_calls = self._known_calls + 1 if is_known else 0
+        self._calls = self._calls + 1 if is_known else 0
+        self._context = context
+        # The results of a call, which are arguments of the next one, may be another kind than its
+        # arguments. So two calls in a row are needed.
+        if self._calls > 1:
+            self._heat = known, context
 
     def arguments(self, state: Any, *arguments: Any) -> tuple[Any, ...]:
         """Return the arguments of `compiled` for a state and the arguments after it."""
@@ -136,11 +144,14 @@ class InPlace:
 
     def prepare(self, arguments: Sequence[Any]) -> jax.stages.Lowered:
         """Choose `compiled` for arguments of it, and return it, not compiled yet."""
-        traced = self._overwriting.trace(*arguments)
-        if _calls_python(traced.jaxpr.jaxpr):
-            self.compiled = self._copying
-            traced = self._copying.trace(*arguments)
-        return traced.lower()
+        if not jax_checks_values():
+            traced = self._overwriting.trace(*arguments)
+            # Effects are what is printed, for example.
+            if not (traced.jaxpr.effects or _calls_python(traced.jaxpr.jaxpr)):
+                self.compiled = self._overwriting
+                return traced.lower()
+        self.compiled = self._copying
+        return self._copying.trace(*arguments).lower()
 
 
 def _calls_python(jaxpr: Any) -> bool:

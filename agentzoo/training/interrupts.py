@@ -101,10 +101,10 @@ def interrupts(on_termination: bool) -> Iterator[Interrupts]:
       The signals that have arrived. The loop checks them after each cycle.
     """
     arrived = Interrupts()
-    background.exit_code = None
     if threading.current_thread() is not threading.main_thread():
         yield arrived
         return
+    background.exit_code = None
     previous = signal.getsignal(signal.SIGINT)
 
     def press(*_: Any) -> None:

@@ -47,6 +47,8 @@ def train(
             with parts:
                 _run(trainer, model, plan, callback, new, watched, arrived)
             with parts:
+                trainer.settle()
+            with parts:
                 trainer.end(hurry=arrived.terminated)
         arrived.conclude(parts)
 
@@ -97,6 +99,7 @@ def _run(
         return min(entry, checkpoint, callback.next_step(step))
 
     parts = FirstError()
+    trainer.unsettled = trainer.recover
     with parts:
         cycles = trainer.runner.run(trainer.run, total, next_stop)
         with _ending(cycles):
@@ -120,7 +123,7 @@ def _run(
         trainer.has_finished = True
     arrived.must_wait = True
     # The last cycle is taken over before it is saved, and saved before callbacks can fail.
-    for end in (trainer.recover, trainer.stop, trainer.dump_logs, callback.on_training_end):
+    for end in (trainer.settle, trainer.stop, trainer.dump_logs, callback.on_training_end):
         with parts:
             end()
     parts.raise_it()

@@ -250,6 +250,8 @@ def _learn_as_one(group: Sequence[Any], plan: Plan, move: Move, watch: Watch | N
         together = _Together(trainers, runner)
         writes = any(trainer.log.folder is not None for trainer in trainers)
         parts = FirstError()
+        for i, trainer in enumerate(trainers):
+            trainer.unsettled = functools.partial(together.settle, i)
         with interrupts(writes) as arrived:
             with parts:
                 for cycle in runner.run(together.run, total, together.next_stop(plan)):
@@ -376,10 +378,21 @@ class _Together:
 
     def hand_over(self) -> None:
         """Give each agent its own part of what the program has computed."""
-        states, rollouts = unstack(self.run.learner_state), unstack(self.runner.rollout_state)
-        for trainer, state, rollout in zip(self.trainers, states, rollouts, strict=True):
-            trainer.run = trainer.run._replace(learner_state=state)
+        for trainer, state, rollout in self._parts():
+            trainer.take_state(state)
             _runner(trainer).rollout_state = rollout
+
+    def _parts(self) -> list[tuple[Trainer, Any, Any]]:
+        """Return each trainer with its part of the learners' and of the environments' states."""
+        states, rollouts = unstack(self.run.learner_state), unstack(self.runner.rollout_state)
+        return list(zip(self.trainers, states, rollouts, strict=True))
+
+    def settle(self, index: int) -> None:
+        """Give one agent what it has learned; see `Trainer.settle`."""
+        self.recover()
+        trainer, state, rollout = self._parts()[index]
+        trainer.take_state(state)
+        _runner(trainer).rollout_state = rollout
 
     def end(self, parts: FirstError, hurry: bool) -> None:
         """Give the agents back what they have learned, and save them.
@@ -390,6 +403,8 @@ class _Together:
         """
         with parts:
             insist(self.hand_over)
+            for trainer in self.trainers:
+                trainer.unsettled = None
         for trainer in self.trainers:
             with parts:
                 trainer.stop()

@@ -179,6 +179,8 @@ class Trainer:
       last: the last training cycle of the run, or None.
       has_stopped: whether a callback has ended the run.
       has_finished: whether the run has come to its end without an exception.
+      unsettled: takes over what the last run has learned. Exceptions may interrupt the end of a
+        run, so it is called again until it has returned. None if it has returned.
     """
 
     def __init__(
@@ -209,6 +211,7 @@ class Trainer:
         self.checkpoints: Checkpoints | None = None
         self.pending: Cycle | None = None
         self.has_stopped = self.has_finished = False
+        self.unsettled: Callable[[], None] | None = None
         self._watched: BaseCallback | None = None  # the callbacks whose state is kept
         self._mark: Mark | None = None  # None if no run is active, or it has no folder
         self.last: Cycle | None = None
@@ -265,10 +268,10 @@ class Trainer:
 
     def _complete(self) -> None:
         """Make the parts of the learner's state that have not been needed up to now."""
+        run = self._settled.run
         if not self._without:
             return
         whole = self.programs.init(self._init_key)._asdict()
-        run = self._session.run
         parts = {name: whole[name] for name in self._without}
         run = run._replace(learner_state=run.learner_state._replace(**parts))
         self._session, self._without = self._session._replace(run=run), ()
@@ -276,7 +279,7 @@ class Trainer:
     @property
     def step(self) -> int:
         """Environment steps of the run."""
-        return self._session.run.step
+        return self._settled.run.step
 
     @run.setter
     def run(self, run: RunState) -> None:
@@ -285,12 +288,30 @@ class Trainer:
     @property
     def params(self) -> PyTree:
         """The agent's parameters."""
-        return self._session.run.learner_state.params
+        return self._settled.run.learner_state.params
 
     @property
     def episodes(self) -> EpisodeWindow:
         """Statistics of the last training episodes."""
-        return self._session.episodes
+        return self._settled.episodes
+
+    @property
+    def _settled(self) -> Session:
+        """The session, after everything that the last run has learned has been taken over."""
+        if self.unsettled is not None and not self.turns.is_learning:
+            self.settle()
+        return self._session
+
+    def settle(self) -> None:
+        """Take over what the last run has learned, unless that has happened before."""
+        if self.unsettled is not None:
+            self.unsettled()
+            self.unsettled = None
+
+    def take_state(self, state: Any) -> None:
+        """Replace the learner's state by what another program has learned."""
+        run = self._session.run._replace(learner_state=state)
+        self._session = self._session._replace(run=run)
 
     def count_prediction(self) -> int:
         """Return the number of the next call of `predict` that draws random numbers."""
@@ -316,6 +337,7 @@ class Trainer:
           plan: how long it trains, and what it writes; None for a run without checkpoints.
           callback: the callbacks whose state is kept.
         """
+        self.settle()
         try:
             self._begin(new, plan, callback)
         except BaseException:
@@ -474,7 +496,8 @@ class Trainer:
             restarts = self._earlier_restarts + cycle.metrics.get(_RESTARTS, 0.0)
             cycle = cycle._replace(metrics={**cycle.metrics, _RESTARTS: restarts})
         if cycle.fault is not None:
-            run = run._replace(learner_state=run.learner_state._replace(params=self.params))
+            params = session.run.learner_state.params
+            run = run._replace(learner_state=run.learner_state._replace(params=params))
         self.last, self.log.metrics = cycle, cycle.metrics
         # Each way out of here assigns once, so no exception leaves half of a cycle behind.
         try:
@@ -643,6 +666,7 @@ class Trainer:
                 "The environments cannot be exchanged while the agent is learning, as in a "
                 "callback. Call set_env after learn has returned."
             )
+        self.settle()
         regrouped = self._regroup(made.envs.spec.num_envs)
         runner = self._make_runner(regrouped, made.envs)
         self._take_over(regrouped)

@@ -49,7 +49,10 @@ class Turns:
                     self._learner = None
         finally:
             if begun:
-                self._learner = None  # once more, because an exception may have come before
+                # Once more, because an exception may have come before. If not, another thread may
+                # have begun to train the agent meanwhile.
+                if self._learner == threading.get_ident():
+                    self._learner = None
                 with self._lock:
                     self.serve()
 
