@@ -14,6 +14,7 @@ A thread works under the settings of JAX that hold in the thread that makes it, 
 import _thread
 import atexit
 import contextlib
+import functools
 import multiprocessing
 import os
 import signal
@@ -53,14 +54,24 @@ class Background:
         self._error: BaseException | None = None
         self.awaited = awaited
         self._threads: list[int] = []  # the identifier of the thread, once it has been started
-        self._ended = False
+        self._target: Callable[[], Any] = lambda: None  # what the thread calls, as long as it runs
+        self._begun = self._ended = False
 
     def start(self) -> None:
         """Start the thread."""
         _all.add(weakref.ref(self, _all.discard))
-        # `Thread.start` waits for the thread in Python, where an exception could hide that it has
-        # started. Here, everything between the call and its record is written in C.
-        self._threads.extend(map(_thread.start_new_thread, [self._run], [()]))
+        while not self._begun:
+            # While Python starts a thread, it may give the new thread an asynchronous exception
+            # that was meant for this one. Then the new thread ends before it has begun.
+            self._threads.clear()
+            target = functools.partial(self._run)
+            self._target = weakref.ref(target)
+            # `Thread.start` waits for the thread in Python, where an exception could hide that it
+            # has started. Here, everything between the call and its record is written in C.
+            self._threads.extend(map(_thread.start_new_thread, [target], [()]))
+            del target  # so that the thread alone holds it
+            while not self._begun and self._target() is not None:
+                time.sleep(_PAUSE / 10)
 
     @property
     def ident(self) -> int | None:
@@ -70,7 +81,7 @@ class Background:
     @property
     def running(self) -> bool:
         """Whether the function is running."""
-        return bool(self._threads) and not self._ended
+        return bool(self._threads) and not self._ended and self._target() is not None
 
     def wait(self, seconds: float = float("inf")) -> bool:
         """Wait until the function has ended, or until the time is over.
@@ -92,8 +103,9 @@ class Background:
         return True
 
     def _run(self) -> None:
-        function, arguments = self._call
         try:
+            self._begun = True
+            function, arguments = self._call
             with contextlib.ExitStack() as settings:
                 for setting, value in self._settings:
                     if callable(setting):
@@ -105,7 +117,8 @@ class Background:
         except BaseException as error:
             self._error = error
         finally:
-            del self._call, function, arguments  # they may hold large arrays
+            del self._call  # which may hold large arrays, as the names below
+            function = arguments = None
             self._ended = True
 
 

@@ -679,6 +679,20 @@ def test_a_caller_survives_an_exception_at_any_instruction(where):
     assert trace.count < instruction
 
 
+def test_a_thread_that_ends_before_it_has_begun_is_started_again(monkeypatch):
+    """Python may give it an asynchronous exception that was meant for the thread that starts it."""
+    original, starts, ran = _thread.start_new_thread, [], []
+
+    def start(target, arguments):
+        starts.append(1)
+        return original(target if len(starts) == 3 else int, arguments)
+
+    monkeypatch.setattr(_thread, "start_new_thread", start)
+    background = Background(ran.append, 1, name="")
+    background.start()
+    assert background.wait(10) and len(starts) == 3 and ran == [1]
+
+
 @pytest.mark.parametrize("change", ["environments", "state"])
 def test_what_training_uses_cannot_be_exchanged_while_the_agent_learns(change):
     def exchange(agent):
