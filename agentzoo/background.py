@@ -189,7 +189,8 @@ def jax_context() -> Any:
         from jax._src.config import trace_context
     except ImportError:
         return None
-    return trace_context(), jax.config.jax_default_device, jax_checks_values()  # type: ignore[attr-defined]
+    config: Any = jax.config
+    return trace_context(), config.jax_default_device, jax_checks_values()
 
 
 def jax_checks_values() -> bool:
