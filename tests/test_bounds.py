@@ -35,7 +35,7 @@ def test_programs_of_agents_that_are_gone_are_freed(runner, monkeypatch):
     monkeypatch.setattr(kept, "MOST", 1)
     agent = train(8, runner)
     programs = [weakref.ref(agent.trainer.programs.learn.compiled)]
-    programs.append(weakref.ref(agent.trainer.programs.act.func))
+    programs.append(weakref.ref(agent.trainer.programs.act.program))
     if runner == "device":
         programs.append(weakref.ref(agent.trainer.runner._chunk.compiled))
     del agent

@@ -456,6 +456,39 @@ def test_sigterm_does_not_wait_for_the_compiler(runner, tmp_path):
     agent.learn(32, progress_bar=False, reset_num_timesteps=False)
 
 
+TRACING = """
+import hashlib, os, signal, sys, threading
+from tests.agents import make, CATCH
+from agentzoo.callbacks import EvalCallback
+from agentzoo.runners import programs
+reset_memory = programs.reset_memory
+def slow(*arguments):
+    if sys._getframe(1).f_code.co_name == {function!r}:
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # C code, which no signal interrupts
+    return reset_memory(*arguments)
+programs.reset_memory = slow
+evaluation = EvalCallback(CATCH, eval_freq=4, n_eval_episodes=1)
+agent = make("DQN", CATCH, runner={runner!r}, log_dir=sys.argv[1])
+agent.learn(1e8, evaluation, progress_bar=False)
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "runner"),
+    [("act", "host"), ("act", "threads"), ("predict", "host"), ("predict", "device")],
+)
+def test_sigterm_does_not_wait_for_a_slow_network(function, runner, tmp_path):
+    """JAX executes a network's Python code when it compiles `act` or `predict`."""
+    script = TRACING.format(function=function, runner=runner)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 143 and done.stderr == ""
+    [folder] = tmp_path.iterdir()
+    agentzoo.load(folder, CATCH)
+
+
 ENDING = """
 import os, sys, time
 from agentzoo import background

@@ -154,6 +154,46 @@ class InPlace:
         return self._copying.trace(*arguments).lower()
 
 
+class Interruptible:
+    """A compiled function whose first call is made in another thread.
+
+    JAX compiles the function then, which may take seconds for a large network. The thread that
+    waits for it can be interrupted, and handles signals.
+
+    Args:
+      program: the function. Its first argument is the vector of numbers, which `bind` sets. The
+        fifth one is bool `[N]`, and those after the seventh are static.
+    """
+
+    def __init__(self, program: Any):
+        self.program = program
+        self._called: set[Any] = set()  # the kinds of arguments of calls that have ended
+        self._numbers: Any = None
+
+    def bind(self, numbers: Array) -> "Interruptible":
+        """Return the function with these numbers as its first argument."""
+        bound = copy.copy(self)
+        bound._numbers = numbers
+        return bound
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Call the function."""
+        kind = len(arguments[3]), arguments[6:]
+        # JAX may have dropped its programs since the last call.
+        if kind not in self._called or not self.program._cache_size():
+            results: list[Any] = []
+            calling = Background(
+                lambda: results.append(self.program(self._numbers, *arguments)),
+                name="compile",
+                awaited=True,
+            )
+            calling.start()
+            calling.wait()
+            self._called.add(kind)
+            return results[0]
+        return self.program(self._numbers, *arguments)
+
+
 def _calls_python(jaxpr: Any) -> bool:
     """Return whether a program calls Python functions, by itself or in one of its parts."""
     for equation in jaxpr.eqns:
@@ -326,8 +366,8 @@ def compile_agent(
     return programs._replace(
         numbers=numbers,
         init=lambda key, without=(): replicate(programs.init(numbers, key, without), mesh),
-        act=functools.partial(programs.act, numbers),
-        predict=functools.partial(programs.predict, numbers),
+        act=programs.act.bind(numbers),
+        predict=programs.predict.bind(numbers),
         learn=programs.learn.bind(numbers),
         queries={name: functools.partial(query, numbers) for name, query in queries},
     )
@@ -366,8 +406,8 @@ def _compile(make_agent: MakeAgent, queries: tuple[str, ...], mesh: Mesh | None)
         make_agent=make_agent,
         numbers=None,
         init=jax.jit(with_precision(init), static_argnums=2),
-        act=jax.jit(with_precision(act_packed)),
-        predict=jax.jit(with_precision(predict), static_argnums=7),
+        act=Interruptible(jax.jit(with_precision(act_packed))),
+        predict=Interruptible(jax.jit(with_precision(predict), static_argnums=7)),
         learn=InPlace(with_precision(learn_packed)),
         queries={name: jax.jit(with_precision(make_query(name))) for name in queries},
         mesh=mesh,
@@ -405,7 +445,14 @@ def compile_ahead(
         act_counters, learn_counters = ActCounters(0, 1, 0), LearnCounters(1, 1, 1)
         params = run.learner_state.params
         *_, extras = jax.eval_shape(
-            programs.act, params, memory, obs, first, run.key, act_counters.pack()
+            programs.act.program,
+            programs.numbers,
+            params,
+            memory,
+            obs,
+            first,
+            run.key,
+            act_counters.pack(),
         )
         extras = agent.without_newest(extras) if lags else extras
         extras = jax.tree.map(lambda x: jax.ShapeDtypeStruct((length, *x.shape), x.dtype), extras)
