@@ -143,8 +143,12 @@ class DQN(_DQN):
         leaves other integers as they are. Default True.
       cnn: Convolutional layers for images. 'nature', 'impala' or 'efficient'; default 'nature'.
       net_arch: Sizes of the hidden layers. A tuple of integers of at least 1; default (128, 128).
-      activation: Activation function of the hidden layers. 'relu', 'tanh', 'silu' or 'gelu';
+      activation: Activation function of the hidden layers. 'relu', 'tanh', 'silu', 'gelu' or 'elu';
         default 'relu'.
+      layer_norm: Layer normalisation before the activation of each hidden layer. "first" normalises
+        only the first one, and its activation is then tanh. True, False or 'first'; default False.
+      residual: Residual blocks (SimBa) as hidden layers, one for each size in net_arch. They have
+        layer normalisation of their own, whatever layer_norm says. Default False.
 
     Raises:
       ConfigurationError: if the arguments do not fit each other or the environment. The message
@@ -196,7 +200,9 @@ class DQN(_DQN):
         scale_obs: bool = True,
         cnn: Literal["nature", "impala", "efficient"] = 'nature',
         net_arch: Sequence[int] = (128, 128),
-        activation: Literal["relu", "tanh", "silu", "gelu"] = 'relu',
+        activation: Literal["relu", "tanh", "silu", "gelu", "elu"] = 'relu',
+        layer_norm: bool | Literal["first"] = False,
+        residual: bool = False,
     ) -> None: ...
     @classmethod
     def load(
@@ -244,7 +250,9 @@ class DQN(_DQN):
         scale_obs: bool = True,
         cnn: Literal["nature", "impala", "efficient"] = 'nature',
         net_arch: Sequence[int] = (128, 128),
-        activation: Literal["relu", "tanh", "silu", "gelu"] = 'relu',
+        activation: Literal["relu", "tanh", "silu", "gelu", "elu"] = 'relu',
+        layer_norm: bool | Literal["first"] = False,
+        residual: bool = False,
     ) -> Self: ...
     @classmethod
     def tuned(
@@ -294,7 +302,9 @@ class DQN(_DQN):
         scale_obs: bool = ...,
         cnn: Literal["nature", "impala", "efficient"] = ...,
         net_arch: Sequence[int] = ...,
-        activation: Literal["relu", "tanh", "silu", "gelu"] = ...,
+        activation: Literal["relu", "tanh", "silu", "gelu", "elu"] = ...,
+        layer_norm: bool | Literal["first"] = ...,
+        residual: bool = ...,
     ) -> Self: ...
 
 class IMPALA(_IMPALA):
@@ -388,8 +398,12 @@ class IMPALA(_IMPALA):
         leaves other integers as they are. Default True.
       cnn: Convolutional layers for images. 'nature', 'impala' or 'efficient'; default 'impala'.
       net_arch: Sizes of the hidden layers. A tuple of integers of at least 1; default (64, 64).
-      activation: Activation function of the hidden layers. 'relu', 'tanh', 'silu' or 'gelu';
+      activation: Activation function of the hidden layers. 'relu', 'tanh', 'silu', 'gelu' or 'elu';
         default 'tanh'.
+      layer_norm: Layer normalisation before the activation of each hidden layer. "first" normalises
+        only the first one, and its activation is then tanh. True, False or 'first'; default False.
+      residual: Residual blocks (SimBa) as hidden layers, one for each size in net_arch. They have
+        layer normalisation of their own, whatever layer_norm says. Default False.
 
     Raises:
       ConfigurationError: if the arguments do not fit each other or the environment. The message
@@ -439,7 +453,9 @@ class IMPALA(_IMPALA):
         scale_obs: bool = True,
         cnn: Literal["nature", "impala", "efficient"] = 'impala',
         net_arch: Sequence[int] = (64, 64),
-        activation: Literal["relu", "tanh", "silu", "gelu"] = 'tanh',
+        activation: Literal["relu", "tanh", "silu", "gelu", "elu"] = 'tanh',
+        layer_norm: bool | Literal["first"] = False,
+        residual: bool = False,
     ) -> None: ...
     @classmethod
     def load(
@@ -485,7 +501,9 @@ class IMPALA(_IMPALA):
         scale_obs: bool = True,
         cnn: Literal["nature", "impala", "efficient"] = 'impala',
         net_arch: Sequence[int] = (64, 64),
-        activation: Literal["relu", "tanh", "silu", "gelu"] = 'tanh',
+        activation: Literal["relu", "tanh", "silu", "gelu", "elu"] = 'tanh',
+        layer_norm: bool | Literal["first"] = False,
+        residual: bool = False,
     ) -> Self: ...
     @classmethod
     def tuned(
@@ -533,7 +551,9 @@ class IMPALA(_IMPALA):
         scale_obs: bool = ...,
         cnn: Literal["nature", "impala", "efficient"] = ...,
         net_arch: Sequence[int] = ...,
-        activation: Literal["relu", "tanh", "silu", "gelu"] = ...,
+        activation: Literal["relu", "tanh", "silu", "gelu", "elu"] = ...,
+        layer_norm: bool | Literal["first"] = ...,
+        residual: bool = ...,
     ) -> Self: ...
 
 class MPO(_MPO):
@@ -645,8 +665,12 @@ class MPO(_MPO):
       cnn: Convolutional layers for images. 'nature', 'impala' or 'efficient'; default 'nature'.
       net_arch: Sizes of the hidden layers of the policy and of the critic. A tuple of integers of
         at least 1; default (256, 256).
-      activation: Activation function of the hidden layers. 'relu', 'tanh', 'silu' or 'gelu';
+      activation: Activation function of the hidden layers. 'relu', 'tanh', 'silu', 'gelu' or 'elu';
         default 'relu'.
+      layer_norm: Layer normalisation before the activation of each hidden layer. "first" normalises
+        only the first one, and its activation is then tanh. True, False or 'first'; default False.
+      residual: Residual blocks (SimBa) as hidden layers, one for each size in net_arch. They have
+        layer normalisation of their own, whatever layer_norm says. Default False.
 
     Raises:
       ConfigurationError: if the arguments do not fit each other or the environment. The message
@@ -702,7 +726,9 @@ class MPO(_MPO):
         scale_obs: bool = True,
         cnn: Literal["nature", "impala", "efficient"] = 'nature',
         net_arch: Sequence[int] = (256, 256),
-        activation: Literal["relu", "tanh", "silu", "gelu"] = 'relu',
+        activation: Literal["relu", "tanh", "silu", "gelu", "elu"] = 'relu',
+        layer_norm: bool | Literal["first"] = False,
+        residual: bool = False,
     ) -> None: ...
     @classmethod
     def load(
@@ -754,7 +780,9 @@ class MPO(_MPO):
         scale_obs: bool = True,
         cnn: Literal["nature", "impala", "efficient"] = 'nature',
         net_arch: Sequence[int] = (256, 256),
-        activation: Literal["relu", "tanh", "silu", "gelu"] = 'relu',
+        activation: Literal["relu", "tanh", "silu", "gelu", "elu"] = 'relu',
+        layer_norm: bool | Literal["first"] = False,
+        residual: bool = False,
     ) -> Self: ...
     @classmethod
     def tuned(
@@ -808,7 +836,9 @@ class MPO(_MPO):
         scale_obs: bool = ...,
         cnn: Literal["nature", "impala", "efficient"] = ...,
         net_arch: Sequence[int] = ...,
-        activation: Literal["relu", "tanh", "silu", "gelu"] = ...,
+        activation: Literal["relu", "tanh", "silu", "gelu", "elu"] = ...,
+        layer_norm: bool | Literal["first"] = ...,
+        residual: bool = ...,
     ) -> Self: ...
 
 class PPO(_PPO):
@@ -911,8 +941,12 @@ class PPO(_PPO):
         leaves other integers as they are. Default True.
       cnn: Convolutional layers for images. 'nature', 'impala' or 'efficient'; default 'nature'.
       net_arch: Sizes of the hidden layers. A tuple of integers of at least 1; default (64, 64).
-      activation: Activation function of the hidden layers. 'relu', 'tanh', 'silu' or 'gelu';
+      activation: Activation function of the hidden layers. 'relu', 'tanh', 'silu', 'gelu' or 'elu';
         default 'tanh'.
+      layer_norm: Layer normalisation before the activation of each hidden layer. "first" normalises
+        only the first one, and its activation is then tanh. True, False or 'first'; default False.
+      residual: Residual blocks (SimBa) as hidden layers, one for each size in net_arch. They have
+        layer normalisation of their own, whatever layer_norm says. Default False.
 
     Raises:
       ConfigurationError: if the arguments do not fit each other or the environment. The message
@@ -966,7 +1000,9 @@ class PPO(_PPO):
         scale_obs: bool = True,
         cnn: Literal["nature", "impala", "efficient"] = 'nature',
         net_arch: Sequence[int] = (64, 64),
-        activation: Literal["relu", "tanh", "silu", "gelu"] = 'tanh',
+        activation: Literal["relu", "tanh", "silu", "gelu", "elu"] = 'tanh',
+        layer_norm: bool | Literal["first"] = False,
+        residual: bool = False,
     ) -> None: ...
     @classmethod
     def load(
@@ -1016,7 +1052,9 @@ class PPO(_PPO):
         scale_obs: bool = True,
         cnn: Literal["nature", "impala", "efficient"] = 'nature',
         net_arch: Sequence[int] = (64, 64),
-        activation: Literal["relu", "tanh", "silu", "gelu"] = 'tanh',
+        activation: Literal["relu", "tanh", "silu", "gelu", "elu"] = 'tanh',
+        layer_norm: bool | Literal["first"] = False,
+        residual: bool = False,
     ) -> Self: ...
     @classmethod
     def tuned(
@@ -1068,7 +1106,9 @@ class PPO(_PPO):
         scale_obs: bool = ...,
         cnn: Literal["nature", "impala", "efficient"] = ...,
         net_arch: Sequence[int] = ...,
-        activation: Literal["relu", "tanh", "silu", "gelu"] = ...,
+        activation: Literal["relu", "tanh", "silu", "gelu", "elu"] = ...,
+        layer_norm: bool | Literal["first"] = ...,
+        residual: bool = ...,
     ) -> Self: ...
 
 class QRDQN(_QRDQN):
@@ -1174,8 +1214,12 @@ class QRDQN(_QRDQN):
         leaves other integers as they are. Default True.
       cnn: Convolutional layers for images. 'nature', 'impala' or 'efficient'; default 'nature'.
       net_arch: Sizes of the hidden layers. A tuple of integers of at least 1; default (128, 128).
-      activation: Activation function of the hidden layers. 'relu', 'tanh', 'silu' or 'gelu';
+      activation: Activation function of the hidden layers. 'relu', 'tanh', 'silu', 'gelu' or 'elu';
         default 'relu'.
+      layer_norm: Layer normalisation before the activation of each hidden layer. "first" normalises
+        only the first one, and its activation is then tanh. True, False or 'first'; default False.
+      residual: Residual blocks (SimBa) as hidden layers, one for each size in net_arch. They have
+        layer normalisation of their own, whatever layer_norm says. Default False.
 
     Raises:
       ConfigurationError: if the arguments do not fit each other or the environment. The message
@@ -1230,7 +1274,9 @@ class QRDQN(_QRDQN):
         scale_obs: bool = True,
         cnn: Literal["nature", "impala", "efficient"] = 'nature',
         net_arch: Sequence[int] = (128, 128),
-        activation: Literal["relu", "tanh", "silu", "gelu"] = 'relu',
+        activation: Literal["relu", "tanh", "silu", "gelu", "elu"] = 'relu',
+        layer_norm: bool | Literal["first"] = False,
+        residual: bool = False,
     ) -> None: ...
     @classmethod
     def load(
@@ -1281,7 +1327,9 @@ class QRDQN(_QRDQN):
         scale_obs: bool = True,
         cnn: Literal["nature", "impala", "efficient"] = 'nature',
         net_arch: Sequence[int] = (128, 128),
-        activation: Literal["relu", "tanh", "silu", "gelu"] = 'relu',
+        activation: Literal["relu", "tanh", "silu", "gelu", "elu"] = 'relu',
+        layer_norm: bool | Literal["first"] = False,
+        residual: bool = False,
     ) -> Self: ...
     @classmethod
     def tuned(
@@ -1334,7 +1382,9 @@ class QRDQN(_QRDQN):
         scale_obs: bool = ...,
         cnn: Literal["nature", "impala", "efficient"] = ...,
         net_arch: Sequence[int] = ...,
-        activation: Literal["relu", "tanh", "silu", "gelu"] = ...,
+        activation: Literal["relu", "tanh", "silu", "gelu", "elu"] = ...,
+        layer_norm: bool | Literal["first"] = ...,
+        residual: bool = ...,
     ) -> Self: ...
 
 class SAC(_SAC):
@@ -1416,6 +1466,12 @@ class SAC(_SAC):
         'auto'; default 'auto'.
       n_critics: Number of critics. The minimum of their values is used, so more critics are more
         pessimistic. An integer of at least 1; default 2.
+      n_target_critics: Number of target critics, drawn anew at each gradient step, whose minimum is
+        the target of the critics; None for all. An integer of at least 1 or None; default None.
+      actor_q: Which value of the critics the policy maximises: their minimum, or their mean. 'min'
+        or 'mean'; default 'min'.
+      critic_dropout: Probability of dropout in the hidden layers of the critics, such as 0.01; None
+        for no dropout. A number from 0 to 0.99 or None; default None.
       n_steps: Environment steps that a transition spans. An integer of at least 1; default 1.
       prioritized_replay: Replay each transition with a probability in proportion to (abs(td_error)
         + eps)^alpha. Default False.
@@ -1438,8 +1494,12 @@ class SAC(_SAC):
       cnn: Convolutional layers for images. 'nature', 'impala' or 'efficient'; default 'nature'.
       net_arch: Sizes of the hidden layers of the policy and of each critic. A tuple of integers of
         at least 1; default (256, 256).
-      activation: Activation function of the hidden layers. 'relu', 'tanh', 'silu' or 'gelu';
+      activation: Activation function of the hidden layers. 'relu', 'tanh', 'silu', 'gelu' or 'elu';
         default 'relu'.
+      layer_norm: Layer normalisation before the activation of each hidden layer. "first" normalises
+        only the first one, and its activation is then tanh. True, False or 'first'; default False.
+      residual: Residual blocks (SimBa) as hidden layers, one for each size in net_arch. They have
+        layer normalisation of their own, whatever layer_norm says. Default False.
 
     Raises:
       ConfigurationError: if the arguments do not fit each other or the environment. The message
@@ -1478,6 +1538,9 @@ class SAC(_SAC):
         log_ent_coef_loss: bool = False,
         target_entropy: float | Literal["auto"] = 'auto',
         n_critics: int = 2,
+        n_target_critics: int | None = None,
+        actor_q: Literal["min", "mean"] = 'min',
+        critic_dropout: float | None = None,
         n_steps: int = 1,
         prioritized_replay: bool = False,
         prioritized_replay_alpha: float = 0.6,
@@ -1489,7 +1552,9 @@ class SAC(_SAC):
         scale_obs: bool = True,
         cnn: Literal["nature", "impala", "efficient"] = 'nature',
         net_arch: Sequence[int] = (256, 256),
-        activation: Literal["relu", "tanh", "silu", "gelu"] = 'relu',
+        activation: Literal["relu", "tanh", "silu", "gelu", "elu"] = 'relu',
+        layer_norm: bool | Literal["first"] = False,
+        residual: bool = False,
     ) -> None: ...
     @classmethod
     def load(
@@ -1524,6 +1589,9 @@ class SAC(_SAC):
         log_ent_coef_loss: bool = False,
         target_entropy: float | Literal["auto"] = 'auto',
         n_critics: int = 2,
+        n_target_critics: int | None = None,
+        actor_q: Literal["min", "mean"] = 'min',
+        critic_dropout: float | None = None,
         n_steps: int = 1,
         prioritized_replay: bool = False,
         prioritized_replay_alpha: float = 0.6,
@@ -1535,7 +1603,9 @@ class SAC(_SAC):
         scale_obs: bool = True,
         cnn: Literal["nature", "impala", "efficient"] = 'nature',
         net_arch: Sequence[int] = (256, 256),
-        activation: Literal["relu", "tanh", "silu", "gelu"] = 'relu',
+        activation: Literal["relu", "tanh", "silu", "gelu", "elu"] = 'relu',
+        layer_norm: bool | Literal["first"] = False,
+        residual: bool = False,
     ) -> Self: ...
     @classmethod
     def tuned(
@@ -1572,6 +1642,9 @@ class SAC(_SAC):
         log_ent_coef_loss: bool = ...,
         target_entropy: float | Literal["auto"] = ...,
         n_critics: int = ...,
+        n_target_critics: int | None = ...,
+        actor_q: Literal["min", "mean"] = ...,
+        critic_dropout: float | None = ...,
         n_steps: int = ...,
         prioritized_replay: bool = ...,
         prioritized_replay_alpha: float = ...,
@@ -1583,5 +1656,7 @@ class SAC(_SAC):
         scale_obs: bool = ...,
         cnn: Literal["nature", "impala", "efficient"] = ...,
         net_arch: Sequence[int] = ...,
-        activation: Literal["relu", "tanh", "silu", "gelu"] = ...,
+        activation: Literal["relu", "tanh", "silu", "gelu", "elu"] = ...,
+        layer_norm: bool | Literal["first"] = ...,
+        residual: bool = ...,
     ) -> Self: ...

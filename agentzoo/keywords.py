@@ -72,7 +72,7 @@ _ADVICE: dict[str, str | Callable[[Any], str]] = {
         "Leave it out: the policy explores with its own noise. In SAC and MPO, noise_steps= makes "
         "the noise persist."
     ),
-    "activation_fn": 'Write activation="relu", "tanh", "silu" or "gelu".',
+    "activation_fn": 'Write activation="relu", "tanh", "silu", "gelu" or "elu".',
     "anneal_lr": (
         "For a learning rate that falls to 0, write learning_rate=Linear(3e-4), with Linear from "
         "agentzoo."

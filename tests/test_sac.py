@@ -162,6 +162,11 @@ class Reference:
         # One more step is stored before the batch is drawn; where there is no room for it, the
         # oldest goes.
         self.sample = lambda replay: buffer.sample(replay, sample_key, config.batch_size)
+        # The target critics that are drawn, and how the critics are combined for the policy.
+        self.drawn, self.combine = range(2), np.min if config.actor_q == "min" else np.mean
+        if config.n_target_critics is not None:
+            key = jax.random.split(jax.random.fold_in(critic_key, 1), 3)[0]
+            self.drawn = jax.random.choice(key, 2, (config.n_target_critics,), replace=False)
         self.noise = [
             np.asarray(jax.random.normal(key, (1, config.batch_size, 2)), np.float64)[0]
             for key in (critic_key, actor_key)
@@ -184,7 +189,8 @@ class Reference:
 
     def critic_loss(self, critic):
         a_t, log_prob_t = self.policy(self.params.policy, self.batch.obs_t, self.noise[0])
-        v_t = self.q(self.target, self.batch.obs_t, a_t).min(axis=0) - self.ent_coef * log_prob_t
+        q_t = self.q(self.target, self.batch.obs_t, a_t)[np.array(self.drawn)]
+        v_t = q_t.min(axis=0) - self.ent_coef * log_prob_t
         target = self.batch.r_t + self.batch.discount_t * v_t
         return (
             0.5
@@ -193,7 +199,8 @@ class Reference:
 
     def actor_loss(self, policy, critic):
         a, log_prob = self.policy(policy, self.batch.obs_tm1, self.noise[1])
-        return (self.ent_coef * log_prob - self.q(critic, self.batch.obs_tm1, a).min(axis=0)).mean()
+        q = self.combine(self.q(critic, self.batch.obs_tm1, a), axis=0)
+        return (self.ent_coef * log_prob - q).mean()
 
     def ent_coef_loss(self, log_ent_coef):
         _, log_prob = self.policy(self.params.policy, self.batch.obs_tm1, self.noise[1])
@@ -221,8 +228,16 @@ def slopes(loss, params):
     return np.array([(at(flat + step) - at(flat - step)) / 2e-5 for step in steps])
 
 
-@pytest.mark.parametrize("log_ent_coef_loss", [True, False])
-def test_losses_and_gradients_are_those_of_numpy(log_ent_coef_loss):
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(log_ent_coef_loss=True),
+        dict(log_ent_coef_loss=False),
+        dict(actor_q="mean", n_target_critics=1),
+    ],
+    ids=["log", "paper", "mean"],
+)
+def test_losses_and_gradients_are_those_of_numpy(options):
     settings = dict(
         net_arch=(5,),
         activation="tanh",
@@ -233,7 +248,7 @@ def test_losses_and_gradients_are_those_of_numpy(log_ent_coef_loss):
         n_steps=2,
     )
     rate = 1e-3
-    settings |= dict(learning_rate=rate, ent_coef="auto_0.2", log_ent_coef_loss=log_ent_coef_loss)
+    settings |= dict(learning_rate=rate, ent_coef="auto_0.2", **options)
     agent = SAC(Small, **{**FAST, **settings}).learn(60, progress_bar=False)
     for _ in range(3):  # as targets and online parameters move apart
         agent.trainer.run = agent.trainer.run._replace(

@@ -107,6 +107,12 @@ class IMPALAConfig:
     """Sizes of the hidden layers."""
     activation: Annotated[networks.Activation, Search(choices=("tanh", "relu"))] = "tanh"
     """Activation function of the hidden layers."""
+    layer_norm: networks.LayerNorm = False
+    """Layer normalisation before the activation of each hidden layer. "first" normalises only the
+    first one, and its activation is then tanh."""
+    residual: bool = False
+    """Residual blocks (SimBa) as hidden layers, one for each size in net_arch. They have layer
+    normalisation of their own, whatever layer_norm says."""
 
 
 class IMPALAState(NamedTuple):
@@ -138,6 +144,8 @@ def make_agent(
         cnn=config.cnn,
         net_arch=config.net_arch,
         activation=config.activation,
+        layer_norm=config.layer_norm,
+        residual=config.residual,
         shared=config.share_layers,
         orthogonal=config.ortho_init,
         log_std_init=config.log_std_init,

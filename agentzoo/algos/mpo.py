@@ -167,6 +167,12 @@ class MPOConfig:
     """Sizes of the hidden layers of the policy and of the critic."""
     activation: networks.Activation = "relu"
     """Activation function of the hidden layers."""
+    layer_norm: networks.LayerNorm = False
+    """Layer normalisation before the activation of each hidden layer. "first" normalises only the
+    first one, and its activation is then tanh."""
+    residual: bool = False
+    """Residual blocks (SimBa) as hidden layers, one for each size in net_arch. They have layer
+    normalisation of their own, whatever layer_norm says."""
 
 
 class Networks(NamedTuple):
@@ -240,13 +246,12 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
             f"batch_size={config.batch_size} is smaller than a sequence of "
             f"n_steps={config.n_steps}. Use a batch_size of at least {config.n_steps}."
         )
+    layers = networks.Layers(config.activation, config.layer_norm, config.residual)
 
     @hk.without_apply_rng
     @hk.transform
     def policy_network(obs):
-        features = networks.torso(
-            view, config.cnn, config.net_arch, config.activation, obs, network
-        )
+        features = networks.torso(view, config.cnn, config.net_arch, layers, obs, network)
         # Small weights make the first policy almost the same in all states.
         small = hk.initializers.VarianceScaling(1e-4)
         if discrete:
@@ -257,11 +262,11 @@ def make_agent(config: MPOConfig, spec: EnvSpec, network: networks.Network | Non
     @hk.without_apply_rng
     @hk.transform
     def critic_network(obs, a):
-        features = networks.torso(view, config.cnn, (), config.activation, obs, network)
+        features = networks.torso(view, config.cnn, (), layers, obs, network)
         features = networks.mlp(
             features if discrete else jnp.concatenate([features, a], axis=-1),
             config.net_arch,
-            config.activation,
+            layers,
         )
         q = hk.Linear(int(space.n) if discrete else 1)(features)
         return q if discrete else q[..., 0]

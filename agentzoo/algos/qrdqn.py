@@ -110,6 +110,12 @@ class QRDQNConfig:
     """Sizes of the hidden layers."""
     activation: networks.Activation = "relu"
     """Activation function of the hidden layers."""
+    layer_norm: networks.LayerNorm = False
+    """Layer normalisation before the activation of each hidden layer. "first" normalises only the
+    first one, and its activation is then tanh."""
+    residual: bool = False
+    """Residual blocks (SimBa) as hidden layers, one for each size in net_arch. They have layer
+    normalisation of their own, whatever layer_norm says."""
 
 
 class QRDQNState(NamedTuple):
@@ -139,17 +145,16 @@ def make_agent(
     num_actions = int(spec.action_space.n)  # type: ignore[attr-defined]
     masks = networks.action_masks(spec)
     view = networks.make_view(masks.space, config.images, config.scale_obs)
+    layers = networks.Layers(config.activation, config.layer_norm, config.residual)
 
     @hk.transform
     def quantile_network(obs):
-        features = networks.torso(
-            view, config.cnn, config.net_arch[:-1], config.activation, obs, network
-        )
+        features = networks.torso(view, config.cnn, config.net_arch[:-1], layers, obs, network)
         return networks.q_head(
             features,
             num_actions,
             config.net_arch[-1:],
-            config.activation,
+            layers.after(config.net_arch[:-1]),
             config.dueling,
             config.noisy,
             config.n_quantiles,

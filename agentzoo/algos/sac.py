@@ -32,8 +32,11 @@ expectations over actions replace samples, https://arxiv.org/abs/1910.07207. An 
 Dict of observations marks illegal actions. They have probability 0, and expectations and entropies
 leave them out; see `agentzoo.networks.action_masks`. Their `values` are -inf.
 
-Prioritised replay: https://arxiv.org/abs/1511.05952. More gradient steps than environment steps:
-https://arxiv.org/abs/2101.05982.
+Prioritised replay: https://arxiv.org/abs/1511.05952. More gradient steps than environment steps
+need more critics or dropout. With `n_target_critics`, min_e of the target is over critics that are
+drawn anew at each gradient step, and with `actor_q="mean"`, the mean replaces min_e in the loss of
+the policy (REDQ, https://arxiv.org/abs/2101.05982). `critic_dropout` and `layer_norm` need fewer
+critics for the same (DroQ, https://arxiv.org/abs/2110.02034).
 """
 
 import math
@@ -88,6 +91,14 @@ class SACConfig:
     n_critics: Annotated[int, Range(1)] = 2
     """Number of critics. The minimum of their values is used, so more critics are more
     pessimistic."""
+    n_target_critics: Annotated[int | None, Range(1)] = None
+    """Number of target critics, drawn anew at each gradient step, whose minimum is the target of
+    the critics; None for all."""
+    actor_q: Literal["min", "mean"] = "min"
+    """Which value of the critics the policy maximises: their minimum, or their mean."""
+    critic_dropout: Annotated[float | None, Range(0, 0.99)] = None
+    """Probability of dropout in the hidden layers of the critics, such as 0.01; None for no
+    dropout."""
     n_steps: Annotated[int, Range(1), Search(choices=(1, 3, 5))] = 1
     """Environment steps that a transition spans."""
     prioritized_replay: bool = False
@@ -117,6 +128,12 @@ class SACConfig:
     """Sizes of the hidden layers of the policy and of each critic."""
     activation: networks.Activation = "relu"
     """Activation function of the hidden layers."""
+    layer_norm: networks.LayerNorm = False
+    """Layer normalisation before the activation of each hidden layer. "first" normalises only the
+    first one, and its activation is then tanh."""
+    residual: bool = False
+    """Residual blocks (SimBa) as hidden layers, one for each size in net_arch. They have layer
+    normalisation of their own, whatever layer_norm says."""
 
 
 class SACParams(NamedTuple):
@@ -210,24 +227,27 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
             f"noise_steps={config.noise_steps} is for Box actions. "
             "Leave it at 1 for Discrete actions."
         )
+    if config.n_target_critics is not None and config.n_target_critics > config.n_critics:
+        raise ConfigurationError(
+            f"n_target_critics={config.n_target_critics} is more than "
+            f"n_critics={config.n_critics}. Use at most as many."
+        )
     view = networks.make_view(masks.space, config.images, config.scale_obs)
+    layers = networks.Layers(config.activation, config.layer_norm, config.residual)
 
     @hk.without_apply_rng
     @hk.transform
     def policy_network(obs):
-        features = networks.torso(
-            view, config.cnn, config.net_arch, config.activation, obs, network
-        )
+        features = networks.torso(view, config.cnn, config.net_arch, layers, obs, network)
         return hk.Linear(int(space.n) if discrete else 2 * bounds.size)(features)
 
-    @hk.without_apply_rng
     @hk.transform
     def critic_network(obs, a):
-        features = networks.torso(view, config.cnn, (), config.activation, obs, network)
+        features = networks.torso(view, config.cnn, (), layers, obs, network)
         features = networks.mlp(
             features if discrete else jnp.concatenate([features, a], axis=-1),
             config.net_arch,
-            config.activation,
+            layers._replace(dropout=config.critic_dropout),
         )
         return hk.Linear(int(space.n) if discrete else 1)(features)
 
@@ -254,10 +274,31 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
         mean, log_std = jnp.split(outputs, 2, axis=-1)
         return core.TanhGaussian(mean, jnp.exp(jnp.clip(log_std, -20.0, 2.0)))
 
-    def q_values(params: hk.Params, seen: networks.Seen, a: Array | None = None) -> Array:
-        """Return the values of all critics: `[N, E, A]`, or `[N, E]` for actions `[N, D]`."""
-        q = jax.vmap(critic_network.apply, in_axes=(0, None, None), out_axes=1)(params, seen.obs, a)
+    def q_values(
+        params: hk.Params, seen: networks.Seen, a: Array | None = None, key: Array | None = None
+    ) -> Array:
+        """Return the values of all critics: `[N, E, A]`, or `[N, E]` for actions `[N, D]`.
+
+        Without a key, there is no dropout.
+        """
+        keys = None
+        if config.critic_dropout is not None and key is not None:
+            keys = jax.random.split(key, len(jax.tree.leaves(params)[0]))  # one per critic
+        q = jax.vmap(critic_network.apply, in_axes=(0, 0, None, None), out_axes=1)(
+            params, keys, seen.obs, a
+        )
         return q if discrete else q[..., 0]
+
+    def drawn_critics(params: hk.Params, key: Array) -> hk.Params:
+        """Draw the critics that give the target."""
+        if config.n_target_critics is None:
+            return params
+        chosen = jax.random.choice(key, config.n_critics, (config.n_target_critics,), replace=False)
+        return jax.tree.map(lambda x: x[chosen], params)
+
+    def combined(q: Array) -> Array:
+        """Return the values `[N, E, ...]` of which the policy maximises the minimum over E."""
+        return q if config.actor_q == "min" else q.mean(axis=1, keepdims=True)
 
     def observed(params: SACParams, obs) -> networks.Seen:
         """Return observations as the networks see them, and which actions are legal."""
@@ -327,16 +368,18 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
     ) -> tuple[Array, Array]:
         pi_t = policy(state.params.policy, batch.obs_t)
         ent_coef = jnp.exp(state.log_ent_coef)
+        draw_key, *dropout_keys = jax.random.split(jax.random.fold_in(key, 1), 3)
+        target_critic = drawn_critics(state.target_critic, draw_key)
         if discrete:
-            q_tm1 = q_values(critic, batch.obs_tm1)
-            q_t = q_values(state.target_critic, batch.obs_t)
+            q_tm1 = q_values(critic, batch.obs_tm1, key=dropout_keys[0])
+            q_t = q_values(target_critic, batch.obs_t, key=dropout_keys[1])
             td_error = core.sac_discrete_error(
                 q_tm1, batch.a_tm1, batch.r_t, batch.discount_t, q_t, pi_t.logits, ent_coef
             )
         else:
             a_t, log_prob_t = pi_t.sample_and_log_prob(seed=key)
-            q_tm1 = q_values(critic, batch.obs_tm1, batch.a_tm1)
-            q_t = q_values(state.target_critic, batch.obs_t, a_t)
+            q_tm1 = q_values(critic, batch.obs_tm1, batch.a_tm1, dropout_keys[0])
+            q_t = q_values(target_critic, batch.obs_t, a_t, dropout_keys[1])
             td_error = core.sac_error(q_tm1, batch.r_t, batch.discount_t, q_t, log_prob_t, ent_coef)
         # td_error is [B, E]: losses are summed over the critics, and priorities averaged.
         loss = jnp.mean(batch.weight * core.l2_loss(td_error).sum(axis=-1))
@@ -347,11 +390,12 @@ def make_agent(config: SACConfig, spec: EnvSpec, network: networks.Network | Non
     ) -> tuple[Array, Array]:
         pi = policy(policy_params, obs)
         ent_coef = jnp.exp(state.log_ent_coef)
+        dropout_key = jax.random.fold_in(key, 1)
         if discrete:
-            q = q_values(state.params.critic, obs)
+            q = combined(q_values(state.params.critic, obs, key=dropout_key))
             return core.sac_discrete_policy_loss(pi.logits, q, ent_coef), pi.logits
         a, log_prob = pi.sample_and_log_prob(seed=key)
-        q = q_values(state.params.critic, obs, a)
+        q = combined(q_values(state.params.critic, obs, a, dropout_key))
         return core.sac_policy_loss(q, log_prob, ent_coef), log_prob
 
     def ent_coef_loss_fn(log_ent_coef: Array, outcome: Array) -> tuple[Array, tuple]:

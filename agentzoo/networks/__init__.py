@@ -3,7 +3,17 @@
 from agentzoo.networks.action_masks import ActionMasks, Seen, action_masks, rule_out, uniform_action
 from agentzoo.networks.actions import ActionBounds, action_bounds
 from agentzoo.networks.convolutions import Conv2D, max_pool
-from agentzoo.networks.encoders import Activation, Cnn, Network, encode, example, mlp, torso
+from agentzoo.networks.encoders import (
+    Activation,
+    Cnn,
+    LayerNorm,
+    Layers,
+    Network,
+    encode,
+    example,
+    mlp,
+    torso,
+)
 from agentzoo.networks.heads import NoisyLinear, q_head
 from agentzoo.networks.normalization import (
     Statistics,
@@ -23,6 +33,8 @@ __all__ = [
     "Cnn",
     "Conv2D",
     "Images",
+    "LayerNorm",
+    "Layers",
     "Network",
     "NoisyLinear",
     "Seen",

@@ -16,7 +16,16 @@ from agentzoo.core import policies
 from agentzoo.elements import zeros
 from agentzoo.networks.action_masks import Seen, action_masks, choices
 from agentzoo.networks.actions import action_bounds
-from agentzoo.networks.encoders import Activation, Cnn, Network, apply_network, encode, mlp
+from agentzoo.networks.encoders import (
+    Activation,
+    Cnn,
+    LayerNorm,
+    Layers,
+    Network,
+    apply_network,
+    encode,
+    mlp,
+)
 from agentzoo.networks.observations import Images, View, make_view
 from agentzoo.types import Array, EnvSpec, PyTree
 
@@ -77,6 +86,8 @@ class Options(NamedTuple):
       cnn: the convolutions for images. Policy and value share them.
       net_arch: the sizes of the hidden layers.
       activation: the activation function after each hidden layer.
+      layer_norm: normalise the hidden layers, as for `agentzoo.networks.Layers`.
+      residual: use residual blocks, as for `agentzoo.networks.mlp`.
       shared: use the same hidden layers and the same memory for policy and value. Otherwise, each
         has its own.
       orthogonal: initialise weights orthogonally, with gain sqrt(2) in hidden layers, 0.01 in the
@@ -94,6 +105,8 @@ class Options(NamedTuple):
     cnn: Cnn = "nature"
     net_arch: Sequence[int] = (64, 64)
     activation: Activation = "tanh"
+    layer_norm: LayerNorm = False
+    residual: bool = False
     shared: bool = False
     orthogonal: bool = True
     log_std_init: float | Array = 0.0
@@ -208,7 +221,7 @@ def _hidden(arch: Options, network: Network | None, x: PyTree) -> Array:
     if network is not None:
         return apply_network(network, x)
     with _initialised(arch, math.sqrt(2)):
-        return mlp(x, arch.net_arch, arch.activation)
+        return mlp(x, arch.net_arch, Layers(arch.activation, arch.layer_norm, arch.residual))
 
 
 def _unroll(arch: Options, x: Array, first: Array, state: PyTree) -> tuple[Array, PyTree]:

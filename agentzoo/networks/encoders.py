@@ -1,7 +1,7 @@
 """Networks from observations to feature vectors."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import haiku as hk
 import jax
@@ -13,15 +13,41 @@ from agentzoo.networks.convolutions import Conv2D, max_pool
 from agentzoo.networks.observations import Image, View
 from agentzoo.types import Array, ConfigurationError, PyTree
 
-Activation = Literal["relu", "tanh", "silu", "gelu"]
+Activation = Literal["relu", "tanh", "silu", "gelu", "elu"]
 Cnn = Literal["nature", "impala", "efficient"]
+LayerNorm = bool | Literal["first"]
 
 ACTIVATIONS: dict[Activation, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
     "tanh": jnp.tanh,
     "silu": jax.nn.silu,
     "gelu": jax.nn.gelu,
+    "elu": jax.nn.elu,
 }
+
+
+class Layers(NamedTuple):
+    """How hidden layers are made.
+
+    Attributes:
+      activation: the activation function.
+      layer_norm: normalise each layer before its activation (https://arxiv.org/abs/1607.06450).
+        With "first", only the first layer is normalised, and its activation is tanh, as in the
+        networks of Acme (https://arxiv.org/abs/2006.00979).
+      residual: use residual blocks, see `mlp`. They have layer normalisation of their own, so
+        `layer_norm` has no effect.
+      dropout: the probability with which a unit is 0 while there is a random key; None for no
+        dropout.
+    """
+
+    activation: Activation = "relu"
+    layer_norm: LayerNorm = False
+    residual: bool = False
+    dropout: Array | float | None = None
+
+    def after(self, sizes: Sequence[int]) -> "Layers":
+        """Return how layers are made that follow on hidden layers of these sizes."""
+        return self._replace(layer_norm=False) if self.layer_norm == "first" and sizes else self
 
 
 def encode(view: View, obs: PyTree, cnn: Cnn = "nature") -> Array:
@@ -112,11 +138,63 @@ CNNS: dict[Cnn, Callable[[Array], Array]] = {
 }
 
 
-def mlp(x: Array, sizes: Sequence[int], activation: Activation) -> Array:
-    """Apply one linear layer of each size to `[N, F]`, each followed by the activation."""
-    for size in sizes:
-        x = ACTIVATIONS[activation](hk.Linear(size)(x))
+def mlp(
+    x: Array,
+    sizes: Sequence[int],
+    layers: Layers | Activation,
+    linear: Callable[[int], Any] = hk.Linear,
+) -> Array:
+    """Apply hidden layers to features `[N, F]`; call inside `hk.transform`.
+
+    Without `residual`, each layer is linear, then dropout, layer normalisation and the activation
+    follow. With `residual`, the layers are those of "SimBa: Simplicity Bias for Scaling Up
+    Parameters in Deep Reinforcement Learning" (Lee et al., https://arxiv.org/abs/2410.09754): a
+    linear layer, one block `x + linear(activation(linear(layer_norm(x))))` for each size, which is
+    four times as wide in its middle, and a layer normalisation at the end.
+
+    Args:
+      x: features `[N, F]`.
+      sizes: the size of each layer or block.
+      layers: how they are made, or only their activation function.
+      linear: makes a linear layer, given its size.
+
+    Returns:
+      Features `[N, F]`, where F is the last size.
+    """
+    layers = Layers(layers) if isinstance(layers, str) else layers
+    if layers.residual:
+        return _residual_mlp(x, sizes, layers, linear)
+    for i, size in enumerate(sizes):
+        x = _drop(linear(size)(x), layers.dropout)
+        if layers.layer_norm == "first" and i == 0:
+            x = jnp.tanh(_normalize(x))
+        else:
+            x = _normalize(x) if layers.layer_norm is True else x
+            x = ACTIVATIONS[layers.activation](x)
     return x
+
+
+def _residual_mlp(
+    x: Array, sizes: Sequence[int], layers: Layers, linear: Callable[[int], Any]
+) -> Array:
+    for i, size in enumerate(sizes):
+        if i == 0 or x.shape[-1] != size:
+            x = linear(size)(x)
+        y = _drop(linear(4 * size)(_normalize(x)), layers.dropout)
+        x = x + linear(size)(ACTIVATIONS[layers.activation](y))
+    return _normalize(x) if sizes else x
+
+
+def _normalize(x: Array) -> Array:
+    return hk.LayerNorm(axis=-1, create_scale=True, create_offset=True)(x)
+
+
+def _drop(x: Array, rate: Array | float | None) -> Array:
+    """Set units to 0 with a probability. Haiku's dropout takes no probability that is traced."""
+    if rate is None or (key := hk.maybe_next_rng_key()) is None:
+        return x
+    kept = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+    return jnp.where(kept, x / (1.0 - rate), 0.0)
 
 
 Network = Callable[[PyTree], Array]
@@ -130,7 +208,7 @@ def torso(
     view: View,
     cnn: Cnn,
     sizes: Sequence[int],
-    activation: Activation,
+    layers: Layers | Activation,
     obs: PyTree,
     network: Network | None = None,
 ) -> Array:
@@ -140,13 +218,13 @@ def torso(
       view: how a network takes observations, from `make_view`.
       cnn: the convolutions for images, as for `encode`.
       sizes: the sizes of the hidden layers.
-      activation: the activation function after each hidden layer.
+      layers: how hidden layers are made, or only their activation function.
       obs: observations `[N, ...]`.
       network: a user's layers, which replace the convolutions and the hidden layers.
     """
     if network is not None:
         return apply_network(network, obs)
-    return mlp(encode(view, obs, cnn), sizes, activation)
+    return mlp(encode(view, obs, cnn), sizes, layers)
 
 
 def apply_network(network: Network, obs: PyTree) -> Array:

@@ -4,7 +4,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from agentzoo.networks.encoders import ACTIVATIONS, Activation
+from agentzoo.networks.encoders import Activation, Layers, mlp
 from agentzoo.types import Array
 
 
@@ -44,7 +44,7 @@ def q_head(
     features: Array,
     num_actions: int,
     hidden: tuple[int, ...],
-    activation: Activation,
+    layers: Layers | Activation,
     dueling: bool,
     noisy: bool,
     num_outputs: int = 1,
@@ -56,7 +56,7 @@ def q_head(
       num_actions: A.
       hidden: the sizes of the layers between features and output. If `dueling`, each of the two
         streams has its own layers.
-      activation: the activation function after each of these layers.
+      layers: how these layers are made, or only their activation function.
       dueling: compute `q = v + adv - mean(adv)` from two streams, see "Dueling Network
         Architectures for Deep Reinforcement Learning" by Wang et al.
         (https://arxiv.org/abs/1511.06581), equation 9.
@@ -67,9 +67,7 @@ def q_head(
 
     def stream(width: int) -> Array:
         """Return the outputs `[N, K, width]` of one stream of layers."""
-        x = features
-        for size in hidden:
-            x = ACTIVATIONS[activation](linear(size)(x))
+        x = mlp(features, hidden, layers, linear)
         return linear(num_outputs * width)(x).reshape(-1, num_outputs, width)
 
     adv = stream(num_actions)
