@@ -84,25 +84,29 @@ def our_network(network: str, batch: int) -> dict[str, Callable[[int], None]]:
     import jax.numpy as jnp
 
     from agentzoo.networks.encoders import CNNS
+    from agentzoo.process import tune_process
 
+    tune_process()  # as the first agent of a process does
     apply = hk.without_apply_rng(hk.transform(CNNS[network]))
-    images = jax.random.normal(jax.random.key(0), (batch, 84, 84, 4))
-    params = apply.init(jax.random.key(1), images)
-    forward = jax.jit(apply.apply)
+    # Two batches in turn, so that nothing can be computed once for all steps of the loop.
+    batches = jax.random.normal(jax.random.key(0), (2, batch, 84, 84, 4))
+    params = apply.init(jax.random.key(1), batches[0])
+    forward = jax.jit(lambda params, i: apply.apply(params, batches[i]))
 
-    def loss(params: Any) -> Any:
+    def loss(params: Any, images: Any) -> Any:
         return jnp.sum(jnp.square(apply.apply(params, images)))
 
     @jax.jit
     def descend(params: Any, count: int) -> Any:
         def step(i: Any, params: Any) -> Any:
-            return jax.tree.map(lambda x, dx: x - 1e-9 * dx, params, jax.grad(loss)(params))
+            gradient = jax.grad(loss)(params, batches[i % 2])
+            return jax.tree.map(lambda x, dx: x - 1e-9 * dx, params, gradient)
 
         return jax.lax.fori_loop(0, count, step, params)
 
     def forward_only(count: int) -> None:
-        for _ in range(count):
-            jax.block_until_ready(forward(params, images))
+        for i in range(count):
+            jax.block_until_ready(forward(params, i % 2))
 
     return {
         "forward": forward_only,
@@ -145,17 +149,17 @@ def torch_network(network: str, batch: int) -> dict[str, Callable[[int], None]]:
             "impala": impala,
         }[network]()
     )
-    images = torch.randn(batch, 4, 84, 84)
+    batches = torch.randn(2, batch, 4, 84, 84)
 
     def forward(count: int) -> None:
         with torch.no_grad():
-            for _ in range(count):
-                model(images)
+            for i in range(count):
+                model(batches[i % 2])
 
     def gradient(count: int) -> None:
-        for _ in range(count):
+        for i in range(count):
             model.zero_grad()
-            model(images).square().sum().backward()
+            model(batches[i % 2]).square().sum().backward()
 
     return {"forward": forward, "gradient": gradient}
 

@@ -51,6 +51,7 @@ EXHAUSTIVE = re.compile("|".join([
     r"test_sac::test_values_of_the_probes\[(one|normalised)",
     r"test_ppo::test_(values_and_actions_of_the_probes|a_cue_is_recalled_with_memory)\[gru",
     r"test_(shared_programs|custom_networks)::.*\[(qrdqn|mpo|impala)",
+    r"test_layers::.*\[(QRDQN|MPO|IMPALA)-(layer_norm|first)",
     r"test_bounds::test_many_agents_.*(device|threads)",
     r"test_ownership::test_parameters_of_agents_that_learn_together.*(SAC|PPO)",
     r"test_ray::test_in_turns_processes_are_threads\[memory",

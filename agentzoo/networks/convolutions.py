@@ -1,22 +1,30 @@
 """Convolutions and max-pooling that are fast on a CPU, also for gradients and inside loops.
 
 On accelerators, the functions of this file are those of JAX. On a CPU, XLA has a fast convolution
-for images `[N, H, W, C]`, but none for gradients, whose axes come in another order
-(https://github.com/jax-ml/jax/issues/12868). So this file states the gradients as products of
-matrices, for which XLA has fast code. Three rules decide how a layer is computed on a CPU:
+for images `[N, H, W, C]` with some numbers of channels, but none for gradients, whose axes come in
+another order (https://github.com/jax-ml/jax/issues/12868). So this file states convolutions and
+gradients as products of matrices, for which XLA has fast code. Four rules decide how a layer is
+computed on a CPU:
 
 1. Groups of images. A convolution reads each pixel up to `kh * kw` times, once for each place of
-   the kernel above it. Written out, these patches need many times the memory of the images. So a
-   layer goes through a large batch in groups of images whose patches have at most `PATCHES`
-   numbers, which is 4 MiB in float32. Patches then stay in the cache, and this bounds their memory.
-2. No strides. With strides `sh` and `sw`, the gradients first make channels of each block of
-   `sh * sw` pixels. This only moves numbers. It leaves a convolution without strides, whose
-   kernels have as many rows as the blocks that the original kernel touches.
-3. Slices or patches. Without strides, a convolution is a sum of `kh * kw` products of matrices.
-   Each product takes a slice of the images, shifted by a place of the kernel, and the weights at
-   this place. There is no need to write out patches, unless a pixel has fewer channels than
-   `NARROW`. Rows of so few numbers do not fill the registers of a processor. Then all slices are
-   joined to patches, with one product for all of them.
+   the kernel above it. Written out, these numbers need many times the memory of the images. So a
+   layer goes through a large batch in groups of images, for which at most `PATCHES` such numbers
+   are written out, which is 4 MiB in float32. They then stay in the cache, and this bounds their
+   memory.
+2. No strides. With strides `sh` and `sw`, make channels of each block of `sh * sw` pixels. This
+   only moves numbers. It leaves a convolution without strides, whose kernels have as many rows as
+   the blocks that the original kernel touches.
+3. One product. Without strides, a convolution is a sum of `kh * kw` products, each of the images,
+   shifted by a place of the kernel, and the weights at this place. If a pixel has fewer channels
+   than `NARROW`, rows of so few numbers do not fill the registers of a processor. Then all shifted
+   images are joined to patches, with one product for all of them. If a pixel has at least `WIDE`
+   channels, the images are multiplied once by the weights of all places, and the products are
+   shifted and added. In between, and where the kernel is a single block, XLA's own convolution is
+   the fastest.
+4. The narrower factor is shifted. The gradient with respect to the weights multiplies the images
+   and the gradient of the outputs, one of them shifted. If the outputs have fewer channels, they
+   are shifted and joined, with one product. Otherwise, the images are shifted, with a product for
+   each place.
 
 The gradient with respect to images is the product of the gradient of the outputs and the turned
 weights, `[N * H' * W', kh * kw * C]`. Each of its `kh * kw` parts is added to the pixels that it
@@ -25,6 +33,7 @@ computation out where nobody needs this gradient, such as for the first layer.
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -37,10 +46,13 @@ import numpy as np
 from agentzoo.types import Array
 
 PATCHES = 2**20
-"""The largest number of elements of the patches of a group of images."""
+"""The largest number of elements of the patches, or of the products, of a group of images."""
 
 NARROW = 16
 """Images of fewer channels than this are multiplied as patches: 16 float32 fill a register."""
+
+WIDE = 32
+"""Images of at least as many channels are multiplied first, and then shifted."""
 
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
@@ -153,13 +165,14 @@ def convolve(x: Array, w: Array, strides: Pair, pads: Pads) -> Array:
     library = functools.partial(_library, strides=strides, pads=pads)
 
     def products(x: Array, w: Array) -> Array:
-        # XLA's own convolution is the fastest one, unless there are few channels.
-        few = strides == (1, 1) and x.shape[-1] < NARROW
-        return _in_groups(
-            lambda x: _product_of_patches(x, w, pads) if few else library(x, w),
-            _patch_size(x, w, strides, pads),
-            x,
-        )
+        channels = math.prod(strides) * x.shape[-1]  # of a block of pixels
+        if channels < NARROW:
+            form, size = _product_of_patches, _patch_size(x, w, strides, pads)
+        elif channels >= WIDE and _blocks_of(w.shape[:2], strides) != (1, 1):
+            form, size = _sum_of_shifted, _product_size(x, w, strides, pads)
+        else:
+            form, size = _library, _patch_size(x, w, strides, pads)
+        return _in_groups(lambda x: form(x, w, strides, pads), size, x)
 
     return _by_platform(products, library, x, w)
 
@@ -211,7 +224,14 @@ def _patch_size(x: Array, w: Array, strides: Pair, pads: Pads) -> int:
     return m * n * height * width * channels
 
 
-def _output_shape(shape: Sequence[int], window: Pair, strides: Pair, pads: Pads) -> Pair:
+def _product_size(x: Array, w: Array, strides: Pair, pads: Pads) -> int:
+    """Return the number of elements of the products in `_sum_of_shifted` for one image."""
+    rows, columns = _blocks_of(w.shape[:2], strides)
+    m, n = _output_shape(x.shape[1:3], w.shape[:2], strides, pads)
+    return (m + rows - 1) * (n + columns - 1) * rows * columns * w.shape[-1]
+
+
+def _output_shape(shape: Sequence[int], window: Sequence[int], strides: Pair, pads: Pads) -> Pair:
     """Return the height and the width of the result for images of a shape (H, W)."""
     each = zip(shape, window, strides, pads, strict=True)
     height, width = (max(0, (size + sum(pad) - k) // s + 1) for size, k, s, pad in each)
@@ -267,20 +287,42 @@ def _in_groups(
     return y.reshape(group * number, *y.shape[2:])[:num_images]
 
 
-def _slices(x: Array, places: Pair, shape: Pair) -> list[Array]:
+def _slices(x: Array, places: Sequence[int], shape: Pair) -> list[Array]:
     """Return the pixels `[N, H', W', C]` below each place of a kernel, without strides."""
     (height, width), (m, n) = places, shape
     return [x[:, i : i + m, j : j + n] for i in range(height) for j in range(width)]
 
 
-def _product_of_patches(x: Array, w: Array, pads: Pads) -> Array:
-    """Cross-correlate images with kernels, without strides, by one product."""
-    height, width, channels, features = w.shape
-    shape = _output_shape(x.shape[1:3], (height, width), (1, 1), pads)
-    padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    patches = jnp.concatenate(_slices(padded, (height, width), shape), axis=-1)
-    y = patches.reshape(-1, height * width * channels) @ w.reshape(-1, features)
+def _in_blocks(x: Array, w: Array, strides: Pair, pads: Pads) -> tuple[Array, Array, Pair]:
+    """Return images and kernels of a convolution without strides that has the same result.
+
+    Returns:
+      The images, the kernels, and the height and the width of the result.
+    """
+    rows, columns = _blocks_of(w.shape[:2], strides)
+    m, n = _output_shape(x.shape[1:3], w.shape[:2], strides, pads)
+    x = _blocks(x, strides, pads, (m + rows - 1, n + columns - 1))
+    return x, _block_kernels(w, strides), (m, n)
+
+
+def _product_of_patches(x: Array, w: Array, strides: Pair, pads: Pads) -> Array:
+    """Cross-correlate images with kernels: join the slices to patches, and multiply once."""
+    x, w, shape = _in_blocks(x, w, strides, pads)
+    patches = jnp.concatenate(_slices(x, w.shape[:2], shape), axis=-1)
+    features = w.shape[-1]
+    y = patches.reshape(-1, patches.shape[-1]) @ w.reshape(-1, features)
     return y.reshape(len(x), *shape, features)
+
+
+def _sum_of_shifted(x: Array, w: Array, strides: Pair, pads: Pads) -> Array:
+    """Cross-correlate images with kernels: multiply once, shift the products, and add them."""
+    x, w, (m, n) = _in_blocks(x, w, strides, pads)
+    rows, columns, channels, features = w.shape
+    # [C, rows * columns * D]; the barrier is as in `_products_of_slices`.
+    w = jax.lax.optimization_barrier(w.transpose(2, 0, 1, 3).reshape(channels, -1))
+    products = (x.reshape(-1, channels) @ w).reshape(*x.shape[:3], rows, columns, features)
+    places = itertools.product(range(rows), range(columns))
+    return functools.reduce(jnp.add, (products[:, i : i + m, j : j + n, i, j] for i, j in places))
 
 
 def _kernel_gradient(x: Array, dy: Array, window: Pair, strides: Pair, pads: Pads) -> Array:
@@ -290,47 +332,82 @@ def _kernel_gradient(x: Array, dy: Array, window: Pair, strides: Pair, pads: Pad
 
         dw[k, l, c, d] = sum_nij x[n, sh * i + k, sw * j + l, c] dy[n, i, j, d].
 
-    Without strides, it is a product of matrices for each k and l.
+    Without strides, it is a product of matrices for each k and l, or one for all of them.
     """
     (_, m, n, features), (sh, sw) = dy.shape, strides
     rows, columns = _blocks_of(window, strides)
     x = _blocks(x, strides, pads, (m + rows - 1, n + columns - 1))
     channels = x.shape[-1]
-    # XLA would take the transpose into the product otherwise, and then has no fast code for it.
-    dy = jax.lax.optimization_barrier(dy.reshape(-1, features).T)
-    slices = _slices(x, (rows, columns), (m, n))
-    if channels < NARROW:
-        slices = [jnp.concatenate(slices, axis=-1)]
-    products = [dy @ part.reshape(-1, part.shape[-1]) for part in slices]  # [D, C] each
-    dw = jnp.concatenate(products, axis=-1).T  # [rows * columns * C, D]
+    if features < channels:
+        dw = _product_of_shifted(x, dy, (rows, columns))
+    else:
+        dw = _products_of_slices(x, dy, (rows, columns))
     # Channels consist of the sh * sw pixels of a block.
     dw = dw.reshape(rows, columns, sh, sw, -1, features).transpose(0, 2, 1, 3, 4, 5)
     # The blocks of the last row and column may be larger than what is left of the kernel.
     return dw.reshape(rows * sh, columns * sw, -1, features)[: window[0], : window[1]]
 
 
+def _products_of_slices(x: Array, dy: Array, places: Pair) -> Array:
+    """Return the gradient `[kh, kw, C, D]`, without strides, by a product for each place."""
+    (_, m, n, features), channels = dy.shape, x.shape[-1]
+    # XLA would take the transpose into the product otherwise, and then has no fast code for it.
+    dy = jax.lax.optimization_barrier(dy.reshape(-1, features).T)
+    slices = _slices(x, places, (m, n))
+    if channels < NARROW:
+        slices = [jnp.concatenate(slices, axis=-1)]
+    products = [dy @ part.reshape(-1, part.shape[-1]) for part in slices]  # [D, C] each
+    dw = jax.lax.optimization_barrier(jnp.concatenate(products, axis=-1))
+    return dw.T.reshape(*places, channels, features)
+
+
+def _product_of_shifted(x: Array, dy: Array, places: Pair) -> Array:
+    """Return the gradient `[kh, kw, C, D]`, without strides, by one product."""
+    (rows, columns), channels, features = places, x.shape[-1], dy.shape[-1]
+    # Pixel p of the images lies below row i of the kernels at place p - i.
+    shifted = [
+        jnp.pad(dy, ((0, 0), (i, rows - 1 - i), (j, columns - 1 - j), (0, 0)))
+        for i, j in itertools.product(range(rows), range(columns))
+    ]
+    x = jax.lax.optimization_barrier(x.reshape(-1, channels).T)  # as in `_products_of_slices`
+    dw = x @ jnp.concatenate(shifted, axis=-1).reshape(-1, rows * columns * features)
+    dw = jax.lax.optimization_barrier(dw)
+    return dw.reshape(channels, *places, features).transpose(1, 2, 0, 3)
+
+
 def _image_gradient(w: Array, dy: Array, shape: Pair, strides: Pair, pads: Pads) -> Array:
     """Return the gradient `[N, H, W, C]` with respect to images of `shape` `(H, W)`."""
-    (height, width, channels, features), (sh, sw), (_, m, n, _) = w.shape, strides, dy.shape
-    rows, columns = _blocks_of((height, width), strides)
-    # Fill up the kernels to whole blocks, and make channels of the pixels of a block.
-    w = jnp.pad(w, ((0, rows * sh - height), (0, columns * sw - width), (0, 0), (0, 0)))
-    w = w.reshape(rows, sh, columns, sw, channels, features)
-    w = w.transpose(5, 0, 2, 1, 3, 4).reshape(features, -1)
-    w = jax.lax.optimization_barrier(w)  # as in `_kernel_gradient`
-    products = (dy.reshape(-1, features) @ w).reshape(
-        len(dy), m, n, rows, columns, sh * sw * channels
-    )
+    w = _block_kernels(w, strides)
+    (rows, columns, channels, features), (_, m, n, _) = w.shape, dy.shape
+    # The barrier is as in `_products_of_slices`.
+    w = jax.lax.optimization_barrier(w.reshape(-1, features).T)
+    products = (dy.reshape(-1, features) @ w).reshape(len(dy), m, n, rows, columns, channels)
     # Block p of the images lies below row i of the kernels at place p - i.
     parts = [
         jnp.pad(products[:, :, :, i, j], ((0, 0), (i, rows - 1 - i), (j, columns - 1 - j), (0, 0)))
-        for i in range(rows)
-        for j in range(columns)
+        for i, j in itertools.product(range(rows), range(columns))
     ]
     return _pixels(functools.reduce(jnp.add, parts), strides, pads, shape)
 
 
-def _blocks_of(window: Pair, strides: Pair) -> Pair:
+def _block_kernels(w: Array, strides: Pair) -> Array:
+    """Return kernels for images whose channels are blocks of pixels.
+
+    Args:
+      w: kernels `[kh, kw, C, D]`. They are filled up to whole blocks with zeros.
+      strides: the height and the width of a block, sh and sw.
+
+    Returns:
+      `[rows, columns, sh * sw * C, D]`.
+    """
+    (height, width, channels, features), (sh, sw) = w.shape, strides
+    rows, columns = _blocks_of((height, width), strides)
+    w = jnp.pad(w, ((0, rows * sh - height), (0, columns * sw - width), (0, 0), (0, 0)))
+    w = w.reshape(rows, sh, columns, sw, channels, features).transpose(0, 2, 1, 3, 4, 5)
+    return w.reshape(rows, columns, sh * sw * channels, features)
+
+
+def _blocks_of(window: Sequence[int], strides: Pair) -> Pair:
     """Return how many rows and columns of blocks a kernel touches."""
     return -(-window[0] // strides[0]), -(-window[1] // strides[1])
 
