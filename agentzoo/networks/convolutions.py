@@ -21,10 +21,9 @@ computed on a CPU:
    channels, the images are multiplied once by the weights of all places, and the products are
    shifted and added. In between, and where the kernel is a single block, XLA's own convolution is
    the fastest.
-4. The narrower factor is shifted. The gradient with respect to the weights multiplies the images
-   and the gradient of the outputs, one of them shifted. If the outputs have fewer channels, they
-   are shifted and joined, with one product. Otherwise, the images are shifted, with a product for
-   each place.
+4. The narrower factor is shifted. The gradient with respect to the weights is a product of the
+   images and the gradient of the outputs, one of them shifted to each place and joined: the outputs
+   if they have fewer channels, and the images otherwise.
 
 The gradient with respect to images is the product of the gradient of the outputs and the turned
 weights, `[N * H' * W', kh * kw * C]`. Each of its `kh * kw` parts is added to the pixels that it
@@ -318,7 +317,7 @@ def _sum_of_shifted(x: Array, w: Array, strides: Pair, pads: Pads) -> Array:
     """Cross-correlate images with kernels: multiply once, shift the products, and add them."""
     x, w, (m, n) = _in_blocks(x, w, strides, pads)
     rows, columns, channels, features = w.shape
-    # [C, rows * columns * D]; the barrier is as in `_products_of_slices`.
+    # [C, rows * columns * D]; the barrier is as in `_product_with_patches`.
     w = jax.lax.optimization_barrier(w.transpose(2, 0, 1, 3).reshape(channels, -1))
     products = (x.reshape(-1, channels) @ w).reshape(*x.shape[:3], rows, columns, features)
     places = itertools.product(range(rows), range(columns))
@@ -339,37 +338,34 @@ def _kernel_gradient(x: Array, dy: Array, window: Pair, strides: Pair, pads: Pad
     x = _blocks(x, strides, pads, (m + rows - 1, n + columns - 1))
     channels = x.shape[-1]
     if features < channels:
-        dw = _product_of_shifted(x, dy, (rows, columns))
+        dw = _product_with_shifted(x, dy, (rows, columns))
     else:
-        dw = _products_of_slices(x, dy, (rows, columns))
+        dw = _product_with_patches(x, dy, (rows, columns))
     # Channels consist of the sh * sw pixels of a block.
     dw = dw.reshape(rows, columns, sh, sw, -1, features).transpose(0, 2, 1, 3, 4, 5)
     # The blocks of the last row and column may be larger than what is left of the kernel.
     return dw.reshape(rows * sh, columns * sw, -1, features)[: window[0], : window[1]]
 
 
-def _products_of_slices(x: Array, dy: Array, places: Pair) -> Array:
-    """Return the gradient `[kh, kw, C, D]`, without strides, by a product for each place."""
+def _product_with_patches(x: Array, dy: Array, places: Pair) -> Array:
+    """Return the gradient `[kh, kw, C, D]`, without strides: join the slices of the images."""
     (_, m, n, features), channels = dy.shape, x.shape[-1]
-    # XLA would take the transpose into the product otherwise, and then has no fast code for it.
+    patches = jnp.concatenate(_slices(x, places, (m, n)), axis=-1)
+    # XLA would take a transpose into the product otherwise, and then has no fast code for it.
     dy = jax.lax.optimization_barrier(dy.reshape(-1, features).T)
-    slices = _slices(x, places, (m, n))
-    if channels < NARROW:
-        slices = [jnp.concatenate(slices, axis=-1)]
-    products = [dy @ part.reshape(-1, part.shape[-1]) for part in slices]  # [D, C] each
-    dw = jax.lax.optimization_barrier(jnp.concatenate(products, axis=-1))
+    dw = jax.lax.optimization_barrier(dy @ patches.reshape(-1, patches.shape[-1]))
     return dw.T.reshape(*places, channels, features)
 
 
-def _product_of_shifted(x: Array, dy: Array, places: Pair) -> Array:
-    """Return the gradient `[kh, kw, C, D]`, without strides, by one product."""
+def _product_with_shifted(x: Array, dy: Array, places: Pair) -> Array:
+    """Return the gradient `[kh, kw, C, D]`, without strides: join shifted gradients."""
     (rows, columns), channels, features = places, x.shape[-1], dy.shape[-1]
     # Pixel p of the images lies below row i of the kernels at place p - i.
     shifted = [
         jnp.pad(dy, ((0, 0), (i, rows - 1 - i), (j, columns - 1 - j), (0, 0)))
         for i, j in itertools.product(range(rows), range(columns))
     ]
-    x = jax.lax.optimization_barrier(x.reshape(-1, channels).T)  # as in `_products_of_slices`
+    x = jax.lax.optimization_barrier(x.reshape(-1, channels).T)  # as in `_product_with_patches`
     dw = x @ jnp.concatenate(shifted, axis=-1).reshape(-1, rows * columns * features)
     dw = jax.lax.optimization_barrier(dw)
     return dw.reshape(channels, *places, features).transpose(1, 2, 0, 3)
@@ -379,7 +375,7 @@ def _image_gradient(w: Array, dy: Array, shape: Pair, strides: Pair, pads: Pads)
     """Return the gradient `[N, H, W, C]` with respect to images of `shape` `(H, W)`."""
     w = _block_kernels(w, strides)
     (rows, columns, channels, features), (_, m, n, _) = w.shape, dy.shape
-    # The barrier is as in `_products_of_slices`.
+    # The barrier is as in `_product_with_patches`.
     w = jax.lax.optimization_barrier(w.reshape(-1, features).T)
     products = (dy.reshape(-1, features) @ w).reshape(len(dy), m, n, rows, columns, channels)
     # Block p of the images lies below row i of the kernels at place p - i.
@@ -456,11 +452,11 @@ def _pixels(x: Array, strides: Pair, pads: Pads, shape: Pair) -> Array:
 def _max_pool(x: Array, window: int, stride: int, pads: Pads) -> Array:
     """Return the largest value of each window of images `[N, H, W, C]`."""
 
-    def of_slices(x: Array) -> Array:
-        return functools.reduce(jnp.maximum, _windows(x, window, stride, pads))
+    def by_axis(x: Array) -> Array:
+        return _largest(_largest(x, window, stride, pads[1], 2), window, stride, pads[0], 1)
 
     return _by_platform(
-        of_slices, functools.partial(_library_pool, window=window, stride=stride, pads=pads), x
+        by_axis, functools.partial(_library_pool, window=window, stride=stride, pads=pads), x
     )
 
 
@@ -475,12 +471,32 @@ def _library_pool(x: Array, window: int, stride: int, pads: Pads) -> Array:
     )
 
 
-def _windows(x: Array, window: int, stride: int, pads: Pads) -> list[Array]:
-    """Return the pixels `[N, H', W', C]` at each place of the windows."""
-    m, n = _output_shape(x.shape[1:3], (window, window), (stride, stride), pads)
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf)
-    rows, columns = (slice(0, stride * (size - 1) + 1, stride) for size in (m, n))
-    return [x[:, i:, j:][:, rows, columns] for i in range(window) for j in range(window)]
+def _windows(x: Array, window: int, stride: int, pad: Pair, axis: int) -> list[Array]:
+    """Return the pixels at each place of the windows along one axis."""
+    number = max(0, (x.shape[axis] + sum(pad) - window) // stride + 1)
+    widths = [(0, 0)] * x.ndim
+    widths[axis] = pad
+    x = jnp.pad(x, widths, constant_values=-jnp.inf)
+    end = max(0, stride * (number - 1) + 1)  # after the first pixel of the last window
+    return [jax.lax.slice_in_dim(x, i, i + end, stride, axis) for i in range(window)]
+
+
+def _largest(x: Array, window: int, stride: int, pad: Pair, axis: int) -> Array:
+    """Return the largest value of each window along one axis."""
+    return functools.reduce(jnp.maximum, _windows(x, window, stride, pad, axis))
+
+
+def _largest_gradient(
+    x: Array, y: Array, dy: Array, window: int, stride: int, pad: Pair, axis: int
+) -> Array:
+    """Return the gradient of `y = _largest(x, ...)` with respect to x."""
+    parts, found = [], jnp.zeros(y.shape, bool)
+    windows, scatter = jax.vjp(lambda x: _windows(x, window, stride, pad, axis), x)
+    for part in windows:
+        largest = (part == y) & ~found
+        parts.append(jnp.where(largest, dy, 0))
+        found |= largest
+    return scatter(parts)[0]
 
 
 def _pool_forward(
@@ -496,16 +512,13 @@ def _pool_backward(
     def library(x: Array, y: Array, dy: Array) -> Array:
         return jax.vjp(lambda x: _library_pool(x, window, stride, pads), x)[1](dy)[0]
 
-    def of_slices(x: Array, y: Array, dy: Array) -> Array:
-        _, scatter = jax.vjp(lambda x: _windows(x, window, stride, pads), x)
-        parts, found = [], jnp.zeros(y.shape, bool)
-        for part in _windows(x, window, stride, pads):
-            largest = (part == y) & ~found
-            parts.append(jnp.where(largest, dy, 0))
-            found |= largest
-        return scatter(parts)[0]
+    def by_axis(x: Array, y: Array, dy: Array) -> Array:
+        # The first of equal values, row by row, is the first one of the first row that has it.
+        rows = _largest(x, window, stride, pads[1], 2)
+        d_rows = _largest_gradient(rows, y, dy, window, stride, pads[0], 1)
+        return _largest_gradient(x, rows, d_rows, window, stride, pads[1], 2)
 
-    return (_by_platform(of_slices, library, *residuals, dy),)
+    return (_by_platform(by_axis, library, *residuals, dy),)
 
 
 _max_pool.defvjp(_pool_forward, _pool_backward)
