@@ -27,6 +27,7 @@ from agentzoo import (
 from agentzoo import config as configs
 from agentzoo.envs.functional import Step
 from agentzoo.networks.observations import Image
+from agentzoo.runners.programs import InPlace, Interruptible
 from agentzoo.types import FrameStack
 from tests import probes
 
@@ -528,3 +529,25 @@ def test_the_command_line_takes_names():
         assert config.images == images and config == configs.from_json(
             DQN.Config, json.loads(json.dumps(configs.to_json(config))), {}
         )
+
+
+@pytest.mark.parametrize("algorithm", AGENTS)
+def test_bytes_reach_the_programs(algorithm, monkeypatch):
+    """Images are scaled inside compiled programs, so that the device receives bytes."""
+    images = spaces.Box(0, 255, (12, 12, 3), np.uint8)
+    seen = []
+
+    def record(cls, name, observations):
+        original = getattr(cls, name)
+
+        def recorded(self, *arguments):
+            seen.append((name, observations(arguments).dtype))
+            return original(self, *arguments)
+
+        monkeypatch.setattr(cls, name, recorded)
+
+    record(Interruptible, "__call__", lambda arguments: arguments[2])
+    record(InPlace, "arguments", lambda arguments: arguments[1].obs_tm1)
+    agent = make(algorithm, images).learn(32, progress_bar=False)
+    agent.predict(images.sample())
+    assert set(seen) == {("__call__", np.dtype(BYTE)), ("arguments", np.dtype(BYTE))}
