@@ -98,8 +98,11 @@ class Background:
                 return False
             time.sleep(_PAUSE)
         error, self._error = self._error, None
-        if error is not None:
-            raise error
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # which refers to this frame, and to the arguments of the function
         return True
 
     def _run(self) -> None:

@@ -59,7 +59,7 @@ def layers(draw):
     pads = st.tuples(*[st.tuples(st.integers(0, 3), st.integers(0, 3))] * 2)
     return {
         "shape": (draw(st.integers(1, 7)), *draw(st.tuples(*[st.integers(1, 12)] * 2))),
-        "channels": draw(st.sampled_from([1, 2, 3, 15, 16, 17])),
+        "channels": draw(st.sampled_from([1, 2, 3, 15, 16, 17, 32])),
         "features": draw(st.sampled_from([1, 4, 16])),
         "kernel": draw(pair),
         "stride": draw(pair),
@@ -103,6 +103,29 @@ def test_any_layer(layer):
 @given(layers())
 def test_many_layers(layer):
     check(**layer)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (4, 2)])
+@pytest.mark.parametrize("channels", [3, 8, 16, 32])
+def test_infinite_pixels_reach_the_outputs_above_them(channels, kernel, stride):
+    images = jnp.ones((1, 7, 7, channels)).at[0, 3, 3, 0].set(jnp.inf)
+    w = jnp.ones((kernel, kernel, channels, 2))
+    arguments = images, w, (stride, stride), ((0, 0), (0, 0))
+    y = jax.jit(convolutions.convolve, static_argnums=(2, 3))(*arguments)
+    assert (y == convolutions._library(*arguments)).all() and not jnp.isnan(y).any()
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_numbers_of_16_bits_are_summed_as_in_haiku(dtype):
+    images, w = numbers(0, 2, 8, 8, 32).astype(dtype), numbers(1, 3, 3, 32, 4).astype(dtype)
+    arguments = images, w, (1, 1), ((0, 0), (0, 0))
+    y = jax.jit(convolutions.convolve, static_argnums=(2, 3))(*arguments)
+    assert y.dtype == dtype and (y == convolutions._library(*arguments)).all()
+
+
+def test_the_gradient_of_max_pool_does_not_lose_what_is_not_a_number():
+    images = numbers(0, 1, 6, 6, 1).at[0, ::2, 1].set(jnp.nan)
+    assert jax.grad(lambda x: max_pool(x, 3, 2).sum())(images).sum() == 9
 
 
 @pytest.mark.parametrize("patches", [1, 2**20])

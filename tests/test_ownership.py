@@ -1,6 +1,7 @@
 """What a user was given stays valid while the agent learns on."""
 
 import contextlib
+import re
 import threading
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from agentzoo import ConfigurationError, learn_together
+from agentzoo.runners.programs import InPlace
 from tests.agents import CATCH, SETTINGS, make
 
 RUNNERS = ("host", "device", "threads")
@@ -46,6 +48,30 @@ def test_parameters_stay_readable(algorithm, runner, tmp_path):
     assert differ(kept[0][1], kept[-1][1]), "nothing was learned"
     for params, expected in kept:
         assert_equal(params, expected)
+
+
+@pytest.mark.parametrize("runner", ["host", "device"])
+@pytest.mark.parametrize("algorithm", SETTINGS)
+def test_learning_copies_only_the_parameters(algorithm, runner, monkeypatch):
+    """The optimiser's state and the target network stay where they are in memory."""
+    programs, original = [], InPlace.arguments
+
+    def shape(x):
+        return jax.ShapeDtypeStruct(x.shape, x.dtype)
+
+    def record(self, state, *arguments):
+        if not programs:
+            programs.append(original(self, *jax.tree.map(shape, (state, *arguments))))
+        return original(self, state, *arguments)
+
+    monkeypatch.setattr(InPlace, "arguments", record)
+    agent = make(algorithm, CATCH, runner=runner, net_arch=(37, 41)).learn(16, progress_bar=False)
+    learn = agent.trainer.programs.learn if runner == "host" else agent.trainer.runner._chunk
+    text = learn.prepare(programs[0]).compile().as_text()
+    main = text[text.index("ENTRY") :]
+    # Policy and value, or policy and critics, have a matrix of this shape each.
+    copies = re.findall(r"= f32\[(?:2,)?37,41\]\S* copy\(", main)
+    assert len(copies) <= (1 if "DQN" in algorithm else 2)
 
 
 @pytest.mark.parametrize("algorithm", SETTINGS)

@@ -19,8 +19,8 @@ computed on a CPU:
    than `NARROW`, rows of so few numbers do not fill the registers of a processor. Then all shifted
    images are joined to patches, with one product for all of them. If a pixel has at least `WIDE`
    channels, the images are multiplied once by the weights of all places, and the products are
-   shifted and added. In between, and where the kernel is a single block, XLA's own convolution is
-   the fastest.
+   shifted and added. In between, where the kernel is a single block, and where it is no multiple of
+   the strides, XLA's own convolution is used.
 4. The narrower factor is shifted. The gradient with respect to the weights is a product of the
    images and the gradient of the outputs, one of them shifted to each place and joined: the outputs
    if they have fewer channels, and the images otherwise.
@@ -133,14 +133,16 @@ def _by_platform(
     """Call the function for the platform that the program is compiled for.
 
     A policy that is exported for batches of any size is for all platforms, so JAX's own functions
-    are exported.
+    are exported. They are also used for numbers of other precisions, because sums of float16 lose
+    digits.
 
     Args:
       cpu: the function for CPUs.
       default: the function for other platforms.
       *operands: images `[N, H, W, C]`, and the other arguments of the function.
     """
-    if not isinstance(operands[0].shape[0], int):
+    is_exported = not isinstance(operands[0].shape[0], int)
+    if is_exported or operands[0].dtype not in (jnp.float32, jnp.float64):
         return default(*operands)
     if jax.default_backend() == "cpu":
         # There is no accelerator, so its branch need not be traced.
@@ -165,12 +167,13 @@ def convolve(x: Array, w: Array, strides: Pair, pads: Pads) -> Array:
 
     def products(x: Array, w: Array) -> Array:
         channels = math.prod(strides) * x.shape[-1]  # of a block of pixels
-        if channels < NARROW:
-            form, size = _product_of_patches, _patch_size(x, w, strides, pads)
-        elif channels >= WIDE and _blocks_of(w.shape[:2], strides) != (1, 1):
-            form, size = _sum_of_shifted, _product_size(x, w, strides, pads)
-        else:
-            form, size = _library, _patch_size(x, w, strides, pads)
+        form, size = _library, _patch_size(x, w, strides, pads)
+        # The zeros that fill up other kernels would make NaN of infinite pixels.
+        if w.shape[0] % strides[0] == w.shape[1] % strides[1] == 0:
+            if channels < NARROW:
+                form = _product_of_patches
+            elif channels >= WIDE and _blocks_of(w.shape[:2], strides) != (1, 1):
+                form, size = _sum_of_shifted, _product_size(x, w, strides, pads)
         return _in_groups(lambda x: form(x, w, strides, pads), size, x)
 
     return _by_platform(products, library, x, w)
@@ -493,7 +496,7 @@ def _largest_gradient(
     parts, found = [], jnp.zeros(y.shape, bool)
     windows, scatter = jax.vjp(lambda x: _windows(x, window, stride, pad, axis), x)
     for part in windows:
-        largest = (part == y) & ~found
+        largest = ((part == y) | jnp.isnan(part)) & ~found
         parts.append(jnp.where(largest, dy, 0))
         found |= largest
     return scatter(parts)[0]

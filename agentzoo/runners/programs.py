@@ -179,8 +179,9 @@ class Interruptible:
     def __call__(self, *arguments: Any) -> Any:
         """Call the function."""
         kind = len(arguments[3]), arguments[6:]
-        # JAX may have dropped its programs since the last call.
-        if kind not in self._called or not self.program._cache_size():
+        if not self.program._cache_size():  # JAX may have dropped its programs
+            self._called.clear()
+        if kind not in self._called:
             results: list[Any] = []
             calling = Background(
                 lambda: results.append(self.program(self._numbers, *arguments)),
@@ -230,18 +231,33 @@ def _places_of_keys(leaves: Sequence[Any]) -> tuple[int, ...]:
 
 
 def _pack(tree: PyTree) -> tuple[list[Array], list[Callable[[list[Array]], Any]]]:
-    """Return the leaves of a tree, with keys as plain arrays, and a function that undoes this."""
-    leaves, structure = jax.tree.flatten(tree)
+    """Return the leaves of a tree, with keys as plain arrays, and a function that undoes this.
+
+    JAX gives the memory of overwritten arguments to results of the same shape, in their order. So
+    the results that stand for them come in the order of the arguments, and `params`, which are not
+    overwritten, come last. Otherwise, XLA would copy these arrays from one place to another.
+    """
+    found, structure = jax.tree.flatten_with_path(tree)
+    order = sorted(range(len(found)), key=lambda index: _is_of_params(found[index][0]))
+    leaves = [found[index][1] for index in order]
     keys = {place: jax.random.key_impl(leaves[place]) for place in _places_of_keys(leaves)}
+    # Where each leaf of the tree is among the arrays.
+    places = sorted(range(len(order)), key=order.__getitem__)
 
     def unpack(arrays: list[Array]) -> PyTree:
         arrays = list(arrays)
         for place, implementation in keys.items():
             arrays[place] = jax.random.wrap_key_data(arrays[place], impl=implementation)
-        return jax.tree.unflatten(structure, arrays)
+        return jax.tree.unflatten(structure, [arrays[place] for place in places])
 
     packed = [jax.random.key_data(x) if i in keys else x for i, x in enumerate(leaves)]
     return packed, [unpack]
+
+
+def _is_of_params(path: Sequence[Any]) -> bool:
+    """Return whether a leaf of results belongs to the `params` of the state."""
+    names = [key.name for key in path if isinstance(key, jax.tree_util.GetAttrKey)]
+    return names[:1] == ["params"]
 
 
 class Programs(NamedTuple):
