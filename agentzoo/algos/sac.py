@@ -35,8 +35,8 @@ leave them out; see `agentzoo.networks.action_masks`. Their `values` are -inf.
 Prioritised replay: https://arxiv.org/abs/1511.05952. More gradient steps than environment steps
 need more critics or dropout. With `n_target_critics`, min_e of the target is over critics that are
 drawn anew at each gradient step, and with `actor_q="mean"`, the mean replaces min_e in the loss of
-the policy (REDQ, https://arxiv.org/abs/2101.05982). `critic_dropout` and `layer_norm` need fewer
-critics for the same (DroQ, https://arxiv.org/abs/2110.02034).
+the policy (REDQ, https://arxiv.org/abs/2101.05982). With `critic_dropout` and `layer_norm`, two
+critics are enough (DroQ, https://arxiv.org/abs/2110.02034).
 """
 
 import math
